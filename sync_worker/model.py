@@ -121,6 +121,50 @@ class Field:
     baseline: Value | None = None
 
 
+CORE_FIELDS = (
+    Field("plan", Rule.HIGHEST),
+    Field("role", Rule.HIGHEST),
+    Field("courseSlugs", Rule.UNION),
+)
+"""The first three lines of the table of owned keys; settings add lines, and nothing else names a field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place in Clerk's metadata: `public.plan`, or `public.access.plan` inside the namespace `access`."""
+
+    placement: Placement
+    namespace: str | None
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Slot:
+        """Read a slot from its text. Raises ValueError when it is none."""
+        placement, *namespace, name = text.split(".")
+        return cls(Placement(placement), ".".join(namespace) or None, name)
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, (self.placement, self.namespace, self.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The table of owned keys, and where in Clerk's metadata they stand.
+
+    With a `namespace` the keys are members of one object of that name, in public and in private metadata alike.
+    `claims_budget` is in bytes of JSON: what public keys may add to a session token before a warning is due.
+    """
+
+    fields: tuple[Field, ...]
+    namespace: str | None = None
+    claims_budget: int = 1000
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The owned keys, in the order of the fields."""
+        return tuple(Slot(f.placement, self.namespace, f.name) for f in self.fields)
+
+
 @dataclass(frozen=True, slots=True)
 class Entitlement:
     """One published row, read and valid. `values` holds the fields that are set, by field name."""
@@ -177,16 +221,20 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """The private note beside the owned keys which says that a subject is ours."""
+    """The private note beside the owned keys which says that a subject is ours.
+
+    `slots` are the places that were written, so that a change of the layout can clear the old ones.
+    """
 
     sources: tuple[str, ...]
     fingerprint: str
     at: str
+    slots: tuple[Slot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What Clerk holds of the owned keys for one subject. `size` is the bytes of JSON in each metadata object."""
+    """What Clerk holds for one subject: both metadata objects whole, foreign keys included, and our marker."""
 
     subject: Subject
     public: Mapping[str, object] = field(default_factory=dict)

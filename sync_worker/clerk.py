@@ -1,0 +1,204 @@
+"""Clerk's Backend API: what it holds of a subject, and the one PATCH that changes it.
+
+Why it exists: it is the only room that knows Clerk's API and SDK. Lists are read tolerantly by ourselves, because the
+SDK loses a page to one odd user and drops `starting_after`; single writes go through the SDK on our transport. Only
+`PATCH …/metadata` is ever sent: it merges, so foreign keys stay as they are. What to write is `changes`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from sync_worker.changes import DEFAULT_SLOTS, MARKER_KEY
+from sync_worker.errors import (
+    AccessTooLarge,
+    CredentialsRefused,
+    InvalidSubject,
+    NoSuchSubject,
+    RateLimited,
+    RequestRefused,
+    ServiceUnavailable,
+    UnreadableAnswer,
+)
+from sync_worker.http import retry_after
+from sync_worker.model import Kind, Marker, Observed, Slot, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from clerk_backend_api import Clerk as Sdk
+
+    from sync_worker.http import ServiceTransport
+    from sync_worker.model import Change
+
+API_VERSION = "2026-05-12"
+IDS_A_CALL = 100
+"""Values that one list filter takes; without `limit` Clerk answers 10 rows, whatever was asked for."""
+TIMEOUT = httpx.Timeout(8.0, connect=3.0)
+
+
+class Target(Protocol):
+    """Where access is held."""
+
+    async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
+        """Read what is held for `subjects`; those that do not exist are not in the answer."""
+
+    async def apply(self, change: Change) -> None:
+        """Write one change."""
+
+
+class Clerk:
+    """The Target over HTTP."""
+
+    def __init__(self, client: httpx.AsyncClient, base: str) -> None:
+        self._client = client
+        self._base = base
+        self._sdk: Sdk | None = None
+
+    async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
+        """See Target. One list call for up to 100 users, one for up to 100 organizations."""
+        users = sorted(s.id for s in subjects if s.kind is Kind.USER)
+        organizations = sorted(s.id for s in subjects if s.kind is Kind.ORGANIZATION)
+        found: dict[Subject, Observed] = {}
+        for ids in _parts(users):
+            for item in _list(await self._get("/users", user_id=ids, limit=IDS_A_CALL)):
+                _add(found, Kind.USER, item)
+        for ids in _parts(organizations):
+            answer = await self._get("/organizations", organization_id=ids, limit=IDS_A_CALL)
+            for item in _list(answer.get("data") if isinstance(answer, dict) else answer):
+                _add(found, Kind.ORGANIZATION, item)
+        return found
+
+    async def apply(self, change: Change) -> None:
+        """See Target. Raises NoSuchSubject, RequestRefused, RetryableError, CredentialsRefused or LeaseLost.
+
+        An answer that the SDK cannot read, but that Clerk gave with a 2xx, means that the write is done.
+        """
+        from clerk_backend_api.models import ResponseValidationError, SDKError  # noqa: PLC0415 - 0.3 s to import
+
+        try:
+            await self._patch(change)
+        except ResponseValidationError as error:
+            if not error.raw_response.is_success:
+                raise
+        except SDKError as error:
+            if not error.raw_response.is_success:
+                raise
+
+    async def _patch(self, change: Change) -> None:
+        public, private = dict(change.public) or None, dict(change.private) or None
+        subject = change.subject
+        match subject.kind:
+            case Kind.USER:
+                await self.sdk.users.update_metadata_async(
+                    user_id=_safe(subject), public_metadata=public, private_metadata=private
+                )
+            case Kind.ORGANIZATION:
+                await self.sdk.organizations.merge_metadata_async(
+                    organization_id=_safe(subject), public_metadata=public, private_metadata=private
+                )
+            case _:
+                raise InvalidSubject(f"{subject} cannot be written to")
+
+    @property
+    def sdk(self) -> Sdk:
+        """The SDK on our client; its own retries are off, because ours know the budget and the lease."""
+        if self._sdk is None:
+            from clerk_backend_api import Clerk as ClerkSdk  # noqa: PLC0415 - 0.3 s to import
+
+            self._sdk = ClerkSdk(server_url=self._base, async_client=self._client, retry_config=None)
+        return self._sdk
+
+    async def _get(self, path: str, **parameters: Sequence[str] | str | int) -> Any:
+        response = await self._client.get(self._base + path, params=parameters)
+        try:
+            return response.json()
+        except ValueError:
+            raise UnreadableAnswer(f"Clerk answered GET {path} with something that is not JSON") from None
+
+
+def explain(response: httpx.Response) -> Exception | None:
+    """Return the error that an answer of Clerk stands for (codes: Clerk's error catalogue); None when it is good."""
+    status = response.status_code
+    if response.is_success:
+        return None
+    code, message = _first_error(response)
+    detail = f"Clerk answered {status} {code}: {message}".rstrip(": ")
+    if status == 429:  # noqa: PLR2004 - a status code is its own name
+        return RateLimited(detail, retry_after=retry_after(response))
+    if status >= 500 or status == 408 or code == "resource_locked":  # noqa: PLR2004
+        return ServiceUnavailable(detail, retry_after=retry_after(response))
+    if status == 401:  # noqa: PLR2004
+        return CredentialsRefused(f"{detail} (CLERK_SECRET_KEY)")
+    if status == 404:  # noqa: PLR2004
+        return NoSuchSubject(detail)
+    return AccessTooLarge(detail) if code in _TOO_LARGE else RequestRefused(detail, status=status)
+
+
+_TOO_LARGE = frozenset({"form_param_exceeds_allowed_size", "request_body_too_large"})
+
+
+def open_clerk(transport: ServiceTransport, *, url: str) -> tuple[Clerk, httpx.AsyncClient]:
+    """Return the Target and the client to close."""
+    client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT)
+    return Clerk(client, f"{url}/v1"), client
+
+
+def read_marker(private: Mapping[str, object]) -> Marker | None:
+    """Read our marker. One that somebody damaged still says that the subject is ours."""
+    raw = private.get(MARKER_KEY)
+    if not isinstance(raw, dict):
+        return None
+    sources, slots = raw.get("sources"), raw.get("slots")
+    return Marker(
+        sources=tuple(str(s) for s in sources) if isinstance(sources, list) else (),
+        fingerprint=str(raw.get("fingerprint", "")),
+        at=str(raw.get("at", "")),
+        slots=tuple(_slots(slots)) if isinstance(slots, list) else DEFAULT_SLOTS,
+    )
+
+
+def _slots(texts: Iterable[object]) -> Iterable[Slot]:
+    for text in texts:
+        try:
+            yield Slot.parse(str(text))
+        except ValueError:
+            continue
+
+
+def _safe(subject: Subject) -> str:
+    """Return the id for a path. It was validated when the subject was read; the SDK does not escape it."""
+    return quote(Subject.parse(str(subject)).id, safe="")
+
+
+def _parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + IDS_A_CALL] for start in range(0, len(ids), IDS_A_CALL))
+
+
+def _list(answer: object) -> list[Any]:
+    if not isinstance(answer, list):
+        raise UnreadableAnswer(f"Clerk answered {type(answer).__name__} where a list was asked for")
+    return answer
+
+
+def _add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
+    """Add one list item. An item without an id, or with metadata that is no object, is an answer we cannot trust."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        raise UnreadableAnswer("Clerk listed something without an id")
+    public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
+    if not isinstance(public, dict) or not isinstance(private, dict):
+        raise UnreadableAnswer(f"Clerk listed {item['id']} with metadata that is not an object")
+    subject = Subject(kind, item["id"])
+    found[subject] = Observed(subject, public, private, read_marker(private))
+
+
+def _first_error(response: httpx.Response) -> tuple[str, str]:
+    try:
+        first = response.json()["errors"][0]
+        return str(first["code"]), str(first.get("long_message") or first.get("message") or "")[:300]
+    except (json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError):
+        return "", response.reason_phrase

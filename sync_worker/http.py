@@ -1,0 +1,185 @@
+"""Our httpx transport: everything that both services need from a request, in one place.
+
+Why it exists: each call to Sanity and Clerk, whether the SDK makes it or we do, passes here. So authentication, the
+API version, the call budget, retries, the lease and the dry run cannot be forgotten by any path above. What a refused
+status means is told by the `explain` function of each adapter; how long a subject waits after that is the worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity.stop import stop_base
+
+from sync_worker import __version__
+from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, ServiceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from tenacity import RetryCallState
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+LONGEST_WAIT = 5.0
+"""Seconds that a call waits for itself. A longer Retry-After goes back to the work set, so no lease is slept away."""
+ATTEMPTS = 4
+
+before_write: ContextVar[Callable[[], None] | None] = ContextVar("before_write", default=None)
+"""Called right before each mutating request is sent, retries included; raises LeaseLost to stop it."""
+
+
+class CallBudget(Protocol):
+    """Calls per window, shared by every process."""
+
+    async def take(self, lane: int = 0) -> None:
+        """Return when one call may be sent."""
+
+    async def pause(self, seconds: float) -> None:
+        """Hold everybody after a 429."""
+
+
+@contextmanager
+def guarded(check: Callable[[], None]) -> Iterator[None]:
+    """Run `check` before every mutating request of this context."""
+    token = before_write.set(check)
+    try:
+        yield
+    finally:
+        before_write.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that was made, for metrics and reports: outcome is the status, or the name of the failure."""
+
+    service: str
+    method: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class ServiceTransport(httpx.AsyncBaseTransport):
+    """Sends requests to one service.
+
+    `headers` are set on every request and win over what the SDK sets. `explain` turns an answer into the error it
+    stands for, or None when it is good. `is_read` tells which POSTs only read. `observe` is told of every call.
+    """
+
+    service: str
+    inner: httpx.AsyncBaseTransport
+    headers: Mapping[str, str]
+    explain: Callable[[httpx.Response], Exception | None]
+    is_read: Callable[[httpx.Request], bool] = lambda request: request.method in SAFE_METHODS
+    budget: CallBudget | None = None
+    dry_run: bool = False
+    lane: ContextVar[int] = field(default_factory=lambda: current_lane)
+    observe: Callable[[Call], None] = lambda _: None
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`, again where that may help. Raises the typed error of any answer that is not a 2xx."""
+        request.headers.update({**self.headers, "User-Agent": f"sync-worker/{__version__}"})
+        reads = self.is_read(request)
+        if self.dry_run and not reads:
+            raise MutationInDryRun(f"{request.method} {request.url.path}")
+        retrying = AsyncRetrying(
+            sleep=self.sleep,
+            stop=stop_after_attempt(ATTEMPTS) | _stop_when_asked_for_patience(),
+            wait=_wait,
+            retry=retry_if_exception_type(RetryableError),
+            reraise=True,
+        )
+        return await retrying(self._attempt, request, reads)
+
+    async def _attempt(self, request: httpx.Request, reads: bool) -> httpx.Response:
+        if self.budget is not None:
+            await self.budget.take(self.lane.get())
+        check = before_write.get()
+        if check is not None and not reads:
+            check()
+        started = asyncio.get_running_loop().time()
+        outcome = "failed"
+        try:
+            response = await self._send(request)
+            outcome = str(response.status_code)
+        except ServiceUnavailable as error:
+            outcome = type(error.__cause__).__name__
+            raise
+        finally:
+            seconds = asyncio.get_running_loop().time() - started
+            self.observe(Call(self.service, request.method, outcome, seconds))
+        refusal = self.explain(response)
+        if isinstance(refusal, RateLimited) and self.budget is not None:
+            await self.budget.pause(refusal.retry_after or 1.0)
+        if refusal is not None:
+            raise refusal
+        return response
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send once and read the whole body, so that a connection lost in the middle is a failed call."""
+        try:
+            response = await self.inner.handle_async_request(request)
+            body = await response.aread()
+            await response.aclose()
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise ServiceUnavailable(f"{self.service}: {type(error).__name__}") from error
+        headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in _BODY_HEADERS]
+        return httpx.Response(
+            response.status_code, headers=headers, content=body, request=request, extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.inner.aclose()
+
+
+current_lane: ContextVar[int] = ContextVar("current_lane", default=0)
+"""The lane of the work that calls are made for: the budget serves lane 0 first."""
+
+_BODY_HEADERS = {"content-encoding", "content-length", "transfer-encoding"}
+
+
+class _stop_when_asked_for_patience(stop_base):  # noqa: N801 - named as tenacity names its stops
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return (_retry_after(retry_state) or 0) > LONGEST_WAIT
+
+
+_backoff = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1)
+
+
+def _wait(state: RetryCallState) -> float:
+    after = _retry_after(state)
+    return _backoff(state) if after is None else after
+
+
+def _retry_after(state: RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error.retry_after if isinstance(error, RetryableError) else None
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds of a Retry-After header, given as seconds or as an HTTP date; None without a usable one."""
+    text = response.headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:
+    """Return the network end: connections kept warm, redirects never followed."""
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
+    return httpx.AsyncHTTPTransport(limits=limits)

@@ -1,0 +1,279 @@
+"""Sanity's Content Lake: what is published, read as one snapshot.
+
+Why it exists: it is the only room that knows Sanity's HTTP API, its errors and its two stores. Queries read an index
+that lags behind the document store; `/data/doc` reads the store itself. Everything is asked of the live host, with
+`perspective=published` and a pinned version. What rows mean is `rows`; whether a read is fresh enough is `converge`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from sync_worker.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    RateLimited,
+    ServiceUnavailable,
+    UnreadableAnswer,
+)
+from sync_worker.http import ServiceTransport, retry_after
+from sync_worker.model import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from sync_worker.model import Subject
+
+GET_LIMIT = 11_264
+"""Characters of an encoded query beyond which the official client sends a POST; the server takes 15 KB of headers."""
+DOCUMENTS_A_CALL = 100
+TAG = "sync-worker"
+TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+_INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One document as a read showed it."""
+
+    revision: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One answer: raw rows, the witnesses that it shows, and how many entitlements there are at all."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    sightings: Mapping[str, Sighting]
+    visible: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a walk in the order of `_id`. `between` are documents that lead to further entitlements."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    last: bool
+    between: tuple[str, ...] = ()
+    sightings: Mapping[str, Sighting] | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The id to go on after."""
+        return str(self.rows[-1]["_id"]) if self.rows else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the document store says: `documents` exist, `missing` are proven not to; in neither: not readable."""
+
+    documents: Mapping[str, Sighting]
+    missing: frozenset[str]
+
+
+class Source(Protocol):
+    """Where entitlements are published."""
+
+    async def by_subject(self, subjects: Collection[Subject], witnesses: Collection[str]) -> Snapshot:
+        """Read all that decides the access of `subjects`, and the documents `witnesses`, in one snapshot."""
+
+    async def everything(self, after: str) -> Page:
+        """Read the page of all entitlements whose ids come after `after`."""
+
+    async def affected(self, documents: Collection[str], after: str, witnesses: Collection[str]) -> Page:
+        """Read a page of the entitlements that name one of `documents` or are one of them."""
+
+    async def stored(self, ids: Collection[str]) -> Stored:
+        """Ask the strongly consistent store for single documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The GROQ texts, composed from the files of one folder."""
+
+    by_subject: str
+    everything: str
+    affected: str
+    webhook_filter: str
+    webhook_projection: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Queries:
+        """Read the files. Raises ConfigurationError that names a file that is missing or includes a missing one."""
+
+        def text(name: str) -> str:
+            try:
+                raw = (folder / name).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"{folder / name} cannot be read: {error}") from None
+            included = _INCLUDE.sub(lambda match: text(match[1]), raw)
+            return _COMMENT.sub("", included).strip()
+
+        return cls(*(text(f"{name}.groq") for name in cls.__slots__))
+
+
+class Sanity:
+    """The Source over HTTP."""
+
+    def __init__(self, client: httpx.AsyncClient, queries: Queries, *, base: str, dataset: str) -> None:
+        self._client = client
+        self._queries = queries
+        self._base = base
+        self._dataset = dataset
+
+    async def by_subject(self, subjects: Collection[Subject], witnesses: Collection[str]) -> Snapshot:
+        """See Source. One query, however many subjects; at most 100 are meant."""
+        parameters = {
+            "users": sorted({s.id if s.kind is Kind.USER else s.user_id for s in subjects if s.kind in _WITH_USER}),
+            "organizations": sorted({s.id for s in subjects if s.kind is Kind.ORGANIZATION}),
+            "witnesses": sorted(witnesses),
+        }
+        result = _object(await self._query(self._queries.by_subject, parameters))
+        return Snapshot(_rows(result), _sightings(result), _count(result, "visible"))
+
+    async def everything(self, after: str) -> Page:
+        """See Source."""
+        return _page(_object(await self._query(self._queries.everything, {"after": after})))
+
+    async def affected(self, documents: Collection[str], after: str, witnesses: Collection[str]) -> Page:
+        """See Source."""
+        parameters = {"documents": sorted(documents), "after": after, "witnesses": sorted(witnesses)}
+        return _page(_object(await self._query(self._queries.affected, parameters)))
+
+    async def stored(self, ids: Collection[str]) -> Stored:
+        """See Source. `omitted[].reason` is "existence" or "permission"; only the first proves absence."""
+        documents: dict[str, Sighting] = {}
+        missing: set[str] = set()
+        wanted = sorted(ids)
+        for start in range(0, len(wanted), DOCUMENTS_A_CALL):
+            part = ",".join(quote(i, safe="") for i in wanted[start : start + DOCUMENTS_A_CALL])
+            answer = _object(
+                _json(await self._client.get(f"{self._base}/data/doc/{self._dataset}/{part}", params={"tag": TAG}))
+            )
+            documents.update(_sightings_of(answer.get("documents")))
+            missing.update(
+                str(gone.get("id"))
+                for gone in answer.get("omitted") or ()
+                if isinstance(gone, dict) and gone.get("reason") == "existence"
+            )
+        return Stored(documents, frozenset(missing - documents.keys()))
+
+    async def _query(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
+        options = {"perspective": "published", "returnQuery": "false", "tag": TAG}
+        url = f"{self._base}/data/query/{self._dataset}"
+        encoded = {"query": query, **{f"${name}": json.dumps(value) for name, value in parameters.items()}, **options}
+        if len(str(httpx.QueryParams(encoded))) < GET_LIMIT:
+            response = await self._client.get(url, params=encoded)
+        else:
+            response = await self._client.post(url, params=options, json={"query": query, "params": parameters})
+        answer = _object(_json(response))
+        if "result" not in answer:
+            raise UnreadableAnswer("Sanity answered a query without a result")
+        return answer["result"]
+
+
+_WITH_USER = frozenset({Kind.USER, Kind.MEMBERSHIP})
+
+
+def explain(response: httpx.Response) -> Exception | None:
+    """Return the error that an answer of Sanity stands for (shapes: Sanity's HTTP reference); None when it is good."""
+    status = response.status_code
+    if response.is_success:
+        return None
+    detail = f"Sanity answered {status}: {_description(response)}"
+    if status in (401, 403):
+        return CredentialsRefused(f"{detail} (SANITY_READ_TOKEN)")
+    if status == 429:  # noqa: PLR2004 - a status code is its own name
+        return RateLimited(detail, retry_after=retry_after(response))
+    if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
+        return ServiceUnavailable(detail, retry_after=retry_after(response))
+    return ConfigurationError(f"{detail} (SANITY_PROJECT_ID, SANITY_DATASET and the GROQ files decide what is asked)")
+
+
+def open_sanity(
+    transport: ServiceTransport, queries: Queries, *, url: str, version: str, dataset: str
+) -> tuple[Sanity, httpx.AsyncClient]:
+    """Return the Source and the client to close."""
+    client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT)
+    return Sanity(client, queries, base=f"{url}/v{version}", dataset=dataset), client
+
+
+def reads_only(request: httpx.Request) -> bool:
+    """Tell whether a request only reads: a long query is a POST, but changes nothing."""
+    return request.method == "GET" or (request.method == "POST" and "/data/query/" in request.url.path)
+
+
+def _json(response: httpx.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        raise UnreadableAnswer(f"Sanity answered {response.status_code} with something that is not JSON") from None
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UnreadableAnswer(f"Sanity answered {type(value).__name__} where an object was asked for")
+    return value
+
+
+def _rows(result: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    rows = result.get("entitlements")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("_id") for row in rows):
+        raise UnreadableAnswer('the query did not yield "entitlements" as a list of rows with an _id')
+    return tuple(rows)
+
+
+def _count(result: Mapping[str, Any], name: str) -> int:
+    count = result.get(name)
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise UnreadableAnswer(f'the query did not yield "{name}" as a number')
+    return count
+
+
+def _sightings(result: Mapping[str, Any]) -> dict[str, Sighting]:
+    return _sightings_of(result.get("witnesses"))
+
+
+def _sightings_of(documents: object) -> dict[str, Sighting]:
+    if not isinstance(documents, list):
+        raise UnreadableAnswer("a list of documents was asked for")
+    return {
+        str(d["_id"]): Sighting(str(d.get("_rev") or ""), str(d.get("_updatedAt") or ""))
+        for d in documents
+        if isinstance(d, dict) and d.get("_id")
+    }
+
+
+def _page(result: Mapping[str, Any]) -> Page:
+    """Read a page. A page that is empty although rows remain was cut short, and must not pass for the end."""
+    rows = _rows(result)
+    remaining = _count(result, "remaining")
+    if len(rows) < remaining and not rows:
+        raise UnreadableAnswer(f"a page came empty although {remaining} entitlements remain")
+    between = result.get("between") or ()
+    return Page(
+        rows=rows,
+        last=len(rows) >= remaining,
+        between=tuple(str(document) for document in between),
+        sightings=_sightings(result) if "witnesses" in result else None,
+    )
+
+
+def _description(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return response.reason_phrase
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("description") or error.get("type") or error)[:300]
+    return str((isinstance(body, dict) and (body.get("message") or error)) or response.reason_phrase)[:300]
