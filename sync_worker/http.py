@@ -153,7 +153,7 @@ class _stop_when_asked_for_patience(stop_base):  # noqa: N801 - named as tenacit
         return (_retry_after(retry_state) or 0) > LONGEST_WAIT
 
 
-_backoff = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1)
+_backoff = wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1)
 
 
 def _wait(state: RetryCallState) -> float:

@@ -30,7 +30,7 @@ def _trimmed(value: object) -> object:
     return (value.strip(" ") or None) if isinstance(value, str) else value
 
 
-Text = Annotated[str | None, BeforeValidator(_trimmed), Field(max_length=STRING_LIMIT)]
+Text = Annotated[Annotated[str, Field(max_length=STRING_LIMIT)] | None, BeforeValidator(_trimmed)]
 
 
 class SubjectFields(BaseModel):

@@ -22,6 +22,7 @@ from sync_worker.errors import (
     ServiceUnavailable,
     UnreadableAnswer,
 )
+from sync_worker.freshness import Sighting, Stored
 from sync_worker.http import ServiceTransport, retry_after
 from sync_worker.model import Kind
 
@@ -38,14 +39,6 @@ TAG = "sync-worker"
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 _INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One document as a read showed it."""
-
-    revision: str
-    updated_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +63,6 @@ class Page:
     def cursor(self) -> str:
         """The id to go on after."""
         return str(self.rows[-1]["_id"]) if self.rows else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the document store says: `documents` exist, `missing` are proven not to; in neither: not readable."""
-
-    documents: Mapping[str, Sighting]
-    missing: frozenset[str]
 
 
 class Source(Protocol):

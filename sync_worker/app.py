@@ -1,0 +1,206 @@
+"""Puts the parts together from Settings: the web application, the worker, and what the command line needs.
+
+Why it exists: it is the one room that knows every other, so that no other has to. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from sync_worker import clerk, sanity
+from sync_worker.budget import Budget
+from sync_worker.converge import Converge
+from sync_worker.database import Database, open_database
+from sync_worker.errors import DatabaseUnavailable
+from sync_worker.http import ServiceTransport, inner_transport
+from sync_worker.ledger import Ledger
+from sync_worker.receiver import Receiver
+from sync_worker.settings import Settings, load_settings
+from sync_worker.worker import HEARTBEAT, Worker
+from sync_worker.workset import WorkSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
+
+BUDGET_WINDOW = 10.0
+"""Seconds that Clerk counts calls over."""
+HEARTBEAT_STALE = 3 * HEARTBEAT
+RECONCILE_STALE = 26 * 3600.0
+"""Seconds since the last good reconcile; a fresh installation has as long for its first."""
+
+log = structlog.get_logger("app")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The durable half: what web processes need."""
+
+    database: Database
+    workset: WorkSet
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The other half: both services behind their ports, and the budget they share."""
+
+    source: sanity.Sanity
+    target: clerk.Clerk
+    budget: Budget
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """Open the database and bring its tables up to date."""
+    database = open_database(settings.database_url)
+    await database.start()
+    try:
+        yield Store(database, WorkSet(database), Ledger(database))
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, store: Store, *, dry_run: bool = False) -> AsyncIterator[Services]:
+    """Open both services on our transport."""
+    budget = Budget(store.database, "clerk", settings.budget, BUDGET_WINDOW)
+    queries = sanity.Queries.load(settings.groq_folder)
+    source, sanity_client = sanity.open_sanity(
+        ServiceTransport(
+            "Sanity",
+            inner_transport(),
+            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
+            sanity.explain,
+            is_read=sanity.reads_only,
+            dry_run=dry_run,
+        ),
+        queries,
+        url=settings.sanity_url,
+        version=settings.sanity_api_version,
+        dataset=settings.sanity_dataset,
+    )
+    target, clerk_client = clerk.open_clerk(
+        ServiceTransport(
+            "Clerk",
+            inner_transport(),
+            {
+                "Authorization": f"Bearer {settings.clerk_secret_key.get_secret_value()}",
+                "Clerk-API-Version": clerk.API_VERSION,
+            },
+            clerk.explain,
+            budget=budget,
+            dry_run=dry_run,
+        ),
+        url=settings.clerk_api_url,
+    )
+    async with sanity_client, clerk_client:
+        yield Services(source, target, budget)
+
+
+@asynccontextmanager
+async def running_worker(settings: Settings, store: Store) -> AsyncIterator[Worker]:
+    """Run the worker until the block ends, then let it drain."""
+    async with open_services(settings, store) as services:
+        worker = Worker(
+            store.database,
+            store.workset,
+            Converge(services.source, services.target, store.ledger, settings.layout),
+            services.budget,
+            name=f"{socket.gethostname()}:{os.getpid()}",
+        )
+        task = asyncio.create_task(worker.run())
+        task.add_done_callback(_leave_if_broken)
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await task
+
+
+def _leave_if_broken(task: asyncio.Task[None]) -> None:
+    """End the process when the worker broke: a receiver that nobody works for would only look alive."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("worker_broken", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def create_app(settings: Settings | None = None, *, with_worker: bool = False) -> Starlette:
+    """Return the web application; `uvicorn --factory sync_worker.app:create_app` reads the environment."""
+    chosen = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(chosen))
+            app.state.store = store
+            app.state.receiver = Receiver(
+                store.workset,
+                [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
+                chosen.sanity_project_id,
+                chosen.sanity_dataset,
+            )
+            if with_worker:
+                await stack.enter_async_context(running_worker(chosen, store))
+            log.info("started", worker=with_worker, project=chosen.sanity_project_id, dataset=chosen.sanity_dataset)
+            yield
+        log.info("stopped")
+
+    return Starlette(
+        routes=[
+            Route("/webhooks/sanity", _sanity, methods=["POST"]),
+            Route("/healthz", _healthz),
+            Route("/readyz", _readyz),
+        ],
+        lifespan=lifespan,
+    )
+
+
+async def _sanity(request: Request) -> JSONResponse:
+    receiver: Receiver = request.app.state.receiver
+    return await receiver.sanity(request)
+
+
+async def _healthz(_: Request) -> JSONResponse:
+    return JSONResponse({"ok": True})
+
+
+async def _readyz(request: Request) -> JSONResponse:
+    """Answer 200 when work that comes in will be done, else 503; either way with each check."""
+    checks = await readiness(request.app.state.store)
+    ready = all(check["ok"] for check in checks.values())
+    return JSONResponse({"ok": ready, "checks": checks}, 200 if ready else 503)
+
+
+async def readiness(store: Store, now: Callable[[], float] = time.time) -> dict[str, dict[str, object]]:
+    """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
+    try:
+        await store.workset.remember("readyz", "written")
+        beats = await store.workset.recall_all("heartbeat:")
+        good = await store.workset.recall("reconcile:good") or await store.workset.recall("installed")
+    except DatabaseUnavailable as error:
+        return {"database": {"ok": False, "reason": error.code}}
+    beat = min((now() - at for _, at in beats.values()), default=None)
+    reconciled = now() - good[1] if good else None
+    return {
+        "database": {"ok": True},
+        "worker": {"ok": beat is not None and beat < HEARTBEAT_STALE, "age": _rounded(beat)},
+        "reconcile": {"ok": reconciled is not None and reconciled < RECONCILE_STALE, "age": _rounded(reconciled)},
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

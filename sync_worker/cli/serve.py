@@ -1,0 +1,99 @@
+"""`serve`, `web`, `worker` and `release`: the processes that stay up, and the step before them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sync_worker.settings import Settings
+
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 inside a container.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; default: PORT, else 8000.")]
+DRAIN = 25
+"""Seconds that requests and runs in flight have after SIGTERM; platforms kill after 30."""
+
+
+def serve(host: Host = "127.0.0.1", port: Port = None) -> None:
+    """Take webhooks and do the work, in one process. The usual choice on one machine.
+
+    Example: sync-worker serve --port 8000
+    """
+    _listen(host, port, with_worker=True)
+
+
+def web(host: Host = "127.0.0.1", port: Port = None) -> None:
+    """Take webhooks only; a `worker` process on the same database does the work.
+
+    Example: sync-worker web --host 0.0.0.0
+    """
+    _listen(host, port, with_worker=False)
+
+
+def worker() -> None:
+    """Do the work only. Any number of worker processes may share one PostgreSQL.
+
+    Example: sync-worker worker
+    """
+    asyncio.run(_work(_settings()))
+
+
+def release() -> None:
+    """Bring the database up to date and check settings and GROQ files, before new processes start.
+
+    Example: sync-worker release
+    """
+    from sync_worker.app import open_store
+    from sync_worker.sanity import Queries
+
+    async def migrate(settings: Settings) -> None:
+        async with open_store(settings):
+            pass
+
+    settings = _settings()
+    Queries.load(settings.groq_folder)
+    asyncio.run(migrate(settings))
+    typer.echo("database, settings and GROQ files are ready")
+
+
+def _settings() -> Settings:
+    from sync_worker.logs import configure_logs
+    from sync_worker.settings import load_settings
+
+    settings = load_settings()
+    configure_logs(settings.log_format)
+    return settings
+
+
+def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
+    import uvicorn
+
+    from sync_worker.app import create_app
+
+    settings = _settings()
+    config = uvicorn.Config(
+        create_app(settings, with_worker=with_worker),
+        host=host,
+        port=settings.port if port is None else port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+async def _work(settings: Settings) -> None:
+    from sync_worker.app import open_store, running_worker
+
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+    async with open_store(settings) as store, running_worker(settings, store):
+        await stopped.wait()

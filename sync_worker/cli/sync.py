@@ -1,0 +1,84 @@
+"""`sync`: make some subjects right now, and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sync_worker.cli.history import entry_json
+from sync_worker.cli.output import AsJson, describe, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sync_worker.app import Store
+    from sync_worker.model import Subject
+
+PATIENCE = 120.0
+"""Seconds to wait; what is not done by then stays in the work set and is done by the worker."""
+
+
+def sync(
+    subjects: Annotated[list[str], typer.Argument(help="user:user_…, org:org_… or document:… (ids alone will do).")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare subjects with what is published, and repair them at once.
+
+    Example: sync-worker sync user:user_2abc org:org_9xyz
+    """
+    from sync_worker.logs import configure_logs
+    from sync_worker.model import Subject
+
+    configure_logs("auto")
+    results = asyncio.run(_sync([Subject.parse(text) for text in subjects]))
+    if as_json:
+        print_json(results)
+    else:
+        rows = ((r["subject"], r["result"], describe(r["after"]), r["detail"]) for r in results)
+        print_table(("subject", "result", "access", "detail"), rows)
+    if any(r["result"] in ("failed", "waiting") for r in results):
+        raise typer.Exit(1)
+
+
+async def _sync(subjects: Sequence[Subject]) -> list[dict[str, object]]:
+    from sync_worker.app import open_store, running_worker
+    from sync_worker.settings import load_settings
+    from sync_worker.workset import Mark
+
+    settings = load_settings()
+    async with open_store(settings) as store:
+        newest = await store.ledger.history(limit=1)
+        await store.workset.mark([Mark(str(subject), cause="sync") for subject in subjects])
+        async with running_worker(settings, store):
+            await _until_idle(store, [str(subject) for subject in subjects])
+        since = newest[0].id if newest else 0
+        return [await _result(store, str(subject), since) for subject in subjects]
+
+
+async def _until_idle(store: Store, keys: Sequence[str]) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            waiting = list(keys)
+            while waiting:
+                rows = {key: await store.workset.get(key) for key in waiting}
+                waiting = [key for key, row in rows.items() if row is not None and row.is_waiting]
+                if waiting:
+                    await store.database.changed(0.05)
+    except TimeoutError:
+        return
+
+
+async def _result(store: Store, key: str, since: int) -> dict[str, object]:
+    row = await store.workset.get(key)
+    entries = [entry for entry in await store.ledger.history(subject=key, limit=1) if entry.id > since]
+    shown = entry_json(entries[0]) if entries else {"before": {}, "after": {}}
+    result = "waiting" if row and row.is_waiting else "failed" if row and row.dead else shown.get("change", "unchanged")
+    return {
+        "subject": key,
+        "result": result,
+        "before": shown["before"],
+        "after": shown["after"],
+        "detail": (row.detail if row else "") or "",
+    }

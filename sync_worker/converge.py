@@ -1,0 +1,220 @@
+"""One batch of subjects made right: observe Clerk and read Sanity at once, diff, apply.
+
+Why it exists: the webhook path and the reconcile share these steps, so neither can be right alone. Nothing is written
+from a read that does not show what the events told of, and nothing is taken away on the word of a read that shows no
+entitlement at all. Which subjects are due is the work set's affair; what becomes of an error is the worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sync_worker import changes, policy
+from sync_worker.errors import NoSuchSubject, NothingVisible, StaleRead, SyncWorkerError
+from sync_worker.freshness import STALE_WAITS, agrees, shows
+from sync_worker.http import guarded
+from sync_worker.ledger import Entry
+from sync_worker.model import Access, ChangeKind, Entitlement, Refusal
+from sync_worker.rows import read_row
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+
+    from sync_worker.clerk import Target
+    from sync_worker.ledger import Ledger
+    from sync_worker.model import Change, Layout, Observed, Subject, Witness
+    from sync_worker.sanity import Snapshot, Source
+
+WRITES_AT_ONCE = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A subject to make right. `check` raises LeaseLost once somebody else owns it."""
+
+    subject: Subject
+    witnesses: tuple[Witness, ...] = ()
+    cause: str = ""
+    check: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one subject: a change (perhaps none was needed) with its access, or an error."""
+
+    due: Due
+    access: Access | None = None
+    change: Change | None = None
+    error: SyncWorkerError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Converge:
+    """Holds the parts; `run` does the work."""
+
+    source: Source
+    target: Target
+    ledger: Ledger
+    layout: Layout
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def run(self, batch: Sequence[Due]) -> AsyncIterator[list[Outcome]]:
+        """Make a batch of at most 100 subjects right, yielding outcomes as soon as they are known.
+
+        Subjects whose read is stale are asked for again, while the others go on. An error of a read as a whole is
+        raised, and then says nothing about any subject that was not yielded yet.
+        """
+        reading = asyncio.create_task(self._read(batch))
+        try:
+            observed = await self.target.observe([due.subject for due in batch])
+            snapshot = await reading
+        finally:
+            reading.cancel()
+        waiting = list(batch)
+        for wait in (*STALE_WAITS, None):
+            fresh = [due for due in waiting if all(shows(snapshot.sightings, w) for w in due.witnesses)]
+            if fresh:
+                yield await self._settle(fresh, snapshot, observed)
+            waiting = [due for due in waiting if due not in fresh]
+            if not waiting:
+                return
+            if wait is not None:
+                await self.sleep(wait)
+                snapshot = await self._read(waiting)
+        yield await self._arbitrate(waiting, snapshot, observed)
+
+    async def _read(self, batch: Sequence[Due]) -> Snapshot:
+        return await self.source.by_subject([due.subject for due in batch], _documents(batch))
+
+    async def _arbitrate(
+        self, waiting: Sequence[Due], snapshot: Snapshot, observed: Mapping[Subject, Observed]
+    ) -> list[Outcome]:
+        """Let the document store decide what the index left open."""
+        stored = await self.source.stored(_documents(waiting))
+        fresh, stale = [], []
+        for due in waiting:
+            known = all(
+                shows(snapshot.sightings, w) or agrees(snapshot.sightings, stored, w.document) for w in due.witnesses
+            )
+            (fresh if known else stale).append(due)
+        outcomes = await self._settle(fresh, snapshot, observed) if fresh else []
+        documents = {due.subject: ", ".join(w.document for w in due.witnesses) for due in stale}
+        return outcomes + [Outcome(due, error=StaleRead(documents[due.subject])) for due in stale]
+
+    async def _settle(
+        self, batch: Sequence[Due], snapshot: Snapshot, observed: Mapping[Subject, Observed]
+    ) -> list[Outcome]:
+        now = self.now()
+        access = desire([due.subject for due in batch], snapshot, self.layout, now)
+        outcomes = [self._outcome(due, access[due.subject], observed.get(due.subject), now) for due in batch]
+        outcomes = await self._prove_emptiness(outcomes, snapshot, observed)
+        return await self._apply(outcomes)
+
+    def _outcome(self, due: Due, access: Access, held: Observed | None, now: datetime) -> Outcome:
+        if held is None:
+            # Whoever is gone from Clerk has no access there; it is only trouble while something entitles them.
+            error = NoSuchSubject(str(due.subject)) if access.sources or access.next_transition else None
+            return Outcome(due, access, error=error)
+        try:
+            change = changes.diff(
+                access,
+                held,
+                self.layout,
+                at=now.isoformat(timespec="seconds"),
+                cause=due.cause,
+                witnessed=bool(due.witnesses),
+            )
+        except SyncWorkerError as error:
+            return Outcome(due, access, error=error)
+        return Outcome(due, access, change)
+
+    async def _prove_emptiness(
+        self, outcomes: list[Outcome], snapshot: Snapshot, observed: Mapping[Subject, Observed]
+    ) -> list[Outcome]:
+        """Where not one entitlement is visible, let only proven deletions take access away.
+
+        A wrong token, dataset or type name looks the same as an empty dataset. The store tells them apart: the
+        documents that gave the access must be proven missing, and an event must have told of it.
+        """
+        revoking = [o for o in outcomes if o.change is not None and o.change.kind is ChangeKind.REVOKE]
+        if snapshot.visible or not revoking:
+            return outcomes
+        needed = {o.due.subject: _proof_needed(o.due, observed[o.due.subject]) for o in revoking}
+        stored = await self.source.stored(set().union(*needed.values()))
+        unproven = {
+            outcome.due.subject
+            for outcome in revoking
+            if not outcome.due.witnesses or not needed[outcome.due.subject] <= stored.missing
+        }
+        return [Outcome(o.due, error=NothingVisible()) if o.due.subject in unproven else o for o in outcomes]
+
+    async def _apply(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Write what differs: first the intent to the ledger, in one commit, then one PATCH per subject."""
+        writes = [o for o in outcomes if o.change is not None and o.change.kind is not ChangeKind.NONE]
+        if not writes:
+            return outcomes
+        ids = await self.ledger.intend([_entry(o.change) for o in writes if o.change is not None])
+        room = asyncio.Semaphore(WRITES_AT_ONCE)
+        done = await asyncio.gather(*(self._write(o, room) for o in writes))
+        states: dict[str, list[int]] = defaultdict(list)
+        for row, outcome in zip(ids, done, strict=True):
+            states[_state(outcome)].append(row)
+        for state, rows in states.items():
+            await self.ledger.settle(rows, state)
+        written = {outcome.due.subject: outcome for outcome in done}
+        return [written.get(outcome.due.subject, outcome) for outcome in outcomes]
+
+    async def _write(self, outcome: Outcome, room: asyncio.Semaphore) -> Outcome:
+        assert outcome.change is not None  # noqa: S101 - told apart by the caller
+        async with room:
+            try:
+                with guarded(outcome.due.check):
+                    await self.target.apply(outcome.change)
+            except SyncWorkerError as error:
+                return Outcome(outcome.due, outcome.access, outcome.change, error)
+        return outcome
+
+
+def desire(subjects: Collection[Subject], snapshot: Snapshot, layout: Layout, now: datetime) -> dict[Subject, Access]:
+    """Return the access of each of `subjects` by the rows of one snapshot."""
+    entitlements: dict[Subject, list[Entitlement]] = defaultdict(list)
+    refusals: dict[Subject, list[Refusal]] = defaultdict(list)
+    for raw in snapshot.rows:
+        subject, read = read_row(raw, layout.fields)
+        if subject is not None and isinstance(read, Entitlement):
+            entitlements[subject].append(read)
+        elif subject is not None and isinstance(read, Refusal):
+            refusals[subject].append(read)
+    return {s: policy.merge(entitlements[s], layout.fields, now, refusals[s]) for s in subjects}
+
+
+def _documents(batch: Iterable[Due]) -> set[str]:
+    return {witness.document for due in batch for witness in due.witnesses}
+
+
+def _proof_needed(due: Due, observed: Observed) -> set[str]:
+    sources = observed.marker.sources if observed.marker else ()
+    return {*sources, *(witness.document for witness in due.witnesses)}
+
+
+def _entry(change: Change) -> Entry:
+    return Entry(
+        subject=str(change.subject),
+        kind=change.kind,
+        before=change.before,
+        after=change.after,
+        documents=change.sources,
+        cause=change.cause,
+    )
+
+
+def _state(outcome: Outcome) -> str:
+    """Name what the ledger is to say: a call that failed on the way may have been applied or not."""
+    if outcome.error is None:
+        return "applied"
+    return "refused" if isinstance(outcome.error, NoSuchSubject) else "unknown"

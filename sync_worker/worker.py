@@ -1,0 +1,317 @@
+"""The loop: claim what is due, converge it, and tell the work set what became of it.
+
+Why it exists: it owns time and failure. It decides how many subjects run at once, how long a failed one waits, when
+everything has to stop because a key is wrong, and how a process leaves without losing work. Making subjects right is
+`converge`; what is due is `workset`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from sync_worker.converge import Due
+from sync_worker.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    DatabaseUnavailable,
+    LeaseLost,
+    RefusedError,
+    RetryableError,
+    SyncWorkerError,
+)
+from sync_worker.fanout import fan_out
+from sync_worker.http import current_lane
+from sync_worker.model import ChangeKind, Subject
+from sync_worker.workset import Claim, Done, Failed, Released, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sync_worker.converge import Converge, Outcome
+    from sync_worker.database import Database
+    from sync_worker.workset import Settlement, WorkSet
+
+BATCH = 100
+"""Subjects in one run: what one list call of Clerk takes."""
+LEASE = 30.0
+DEADLINE = 20.0
+"""Seconds that a run may take. It is shorter than the lease, so that a live run never loses its subjects."""
+MARGIN = 2.0
+"""Seconds before the end of a lease in which nothing is sent any more."""
+AT_ONCE = {0: 4, 1: 2, 2: 1}
+"""Runs at the same time, by lane; each lane has its own, so that a bulk never holds up an editor."""
+FAN_OUTS_AT_ONCE = 2
+LAST_ATTEMPT = 30
+"""After so many attempts, some two hours, a subject is listed as failed."""
+LONGEST_BACKOFF = 300.0
+PROBE_AFTER = 15.0
+"""Seconds between tries while a key or the configuration is refused."""
+HEARTBEAT = 10.0
+GATHER_FIRST, GATHER_MOST = 0.05, 0.25
+"""Seconds to gather more subjects before the next run while many are coming in."""
+FEW = 2
+"""Claims of so few subjects are no flood: the next one does not wait."""
+
+log = structlog.get_logger("worker")
+
+
+class Budget(Protocol):
+    """What the worker asks of the call budget."""
+
+    async def left(self) -> int:
+        """Return the calls that may be sent now."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """How one lane is doing: runs in flight, and how long to gather before the next claim."""
+
+    number: int
+    room: int
+    gather: float = 0.0
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class Worker:
+    """Runs until `stop` is called; `run` returns when the last subject in flight is done or given back."""
+
+    database: Database
+    workset: WorkSet
+    converge: Converge
+    budget: Budget
+    name: str = "worker"
+    random: Random = field(default_factory=Random)
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    told: Callable[[Sequence[Outcome]], None] = lambda _: None
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _nudge: asyncio.Event = field(default_factory=asyncio.Event)
+    _paused_until: float = 0.0
+    _runs: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopping.set()
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Work until stopped, then drain."""
+        lanes = [Lane(number, room) for number, room in AT_ONCE.items()]
+        fan_outs = Lane(1, FAN_OUTS_AT_ONCE)
+        beating = asyncio.create_task(self._heartbeat())
+        try:
+            while not self._stopping.is_set():
+                self._nudge.clear()
+                try:
+                    wait = await self._start_runs(lanes, fan_outs)
+                except DatabaseUnavailable as error:
+                    log.error("database_unavailable", detail=error.detail, next_step=error.next_step())  # noqa: TRY400
+                    wait = 1.0
+                await self._rest(wait)
+        finally:
+            beating.cancel()
+            await self._drain()
+
+    async def _start_runs(self, lanes: Sequence[Lane], fan_outs: Lane) -> float:
+        """Claim for every lane that has room. Return the seconds until the next look."""
+        now = self.monotonic()
+        if now < self._paused_until:
+            return self._paused_until - now
+        wait = 1.0
+        for lane in lanes:
+            wait = min(wait, await self._start_batch(lane))
+        if fan_outs.room:
+            claims = await self.workset.claim(fan_outs.number, 1, LEASE, documents=True)
+            if claims:
+                self._launch(fan_outs, self._run_fan_out(claims[0]))
+                wait = 0.0
+        due = await self.workset.next_due()
+        return wait if due is None else min(wait, max(due, 0.005))
+
+    async def _start_batch(self, lane: Lane) -> float:
+        now = self.monotonic()
+        if not lane.room:
+            return 1.0
+        if now < lane.not_before:
+            return lane.not_before - now
+        limit = max(1, min(BATCH, await self.budget.left() - 2))
+        claims = await self.workset.claim(lane.number, limit, LEASE)
+        flood = FEW < len(claims) < limit
+        lane.gather = min(GATHER_MOST, max(GATHER_FIRST, lane.gather * 2)) if flood else 0.0
+        lane.not_before = now + lane.gather
+        if not claims:
+            return 1.0
+        self._launch(lane, self._run_batch(claims))
+        return lane.gather
+
+    def _launch(self, lane: Lane, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            current_lane.set(lane.number)
+            try:
+                await work
+            except DatabaseUnavailable as error:
+                # Nothing could be told to the work set; the lease ends and the subjects come back.
+                log.error("run_not_recorded", detail=error.detail)  # noqa: TRY400
+            finally:
+                lane.room += 1
+                self._nudge.set()
+
+        lane.room -= 1
+        task = asyncio.create_task(run())
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+
+    async def _run_batch(self, claims: Sequence[Claim]) -> None:
+        pending = {claim.key: claim for claim in claims}
+        due = {
+            claim.key: Due(Subject.parse(claim.key), claim.witnesses, claim.cause, self._check(claim))
+            for claim in claims
+        }
+        try:
+            async with asyncio.timeout(DEADLINE):
+                async for outcomes in self.converge.run(list(due.values())):
+                    settled = [self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes]
+                    await self.workset.settle(settled)
+                    self._report(outcomes)
+        except TimeoutError:
+            await self._retry(pending, RetryableError(f"the run took longer than {DEADLINE:.0f} s"))
+        except SyncWorkerError as error:
+            await self._retry(pending, error)
+        except asyncio.CancelledError:
+            await self.workset.settle([Released(claim) for claim in pending.values()])
+            raise
+        except Exception:  # a bug must cost an attempt, or its subject would run for ever
+            log.exception("run_broken", subjects=list(pending))
+            await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
+
+    async def _run_fan_out(self, claim: Claim) -> None:
+        document = claim.key.removeprefix("document:")
+        pending = {claim.key: claim}
+        try:
+            async with asyncio.timeout(DEADLINE):
+                refusals = await fan_out(self.converge.source, document, claim.witnesses, self.workset.mark, self.sleep)
+        except TimeoutError:
+            await self._retry(pending, RetryableError(f"the walk took longer than {DEADLINE:.0f} s"))
+        except SyncWorkerError as error:
+            await self._retry(pending, error)
+        except asyncio.CancelledError:
+            await self.workset.settle([Released(claim)])
+            raise
+        else:
+            detail = "; ".join(str(refusal) for refusal in refusals)
+            await self.workset.settle([Done(claim, code="row_refused" if refusals else "", detail=detail)])
+            log.info("document_fanned_out", document=document, refused=detail or None)
+
+    async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
+        """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
+        if isinstance(error, CredentialsRefused | ConfigurationError):
+            self._pause(error)
+            await self.workset.settle([Released(claim) for claim in pending.values()])
+            return
+        log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
+        await self.workset.settle([self._failure(claim, error) for claim in pending.values()])
+
+    def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
+        if outcome.error is not None:
+            return self._failure(claim, outcome.error)
+        access, change = outcome.access, outcome.change
+        transition = access.next_transition if access else None
+        refusals = access.refusals if access else ()
+        return Done(
+            claim,
+            next_due=transition.timestamp() if transition else None,
+            wrote=change is not None and change.kind is not ChangeKind.NONE,
+            code="row_refused" if refusals else "",
+            detail="; ".join(str(refusal) for refusal in refusals),
+        )
+
+    def _failure(self, claim: Claim, error: SyncWorkerError) -> Settlement:
+        match error:
+            case CredentialsRefused() | ConfigurationError():
+                self._pause(error)
+                return Released(claim)
+            case LeaseLost():
+                return Released(claim)
+            case RefusedError():
+                return Failed(claim, error.code, str(error))
+            case _ if claim.attempts + 1 >= LAST_ATTEMPT:
+                return Failed(claim, error.code, str(error))
+            case _:
+                return Retry(claim, error.code, str(error), self._backoff(claim.attempts, error))
+
+    def _backoff(self, attempts: int, error: SyncWorkerError) -> float:
+        """Return the seconds to wait: doubling with jitter, and never less than the service asked for."""
+        asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+        doubled = min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12))
+        return asked + doubled * self.random.uniform(0.5, 1.0)
+
+    def _pause(self, error: SyncWorkerError) -> None:
+        self._paused_until = self.monotonic() + PROBE_AFTER
+        log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
+
+    def _check(self, claim: Claim) -> Callable[[], None]:
+        """Return what is asked right before a PATCH: whether the subject is still ours, by both clocks.
+
+        The monotonic clock may stand still while a machine sleeps, the wall clock may be set.
+        """
+        end_monotonic, end_wall = self.monotonic() + LEASE - MARGIN, self.wall() + LEASE - MARGIN
+
+        def check() -> None:
+            if self.monotonic() > end_monotonic or self.wall() > end_wall:
+                raise LeaseLost(claim.key)
+
+        return check
+
+    def _report(self, outcomes: Sequence[Outcome]) -> None:
+        self.told(outcomes)
+        for outcome in outcomes:
+            subject = str(outcome.due.subject)
+            if outcome.error is not None:
+                log.warning("subject_failed", subject=subject, code=outcome.error.code, detail=outcome.error.detail)
+            elif outcome.change is not None and outcome.change.kind is not ChangeKind.NONE:
+                log.info(
+                    "access_changed",
+                    subject=subject,
+                    change=outcome.change.kind,
+                    cause=outcome.due.cause,
+                    documents=list(outcome.change.sources),
+                )
+            for refusal in outcome.access.refusals if outcome.access else ():
+                log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
+
+    async def _rest(self, wait: float) -> None:
+        """Sleep until something is marked, a run ends, the worker is stopped, or `wait` seconds are over."""
+        if wait <= 0 or self._nudge.is_set():
+            return
+        changed = asyncio.ensure_future(self.database.changed(wait))
+        nudged = asyncio.ensure_future(self._nudge.wait())
+        try:
+            await asyncio.wait({changed, nudged}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            nudged.cancel()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            try:
+                await self.workset.remember(f"heartbeat:{self.name}", "alive")
+            except DatabaseUnavailable:
+                log.warning("heartbeat_missed")
+            await self.sleep(HEARTBEAT)
+
+    async def _drain(self) -> None:
+        """Let what is in flight finish within its deadline; give back the rest."""
+        if self._runs:
+            log.info("draining", runs=len(self._runs))
+            await asyncio.wait(self._runs, timeout=DEADLINE)
+        for task in list(self._runs):
+            task.cancel()
+        await asyncio.gather(*self._runs, return_exceptions=True)
