@@ -166,9 +166,14 @@ class Settings(BaseSettings):
 
     @property
     def groq_folder(self) -> Path:
-        """Where the GROQ files are: GROQ_DIR, the installed package, or the checkout."""
-        packaged = Path(__file__).parent / "groq"
-        return self.groq_dir or (packaged if packaged.is_dir() else Path(__file__).parent.parent / "groq")
+        """Where the GROQ files are."""
+        return self.groq_dir or packaged_groq()
+
+
+def packaged_groq() -> Path:
+    """Return the folder of our own GROQ files: inside the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).parent / "groq"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "groq"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -1,0 +1,215 @@
+"""`demo`: one story on one screen, on local stand-ins: publish in Sanity, see access change in Clerk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from sync_worker.sandbox.server import Sandbox
+
+PATIENCE = 15.0
+"""Seconds until a step counts as wrong."""
+SECRET = "demo-webhook-secret"  # noqa: S105 - it guards a server that lives for ten seconds on this machine
+ADA, BEN = "user_ada", "user_ben"
+NOTHING: dict[str, object] = {}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One act of an editor, and what Clerk must hold then."""
+
+    title: str
+    mutations: Sequence[Mapping[str, Any]]
+    access: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+def demo() -> None:
+    """Play a story on local stand-ins: grant, merge, rename, downgrade, move, delete. Needs no account.
+
+    Example: sync-worker demo
+    """
+    raise typer.Exit(asyncio.run(_play()))
+
+
+def _reference(document: str) -> dict[str, str]:
+    return {"_type": "reference", "_ref": document, "_key": document}
+
+
+def _course(document: str, slug: str) -> dict[str, object]:
+    return {"_id": document, "_type": "course", "slug": {"_type": "slug", "current": slug}}
+
+
+def story() -> list[Step]:
+    """Return the acts, in order."""
+    pro: dict[str, object] = {
+        "_id": "ent-ada",
+        "_type": "entitlement",
+        "clerkUserId": ADA,
+        "plan": "pro",
+        "role": "member",
+        "courses": [_reference("course-1")],
+    }
+    extra = {"_id": "ent-extra", "_type": "entitlement", "clerkUserId": ADA, "courses": [_reference("course-2")]}
+    one = {"plan": "pro", "role": "member", "courseSlugs": ["algebra"]}
+    both = {**one, "courseSlugs": ["algebra", "biology"]}
+    renamed = {**one, "courseSlugs": ["biology", "linear-algebra"]}
+    basic = {**renamed, "plan": "basic"}
+    return [
+        Step("An editor publishes an entitlement for Ada: plan pro, course algebra", [{"create": pro}], {ADA: one}),
+        Step("A second entitlement adds the course biology; nothing is overwritten", [{"create": extra}], {ADA: both}),
+        Step(
+            "The course algebra gets another slug; whoever holds it follows",
+            [{"patch": {"id": "course-1", "set": {"slug.current": "linear-algebra"}}}],
+            {ADA: renamed},
+        ),
+        Step(
+            "Ada is downgraded from pro to basic",
+            [{"patch": {"id": "ent-ada", "set": {"plan": "basic"}}}],
+            {ADA: basic},
+        ),
+        Step(
+            "The entitlement moves from Ada to Ben",
+            [{"patch": {"id": "ent-ada", "set": {"clerkUserId": BEN}}}],
+            {
+                ADA: {"courseSlugs": ["biology"]},
+                BEN: {"plan": "basic", "role": "member", "courseSlugs": ["linear-algebra"]},
+            },
+        ),
+        Step(
+            "Both entitlements are deleted; no access is left, and foreign keys are as they were",
+            [{"delete": {"id": "ent-ada"}}, {"delete": {"id": "ent-extra"}}],
+            {ADA: NOTHING, BEN: NOTHING},
+        ),
+    ]
+
+
+async def _play() -> int:
+    from rich.console import Console
+
+    from sync_worker.sandbox.server import Sandbox
+
+    console = Console()
+    console.print("[bold]sync-worker demo[/bold]: a local Content Lake (real GROQ), a local Clerk, the real worker.\n")
+    async with Sandbox() as box:
+        box.clerk.add_user(ADA, email="ada@example.com", public_metadata={"theme": "dark"})
+        box.clerk.add_user(BEN, email="ben@example.com")
+        await box.lake.mutate([{"create": _course("course-1", "algebra")}, {"create": _course("course-2", "biology")}])
+        with tempfile.TemporaryDirectory() as folder:
+            async with _worker(box, Path(folder)) as url:
+                _install_hook(box, url)
+                for number, step in enumerate(story(), 1):
+                    console.print(f"[bold]{number}. {step.title}[/bold]")
+                    milliseconds = await _perform(box, step)
+                    _show(console, box)
+                    if milliseconds is None:
+                        console.print(f"[red]wrong after {PATIENCE:.0f} s[/red]; the worker's log:")
+                        console.print((Path(folder) / "worker.log").read_text(), markup=False)
+                        return 1
+                    console.print(f"   [green]right in Clerk after {milliseconds:.0f} ms[/green]\n")
+    console.print("Everything was right. Next: `sync-worker sandbox` to try your own queries, README.md to go live.")
+    return 0
+
+
+async def _perform(box: Sandbox, step: Step) -> float | None:
+    """Do one act. Return the milliseconds until Clerk was right, or None when it was not."""
+    started = time.perf_counter()
+    await box.lake.mutate([dict(mutation) for mutation in step.mutations])
+    while time.perf_counter() - started < PATIENCE:
+        if all(_access(box, user) == expected for user, expected in step.access.items()):
+            return (time.perf_counter() - started) * 1000
+        await asyncio.sleep(0.001)
+    return None
+
+
+def _access(box: Sandbox, user: str) -> dict[str, object]:
+    held = box.clerk.users[user]["public_metadata"]
+    return {name: value for name, value in held.items() if name != "theme"}
+
+
+def _show(console: Any, box: Sandbox) -> None:
+    from rich.table import Table
+
+    table = Table("public metadata of", "plan", "role", "courseSlugs", "theme (not ours)", box=None, padding=(0, 3))
+    for user, name in ((ADA, "Ada"), (BEN, "Ben")):
+        held = box.clerk.users[user]["public_metadata"]
+        courses = ", ".join(held["courseSlugs"]) if "courseSlugs" in held else "—"
+        table.add_row(name, *(str(held.get(key, "—")) for key in ("plan", "role")), courses, held.get("theme", "—"))
+    console.print(table)
+
+
+def _install_hook(box: Sandbox, url: str) -> None:
+    from sync_worker.sanity import Queries
+    from sync_worker.settings import packaged_groq
+
+    queries = Queries.load(packaged_groq())
+    box.lake.add_hook(
+        url=f"{url}/webhooks/sanity",
+        secret=SECRET,
+        filter=queries.webhook_filter,
+        projection=queries.webhook_projection,
+    )
+
+
+@asynccontextmanager
+async def _worker(box: Sandbox, folder: Path) -> AsyncIterator[str]:
+    """Run `sync-worker serve` as anybody would, on a SQLite file that is thrown away."""
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "SANITY_PROJECT_ID": box.lake.project_id,
+        "SANITY_DATASET": box.lake.dataset,
+        "SANITY_READ_TOKEN": box.lake.token,
+        "SANITY_WEBHOOK_SECRET": SECRET,
+        "SANITY_API_URL": box.sanity_url,
+        "CLERK_SECRET_KEY": box.clerk.secret_key,
+        "CLERK_API_URL": box.clerk_url,
+        "DATABASE_URL": f"sqlite:///{folder / 'demo.db'}",
+        "LOG_FORMAT": "json",
+    }
+    port = _free_port()
+    with (folder / "worker.log").open("w") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sync_worker", "serve", "--port", str(port), env=environment, stderr=log, cwd=folder
+        )
+    try:
+        await _until_up(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _until_up(url: str, process: asyncio.subprocess.Process) -> None:
+    import httpx
+
+    from sync_worker.errors import ConfigurationError
+
+    async with httpx.AsyncClient() as client:
+        deadline = time.perf_counter() + PATIENCE
+        while process.returncode is None and time.perf_counter() < deadline:
+            try:
+                if (await client.get(f"{url}/healthz")).is_success:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)
+    raise ConfigurationError("the worker did not start")

@@ -1,0 +1,55 @@
+"""Both services until SIGTERM or SIGINT: `python -m sync_worker.sandbox --sanity-port 3333 --clerk-port 3334`.
+
+Why it exists: to try queries, and to run the worker against something as its own process. One line of JSON on stdout
+tells the addresses and keys; nothing else is printed there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+
+from sync_worker.sandbox import sample
+from sync_worker.sandbox.limits import Limits
+from sync_worker.sandbox.server import Sandbox
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m sync_worker.sandbox", description=__doc__.partition("\n")[0])
+    parser.add_argument("--sanity-port", type=int, default=0, help="0 is any free port (default)")
+    parser.add_argument("--clerk-port", type=int, default=0, help="0 is any free port (default)")
+    parser.add_argument("--sample", action="store_true", help="start with the sample content")
+    parser.add_argument("--no-limits", action="store_true", help="without Clerk's rate limits")
+    return parser.parse_args()
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Serve until a signal."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    box = Sandbox(sanity_port=options.sanity_port, clerk_port=options.clerk_port)
+    if not options.no_limits:
+        box.clerk.limiter.limits = Limits.of_key(box.clerk.secret_key)
+    async with box:
+        if options.sample:
+            await sample.fill(box)
+        where = {
+            "sanity_url": box.sanity_url,
+            "clerk_url": box.clerk_url,
+            "project_id": box.lake.project_id,
+            "dataset": box.lake.dataset,
+            "sanity_token": box.lake.token,
+            "sanity_read_token": box.lake.viewer_token,
+            "clerk_secret_key": box.clerk.secret_key,
+        }
+        print(json.dumps(where), flush=True)  # noqa: T201  the one line of data
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(arguments()))

@@ -1,0 +1,275 @@
+"""A local Clerk instance: users, organizations and memberships, with Clerk's rules for changing them.
+
+Why it exists: the worker must meet Clerk's merge, its limits of size, its filters and its cursor, without an account.
+The routes over HTTP are `clerk_routes`, the bodies `clerk_bodies`, the errors `clerk_errors`, the lists `clerk_lists`.
+Records hold the fields that can change, in Clerk's names: `users[id]["public_metadata"]`.
+"""
+
+from __future__ import annotations
+
+import time
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from sync_worker.sandbox import clerk_errors as errors
+from sync_worker.sandbox.clerk_bodies import (
+    Record,
+    deleted_body,
+    email_body,
+    membership_body,
+    organization_body,
+    user_body,
+)
+from sync_worker.sandbox.clerk_errors import ANSWERS
+from sync_worker.sandbox.clerk_lists import Users
+from sync_worker.sandbox.clerk_webhooks import ClerkWebhooks
+from sync_worker.sandbox.clock import milliseconds
+from sync_worker.sandbox.content_lake import ALPHABET
+from sync_worker.sandbox.faults import Faults
+from sync_worker.sandbox.limits import Limiter, Limits
+from sync_worker.sandbox.traffic import Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROLES = frozenset({"org:admin", "org:member"})
+
+
+class ClerkApi:
+    """One Clerk instance. `users`, `organizations` and `memberships` ((organization, user) → record) are the truth.
+
+    `limiter.limits` are the rate limits. `webhooks` tells the changes to whoever subscribed.
+    """
+
+    def __init__(
+        self,
+        secret_key: str = "sk_test_sandbox",  # noqa: S107  a key of the sandbox, not a secret
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+        random: Random | None = None,
+    ) -> None:
+        self.secret_key = secret_key
+        self.clock = clock
+        self.random = random or Random(0)
+        self.limiter = Limiter(limits or Limits(), clock)
+        self.faults = Faults(ANSWERS, self.random)
+        self.requests = Traffic()
+        self.directory = Users()
+        self.organizations: dict[str, Record] = {}
+        self.memberships: dict[tuple[str, str], Record] = {}
+        self.webhooks = ClerkWebhooks(clock, self.random)
+
+    @property
+    def users(self) -> Mapping[str, Record]:
+        """All users by id."""
+        return self.directory.by_id
+
+    async def reset(self) -> None:
+        """Back to an empty instance without webhooks, faults or logged requests."""
+        await self.webhooks.clear()
+        self.directory = Users()
+        self.organizations.clear()
+        self.memberships.clear()
+        self.limiter.clear()
+        self.faults.clear()
+        self.requests.clear()
+
+    def add_user(
+        self,
+        user_id: str | None = None,
+        *,
+        email: str | None = None,
+        verified: bool = True,
+        reserved: bool = False,
+        external_id: str | None = None,
+        public_metadata: Mapping[str, Any] | None = None,
+        private_metadata: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> str:
+        """Create a user and return the id. `more` sets further fields of the record, such as first_name."""
+        now = self.now()
+        id_ = user_id or self.new_id("user")
+        addresses = []
+        if email is not None:
+            addresses = [email_body(self.new_id("idn"), email, now, verified=verified, reserved=reserved)]
+        user = {
+            "id": id_,
+            "external_id": external_id,
+            "username": None,
+            "first_name": None,
+            "last_name": None,
+            "primary_email_address_id": addresses[0]["id"] if addresses else None,
+            "email_addresses": addresses,
+            "public_metadata": dict(public_metadata or {}),
+            "private_metadata": dict(private_metadata or {}),
+            "unsafe_metadata": {},
+            "banned": False,
+            "locked": False,
+            "last_sign_in_at": None,
+            "last_active_at": None,
+            "created_at": now,
+            "updated_at": now,
+            **more,
+        }
+        self.directory.add(user)
+        self._tell("user.created", user)
+        return id_
+
+    def update_user(self, user_id: str, **changes: Any) -> Record:
+        """Set fields of a user. Raises ClerkError 404."""
+        user = self.user(user_id)
+        self.directory.unindex(user)
+        user |= {**changes, "updated_at": self.now()}
+        self.directory.index(user)
+        self._tell("user.updated", user)
+        return user
+
+    def delete_user(self, user_id: str) -> Record:
+        """Delete a user and the memberships. Raises ClerkError 404."""
+        user = self.user(user_id)
+        for organization_id in self.organizations_of({user_id}):
+            self.remove_membership(organization_id, user_id)
+        self.directory.remove(user_id)
+        body = deleted_body("user", user_id, external_id=user["external_id"])
+        self._tell("user.deleted", body)
+        return body
+
+    def add_organization(
+        self,
+        organization_id: str | None = None,
+        *,
+        name: str = "Organization",
+        slug: str | None = None,
+        public_metadata: Mapping[str, Any] | None = None,
+        private_metadata: Mapping[str, Any] | None = None,
+        created_by: str | None = None,
+    ) -> str:
+        """Create an organization and return the id."""
+        now = self.now()
+        id_ = organization_id or self.new_id("org")
+        organization = {
+            "id": id_,
+            "name": name,
+            "slug": slug or id_.replace("_", "-").lower(),
+            "public_metadata": dict(public_metadata or {}),
+            "private_metadata": dict(private_metadata or {}),
+            "created_by": created_by or "",
+            "created_at": now,
+            "updated_at": now,
+        }
+        self.organizations[id_] = organization
+        self._tell("organization.created", organization)
+        return id_
+
+    def delete_organization(self, organization_id: str) -> Record:
+        """Delete an organization and its memberships. Raises ClerkError 404."""
+        organization = self.organization(organization_id)
+        for user_id in self.members_of({organization_id}):
+            self.remove_membership(organization_id, user_id)
+        del self.organizations[organization_id]
+        body = deleted_body("organization", organization_id, slug=organization["slug"])
+        self._tell("organization.deleted", body)
+        return body
+
+    def members_of(self, organization_ids: set[str]) -> set[str]:
+        """Return the ids of the members of any of these organizations."""
+        return {user_id for organization_id, user_id in self.memberships if organization_id in organization_ids}
+
+    def organizations_of(self, user_ids: set[str]) -> set[str]:
+        """Return the ids of the organizations that any of these users belong to."""
+        return {organization_id for organization_id, user_id in self.memberships if user_id in user_ids}
+
+    def add_membership(
+        self,
+        organization_id: str,
+        user_id: str,
+        *,
+        role: str = "org:member",
+        public_metadata: Mapping[str, Any] | None = None,
+        private_metadata: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Make a user a member. Raises ClerkError 404, 422 for a role that does not exist, 400 for a member already."""
+        self.organization(organization_id)
+        self.user(user_id)
+        self._check_role(role)
+        if (organization_id, user_id) in self.memberships:
+            message = "The user is already a member of the organization."
+            raise errors.ClerkError(400, "already_a_member_in_organization", message)
+        now = self.now()
+        membership = {
+            "id": self.new_id("orgmem"),
+            "organization_id": organization_id,
+            "user_id": user_id,
+            "role": role,
+            "public_metadata": dict(public_metadata or {}),
+            "private_metadata": dict(private_metadata or {}),
+            "created_at": now,
+            "updated_at": now,
+        }
+        self.memberships[organization_id, user_id] = membership
+        self._tell("organizationMembership.created", membership)
+        return membership
+
+    def set_role(self, organization_id: str, user_id: str, role: str) -> Record:
+        """Change a member's role. Raises ClerkError 404, 422."""
+        membership = self.membership(organization_id, user_id)
+        self._check_role(role)
+        self.touch(membership, "organizationMembership.updated", role=role)
+        return membership
+
+    def remove_membership(self, organization_id: str, user_id: str) -> Record:
+        """End a membership. Raises ClerkError 404."""
+        membership = self.membership(organization_id, user_id)
+        self._tell("organizationMembership.deleted", membership)
+        return self.memberships.pop((organization_id, user_id))
+
+    def user(self, user_id: str) -> Record:
+        """Return a user. Raises ClerkError 404."""
+        if user_id not in self.directory.by_id:
+            raise errors.not_found("user")
+        return self.directory.by_id[user_id]
+
+    def organization(self, id_or_slug: str) -> Record:
+        """Return an organization. Raises ClerkError 404."""
+        if id_or_slug in self.organizations:
+            return self.organizations[id_or_slug]
+        found = next((one for one in self.organizations.values() if one["slug"] == id_or_slug), None)
+        if found is None:
+            raise errors.not_found("organization")
+        return found
+
+    def membership(self, organization_id: str, user_id: str) -> Record:
+        """Return a membership. Raises ClerkError 404."""
+        if (organization_id, user_id) not in self.memberships:
+            raise errors.not_found("organization membership")
+        return self.memberships[organization_id, user_id]
+
+    def touch(self, record: Record, event: str, **changes: Any) -> None:
+        """Set fields of a record that no index knows."""
+        record |= {**changes, "updated_at": self.now()}
+        self._tell(event, record)
+
+    def now(self) -> int:
+        """Return the time in Unix milliseconds."""
+        return milliseconds(self.clock())
+
+    def new_id(self, prefix: str) -> str:
+        """Return a fresh id like Clerk's."""
+        return f"{prefix}_2{''.join(self.random.choices(ALPHABET, k=26))}"
+
+    def _check_role(self, role: str) -> None:
+        if role not in ROLES:
+            raise errors.ClerkError(422, "resource_invalid", f"role {role} does not exist", parameter="role")
+
+    def _tell(self, event: str, record: Record) -> None:
+        if not self.webhooks.endpoints:
+            return
+        what, _, how = event.partition(".")
+        if what == "organizationMembership":
+            organization = self.organization(record["organization_id"])
+            self.webhooks.publish(event, membership_body(record, organization, self.user(record["user_id"])))
+        elif how == "deleted":
+            self.webhooks.publish(event, record)
+        else:
+            self.webhooks.publish(event, user_body(record) if what == "user" else organization_body(record))

@@ -1,0 +1,90 @@
+"""Clerk's users in their order, and found by id, address or external id.
+
+Why it exists: `GET /v1/users` must answer a page of 500 out of 100,000 users in milliseconds, so their order is kept,
+not made. It knows no HTTP; what a list request may ask is `clerk_filters`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sync_worker.sandbox.clerk_bodies import Record
+
+Place = tuple[int, int, str]
+"""Where a user stands: creation time, number of arrival, id. It never changes and is never given twice."""
+
+
+class Users:
+    """All users. Tell `index` and `unindex` around a change of addresses or external id."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Record] = {}
+        self._order: list[Place] = []
+        self._places: dict[str, Place] = {}
+        self._by_email: dict[str, set[str]] = {}
+        self._by_external_id: dict[str, str] = {}
+
+    @property
+    def by_id(self) -> Mapping[str, Record]:
+        """All users by id."""
+        return self._by_id
+
+    def add(self, user: Record) -> None:
+        """Put a new user in."""
+        place = (user["created_at"], len(self._places), user["id"])
+        self._by_id[user["id"]] = user
+        self._places[user["id"]] = place
+        insort(self._order, place)
+        self.index(user)
+
+    def remove(self, id_: str) -> Record:
+        """Take a user out. The place is remembered, so that a cursor at a deleted user goes on."""
+        user = self._by_id.pop(id_)
+        del self._order[bisect_left(self._order, self._places[id_])]
+        self.unindex(user)
+        return user
+
+    def index(self, user: Record) -> None:
+        """Make a user findable by what is in the record now."""
+        for address in user["email_addresses"]:
+            self._by_email.setdefault(address["email_address"].casefold(), set()).add(user["id"])
+        if user["external_id"] is not None:
+            self._by_external_id[user["external_id"]] = user["id"]
+
+    def unindex(self, user: Record) -> None:
+        """Undo `index`, before the record changes."""
+        for address in user["email_addresses"]:
+            self._by_email.get(address["email_address"].casefold(), set()).discard(user["id"])
+        self._by_external_id.pop(user["external_id"], None)
+
+    def with_email(self, addresses: Iterable[str]) -> set[str]:
+        """Return the ids of the users who have one of these addresses, verified or not."""
+        return {id_ for address in addresses for id_ in self._by_email.get(address.casefold(), ())}
+
+    def with_external_id(self, values: Iterable[str]) -> set[str]:
+        """Return the ids of the users with one of these external ids."""
+        return {self._by_external_id[value] for value in values if value in self._by_external_id}
+
+    def by_creation(
+        self, ids: set[str] | None, *, newest_first: bool, after: str | None, offset: int, limit: int
+    ) -> list[str]:
+        """Return a page of ids by creation time, only those in `ids` when given, only those behind the user `after`.
+
+        Raises KeyError when there never was a user `after`.
+        """
+        order = self._order if ids is None else sorted(self._places[id_] for id_ in ids)
+        low, high = 0, len(order)
+        if after is not None:
+            place = self._places[after]
+            if newest_first:
+                high = bisect_left(order, place)
+            else:
+                low = bisect_right(order, place)
+        if newest_first:
+            end = max(low, high - offset)
+            return [place[2] for place in reversed(order[max(low, end - limit) : end])]
+        return [place[2] for place in order[low + offset : min(high, low + offset + limit)]]

@@ -1,0 +1,74 @@
+"""The Backend API over HTTP, version 2026-05-12: users, organizations, memberships and their metadata.
+
+Why it exists: the worker's Clerk client and Clerk's own SDK are tried on real requests. The rules are in `clerk`; the
+handlers in `clerk_users` and `clerk_organizations`. Not built: invitations, sessions, billing, everything else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.routing import Route
+
+from sync_worker.sandbox import clerk_errors as errors
+from sync_worker.sandbox.clerk_http import version_of
+from sync_worker.sandbox.clerk_organizations import MembershipRoutes, OrganizationRoutes
+from sync_worker.sandbox.clerk_users import UserRoutes
+from sync_worker.sandbox.traffic import WRITES, subject_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sync_worker.sandbox.clerk import ClerkApi
+
+
+def routes(clerk: ClerkApi) -> list[Route]:
+    """Return all routes of the instance."""
+    users, organizations, memberships = UserRoutes(clerk), OrganizationRoutes(clerk), MembershipRoutes(clerk)
+    table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+        ("GET", "/users", users.all),
+        ("POST", "/users", users.create),
+        ("GET", "/users/count", users.count),
+        ("GET", "/users/{user}", users.get),
+        ("PATCH", "/users/{user}", users.update),
+        ("DELETE", "/users/{user}", users.delete),
+        ("PATCH", "/users/{user}/metadata", users.metadata),
+        ("PUT", "/users/{user}/metadata", users.metadata),
+        ("GET", "/users/{user}/organization_memberships", memberships.of_user),
+        ("GET", "/organizations", organizations.all),
+        ("POST", "/organizations", organizations.create),
+        ("GET", "/organizations/{organization}", organizations.get),
+        ("PATCH", "/organizations/{organization}", organizations.update),
+        ("DELETE", "/organizations/{organization}", organizations.delete),
+        ("PATCH", "/organizations/{organization}/metadata", organizations.metadata),
+        ("PUT", "/organizations/{organization}/metadata", organizations.metadata),
+        ("GET", "/organization_memberships", memberships.all),
+        ("GET", "/organizations/{organization}/memberships", memberships.of_organization),
+        ("POST", "/organizations/{organization}/memberships", memberships.create),
+        ("PATCH", "/organizations/{organization}/memberships/{user}", memberships.update),
+        ("DELETE", "/organizations/{organization}/memberships/{user}", memberships.delete),
+        ("PATCH", "/organizations/{organization}/memberships/{user}/metadata", memberships.metadata),
+    ]
+    return [
+        Route(f"/v1{path}", _guarded(clerk, f"{method} {path}", serve), methods=[method])
+        for method, path, serve in table
+    ]
+
+
+def _guarded(
+    clerk: ClerkApi, endpoint: str, serve: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Check key, version and limits before a handler."""
+
+    async def guarded(request: Request) -> Response:
+        if request.headers.get("authorization") != f"Bearer {clerk.secret_key}":
+            raise errors.key_invalid()
+        version_of(request)
+        written = subject_of(request.url.path) if request.method in WRITES else ""
+        clerk.limiter.check(endpoint, written)
+        return await serve(request)
+
+    return guarded

@@ -1,0 +1,216 @@
+"""A local Content Lake: one dataset with its document store, lagging query index and webhooks.
+
+Why it exists: the worker must meet real GROQ, real webhooks and a query index that is behind, without a Sanity project.
+Like the service, a transaction is in the document store at once; webhooks go out then; queries see it `lag` seconds
+later. The routes over HTTP are `lake_routes`; the parts are `documents`, `groq` and `webhooks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import string
+import time
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
+
+from sync_worker.sandbox.clock import rfc3339
+from sync_worker.sandbox.documents import Document, DocumentStore, Mutation, Transaction
+from sync_worker.sandbox.faults import BAD_GATEWAY, Answer, Faults
+from sync_worker.sandbox.groq import Groq
+from sync_worker.sandbox.traffic import Traffic
+from sync_worker.sandbox.webhooks import OPERATIONS, Hook, Webhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+ALPHABET = string.ascii_letters + string.digits
+ID_LENGTH = 22
+
+UNAUTHORIZED = {
+    "statusCode": 401,
+    "error": "Unauthorized",
+    "message": "Unauthorized - Session not found",
+    "errorCode": "SIO-401-ANF",
+}
+
+ANSWERS = {
+    "unauthorized": Answer.json(401, UNAUTHORIZED),
+    "forbidden": Answer.json(403, {"statusCode": 403, "error": "Forbidden", "message": "Insufficient permissions"}),
+    "rate_limited": Answer.json(
+        429, {"statusCode": 429, "error": "Too Many Requests", "message": "Rate limit exceeded"}, retry_after=1
+    ),
+    "internal": Answer.json(500, {"error": {"type": "internalError", "description": "Internal server error"}}),
+    "bad_gateway": BAD_GATEWAY,
+    "unavailable": Answer.json(503, {"statusCode": 503, "error": "Service Unavailable", "message": "Try again later"}),
+    "error_in_ok": Answer.json(200, {"error": {"type": "queryError", "description": "query timed out"}}),
+}
+
+
+class ContentLake:
+    """One project and dataset. Use it as an async context manager.
+
+    `token` may do everything; `viewer_token` may read. `documents` is the truth, by id. `lag` is how many seconds the
+    query index is behind. `public` lets requests without a token read published, undotted documents.
+    """
+
+    def __init__(
+        self,
+        project_id: str = "sandbox",
+        dataset: str = "production",
+        token: str = "sk-sandbox",  # noqa: S107  a key of the sandbox, not a secret
+        *,
+        public: bool = False,
+        clock: Callable[[], float] = time.time,
+        random: Random | None = None,
+    ) -> None:
+        self.project_id = project_id
+        self.dataset = dataset
+        self.token = token
+        self.viewer_token = f"{token}-viewer"
+        self.public = public
+        self.lag = 0.0
+        self.clock = clock
+        self.random = random or Random(0)
+        self.faults = Faults(ANSWERS, self.random)
+        self.requests = Traffic()
+        self._store = DocumentStore()
+        self._groq = Groq(project_id, dataset)
+        self._index: asyncio.Queue[tuple[float, Transaction]] = asyncio.Queue()
+        self._indexer: asyncio.Task[None] | None = None
+        self._webhooks: Webhooks | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._groq.__aenter__()
+        self._webhooks = Webhooks(self._groq, self.project_id, self.dataset, self.clock, self.random)
+        self._indexer = asyncio.create_task(self._index_all())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.faults.clear()
+        await self.webhooks.close()
+        if self._indexer is not None:
+            self._indexer.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._indexer
+        await self._groq.__aexit__()
+
+    @property
+    def documents(self) -> dict[str, Document]:
+        """The document store by id; read it, and change it with `mutate`."""
+        return self._store.documents
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Hooks and their deliveries; there once the lake is entered."""
+        if self._webhooks is None:
+            message = "the content lake is not running"
+            raise RuntimeError(message)
+        return self._webhooks
+
+    def new_id(self) -> str:
+        """Return a fresh id like Sanity's."""
+        return "".join(self.random.choices(ALPHABET, k=ID_LENGTH))
+
+    async def mutate(self, mutations: Sequence[Mutation], *, transaction_id: str | None = None) -> str:
+        """Apply one transaction and return its id, which is the `_rev` of what it wrote.
+
+        Without lag the query index has it on return; with lag use `indexed`. Raises MutationError.
+        """
+        return (await self.transact(mutations, transaction_id=transaction_id)).id
+
+    async def transact(
+        self, mutations: Sequence[Mutation], *, transaction_id: str | None = None, dry_run: bool = False
+    ) -> Transaction:
+        """Apply one transaction, or only say what it would do. Raises MutationError."""
+        expanded = [single for mutation in mutations for single in await self._expand(mutation)]
+        now = rfc3339(self.clock())
+        transaction = self._store.prepare(expanded, transaction_id or self.new_id(), now, self.new_id)
+        if dry_run:
+            return transaction
+        self._store.commit(transaction)
+        lag = self.lag
+        self._index.put_nowait((asyncio.get_running_loop().time() + lag, transaction))
+        if not lag:
+            await self.indexed()
+        self.webhooks.publish(transaction)
+        return transaction
+
+    async def _expand(self, mutation: Mutation) -> list[Mutation]:
+        """Return a patch or delete by query as one mutation for each document that it finds."""
+        ((name, body),) = mutation.items()
+        if name not in {"patch", "delete"} or "query" not in body:
+            return [mutation]
+        found = await self.query(body["query"], body.get("params", {}), perspective="raw")
+        rest = {key: value for key, value in body.items() if key not in {"query", "params"}}
+        return [{name: {**rest, "id": document["_id"]}} for document in found]
+
+    async def load(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Bring in many documents at once, as an import does: no lag, no webhooks."""
+        mutations = [{"createOrReplace": dict(document)} for document in documents]
+        now = rfc3339(self.clock())
+        transaction = self._store.prepare(mutations, self.new_id(), now, self.new_id)
+        self._store.commit(transaction)
+        await self._groq.apply([change.after for change in transaction.changes if change.after is not None])
+
+    async def indexed(self) -> None:
+        """Return when queries see every transaction that was made so far."""
+        await self._index.join()
+
+    async def _index_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due, transaction = await self._index.get()
+            try:
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                puts = [change.after for change in transaction.changes if change.after is not None]
+                drops = [change.id for change in transaction.changes if change.after is None]
+                await self._groq.apply(puts, drops)
+            finally:
+                self._index.task_done()
+
+    async def query(
+        self, query: str, params: Mapping[str, Any] | None = None, *, perspective: str = "published"
+    ) -> Any:
+        """Return the result of a GROQ query over what the index holds. Raises GroqError."""
+        return json.loads(await self.query_json(query, params or {}, perspective=perspective))
+
+    async def query_json(self, query: str, params: Mapping[str, Any], *, perspective: str) -> bytes:
+        """Return the result as JSON text. Raises GroqError."""
+        return await self._groq.query(query, params, perspective, rfc3339(self.clock()))
+
+    def add_hook(
+        self,
+        url: str,
+        *,
+        secret: str = "",
+        filter: str = "",  # noqa: A002  Sanity's word
+        projection: str = "",
+        on: Sequence[str] = OPERATIONS,
+        include_drafts: bool = False,
+    ) -> Hook:
+        """Configure a webhook."""
+        return self.webhooks.add(
+            url=url,
+            secret=secret,
+            filter=filter,
+            projection=projection,
+            on=tuple(on),
+            include_drafts=include_drafts,
+            dataset=self.dataset,
+        )
+
+    async def hooks_idle(self) -> None:
+        """Return when all webhooks of the transactions so far are delivered or given up."""
+        await self.webhooks.idle()
+
+    async def reset(self) -> None:
+        """Back to an empty dataset without hooks, faults, lag or logged requests."""
+        self.lag = 0.0
+        self.faults.clear()
+        await self.webhooks.clear()
+        await self.indexed()
+        self._store.clear()
+        await self._groq.clear()
+        self.requests.clear()

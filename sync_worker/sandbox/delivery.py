@@ -1,0 +1,197 @@
+"""The way of a webhook message to its receiver: order, repetition, and what can go wrong on it.
+
+Why it exists: a receiver must cope with how Sanity and Clerk deliver. The two differ in a `Policy`; both send one
+request of a hook at a time here. `mischief` drops, duplicates and delays, as real networks do. Which changes become
+messages is `webhooks` and `clerk_webhooks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from sync_worker.sandbox.clock import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from random import Random
+
+KEPT = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to try again.
+
+    `retry_delays` are the seconds before each repetition; `is_final` tells whether a status ends the message;
+    `timeout` is in seconds.
+    """
+
+    retry_delays: Sequence[float]
+    is_final: Callable[[int], bool]
+    timeout: float
+
+
+@dataclass
+class Mischief:
+    """What goes wrong: fractions of the messages, decided by the seeded random generator. Delays are in seconds."""
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    delay: float = 0.0
+    delay_seconds: tuple[float, float] = (0.0, 0.2)
+
+
+@dataclass(eq=False)
+class Message:
+    """One delivery to make. `headers` are made for each attempt. `status` is queued, sending, success or failure."""
+
+    id: str
+    hook_id: str
+    method: str
+    url: str
+    headers: Callable[[], dict[str, str]]
+    body: bytes
+    created_at: str
+    status: str = "queued"
+    failures: int = 0
+    result_code: int | None = None
+
+
+@dataclass(eq=False)
+class _Lane:
+    """What belongs to one hook: the turn to send, and the deliveries under way."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Deliveries:
+    """Sends messages. `messages` and `attempts` are the last ones, oldest first."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float], random: Random) -> None:
+        self.policy = policy
+        self.mischief = Mischief()
+        self.messages: deque[Message] = deque(maxlen=KEPT)
+        self.attempts: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._clock = clock
+        self._random = random
+        self._lanes: dict[str, _Lane] = {}
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._client: httpx.AsyncClient | None = None
+
+    def send(self, message: Message) -> None:
+        """Start the delivery of a message, or whatever mischief makes of it."""
+        self.messages.append(message)
+        if self._random.random() < self.mischief.drop:
+            message.status = "failure"
+            return
+        copies = 2 if self._random.random() < self.mischief.duplicate else 1
+        for _ in range(copies):
+            is_late = self._random.random() < self.mischief.delay
+            delay = self._random.uniform(*self.mischief.delay_seconds) if is_late else 0.0
+            self._start(message.hook_id, self._deliver(message, delay))
+
+    def pause(self) -> None:
+        """Hold all deliveries back; what is in flight goes on."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Let deliveries go again."""
+        self._flowing.set()
+
+    async def idle(self) -> None:
+        """Return when no delivery is under way or waits to be repeated."""
+        while tasks := [task for lane in self._lanes.values() for task in lane.tasks]:
+            await asyncio.wait(tasks)
+
+    async def cancel(self, hook_id: str) -> None:
+        """Give up every delivery of a hook, as disabling or deleting it does."""
+        tasks = tuple(self._lanes.pop(hook_id, _Lane()).tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Give up everything."""
+        for hook_id in tuple(self._lanes):
+            await self.cancel(hook_id)
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _start(self, hook_id: str, delivery: Coroutine[Any, Any, None]) -> None:
+        tasks = self._lanes.setdefault(hook_id, _Lane()).tasks
+        task = asyncio.create_task(delivery)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _deliver(self, message: Message, delay: float) -> None:
+        turn = self._lanes[message.hook_id].turn
+        if delay:
+            await asyncio.sleep(delay)
+        try:
+            for wait in (*self.policy.retry_delays, None):
+                await self._flowing.wait()
+                async with turn:
+                    message.status = "sending"
+                    is_final = await self._attempt(message)
+                if is_final:
+                    return
+                if wait is not None:
+                    message.status = "queued"
+                    await asyncio.sleep(wait)
+        finally:
+            if message.status != "success":
+                message.status = "failure"
+
+    async def _attempt(self, message: Message) -> bool:
+        """Send once. Return whether that was the end of it."""
+        started = self._clock()
+        code, body, reason = None, "", None
+        try:
+            response = await self._http().request(
+                message.method, message.url, headers=message.headers(), content=message.body
+            )
+            code, body = response.status_code, response.text
+            reason = None if response.is_success else "http"
+        except httpx.TimeoutException:
+            reason = "timeout"
+        except httpx.HTTPError:
+            reason = "network"
+        message.result_code = code
+        message.failures += reason is not None
+        if reason is None:
+            message.status = "success"
+        self._record(message, started, code, body, reason)
+        return code is not None and self.policy.is_final(code)
+
+    def _http(self) -> httpx.AsyncClient:
+        """Return the client, made when it is first needed: most sandboxes never send."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=self.policy.timeout, trust_env=False)
+            # Neither service asks for a kind of answer.
+            del self._client.headers["accept"]
+        return self._client
+
+    def _record(self, message: Message, started: float, code: int | None, body: str, reason: str | None) -> None:
+        ended = self._clock()
+        self.attempts.append(
+            {
+                "id": f"{message.id}-{len(self.attempts)}",
+                "hookId": message.hook_id,
+                "messageId": message.id,
+                "createdAt": rfc3339(started),
+                "updatedAt": rfc3339(ended),
+                "duration": round((ended - started) * 1000),
+                "inProgress": False,
+                "isFailure": reason is not None,
+                "failureReason": reason,
+                "resultCode": code,
+                "resultBody": body,
+            }
+        )

@@ -1,0 +1,221 @@
+"""What a service can be made to do wrong, switchable at any time.
+
+Why it exists: retries, timeouts and "was it applied?" can only be tried when the other side misbehaves on command. A
+fault is chosen by name; the answers that depend on the service (bodies of 401, 409, 429 …) are given by the service.
+The middleware also keeps the log of requests, because it alone sees what the caller saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from sync_worker.sandbox.traffic import Traffic
+
+CONTROL = "/_sandbox"
+
+RESET = "reset"
+"""The connection is reset before anything is applied."""
+LOST = "lost"
+"""The request is applied, then the connection ends without an answer."""
+TRUNCATED = "truncated"
+"""The request is applied; the answer breaks off in its middle."""
+HANG = "hang"
+"""Nothing is applied and nothing is answered until `clear`."""
+BEHAVIOURS = (RESET, LOST, TRUNCATED, HANG)
+
+HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A canned answer that stands in for the real one; nothing is applied."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    retry_after: float | None = None
+
+    @classmethod
+    def json(cls, status: int, body: Any, *, retry_after: float | None = None) -> Answer:
+        """Make an answer with a JSON body."""
+        return cls(status, json.dumps(body).encode(), retry_after=retry_after)
+
+
+BAD_GATEWAY = Answer(502, HTML, "text/html")
+
+
+@dataclass
+class Rule:
+    """When a fault strikes: the next `times` matching requests, or a fraction of them for good."""
+
+    fault: str
+    times: int | None = None
+    fraction: float = 1.0
+    method: str | None = None
+    path_prefix: str = ""
+    retry_after: float | None = None
+
+    def matches(self, method: str, path: str) -> bool:
+        """Whether the rule is about such a request."""
+        return self.method in (None, method) and path.startswith(self.path_prefix)
+
+
+@dataclass
+class Faults:
+    """The switches of one service.
+
+    `latency` is added to every answer, in seconds. `answers` are the canned answers by name: rate_limited,
+    unauthorized, locked, internal, bad_gateway, unavailable, error_in_ok.
+    """
+
+    answers: Mapping[str, Answer]
+    random: Random
+    latency: float = 0.0
+    rules: list[Rule] = field(default_factory=list)
+    struck: Counter[str] = field(default_factory=Counter)
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def next(self, fault: str, times: int = 1, **where: Any) -> None:
+        """Let the fault strike the next requests; `where` is method, path_prefix, retry_after."""
+        self._add(Rule(fault, times=times, **where))
+
+    def some(self, fault: str, fraction: float, **where: Any) -> None:
+        """Let the fault strike a fraction of all requests, until `clear`."""
+        self._add(Rule(fault, fraction=fraction, **where))
+
+    def _add(self, rule: Rule) -> None:
+        if rule.fault not in BEHAVIOURS and rule.fault not in self.answers:
+            message = f"no such fault: {rule.fault}; there are {', '.join((*BEHAVIOURS, *self.answers))}"
+            raise ValueError(message)
+        self.rules.append(rule)
+
+    def clear(self) -> None:
+        """Let everything work again and let go what hangs."""
+        self.latency = 0.0
+        self.rules.clear()
+        self.struck.clear()
+        self._released.set()
+        self._released = asyncio.Event()
+
+    def choose(self, method: str, path: str) -> Rule | None:
+        """Return the rule that strikes this request, and use it up."""
+        for rule in self.rules:
+            if not rule.matches(method, path) or self.random.random() >= rule.fraction:
+                continue
+            if rule.times is not None:
+                rule.times -= 1
+                if rule.times <= 0:
+                    self.rules.remove(rule)
+            self.struck[rule.fault] += 1
+            return rule
+        return None
+
+    async def released(self) -> None:
+        """Return at the next `clear`."""
+        await self._released.wait()
+
+
+class FaultyService:
+    """ASGI middleware: logs every request and applies the faults. Control routes pass untouched."""
+
+    def __init__(self, app: ASGIApp, faults: Faults, traffic: Traffic) -> None:
+        self.app = app
+        self.faults = faults
+        self.traffic = traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"].startswith(CONTROL):
+            await self.app(scope, receive, send)
+            return
+        keys = tuple(key for key, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        request = self.traffic.start(scope["method"], scope["path"], keys)
+        rule = self.faults.choose(request.method, request.path)
+        request.fault = rule.fault if rule else ""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+            await send(message)
+
+        try:
+            if self.faults.latency:
+                await asyncio.sleep(self.faults.latency)
+            await self._serve(rule, scope, receive, noting)
+        finally:
+            self.traffic.finish(request)
+
+    async def _serve(self, rule: Rule | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if rule is None:
+            await self.app(scope, receive, send)
+        elif rule.fault == RESET:
+            await _break(scope, receive)
+        elif rule.fault == HANG:
+            await self.faults.released()
+            await _end(scope, receive)
+        elif rule.fault == LOST:
+            await self.app(scope, receive, _ignore)
+            await _end(scope, receive)
+        elif rule.fault == TRUNCATED:
+            await self.app(scope, receive, _half(send))
+            await _end(scope, receive)
+        else:
+            await _answer(self.faults.answers[rule.fault], rule.retry_after, send)
+
+
+async def _ignore(_: Message) -> None:
+    pass
+
+
+def _half(send: Send) -> Send:
+    """Return a send that passes on only the first half of a body."""
+
+    async def halving(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            message = {**message, "body": body[: len(body) // 2], "more_body": True}
+        await send(message)
+
+    return halving
+
+
+async def _break(scope: Scope, receive: Receive) -> None:
+    """Reset the connection; `server` puts the transport into the scope."""
+    transport = scope["state"]["transport"]
+    # Without lingering the peer sees a reset, not an orderly end.
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    await _disconnected(receive)
+
+
+async def _end(scope: Scope, receive: Receive) -> None:
+    """Close the connection in an orderly way, after what was sent."""
+    scope["state"]["transport"].close()
+    await _disconnected(receive)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _answer(answer: Answer, retry_after: float | None, send: Send) -> None:
+    headers = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
+    wait = answer.retry_after if retry_after is None else retry_after
+    if wait is not None:
+        headers.append((b"retry-after", f"{wait:g}".encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,116 @@
+// The GROQ evaluator behind the local Content Lake: JSON requests in on stdin, one a line; answers out on stdout, each
+// `<id> ok|error <JSON>`. It holds the query index; the document store is in Python.
+//
+// Requests: {id, op: "apply", puts, drops} · {id, op: "clear"} · {id, op: "query", query, params, perspective, now,
+// sanity, isPlain?} · {id, op: "delta", filter, projection, before, after, now, sanity}. They are served in order.
+
+import {createInterface} from 'node:readline'
+import {evaluate, evaluateSync, parse} from './groq_js.mjs'
+import {Rewritten} from './rewrite.mjs'
+import {Dataset} from './views.mjs'
+
+const dataset = new Dataset()
+const cache = new Map()
+const CACHED = 1000
+
+function cached(key, make) {
+  let value = cache.get(key)
+  if (!value) {
+    if (cache.size >= CACHED) cache.clear()
+    cache.set(key, (value = make()))
+  }
+  return value
+}
+
+function parsed(text, options) {
+  try {
+    return parse(text, options)
+  } catch (error) {
+    const at = error.position ?? 0
+    throw new Error(error.message, {cause: {type: 'queryParseError', start: at, end: text.length}})
+  }
+}
+
+function* nodes(tree) {
+  if (tree === null || typeof tree !== 'object') return
+  if ('type' in tree) yield tree
+  for (const child of Object.values(tree)) yield* nodes(child)
+}
+
+function compile(query, numbers) {
+  const tree = parsed(query, {params: numbers})
+  const all = [...nodes(tree)]
+  return {
+    tree,
+    rewritten: new Rewritten(tree),
+    wanted: all.filter((node) => node.type === 'Parameter').map((node) => node.name),
+    isAsynchronous: all.some((node) => node.type === 'FuncCall' && ['delta', 'diff'].includes(node.namespace)),
+  }
+}
+
+/** Numbers are bound while parsing, because `[0...$n]` needs a constant. */
+function numbersOf(params) {
+  return Object.fromEntries(Object.entries(params).filter(([, value]) => typeof value === 'number'))
+}
+
+async function query({query, params, perspective, now, sanity, isPlain}) {
+  const numbers = numbersOf(params)
+  const {tree, rewritten, wanted, isAsynchronous} = cached(`query ${JSON.stringify(numbers)} ${query}`, () =>
+    compile(query, numbers),
+  )
+  const missing = wanted.find((name) => !(name in params))
+  if (missing !== undefined) {
+    const start = query.indexOf(`$${missing}`)
+    const cause = {type: 'queryParseError', start, end: start + missing.length + 1}
+    throw new Error(`param $${missing} referenced, but not provided`, {cause})
+  }
+  const view = dataset.view(perspective)
+  const dereference = ({_ref}) => view.docs.get(_ref)
+  const options = {dataset: view.sorted, params, timestamp: new Date(now), sanity, dereference, identity: 'p-sandbox'}
+  if (isPlain) return (await evaluate(tree, {...options, dereference: undefined})).get()
+  if (isAsynchronous) return (await evaluate(tree, options)).get()
+  return evaluateSync(rewritten.tree, {...options, params: rewritten.parameters(view, options)}).data
+}
+
+/** Sanity ignores these two in `delta::changedOnly()`; groq-js does not. */
+function ignoringSystemFields(before, after) {
+  return before && after && {...before, _rev: after._rev, _updatedAt: after._updatedAt}
+}
+
+/** Whether a document's change matches a webhook's filter, and if so its projection. */
+async function delta({filter, projection, before, after, now, sanity}) {
+  const docs = dataset.view('raw').docs
+  const dereference = ({_ref}) => docs.get(_ref)
+  const options = {
+    root: after ?? before, before, after, dataset: [], dereference, timestamp: new Date(now), sanity, identity: 'p-sandbox',
+  }
+  const value = async (text, more) => {
+    const tree = cached(`delta ${text}`, () => parsed(text, {mode: 'delta'}))
+    return (await (await evaluate(tree, {...options, ...more})).get()) ?? null
+  }
+  const scope = filter.includes('changedOnly') ? {before: ignoringSystemFields(before, after) ?? before} : {}
+  const isMatch = (await value(filter, scope)) === true
+  return {isMatch, payload: isMatch ? await value(projection) : null}
+}
+
+const OPERATIONS = {
+  apply: ({puts, drops}) => dataset.apply(puts, drops),
+  clear: () => dataset.clear(),
+  query,
+  delta,
+}
+
+async function answer(line) {
+  const request = JSON.parse(line)
+  try {
+    const value = await OPERATIONS[request.op](request)
+    return `${request.id} ok ${JSON.stringify(value ?? null)}\n`
+  } catch (error) {
+    const details = {description: error.message, ...error.cause}
+    return `${request.id} error ${JSON.stringify(details)}\n`
+  }
+}
+
+for await (const line of createInterface({input: process.stdin, crlfDelay: Infinity})) {
+  process.stdout.write(await answer(line))
+}

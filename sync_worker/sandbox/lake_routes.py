@@ -1,0 +1,194 @@
+"""The Content Lake over HTTP: query, doc and mutate, as `@sanity/client` and the worker call them.
+
+Why it exists: the worker's Sanity client is tried on real requests and real error bodies. Whatever the real service
+leaves open is answered in the least helpful way that is allowed. The webhook management API is `hooks_api`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sync_worker.sandbox.content_lake import UNAUTHORIZED
+from sync_worker.sandbox.documents import MutationError
+from sync_worker.sandbox.groq import GroqError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+    from sync_worker.sandbox.content_lake import ContentLake
+
+VERSION = re.compile(r"1|X|\d{4}-\d{2}-\d{2}")
+PUBLISHED_BY_DEFAULT_SINCE = "2025-02-19"
+PERSPECTIVE = re.compile(r"raw|[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*")
+TAG = re.compile(r"[a-zA-Z0-9._-]{1,75}")
+
+
+class Refused(Exception):
+    """A request that ends with an error answer."""
+
+    def __init__(self, status: int, body: object) -> None:
+        self.status = status
+        self.body = body
+        super().__init__(status)
+
+
+def refusal(_: Request, error: Exception) -> Response:
+    """Return the answer to a request that was refused."""
+    if isinstance(error, (Refused, MutationError)):
+        return JSONResponse(error.body, error.status)
+    if isinstance(error, GroqError):
+        return JSONResponse({"error": error.details}, 400)
+    raise error
+
+
+ERROR_HANDLERS: Mapping[Any, Any] = {Refused: refusal, MutationError: refusal, GroqError: refusal}
+
+
+def boom(status: int, error: str, message: str) -> Refused:
+    """Return a refusal with the body that most of Sanity's errors have."""
+    return Refused(status, {"statusCode": status, "error": error, "message": message})
+
+
+def routes(lake: ContentLake) -> list[Route]:
+    """Return the data routes of a lake."""
+    data = DataRoutes(lake)
+    return [
+        Route("/v{version}/data/query/{dataset}", data.query, methods=["GET", "POST"]),
+        Route("/v{version}/data/doc/{dataset}/{ids:path}", data.doc, methods=["GET"]),
+        Route("/v{version}/data/mutate/{dataset}", data.mutate, methods=["POST"]),
+    ]
+
+
+def role_of(request: Request, lake: ContentLake) -> str:
+    """Return administrator, viewer or anonymous. Raises Refused for a token that does not exist."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return "anonymous"
+    roles = {f"Bearer {lake.token}": "administrator", f"Bearer {lake.viewer_token}": "viewer"}
+    if header not in roles:
+        raise Refused(401, UNAUTHORIZED)
+    return roles[header]
+
+
+class DataRoutes:
+    """The handlers."""
+
+    def __init__(self, lake: ContentLake) -> None:
+        self.lake = lake
+
+    def _authorize(self, request: Request) -> str:
+        """Check version, dataset and token. Return the caller's role."""
+        if not VERSION.fullmatch(request.path_params["version"]):
+            raise boom(400, "Bad Request", "Invalid API version")
+        role = role_of(request, self.lake)
+        if role == "anonymous" and not self.lake.public:
+            raise Refused(401, UNAUTHORIZED)
+        dataset = request.path_params["dataset"]
+        if dataset != self.lake.dataset:
+            project = self.lake.project_id
+            message = f'Dataset not found: Dataset "{dataset}" not found for project ID "{project}"'
+            raise boom(404, "Not Found", message)
+        return role
+
+    async def query(self, request: Request) -> Response:
+        """Evaluate a GROQ query."""
+        started = time.perf_counter()
+        role = self._authorize(request)
+        query, params = await _query_of(request)
+        perspective = "anonymous" if role == "anonymous" else _perspective(request)
+        try:
+            result = await self.lake.query_json(query, params, perspective=perspective)
+        except GroqError as error:
+            raise Refused(400, {"error": {**error.details, "query": query}}) from error
+        head: dict[str, Any] = {"ms": int((time.perf_counter() - started) * 1000)}
+        if request.query_params.get("returnQuery") != "false":
+            head["query"] = query
+        # The result is JSON already; parsing it only to write it again would be most of the work.
+        body = json.dumps(head)[:-1].encode() + b',"result":' + result + b"}"
+        return Response(body, media_type="application/json; charset=utf-8")
+
+    async def doc(self, request: Request) -> Response:
+        """Return documents straight from the store, in no promised order."""
+        role = self._authorize(request)
+        documents, omitted = [], []
+        for id_ in dict.fromkeys(request.path_params["ids"].split(",")):
+            document = self.lake.documents.get(id_)
+            if document is None:
+                omitted.append({"id": id_, "reason": "existence"})
+            elif role == "anonymous" and "." in id_:
+                omitted.append({"id": id_, "reason": "permission"})
+            else:
+                documents.append(document)
+        documents.sort(key=lambda document: str(document["_rev"]))
+        return JSONResponse({"documents": documents, "omitted": omitted})
+
+    async def mutate(self, request: Request) -> Response:
+        """Apply a transaction."""
+        options = request.query_params
+        if self._authorize(request) != "administrator":
+            raise boom(403, "Forbidden", 'Insufficient permissions; permission "create" required')
+        body = await json_of(request)
+        mutations = body.get("mutations")
+        if not isinstance(mutations, list) or not all(isinstance(item, dict) and len(item) == 1 for item in mutations):
+            raise boom(400, "Bad Request", '"mutations" must be an array of mutations')
+        transaction = await self.lake.transact(
+            mutations, transaction_id=body.get("transactionId"), dry_run=options.get("dryRun") == "true"
+        )
+        if options.get("visibility", "sync") == "sync":
+            await self.lake.indexed()
+        answer: dict[str, Any] = {"transactionId": transaction.id}
+        if options.get("returnIds") == "true" or options.get("returnDocuments") == "true":
+            answer["results"] = [dict(result) for result in transaction.results]
+        if options.get("returnDocuments") == "true":
+            after = {change.id: change.after for change in transaction.changes}
+            for result in answer["results"]:
+                result["document"] = after.get(result["id"], self.lake.documents.get(result["id"]))
+        return JSONResponse(answer)
+
+
+async def json_of(request: Request) -> dict[str, Any]:
+    """Return the body, which must be a JSON object. Raises Refused."""
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise boom(400, "Bad Request", "Request body is not valid JSON") from error
+    if not isinstance(body, dict):
+        raise boom(400, "Bad Request", "Request body is not a JSON object")
+    return body
+
+
+async def _query_of(request: Request) -> tuple[str, dict[str, Any]]:
+    """Return the query and its parameters, from the address or from the body."""
+    if request.method == "POST":
+        body = await json_of(request)
+        query, params = body.get("query"), body.get("params", {})
+    else:
+        query = request.query_params.get("query")
+        try:
+            params = {k[1:]: json.loads(v) for k, v in request.query_params.items() if k.startswith("$")}
+        except ValueError as error:
+            raise Refused(400, {"error": {"description": f"unable to parse a parameter as JSON: {error}"}}) from error
+    if not isinstance(query, str) or not query or not isinstance(params, dict):
+        raise boom(400, "Bad Request", '"query" is required')
+    return query, params
+
+
+def _perspective(request: Request) -> str:
+    tag = request.query_params.get("tag")
+    if tag is not None and not TAG.fullmatch(tag):
+        raise boom(400, "Bad Request", "Tag can only contain alphanumeric characters, underscores, dashes and dots")
+    chosen = request.query_params.get("perspective")
+    if chosen is None:
+        version = request.path_params["version"]
+        return "published" if version == "X" or version >= PUBLISHED_BY_DEFAULT_SINCE else "raw"
+    if not PERSPECTIVE.fullmatch(chosen) or ("raw" in chosen.split(",") and chosen != "raw"):
+        raise boom(400, "Bad Request", f'Invalid perspective "{chosen}"')
+    return chosen

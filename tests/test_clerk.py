@@ -1,0 +1,239 @@
+"""The Target and its transport, against the local Clerk: real HTTP, the real SDK."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from sync_worker.clerk import Clerk, explain, open_clerk, read_marker
+from sync_worker.errors import (
+    AccessTooLarge,
+    CredentialsRefused,
+    InvalidSubject,
+    LeaseLost,
+    MutationInDryRun,
+    NoSuchSubject,
+    RateLimited,
+    RequestRefused,
+    ServiceUnavailable,
+    SyncWorkerError,
+    UnreadableAnswer,
+)
+from sync_worker.http import ServiceTransport, guarded, inner_transport
+from sync_worker.model import Change, ChangeKind, Kind, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+USER = Subject.parse("user_1")
+
+
+@dataclass
+class Tally:
+    """A budget that lets everything pass and remembers what was asked of it."""
+
+    taken: int = 0
+    pauses: list[float] = field(default_factory=list)
+
+    async def take(self, lane: int = 0) -> None:
+        del lane
+        self.taken += 1
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+@asynccontextmanager
+async def opened(box: Sandbox, **given: Any) -> AsyncIterator[Clerk]:
+    async def no_wait(_: float) -> None: ...
+
+    transport = ServiceTransport(
+        "Clerk",
+        inner_transport(),
+        {"Authorization": f"Bearer {given.get('key', box.clerk.secret_key)}", "Clerk-API-Version": "2026-05-12"},
+        explain,
+        budget=given.get("budget"),
+        dry_run=given.get("dry_run", False),
+        sleep=no_wait,
+    )
+    target, client = open_clerk(transport, url=box.clerk_url)
+    async with client:
+        yield target
+
+
+@pytest.fixture
+async def target(box: Sandbox) -> AsyncIterator[Clerk]:
+    async with opened(box) as clerk:
+        yield clerk
+
+
+def grant(subject: Subject = USER, **public: object) -> Change:
+    return Change(
+        subject, ChangeKind.GRANT, {}, public, public=public, private={"entitlementSync": {"sources": ["e1"]}}
+    )
+
+
+async def test_a_hundred_users_are_one_call(box: Sandbox, target: Clerk) -> None:
+    subjects = [Subject(Kind.USER, box.clerk.add_user(f"user_{n}")) for n in range(100)]
+    found = await target.observe([*subjects, Subject.parse("user_nobody")][:100])
+    assert set(found) == set(subjects)
+    assert box.clerk.requests.count() == 1
+
+
+async def test_who_does_not_exist_is_not_in_the_answer(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_user("user_1")
+    found = await target.observe([USER, Subject.parse("user_2")])
+    assert set(found) == {USER}
+
+
+async def test_users_and_organizations_are_read_with_foreign_keys_and_marker(box: Sandbox, target: Clerk) -> None:
+    organization = Subject.parse(f"org:{box.clerk.add_organization('org_1', public_metadata={'seats': 5})}")
+    box.clerk.add_user(
+        "user_1", private_metadata={"entitlementSync": {"sources": ["e1"], "fingerprint": "f", "at": "t"}}
+    )
+    found = await target.observe([USER, organization])
+    assert found[organization].public == {"seats": 5}
+    marker = found[USER].marker
+    assert marker is not None
+    assert (marker.sources, marker.fingerprint) == (("e1",), "f")
+
+
+async def test_a_change_is_one_patch_that_leaves_foreign_keys_alone(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_user("user_1", public_metadata={"theme": "dark", "role": "old"})
+    await target.apply(grant(plan="pro", role=None))
+    assert box.clerk.users["user_1"]["public_metadata"] == {"theme": "dark", "plan": "pro"}
+    assert [(r.method, r.path) for r in box.clerk.requests.select()] == [("PATCH", "/v1/users/user_1/metadata")]
+
+
+async def test_an_organization_is_patched_likewise(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_organization("org_1")
+    await target.apply(grant(Subject.parse("org_1"), plan="team"))
+    assert box.clerk.organizations["org_1"]["public_metadata"] == {"plan": "team"}
+
+
+async def test_an_answer_the_sdk_cannot_read_still_means_that_the_write_is_done(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_user("user_1", has_image=None)
+    await target.apply(grant(plan="pro"))
+    assert box.clerk.users["user_1"]["public_metadata"] == {"plan": "pro"}
+    assert box.clerk.requests.count() == 1
+
+
+async def test_an_id_that_is_a_path_never_reaches_clerk(box: Sandbox, target: Clerk) -> None:
+    with pytest.raises(InvalidSubject):
+        await target.apply(grant(Subject(Kind.USER, "../organizations/org_1"), plan="pro"))
+    assert box.clerk.requests.count() == 0
+
+
+async def test_a_user_who_is_gone_is_a_clear_refusal(target: Clerk) -> None:
+    with pytest.raises(NoSuchSubject):
+        await target.apply(grant(plan="pro"))
+
+
+async def test_a_wrong_key_is_told_by_name(box: Sandbox) -> None:
+    async with opened(box, key="sk_test_wrong") as clerk:
+        with pytest.raises(CredentialsRefused, match="CLERK_SECRET_KEY"):
+            await clerk.observe([USER])
+
+
+async def test_a_dry_run_cannot_write(box: Sandbox) -> None:
+    box.clerk.add_user("user_1")
+    async with opened(box, dry_run=True) as clerk:
+        await clerk.observe([USER])
+        with pytest.raises(MutationInDryRun, match="PATCH"):
+            await clerk.apply(grant(plan="pro"))
+    assert box.clerk.requests.count("PATCH") == 0
+
+
+async def test_a_lost_lease_stops_the_patch_before_it_is_sent(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_user("user_1")
+
+    def lost() -> None:
+        raise LeaseLost("user:user_1")
+
+    with guarded(lost), pytest.raises(LeaseLost):
+        await target.apply(grant(plan="pro"))
+    assert box.clerk.requests.count() == 0
+
+
+@pytest.mark.parametrize("fault", ["rate_limited", "locked", "internal", "bad_gateway", "unavailable", "reset", "lost"])
+async def test_a_passing_failure_is_tried_again(box: Sandbox, target: Clerk, fault: str) -> None:
+    box.clerk.add_user("user_1")
+    box.clerk.faults.next(fault)
+    await target.apply(grant(plan="pro"))
+    assert box.clerk.users["user_1"]["public_metadata"] == {"plan": "pro"}
+
+
+async def test_a_failure_that_lasts_is_told(box: Sandbox, target: Clerk) -> None:
+    box.clerk.faults.next("unavailable", 100)
+    with pytest.raises(ServiceUnavailable):
+        await target.observe([USER])
+
+
+async def test_every_attempt_takes_from_the_budget_and_a_429_holds_everybody(box: Sandbox) -> None:
+    budget = Tally()
+    box.clerk.faults.next("rate_limited")
+    async with opened(box, budget=budget) as clerk:
+        await clerk.observe([USER])
+    assert (budget.taken, len(budget.pauses)) == (2, 1)
+
+
+async def test_metadata_over_8_kb_is_a_refusal_and_not_tried_again(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_user("user_1")
+    with pytest.raises(AccessTooLarge):
+        await target.apply(grant(plan="x" * 9000))
+    assert box.clerk.requests.count() == 1
+
+
+def refusal(status: int, code: str) -> httpx.Response:
+    return httpx.Response(status, json={"errors": [{"code": code, "message": "m", "long_message": "l"}]})
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (refusal(400, "request_body_invalid"), RequestRefused),
+        (refusal(401, "clerk_key_invalid"), CredentialsRefused),
+        (refusal(403, "quota_exceeded"), RequestRefused),
+        (refusal(404, "resource_not_found"), NoSuchSubject),
+        (refusal(409, "resource_locked"), ServiceUnavailable),
+        (refusal(409, "user_managed_by_scim"), RequestRefused),
+        (refusal(413, "request_body_too_large"), AccessTooLarge),
+        (refusal(422, "form_param_exceeds_allowed_size"), AccessTooLarge),
+        (refusal(422, "form_param_unknown"), RequestRefused),
+        (refusal(429, "too_many_requests"), RateLimited),
+        (refusal(500, "internal_clerk_error"), ServiceUnavailable),
+        (httpx.Response(502, text="<html>bad gateway</html>"), ServiceUnavailable),
+        (httpx.Response(403, json={"errors": []}), RequestRefused),
+        (httpx.Response(400, json=["odd"]), RequestRefused),
+    ],
+)
+def test_each_refused_status_has_its_error(response: httpx.Response, error: type[SyncWorkerError]) -> None:
+    assert type(explain(response)) is error
+
+
+@pytest.mark.parametrize("seconds", ["7", "Wed, 21 Oct 2099 07:28:00 GMT"])
+def test_retry_after_is_read_as_seconds_or_as_a_date(seconds: str) -> None:
+    error = explain(httpx.Response(429, json={"errors": []}, headers={"Retry-After": seconds}))
+    assert isinstance(error, RateLimited)
+    assert error.retry_after is not None
+    assert error.retry_after >= 7
+
+
+@pytest.mark.parametrize("answer", [{}, [1], [{"id": 7}], [{"id": "user_1", "public_metadata": "text"}]])
+async def test_an_answer_of_another_shape_is_an_error_and_not_nobody(answer: object) -> None:
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+    async with client:
+        with pytest.raises(UnreadableAnswer):
+            await Clerk(client, "http://127.0.0.1/v1").observe([USER])
+
+
+@pytest.mark.parametrize("marker", [{"sources": 7}, {}, {"slots": ["nonsense", 3]}])
+def test_a_damaged_marker_still_says_that_the_subject_is_ours(marker: object) -> None:
+    assert read_marker({"entitlementSync": marker}) is not None

@@ -1,0 +1,243 @@
+"""The Source, against the local Content Lake: real HTTP, real GROQ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from sync_worker.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    RateLimited,
+    ServiceUnavailable,
+    SyncWorkerError,
+    UnreadableAnswer,
+)
+from sync_worker.http import ServiceTransport, inner_transport
+from sync_worker.model import Subject
+from sync_worker.sanity import Queries, Sanity, explain, open_sanity, reads_only
+from sync_worker.settings import packaged_groq
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+USER = Subject.parse("user_1")
+
+
+def entitlement(document: str, **fields: Any) -> dict[str, Any]:
+    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": "user_1", **fields}}
+
+
+def reference(document: str) -> dict[str, str]:
+    return {"_type": "reference", "_ref": document, "_key": document}
+
+
+def course(document: str, slug: str) -> dict[str, Any]:
+    return {"create": {"_id": document, "_type": "course", "slug": {"_type": "slug", "current": slug}}}
+
+
+@pytest.fixture
+async def source(box: Sandbox) -> AsyncIterator[Sanity]:
+    async with _source(box) as sanity:
+        yield sanity
+
+
+class _source:  # noqa: N801 - reads as a function
+    def __init__(self, box: Sandbox, **given: Any) -> None:
+        async def no_wait(_: float) -> None: ...
+
+        transport = ServiceTransport(
+            "Sanity",
+            inner_transport(),
+            {"Authorization": f"Bearer {given.get('token', box.lake.token)}"},
+            explain,
+            is_read=reads_only,
+            dry_run=True,
+            sleep=no_wait,
+        )
+        queries = Queries.load(given.get("folder", packaged_groq()))
+        self.sanity, self._client = open_sanity(
+            transport, queries, url=box.sanity_url, version="2025-02-19", dataset=given.get("dataset", box.lake.dataset)
+        )
+
+    async def __aenter__(self) -> Sanity:
+        return self.sanity
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+
+async def test_one_query_yields_rows_witnesses_and_how_many_are_visible(box: Sandbox, source: Sanity) -> None:
+    revision = await box.lake.mutate(
+        [
+            course("c1", "algebra"),
+            entitlement("e1", plan="pro", courses=[reference("c1")]),
+            entitlement("e2", clerkUserId="user_2"),
+        ]
+    )
+    box.lake.requests.clear()
+    snapshot = await source.by_subject([USER], ["e1", "gone"])
+    assert [(row["_id"], row["plan"], row["courseSlugs"]) for row in snapshot.rows] == [("e1", "pro", ["algebra"])]
+    assert {k: s.revision for k, s in snapshot.sightings.items()} == {"e1": revision}
+    assert snapshot.visible == 2
+    assert box.lake.requests.count() == 1
+
+
+async def test_courses_come_directly_through_cohorts_and_through_the_plan(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate(
+        [
+            *(course(f"c{n}", f"course-{n}") for n in range(3)),
+            {"create": {"_id": "plan-1", "_type": "plan", "slug": {"current": "team"}, "courses": [reference("c0")]}},
+            {"create": {"_id": "cohort-1", "_type": "cohort", "courses": [reference("c1")]}},
+            entitlement("e1", plan=reference("plan-1"), cohorts=[reference("cohort-1")], courses=[reference("c2")]),
+        ]
+    )
+    (row,) = (await source.by_subject([USER], [])).rows
+    assert row["plan"] == "team"
+    assert sorted(row["courseSlugs"]) == ["course-0", "course-1", "course-2"]
+
+
+async def test_a_course_that_is_gone_or_null_is_dropped(box: Sandbox, source: Sanity) -> None:
+    weak = {**reference("nowhere"), "_weak": True}
+    await box.lake.mutate([entitlement("e1", courses=[weak, None])])
+    (row,) = (await source.by_subject([USER], [])).rows
+    assert row["courseSlugs"] == []
+
+
+async def test_an_id_with_spaces_around_it_is_found(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate([entitlement("e1", clerkUserId="  user_1 ")])
+    assert [row["_id"] for row in (await source.by_subject([USER], [])).rows] == ["e1"]
+
+
+async def test_drafts_and_versions_are_not_published(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate([entitlement("drafts.e1"), entitlement("versions.r1.e1")])
+    snapshot = await source.by_subject([USER], [])
+    assert (snapshot.rows, snapshot.visible) == ((), 0)
+
+
+async def test_a_hundred_subjects_and_witnesses_are_one_post(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate([entitlement(f"e{n:03}", clerkUserId=f"user_{n:028}") for n in range(100)])
+    box.lake.requests.clear()
+    snapshot = await source.by_subject(
+        [Subject.parse(f"user_{n:028}") for n in range(100)], [f"e{n:03}-{'x' * 60}" for n in range(100)]
+    )
+    assert len(snapshot.rows) == 100
+    assert [request.method for request in box.lake.requests.select()] == ["POST"]
+
+
+async def test_pages_go_on_by_id_until_nothing_remains(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate([entitlement(f"e{n:05}") for n in range(1001)])
+    first = await source.everything("")
+    second = await source.everything(first.cursor)
+    assert (len(first.rows), first.last, len(second.rows), second.last) == (1000, False, 1, True)
+
+
+async def test_affected_finds_what_names_a_document_and_what_stands_between(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate(
+        [
+            course("c1", "algebra"),
+            {"create": {"_id": "plan-1", "_type": "plan", "courses": [reference("c1")]}},
+            entitlement("e1", courses=[reference("c1")]),
+            entitlement("e2", plan=reference("plan-1")),
+        ]
+    )
+    direct = await source.affected(["c1"], "", ["c1"])
+    assert ([row["_id"] for row in direct.rows], direct.between, direct.last) == (["e1"], ("plan-1",), True)
+    through = await source.affected(direct.between, "", [])
+    assert [row["_id"] for row in through.rows] == ["e2"]
+
+
+async def test_the_document_store_is_ahead_of_the_index(box: Sandbox, source: Sanity) -> None:
+    await box.lake.mutate([entitlement("e1")])
+    box.lake.lag = 60.0
+    revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
+    snapshot = await source.by_subject([USER], ["e1"])
+    stored = await source.stored(["e1", "gone"])
+    assert snapshot.sightings["e1"].revision != revision
+    assert stored.documents["e1"].revision == revision
+    assert stored.missing == {"gone"}
+
+
+async def test_a_wrong_token_is_told_by_name(box: Sandbox) -> None:
+    async with _source(box, token="wrong") as sanity:
+        with pytest.raises(CredentialsRefused, match="SANITY_READ_TOKEN"):
+            await sanity.by_subject([USER], [])
+
+
+async def test_another_dataset_is_not_an_empty_one(box: Sandbox) -> None:
+    async with _source(box, dataset="elsewhere") as sanity:
+        with pytest.raises(SyncWorkerError):
+            await sanity.by_subject([USER], [])
+
+
+async def test_a_query_that_does_not_parse_is_a_configuration_error(box: Sandbox, tmp_path: Path) -> None:
+    for file in packaged_groq().glob("*.groq"):
+        (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / "by_subject.groq").write_text("*[_type ==")
+    async with _source(box, folder=tmp_path) as sanity:
+        with pytest.raises(ConfigurationError, match="400"):
+            await sanity.by_subject([USER], [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("rate_limited", RateLimited),
+        ("internal", ServiceUnavailable),
+        ("bad_gateway", ServiceUnavailable),
+        ("unavailable", ServiceUnavailable),
+        ("reset", ServiceUnavailable),
+        ("truncated", SyncWorkerError),
+        ("error_in_ok", UnreadableAnswer),
+    ],
+)
+async def test_trouble_while_reading_is_an_error_and_never_an_empty_answer(
+    box: Sandbox, source: Sanity, fault: str, error: type[SyncWorkerError]
+) -> None:
+    box.lake.faults.next(fault, 10)
+    with pytest.raises(error):
+        await source.by_subject([USER], [])
+
+
+async def test_one_passing_failure_is_tried_again(box: Sandbox, source: Sanity) -> None:
+    box.lake.faults.next("unavailable")
+    assert (await source.by_subject([USER], [])).visible == 0
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"by_subject\.groq"):
+        Queries.load(tmp_path)
+
+
+def test_the_projection_stands_once_and_is_in_both_queries() -> None:
+    queries = Queries.load(packaged_groq())
+    assert "courseSlugs" in queries.by_subject
+    assert "courseSlugs" in queries.everything
+    assert "courseSlugs" not in (packaged_groq() / "by_subject.groq").read_text()
+
+
+def answer(status: int, body: object) -> httpx.Response:
+    return httpx.Response(status, json=body)
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (answer(400, {"error": {"type": "queryParseError", "description": "unexpected ]"}}), ConfigurationError),
+        (answer(401, {"errorCode": "SIO-401-ANF", "message": "Session not found"}), CredentialsRefused),
+        (answer(403, {"statusCode": 403, "error": "Forbidden", "message": "no"}), CredentialsRefused),
+        (answer(404, {"message": "Dataset not found"}), ConfigurationError),
+        (answer(402, {}), ConfigurationError),
+        (answer(429, {}), RateLimited),
+        (answer(504, {"error": "Gateway Time-Out"}), ServiceUnavailable),
+        (httpx.Response(502, text="<html>"), ServiceUnavailable),
+    ],
+)
+def test_each_refused_status_has_its_error(response: httpx.Response, error: type[Exception]) -> None:
+    assert isinstance(explain(response), error)
