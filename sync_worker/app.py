@@ -64,9 +64,9 @@ class Services:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the database and bring its tables up to date."""
-    database = open_database(settings.database_url)
+async def open_store(settings: Settings, *, watch: bool = False) -> AsyncIterator[Store]:
+    """Open the database and bring its tables up to date. With `watch`, marks of other processes wake us at once."""
+    database = open_database(settings.database_url, watch=watch)
     await database.start()
     try:
         yield Store(database, WorkSet(database), Ledger(database))
@@ -145,7 +145,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(open_store(chosen))
+            store = await stack.enter_async_context(open_store(chosen, watch=with_worker))
             app.state.store = store
             app.state.receiver = Receiver(
                 store.workset,

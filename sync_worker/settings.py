@@ -28,7 +28,9 @@ _RESERVED = {"entitlementSync", "_id", "_rev", "_updatedAt", "startsAt", "endsAt
 class Settings(BaseSettings):
     """Everything an operator can set."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
 
     sanity_project_id: str = Setting(pattern=r"^[a-z0-9][a-z0-9-]*$")
     """The project whose entitlements count. Required."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sync_worker.sandbox.server import Sandbox
 
 PATIENCE = 15.0
 """Seconds until a step counts as wrong."""
-SECRET = "demo-webhook-secret"  # noqa: S105 - it guards a server that lives for ten seconds on this machine
 ADA, BEN = "user_ada", "user_ben"
 NOTHING: dict[str, object] = {}
 
@@ -98,6 +94,7 @@ def story() -> list[Step]:
 async def _play() -> int:
     from rich.console import Console
 
+    from sync_worker.cli.local import install_hook, listening, settings_for
     from sync_worker.sandbox.server import Sandbox
 
     console = Console()
@@ -107,15 +104,17 @@ async def _play() -> int:
         box.clerk.add_user(BEN, email="ben@example.com")
         await box.lake.mutate([{"create": _course("course-1", "algebra")}, {"create": _course("course-2", "biology")}])
         with tempfile.TemporaryDirectory() as folder:
-            async with _worker(box, Path(folder)) as url:
-                _install_hook(box, url)
+            log = Path(folder) / "worker.log"
+            settings = settings_for(box, f"sqlite:///{folder}/demo.db")
+            async with listening("serve", settings, log) as url:
+                install_hook(box, url)
                 for number, step in enumerate(story(), 1):
                     console.print(f"[bold]{number}. {step.title}[/bold]")
                     milliseconds = await _perform(box, step)
                     _show(console, box)
                     if milliseconds is None:
                         console.print(f"[red]wrong after {PATIENCE:.0f} s[/red]; the worker's log:")
-                        console.print((Path(folder) / "worker.log").read_text(), markup=False)
+                        console.print(log.read_text(), markup=False)
                         return 1
                     console.print(f"   [green]right in Clerk after {milliseconds:.0f} ms[/green]\n")
     console.print("Everything was right. Next: `sync-worker sandbox` to try your own queries, README.md to go live.")
@@ -147,69 +146,3 @@ def _show(console: Any, box: Sandbox) -> None:
         courses = ", ".join(held["courseSlugs"]) if "courseSlugs" in held else "—"
         table.add_row(name, *(str(held.get(key, "—")) for key in ("plan", "role")), courses, held.get("theme", "—"))
     console.print(table)
-
-
-def _install_hook(box: Sandbox, url: str) -> None:
-    from sync_worker.sanity import Queries
-    from sync_worker.settings import packaged_groq
-
-    queries = Queries.load(packaged_groq())
-    box.lake.add_hook(
-        url=f"{url}/webhooks/sanity",
-        secret=SECRET,
-        filter=queries.webhook_filter,
-        projection=queries.webhook_projection,
-    )
-
-
-@asynccontextmanager
-async def _worker(box: Sandbox, folder: Path) -> AsyncIterator[str]:
-    """Run `sync-worker serve` as anybody would, on a SQLite file that is thrown away."""
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "SANITY_PROJECT_ID": box.lake.project_id,
-        "SANITY_DATASET": box.lake.dataset,
-        "SANITY_READ_TOKEN": box.lake.token,
-        "SANITY_WEBHOOK_SECRET": SECRET,
-        "SANITY_API_URL": box.sanity_url,
-        "CLERK_SECRET_KEY": box.clerk.secret_key,
-        "CLERK_API_URL": box.clerk_url,
-        "DATABASE_URL": f"sqlite:///{folder / 'demo.db'}",
-        "LOG_FORMAT": "json",
-    }
-    port = _free_port()
-    with (folder / "worker.log").open("w") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sync_worker", "serve", "--port", str(port), env=environment, stderr=log, cwd=folder
-        )
-    try:
-        await _until_up(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _until_up(url: str, process: asyncio.subprocess.Process) -> None:
-    import httpx
-
-    from sync_worker.errors import ConfigurationError
-
-    async with httpx.AsyncClient() as client:
-        deadline = time.perf_counter() + PATIENCE
-        while process.returncode is None and time.perf_counter() < deadline:
-            try:
-                if (await client.get(f"{url}/healthz")).is_success:
-                    return
-            except httpx.TransportError:
-                await asyncio.sleep(0.02)
-    raise ConfigurationError("the worker did not start")

@@ -95,5 +95,5 @@ async def _work(settings: Settings) -> None:
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    async with open_store(settings) as store, running_worker(settings, store):
+    async with open_store(settings, watch=True) as store, running_worker(settings, store):
         await stopped.wait()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sync_worker.app import Store
     from sync_worker.model import Subject
 
+POLL = 0.05
 PATIENCE = 120.0
 """Seconds to wait; what is not done by then stays in the work set and is done by the worker."""
 
@@ -65,7 +66,7 @@ async def _until_idle(store: Store, keys: Sequence[str]) -> None:
                 rows = {key: await store.workset.get(key) for key in waiting}
                 waiting = [key for key, row in rows.items() if row is not None and row.is_waiting]
                 if waiting:
-                    await store.database.changed(0.05)
+                    await asyncio.sleep(POLL)
     except TimeoutError:
         return
 

@@ -1,0 +1,81 @@
+"""Clients of the two services, and somebody who receives webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sync_worker.sandbox.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from sync_worker.sandbox.server import Sandbox
+
+
+@pytest.fixture
+async def sanity(box: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"authorization": f"Bearer {box.lake.token}"}
+    async with httpx.AsyncClient(base_url=box.sanity_url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+async def clerk(box: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"authorization": f"Bearer {box.clerk.secret_key}", "clerk-api-version": "2026-05-12"}
+    async with httpx.AsyncClient(base_url=f"{box.clerk_url}/v1", headers=headers, trust_env=False) as client:
+        yield client
+
+
+@dataclass
+class Received:
+    """One request that came to the receiver."""
+
+    method: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Receiver:
+    """Takes webhooks. It answers the scripted statuses first, then 202; `hold` keeps answers back."""
+
+    url: str = ""
+    statuses: list[int] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    async def take(self, request: Request) -> Response:
+        self.received.append(Received(request.method, dict(request.headers), await request.body()))
+        self.arrived.set()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await self.hold.wait()
+        self.in_flight -= 1
+        return Response(status_code=self.statuses.pop(0) if self.statuses else 202)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    taker = Receiver()
+    taker.hold.set()
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    server = Server(Starlette(routes=[Route("/hook", taker.take, methods=methods)]), 0)
+    taker.url = f"{server.url}/hook"
+    running = asyncio.create_task(server.run_until_stopped())
+    yield taker
+    taker.hold.set()
+    server.stop()
+    await running

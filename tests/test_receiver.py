@@ -1,0 +1,221 @@
+"""POST /webhooks/sanity, /healthz and /readyz, over ASGI and a real database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from sync_worker.app import create_app
+from sync_worker.receiver import BODY_LIMIT
+from sync_worker.settings import Settings
+from sync_worker.signatures import SANITY_HEADER, sign_sanity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.workset import WorkSet
+
+pytestmark = pytest.mark.anyio
+SECRET, MOMENT = "secret-1", 1_767_225_600_000
+
+
+@dataclass(frozen=True)
+class Web:
+    """The application with its database, as a client sees it."""
+
+    app: Starlette
+    client: httpx.AsyncClient
+
+    @property
+    def workset(self) -> WorkSet:
+        found: WorkSet = self.app.state.store.workset
+        return found
+
+    async def post(self, body: bytes | dict[str, Any], *, secret: str = SECRET, **headers: str) -> httpx.Response:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        signed = {SANITY_HEADER: sign_sanity(raw, secret, MOMENT), **headers}
+        return await self.client.post("/webhooks/sanity", content=raw, headers=signed)
+
+    async def marked(self) -> list[str]:
+        claims = [
+            claim
+            for lane in (0, 1)
+            for documents in (False, True)
+            for claim in await self.workset.claim(lane, 100, 30.0, documents=documents)
+        ]
+        return sorted(claim.key for claim in claims)
+
+
+def settings(database_url: str, **given: Any) -> Settings:
+    return Settings(
+        _env_file=None,
+        sanity_project_id="p1",
+        sanity_read_token="t",
+        sanity_webhook_secret=given.get("secrets", SECRET),
+        clerk_secret_key="sk_test_1",
+        database_url=database_url,
+    )
+
+
+@pytest.fixture
+async def web(database_url: str) -> AsyncIterator[Web]:
+    app = create_app(settings(database_url))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            yield Web(app, client)
+
+
+def delivery(**fields: Any) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "operation": "update",
+        "projectId": "p1",
+        "dataset": "production",
+        "id": "ent-1",
+        "type": "entitlement",
+        "rev": "r2",
+        "updatedAt": "2026-05-01T12:00:00Z",
+        "before": {"clerkUserId": "user_a"},
+        "after": {"clerkUserId": "user_b"},
+        **fields,
+    }
+
+
+async def test_both_people_of_a_move_are_marked_before_the_answer(web: Web) -> None:
+    response = await web.post(delivery())
+    assert (response.status_code, response.json()) == (202, {"ok": True})
+    assert await web.marked() == ["user:user_a", "user:user_b"]
+
+
+async def test_the_mark_carries_what_a_later_read_must_show(web: Web) -> None:
+    await web.post(delivery(operation="delete", after=None))
+    (claim,) = await web.workset.claim(0, 10, 30.0)
+    (witness,) = claim.witnesses
+    assert (witness.document, witness.revision, witness.deleted) == ("ent-1", "r2", True)
+
+
+async def test_a_changed_course_marks_one_row_however_many_hold_it(web: Web) -> None:
+    await web.post(delivery(id="course-1", type="course", before={}, after={}))
+    assert await web.marked() == ["document:course-1"]
+
+
+@pytest.mark.parametrize("user", ["../organizations/org_1", "", None, 7, "user_1 user_2"])
+async def test_an_entitlement_that_names_nobody_is_marked_as_a_document(web: Web, user: object) -> None:
+    response = await web.post(delivery(before=None, after={"clerkUserId": user}))
+    assert response.status_code == 202
+    assert await web.marked() == ["document:ent-1"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [{"projectId": "p2"}, {"dataset": "staging"}, {"id": "drafts.ent-1"}, {"id": "versions.r1.ent-1"}],
+)
+async def test_what_is_none_of_ours_is_taken_and_marks_nothing(web: Web, foreign: dict[str, Any]) -> None:
+    assert (await web.post(delivery(**foreign))).status_code == 202
+    assert await web.marked() == []
+
+
+async def test_a_delivery_that_comes_twice_is_marked_once(web: Web) -> None:
+    await web.post(delivery())
+    await web.post(delivery())
+    assert await web.marked() == ["user:user_a", "user:user_b"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {SANITY_HEADER: ""},
+        {SANITY_HEADER: "t=1767225600000,v1=" + "A" * 43},
+        {SANITY_HEADER: sign_sanity(json.dumps(delivery()).encode(), "another-secret", MOMENT)},
+        {SANITY_HEADER: sign_sanity(b"another body", SECRET, MOMENT)},
+    ],
+)
+async def test_without_a_good_signature_nothing_is_marked(web: Web, headers: dict[str, str]) -> None:
+    response = await web.client.post("/webhooks/sanity", content=json.dumps(delivery()).encode(), headers=headers)
+    assert (response.status_code, response.json()) == (401, {"error": "bad_signature"})
+    assert await web.marked() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"7",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps(delivery(operation="publish")).encode(),
+        json.dumps({k: v for k, v in delivery().items() if k != "id"}).encode(),
+        json.dumps(delivery(before="x")).encode(),
+    ],
+)
+async def test_a_signed_body_of_another_shape_is_400(web: Web, body: bytes) -> None:
+    response = await web.post(body)
+    assert (response.status_code, response.json()) == (400, {"error": "bad_body"})
+    assert await web.marked() == []
+
+
+async def test_a_body_over_the_limit_is_413_before_its_signature_is_looked_at(web: Web) -> None:
+    response = await web.post(b" " * (BODY_LIMIT + 1), secret="wrong")
+    assert (response.status_code, response.json()) == (413, {"error": "body_too_large"})
+
+
+async def test_a_body_at_the_limit_is_read(web: Web) -> None:
+    raw = json.dumps(delivery()).encode()
+    assert (await web.post(raw + b" " * (BODY_LIMIT - len(raw)))).status_code == 202
+
+
+async def test_other_methods_are_405(web: Web) -> None:
+    assert (await web.client.get("/webhooks/sanity")).status_code == 405
+
+
+async def test_without_a_secret_it_is_our_trouble_and_sanity_repeats(database_url: str) -> None:
+    app = create_app(settings(database_url, secrets=()))
+    async with app.router.lifespan_context(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            response = await client.post("/webhooks/sanity", content=b"{}")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+
+
+async def test_a_closed_database_is_503_and_not_an_accepted_webhook(web: Web) -> None:
+    await web.app.state.store.database.close()
+    response = await web.post(delivery())
+    assert (response.status_code, response.json()) == (503, {"error": "unavailable"})
+    assert "retry-after" in response.headers
+
+
+async def test_healthz_needs_no_database(web: Web) -> None:
+    await web.app.state.store.database.close()
+    assert (await web.client.get("/healthz")).status_code == 200
+
+
+async def test_readyz_says_that_no_worker_is_there(web: Web) -> None:
+    response = await web.client.get("/readyz")
+    checks = response.json()["checks"]
+    assert response.status_code == 503
+    assert {name: check["ok"] for name, check in checks.items()} == {
+        "database": True,
+        "worker": False,
+        "reconcile": True,
+    }
+
+
+async def test_readyz_is_200_while_a_worker_beats(web: Web) -> None:
+    await web.workset.remember("heartbeat:w1", "alive")
+    assert (await web.client.get("/readyz")).status_code == 200
+
+
+async def test_readyz_says_when_the_database_is_gone(web: Web) -> None:
+    await web.app.state.store.database.close()
+    response = await web.client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["checks"]["database"]["ok"] is False

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sync_worker.errors import ConfigurationError
+from sync_worker.model import Placement
+from sync_worker.settings import Settings, load_settings
+
+GIVEN = {"SANITY_PROJECT_ID": "p1", "SANITY_READ_TOKEN": "planted-token", "CLERK_SECRET_KEY": "sk_test_planted"}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def loaded(**environment: str) -> Settings:
+        for name, value in {**GIVEN, **environment}.items():
+            monkeypatch.setenv(name, value)
+        return load_settings(_env_file=None)
+
+    return loaded
+
+
+def test_three_values_are_enough(load: Any) -> None:
+    settings = load()
+    assert settings.sanity_url == "https://p1.api.sanity.io"
+    assert (settings.sanity_dataset, settings.database_url) == ("production", "sqlite:///sync-worker.db")
+
+
+@pytest.mark.parametrize(("key", "budget"), [("sk_live_x", 300), ("sk_test_x", 90)])
+def test_the_budget_leaves_room_for_the_app(load: Any, key: str, budget: int) -> None:
+    assert load(CLERK_SECRET_KEY=key).budget == budget
+
+
+def test_secrets_are_several_during_rotation_and_stripped(load: Any) -> None:
+    secrets = load(SANITY_WEBHOOK_SECRET=" new , old\n").sanity_webhook_secret
+    assert [secret.get_secret_value() for secret in secrets] == ["new", "old"]
+
+
+def test_the_table_of_owned_keys_follows_the_settings(load: Any) -> None:
+    layout = load(
+        PLAN_ORDER="free,pro", BASELINE_PLAN="free", EXTRA_FIELDS="features=union,step=latest", PRIVATE_FIELDS="role"
+    ).layout
+    fields = {field.name: field for field in layout.fields}
+    assert list(fields) == ["plan", "role", "courseSlugs", "features", "step"]
+    assert (fields["plan"].order, fields["plan"].baseline) == (("free", "pro"), "free")
+    assert fields["role"].placement is Placement.PRIVATE
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"CLERK_SECRET_KEY": "pk_test_1"}, "CLERK_SECRET_KEY"),
+        ({"SANITY_PROJECT_ID": "a/b"}, "SANITY_PROJECT_ID"),
+        ({"SANITY_API_URL": "https://p1.apicdn.sanity.io"}, "SANITY_API_URL"),
+        ({"SANITY_API_URL": "p1.api.sanity.io"}, "SANITY_API_URL"),
+        ({"MAX_REVOCATIONS": "many"}, "MAX_REVOCATIONS"),
+        ({"EXTRA_FIELDS": "features"}, "EXTRA_FIELDS"),
+        ({"EXTRA_FIELDS": "plan=latest"}, "EXTRA_FIELDS"),
+        ({"EXTRA_FIELDS": "entitlementSync=latest"}, "EXTRA_FIELDS"),
+        ({"PRIVATE_FIELDS": "pan"}, "PRIVATE_FIELDS"),
+        ({"METADATA_NAMESPACE": "a.b"}, "METADATA_NAMESPACE"),
+        ({"PLAN_ORDER": "pro", "BASELINE_PLAN": "free"}, "BASELINE_PLAN"),
+        ({"PORT": "ninety"}, "PORT"),
+    ],
+)
+def test_a_wrong_value_is_named(load: Any, environment: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        load(**environment)
+
+
+def test_what_is_missing_is_named_all_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"SANITY_PROJECT_ID is not set.*CLERK_SECRET_KEY is not set"):
+        load_settings(_env_file=None)
+
+
+def test_no_secret_is_in_an_error_or_a_repr(load: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(CLERK_SECRET_KEY="planted-key", PORT="x")
+    assert "planted" not in str(caught.value)
+    assert "planted" not in repr(load(CLERK_SECRET_KEY="sk_test_planted", PORT="1"))
+
+
+@pytest.mark.parametrize("variable", ["DYNO", "RENDER", "FLY_APP_NAME", "K_SERVICE"])
+def test_a_disk_that_is_thrown_away_is_refused_unless_a_database_is_named(load: Any, variable: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        load(**{variable: "x"})
+    assert load(**{variable: "x", "DATABASE_URL": "postgres://u@h/d"}).database_url.startswith("postgres")
