@@ -28,7 +28,7 @@ from sync_worker.http import retry_after
 from sync_worker.model import Kind, Marker, Observed, Slot, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from clerk_backend_api import Clerk as Sdk
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from sync_worker.model import Change
 
 API_VERSION = "2026-05-12"
+PAGE = 500
+"""Rows in one page of a list; more are refused."""
 IDS_A_CALL = 100
 """Values that one list filter takes; without `limit` Clerk answers 10 rows, whatever was asked for."""
 TIMEOUT = httpx.Timeout(8.0, connect=3.0)
@@ -49,6 +51,9 @@ class Target(Protocol):
 
     async def apply(self, change: Change) -> None:
         """Write one change."""
+
+    def sweep(self) -> AsyncIterator[Sequence[Observed]]:
+        """Read everybody, a page at a time."""
 
 
 class Clerk:
@@ -88,6 +93,58 @@ class Clerk:
         except SDKError as error:
             if not error.raw_response.is_success:
                 raise
+
+    async def sweep(self) -> AsyncIterator[Sequence[Observed]]:
+        """See Target. Users come by cursor, so that none is skipped while others are created or deleted.
+
+        Raises UnreadableAnswer when fewer users came than Clerk counts: a sweep that was cut short proves nothing.
+        """
+        expected = await self._count_users()
+        seen, last = 0, ""
+        while True:
+            cursor = {"starting_after": last} if last else {}
+            page = _list(await self._get("/users", limit=PAGE, order_by="+created_at", **cursor))
+            found: dict[Subject, Observed] = {}
+            for item in page:
+                _add(found, Kind.USER, item)
+            yield list(found.values())
+            seen += len(page)
+            if len(page) < PAGE:
+                break
+            if page[-1]["id"] == last:
+                raise UnreadableAnswer("Clerk answered the same page of users twice")
+            last = page[-1]["id"]
+        if seen < min(expected, await self._count_users() if seen < expected else expected):
+            raise UnreadableAnswer(f"Clerk listed {seen} users, but counts {expected}")
+        async for organizations in self._sweep_organizations():
+            yield organizations
+
+    async def _sweep_organizations(self) -> AsyncIterator[Sequence[Observed]]:
+        """Organizations have no cursor, only offsets. An instance without them answers 403."""
+        offset = 0
+        while True:
+            try:
+                answer = await self._get("/organizations", limit=PAGE, offset=offset, order_by="+created_at")
+            except RequestRefused as error:
+                if "organization_not_enabled_in_instance" in error.detail:
+                    return
+                raise
+            page = _list(answer.get("data") if isinstance(answer, dict) else answer)
+            found: dict[Subject, Observed] = {}
+            for item in page:
+                _add(found, Kind.ORGANIZATION, item)
+            if found:
+                yield list(found.values())
+            if len(page) < PAGE:
+                return
+            offset += len(page)
+
+    async def _count_users(self) -> int:
+        answer = await self._get("/users/count")
+        count = answer.get("total_count") if isinstance(answer, dict) else None
+        if not isinstance(count, int):
+            raise UnreadableAnswer("Clerk did not count its users")
+        return count
 
     async def _patch(self, change: Change) -> None:
         public, private = dict(change.public) or None, dict(change.private) or None

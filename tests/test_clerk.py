@@ -237,3 +237,48 @@ async def test_an_answer_of_another_shape_is_an_error_and_not_nobody(answer: obj
 @pytest.mark.parametrize("marker", [{"sources": 7}, {}, {"slots": ["nonsense", 3]}])
 def test_a_damaged_marker_still_says_that_the_subject_is_ours(marker: object) -> None:
     assert read_marker({"entitlementSync": marker}) is not None
+
+
+async def test_a_sweep_reads_everybody_in_pages_of_five_hundred(box: Sandbox, target: Clerk) -> None:
+    users = {Subject(Kind.USER, box.clerk.add_user(f"user_{n}")) for n in range(1000)}
+    box.clerk.add_organization("org_1")
+    swept = [observed.subject async for page in target.sweep() for observed in page]
+    assert set(swept) == users | {Subject.parse("org_1")}
+    assert len(swept) == 1001
+    assert box.clerk.requests.count("GET", "/v1/users") == 4
+
+
+async def test_users_created_or_deleted_during_a_sweep_do_no_harm(box: Sandbox, target: Clerk) -> None:
+    for number in range(1200):
+        box.clerk.add_user(f"user_{number:04}")
+    swept = []
+    async for page in target.sweep():
+        swept += [observed.subject.id for observed in page]
+        if len(swept) == 500:
+            for number in range(100, 130):
+                box.clerk.delete_user(f"user_{number:04}")
+            box.clerk.delete_user("user_0700")
+            box.clerk.add_user("user_new")
+    assert set(swept) == {*(f"user_{n:04}" for n in range(1200) if n != 700), "user_new"}
+
+
+async def test_a_sweep_that_is_cut_short_is_an_error() -> None:
+    short = iter([{"object": "total_count", "total_count": 5}, [{"id": "user_1"}], {"total_count": 5}])
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=next(short))))
+    async with client:
+        with pytest.raises(UnreadableAnswer, match="1 users"):
+            [page async for page in Clerk(client, "http://127.0.0.1/v1").sweep()]
+
+
+async def test_an_instance_without_organizations_is_swept_all_the_same() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        match request.url.path:
+            case "/v1/users/count":
+                return httpx.Response(200, json={"total_count": 0})
+            case "/v1/users":
+                return httpx.Response(200, json=[])
+            case _:
+                raise RequestRefused("Clerk answered 403 organization_not_enabled_in_instance", status=403)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        assert [page async for page in Clerk(client, "http://127.0.0.1/v1").sweep()] == [[]]

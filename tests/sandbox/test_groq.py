@@ -58,7 +58,7 @@ async def both(groq: Groq, query: str, perspective: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("perspective", ["published", "raw", "drafts", "anonymous", "release,drafts"])
+@pytest.mark.parametrize("perspective", ["published", "raw", "release,drafts"])
 @pytest.mark.parametrize(
     "query",
     [
