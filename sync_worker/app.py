@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sync_worker import clerk, sanity
+from sync_worker import __version__, clerk, sanity
 from sync_worker.budget import Budget
 from sync_worker.converge import Converge
 from sync_worker.database import Database, open_database
@@ -69,7 +69,10 @@ async def open_store(settings: Settings, *, watch: bool = False) -> AsyncIterato
     database = open_database(settings.database_url, watch=watch)
     await database.start()
     try:
-        yield Store(database, WorkSet(database), Ledger(database))
+        workset = WorkSet(database)
+        if await workset.recall("installed") is None:
+            await workset.remember("installed", __version__)
+        yield Store(database, workset, Ledger(database))
     finally:
         await database.close()
 
@@ -122,6 +125,7 @@ async def running_worker(settings: Settings, store: Store) -> AsyncIterator[Work
             services.budget,
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
+        await services.target.warm_up()
         task = asyncio.create_task(worker.run())
         task.add_done_callback(_leave_if_broken)
         try:
@@ -189,18 +193,16 @@ async def readiness(store: Store, now: Callable[[], float] = time.time) -> dict[
     """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
     try:
         await store.workset.remember("readyz", "written")
-        beats = await store.workset.recall_all("heartbeat:")
-        good = await store.workset.recall("reconcile:good") or await store.workset.recall("installed")
+        beat = _age(await store.workset.recall("heartbeat"), now())
+        reconciled = _age(await store.workset.recall("reconcile") or await store.workset.recall("installed"), now())
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
-    beat = min((now() - at for _, at in beats.values()), default=None)
-    reconciled = now() - good[1] if good else None
     return {
         "database": {"ok": True},
-        "worker": {"ok": beat is not None and beat < HEARTBEAT_STALE, "age": _rounded(beat)},
-        "reconcile": {"ok": reconciled is not None and reconciled < RECONCILE_STALE, "age": _rounded(reconciled)},
+        "worker": {"ok": beat is not None and beat < HEARTBEAT_STALE, "age": beat},
+        "reconcile": {"ok": reconciled is not None and reconciled < RECONCILE_STALE, "age": reconciled},
     }
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
+def _age(fact: tuple[str, float] | None, now: float) -> float | None:
+    return None if fact is None else round(now - fact[1], 1)

@@ -7,6 +7,7 @@ SDK loses a page to one odd user and drops `starting_after`; single writes go th
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
@@ -160,6 +161,16 @@ class Clerk:
                 )
             case _:
                 raise InvalidSubject(f"{subject} cannot be written to")
+
+    async def warm_up(self) -> None:
+        """Import the SDK beside other work, so that the first editor does not wait for it."""
+
+        def touch() -> None:
+            from clerk_backend_api import models  # noqa: PLC0415 - 0.3 s to import
+
+            _ = (self.sdk.users, self.sdk.organizations, models.User, models.Organization, models.ClerkErrors)
+
+        await asyncio.to_thread(touch)
 
     @property
     def sdk(self) -> Sdk:

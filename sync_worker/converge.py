@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sync_worker import changes, policy
-from sync_worker.errors import NoSuchSubject, NothingVisible, StaleRead, SyncWorkerError
+from sync_worker.errors import NoSuchSubject, NothingVisible, RetryableError, StaleRead, SyncWorkerError
 from sync_worker.freshness import STALE_WAITS, agrees, shows
 from sync_worker.http import guarded
-from sync_worker.ledger import Entry
+from sync_worker.ledger import Entry, State
 from sync_worker.model import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.rows import read_row
 
@@ -96,7 +96,8 @@ class Converge:
     ) -> list[Outcome]:
         """Let the document store decide what the index left open."""
         stored = await self.source.stored(_documents(waiting))
-        fresh, stale = [], []
+        fresh: list[Due] = []
+        stale: list[Due] = []
         for due in waiting:
             known = all(
                 shows(snapshot.sightings, w) or agrees(snapshot.sightings, stored, w.document) for w in due.witnesses
@@ -113,7 +114,17 @@ class Converge:
         access = desire([due.subject for due in batch], snapshot, self.layout, now)
         outcomes = [self._outcome(due, access[due.subject], observed.get(due.subject), now) for due in batch]
         outcomes = await self._prove_emptiness(outcomes, snapshot, observed)
+        await self._resolve([due.subject for due in batch], observed)
         return await self._apply(outcomes)
+
+    async def _resolve(self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]) -> None:
+        """Say of changes that a killed or failed run left open whether they were applied: Clerk shows it now."""
+        left = {entry.subject: entry for entry in await self.ledger.unsettled(map(str, subjects))}
+        for subject in subjects:
+            entry, held = left.get(str(subject)), observed.get(subject)
+            if entry is not None:
+                applied = held is not None and changes.owned_values(held, self.layout) == entry.after
+                await self.ledger.resolve(entry.subject, after_applied=applied)
 
     def _outcome(self, due: Due, access: Access, held: Observed | None, now: datetime) -> Outcome:
         if held is None:
@@ -161,7 +172,7 @@ class Converge:
         ids = await self.ledger.intend([_entry(o.change) for o in writes if o.change is not None])
         room = asyncio.Semaphore(WRITES_AT_ONCE)
         done = await asyncio.gather(*(self._write(o, room) for o in writes))
-        states: dict[str, list[int]] = defaultdict(list)
+        states: dict[State, list[int]] = defaultdict(list)
         for row, outcome in zip(ids, done, strict=True):
             states[_state(outcome)].append(row)
         for state, rows in states.items():
@@ -204,6 +215,7 @@ def _proof_needed(due: Due, observed: Observed) -> set[str]:
 
 def _entry(change: Change) -> Entry:
     return Entry(
+        run=change.cause,
         subject=str(change.subject),
         kind=change.kind,
         before=change.before,
@@ -213,8 +225,8 @@ def _entry(change: Change) -> Entry:
     )
 
 
-def _state(outcome: Outcome) -> str:
+def _state(outcome: Outcome) -> State:
     """Name what the ledger is to say: a call that failed on the way may have been applied or not."""
     if outcome.error is None:
-        return "applied"
-    return "refused" if isinstance(outcome.error, NoSuchSubject) else "unknown"
+        return State.APPLIED
+    return State.UNKNOWN if isinstance(outcome.error, RetryableError) else State.REFUSED

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from sync_worker.changes import claims_size
 from sync_worker.converge import Due
 from sync_worker.errors import (
     ConfigurationError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from sync_worker.converge import Converge, Outcome
     from sync_worker.database import Database
+    from sync_worker.model import Change
     from sync_worker.workset import Settlement, WorkSet
 
 BATCH = 100
@@ -284,8 +286,15 @@ class Worker:
                     cause=outcome.due.cause,
                     documents=list(outcome.change.sources),
                 )
+                self._warn_of_large_claims(subject, outcome.change)
             for refusal in outcome.access.refusals if outcome.access else ():
                 log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
+
+    def _warn_of_large_claims(self, subject: str, change: Change) -> None:
+        layout = self.converge.layout
+        size = claims_size(change.after, layout)
+        if size > layout.claims_budget:
+            log.warning("claims_large", subject=subject, bytes=size, budget=layout.claims_budget)
 
     async def _rest(self, wait: float) -> None:
         """Sleep until something is marked, a run ends, the worker is stopped, or `wait` seconds are over."""
@@ -302,7 +311,7 @@ class Worker:
     async def _heartbeat(self) -> None:
         while True:
             try:
-                await self.workset.remember(f"heartbeat:{self.name}", "alive")
+                await self.workset.remember("heartbeat", self.name)
             except DatabaseUnavailable:
                 log.warning("heartbeat_missed")
             await self.sleep(HEARTBEAT)

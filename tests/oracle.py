@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from sync_worker.sandbox.server import Sandbox
 
-Documents = "Mapping[str, Mapping[str, Any]]"
 OWNED = ("plan", "role", "courseSlugs")
 
 
@@ -20,17 +19,18 @@ def slug(documents: Mapping[str, Mapping[str, Any]], reference: Any) -> str | No
     return (target or {}).get("slug", {}).get("current")
 
 
-def expected(documents: Mapping[str, Mapping[str, Any]], user_id: str) -> dict[str, Any]:
-    """Return the public keys that one user must have, without PLAN_ORDER: the row updated last wins, then by id."""
-    rows = [
-        row
-        for row in documents.values()
-        if row["_type"] == "entitlement"
-        and (row.get("clerkUserId") or "").strip() == user_id
-        and not row.get("clerkOrganizationId")
-        and row.get("status") in (None, "active")
-        and "." not in row["_id"]
-    ]
+def rows_by_user(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the published, active rows that name a user alone."""
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in documents.values():
+        published = row["_type"] == "entitlement" and "." not in row["_id"]
+        if published and not row.get("clerkOrganizationId") and row.get("status") in (None, "active"):
+            rows.setdefault((row.get("clerkUserId") or "").strip(), []).append(row)
+    return rows
+
+
+def expected(documents: Mapping[str, Mapping[str, Any]], rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the public keys that `rows` give, without PLAN_ORDER: the row updated last wins, then by id."""
     if not rows:
         return {}
     access: dict[str, Any] = {"courseSlugs": sorted(set(courses(documents, rows)))}
@@ -52,10 +52,12 @@ def courses(documents: Mapping[str, Mapping[str, Any]], rows: Iterable[Mapping[s
 
 def wrong(box: Sandbox) -> list[str]:
     """Return the users whose owned keys in Clerk are not what the documents say."""
+    rows = rows_by_user(box.lake.documents)
     return [
         user_id
         for user_id, user in box.clerk.users.items()
-        if {k: v for k, v in user["public_metadata"].items() if k in OWNED} != expected(box.lake.documents, user_id)
+        if {k: v for k, v in user["public_metadata"].items() if k in OWNED}
+        != expected(box.lake.documents, rows.get(user_id, []))
     ]
 
 
@@ -64,4 +66,14 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+
+
+async def quiet(box: Sandbox, seconds: float = 0.6) -> None:
+    """Wait until neither service has been asked anything for `seconds`: what was marked twice has run again."""
+    last, since = -1, time.monotonic()
+    while time.monotonic() - since < seconds:
+        asked = box.clerk.requests.count() + box.lake.requests.count()
+        if asked != last:
+            last, since = asked, time.monotonic()
+        await asyncio.sleep(0.05)

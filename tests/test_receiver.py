@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
 from sync_worker.app import create_app
 from sync_worker.receiver import BODY_LIMIT
@@ -17,6 +16,8 @@ from sync_worker.signatures import SANITY_HEADER, sign_sanity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.applications import Starlette
 
     from sync_worker.workset import WorkSet
 
@@ -180,9 +181,9 @@ async def test_other_methods_are_405(web: Web) -> None:
 
 async def test_without_a_secret_it_is_our_trouble_and_sanity_repeats(database_url: str) -> None:
     app = create_app(settings(database_url, secrets=()))
-    async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
-            response = await client.post("/webhooks/sanity", content=b"{}")
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    async with app.router.lifespan_context(app), client:
+        response = await client.post("/webhooks/sanity", content=b"{}")
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 
 
@@ -210,7 +211,7 @@ async def test_readyz_says_that_no_worker_is_there(web: Web) -> None:
 
 
 async def test_readyz_is_200_while_a_worker_beats(web: Web) -> None:
-    await web.workset.remember("heartbeat:w1", "alive")
+    await web.workset.remember("heartbeat", "w1")
     assert (await web.client.get("/readyz")).status_code == 200
 
 

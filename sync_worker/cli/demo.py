@@ -140,7 +140,7 @@ def _access(box: Sandbox, user: str) -> dict[str, object]:
 def _show(console: Any, box: Sandbox) -> None:
     from rich.table import Table
 
-    table = Table("public metadata of", "plan", "role", "courseSlugs", "theme (not ours)", box=None, padding=(0, 3))
+    table = Table("", "plan", "role", "courseSlugs", "theme (not ours)", box=None, padding=(0, 2, 0, 1))
     for user, name in ((ADA, "Ada"), (BEN, "Ben")):
         held = box.clerk.users[user]["public_metadata"]
         courses = ", ".join(held["courseSlugs"]) if "courseSlugs" in held else "—"

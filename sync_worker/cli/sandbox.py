@@ -32,7 +32,7 @@ async def _run(sanity_port: int, clerk_port: int, worker_url: str) -> None:
     async with Sandbox(sanity_port=sanity_port, clerk_port=clerk_port) as box:
         await load_sample(box)
         install_hook(box, worker_url)
-        for name, value in settings_for(box, "sqlite:///sandbox.db").items():
-            typer.echo(f"{name}={value}")
+        for variable, value in settings_for(box, "sqlite:///sandbox.db").items():
+            typer.echo(f"{variable}={value}")
         typer.echo("The sandbox runs until Ctrl-C. README.md has requests to try.", err=True)
         await stopped.wait()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from sync_worker.settings import Settings
 
@@ -46,17 +48,18 @@ def release() -> None:
 
     Example: sync-worker release
     """
+    asyncio.run(_prepare(_settings()))
+    typer.echo("database, settings and GROQ files are ready")
+
+
+async def _prepare(settings: Settings) -> None:
+    """Find out what cannot work before anything is started, and say it in one line."""
     from sync_worker.app import open_store
     from sync_worker.sanity import Queries
 
-    async def migrate(settings: Settings) -> None:
-        async with open_store(settings):
-            pass
-
-    settings = _settings()
     Queries.load(settings.groq_folder)
-    asyncio.run(migrate(settings))
-    typer.echo("database, settings and GROQ files are ready")
+    async with open_store(settings):
+        pass
 
 
 def _settings() -> Settings:
@@ -74,19 +77,21 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     from sync_worker.app import create_app
 
     settings = _settings()
+    asyncio.run(_prepare(settings))
+    chosen = settings.port if port is None else port
     config = uvicorn.Config(
         create_app(settings, with_worker=with_worker),
         host=host,
-        port=settings.port if port is None else port,
+        port=chosen,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN,
     )
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
+    try:
+        uvicorn.Server(config).run()
+    except SystemExit:  # uvicorn leaves so when it cannot listen
+        raise ConfigurationError(f"{host}:{chosen} cannot be listened on; choose another PORT") from None
 
 
 async def _work(settings: Settings) -> None:

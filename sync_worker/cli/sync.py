@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sync_worker.app import Store
     from sync_worker.model import Subject
+    from sync_worker.overview import Row
 
 POLL = 0.05
 PATIENCE = 120.0
@@ -43,7 +44,7 @@ def sync(
         raise typer.Exit(1)
 
 
-async def _sync(subjects: Sequence[Subject]) -> list[dict[str, object]]:
+async def _sync(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     from sync_worker.app import open_store, running_worker
     from sync_worker.settings import load_settings
     from sync_worker.workset import Mark
@@ -64,18 +65,24 @@ async def _until_idle(store: Store, keys: Sequence[str]) -> None:
             waiting = list(keys)
             while waiting:
                 rows = {key: await store.workset.get(key) for key in waiting}
-                waiting = [key for key, row in rows.items() if row is not None and row.is_waiting]
+                waiting = [key for key, row in rows.items() if row is not None and _is_waiting(row)]
                 if waiting:
                     await asyncio.sleep(POLL)
     except TimeoutError:
         return
 
 
-async def _result(store: Store, key: str, since: int) -> dict[str, object]:
+def _is_waiting(row: Row) -> bool:
+    return not row.dead and row.pending
+
+
+async def _result(store: Store, key: str, since: int) -> dict[str, Any]:
     row = await store.workset.get(key)
     entries = [entry for entry in await store.ledger.history(subject=key, limit=1) if entry.id > since]
     shown = entry_json(entries[0]) if entries else {"before": {}, "after": {}}
-    result = "waiting" if row and row.is_waiting else "failed" if row and row.dead else shown.get("change", "unchanged")
+    result = (
+        "waiting" if row and _is_waiting(row) else "failed" if row and row.dead else shown.get("change", "unchanged")
+    )
     return {
         "subject": key,
         "result": result,

@@ -37,7 +37,7 @@ async def run(options: argparse.Namespace) -> None:
         box.clerk.limiter.limits = Limits.of_key(box.clerk.secret_key)
     async with box:
         if options.sample:
-            await sample.fill(box)
+            await sample.load_sample(box)
         where = {
             "sanity_url": box.sanity_url,
             "clerk_url": box.clerk_url,

@@ -67,7 +67,7 @@ class ClerkApi:
 
     async def reset(self) -> None:
         """Back to an empty instance without webhooks, faults or logged requests."""
-        await self.webhooks.clear()
+        await self.webhooks.reset()
         self.directory = Users()
         self.organizations.clear()
         self.memberships.clear()
@@ -230,14 +230,11 @@ class ClerkApi:
             raise errors.not_found("user")
         return self.directory.by_id[user_id]
 
-    def organization(self, id_or_slug: str) -> Record:
+    def organization(self, organization_id: str) -> Record:
         """Return an organization. Raises ClerkError 404."""
-        if id_or_slug in self.organizations:
-            return self.organizations[id_or_slug]
-        found = next((one for one in self.organizations.values() if one["slug"] == id_or_slug), None)
-        if found is None:
+        if organization_id not in self.organizations:
             raise errors.not_found("organization")
-        return found
+        return self.organizations[organization_id]
 
     def membership(self, organization_id: str, user_id: str) -> Record:
         """Return a membership. Raises ClerkError 404."""

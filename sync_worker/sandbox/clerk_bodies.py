@@ -59,6 +59,15 @@ ORGANIZATION_CONSTANTS: Mapping[str, Any] = {
 
 MEMBERSHIP_CONSTANTS: Mapping[str, Any] = {"object": "organization_membership", "permissions": []}
 
+VERIFICATION: Mapping[str, Any] = {
+    "object": "verification_admin",
+    "status": "verified",
+    "strategy": "admin",
+    "attempts": None,
+    "expire_at": None,
+}
+"""Of an address that was verified by being created so."""
+
 _USER_TAIL = json.dumps(USER_CONSTANTS, separators=(",", ":"))[1:]
 
 
@@ -105,19 +114,12 @@ def membership_body(membership: Record, organization: Record, user: Record) -> R
 
 def email_body(id_: str, address: str, now: int, *, verified: bool, reserved: bool) -> Record:
     """Return one e-mail address of a user."""
-    verification = {
-        "object": "verification_admin",
-        "status": "verified",
-        "strategy": "admin",
-        "attempts": None,
-        "expire_at": None,
-    }
     return {
         "id": id_,
         "object": "email_address",
         "email_address": address,
         "reserved": reserved,
-        "verification": verification if verified and not reserved else None,
+        "verification": VERIFICATION if verified and not reserved else None,
         "linked_to": [],
         "matches_sso_connection": False,
         "created_at": now,

@@ -61,7 +61,10 @@ class OrganizationRoutes:
 
     async def get(self, request: Request) -> Response:
         """Return one organization by id or slug."""
-        return JSONResponse(self._answer(request, self.clerk.organization(request.path_params["organization"])))
+        wanted = request.path_params["organization"]
+        organizations = self.clerk.organizations.values()
+        by_slug = next((one["id"] for one in organizations if one["slug"] == wanted), wanted)
+        return JSONResponse(self._answer(request, self.clerk.organization(by_slug)))
 
     async def update(self, request: Request) -> Response:
         """Change name or slug."""
@@ -122,8 +125,12 @@ class MembershipRoutes:
         members = self.clerk.members_of({organization_id})
         ids = narrow(members, members, query, "user_id", members.__and__) or set()
         roles = set(values(query, "role"))
-        found = [self.clerk.memberships[organization_id, id_] for id_ in ids]
-        return self._page(request, [one for one in found if not roles or one["role"] in roles])
+        found = [
+            membership
+            for (of, user_id), membership in self.clerk.memberships.items()
+            if of == organization_id and user_id in ids and (not roles or membership["role"] in roles)
+        ]
+        return self._page(request, found)
 
     async def create(self, request: Request) -> Response:
         """Make a user a member."""

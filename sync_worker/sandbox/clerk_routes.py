@@ -14,7 +14,7 @@ from sync_worker.sandbox import clerk_errors as errors
 from sync_worker.sandbox.clerk_http import version_of
 from sync_worker.sandbox.clerk_organizations import MembershipRoutes, OrganizationRoutes
 from sync_worker.sandbox.clerk_users import UserRoutes
-from sync_worker.sandbox.traffic import WRITES, subject_of
+from sync_worker.sandbox.traffic import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sync_worker.sandbox.clerk import ClerkApi
+
+LIMITED = frozenset({"PATCH", "PUT"})
+"""The methods that count against the limit of the one they change."""
 
 
 def routes(clerk: ClerkApi) -> list[Route]:
@@ -67,8 +70,7 @@ def _guarded(
         if request.headers.get("authorization") != f"Bearer {clerk.secret_key}":
             raise errors.key_invalid()
         version_of(request)
-        written = subject_of(request.url.path) if request.method in WRITES else ""
-        clerk.limiter.check(endpoint, written)
+        clerk.limiter.check(endpoint, subject_of(request.url.path) if request.method in LIMITED else "")
         return await serve(request)
 
     return guarded

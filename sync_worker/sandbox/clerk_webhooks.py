@@ -81,11 +81,10 @@ class ClerkWebhooks:
 
         return Message(id_, endpoint.url, "POST", endpoint.url, headers, body.encode(), rfc3339(now))
 
-    async def clear(self) -> None:
-        """Remove all endpoints and cancel what waits."""
-        for endpoint in self.endpoints:
-            await self.deliveries.cancel(endpoint.url)
+    async def reset(self) -> None:
+        """Remove all endpoints and all mischief."""
         self.endpoints.clear()
+        await self.deliveries.reset()
 
     async def close(self) -> None:
         """Stop delivering."""

@@ -2,16 +2,14 @@
 
 Why it exists: the worker must meet real GROQ, real webhooks and a query index that is behind, without a Sanity project.
 Like the service, a transaction is in the document store at once; webhooks go out then; queries see it `lag` seconds
-later. The routes over HTTP are `lake_routes`; the parts are `documents`, `groq` and `webhooks`.
+later. The routes over HTTP are `lake_routes`; the parts are `documents`, `query_index` and `webhooks`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import string
 import time
-from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +17,7 @@ from sync_worker.sandbox.clock import rfc3339
 from sync_worker.sandbox.documents import Document, DocumentStore, Mutation, Transaction
 from sync_worker.sandbox.faults import BAD_GATEWAY, Answer, Faults
 from sync_worker.sandbox.groq import Groq
+from sync_worker.sandbox.query_index import QueryIndex
 from sync_worker.sandbox.traffic import Traffic
 from sync_worker.sandbox.webhooks import OPERATIONS, Hook, Webhooks
 
@@ -28,12 +27,7 @@ if TYPE_CHECKING:
 ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 22
 
-UNAUTHORIZED = {
-    "statusCode": 401,
-    "error": "Unauthorized",
-    "message": "Unauthorized - Session not found",
-    "errorCode": "SIO-401-ANF",
-}
+UNAUTHORIZED = {"errorCode": "SIO-401-ANF", "error": "Unauthorized", "message": "Session not found"}
 
 ANSWERS = {
     "unauthorized": Answer.json(401, UNAUTHORIZED),
@@ -51,9 +45,13 @@ ANSWERS = {
 class ContentLake:
     """One project and dataset. Use it as an async context manager.
 
-    `token` may do everything; `viewer_token` may read. `documents` is the truth, by id. `lag` is how many seconds the
-    query index is behind. `public` lets requests without a token read published, undotted documents.
+    `token` may do everything, `viewer_token` may read. `documents` is the truth, by id; queries are `lag` seconds
+    behind it. `public` lets requests without a token read published, undotted documents. `index` and `webhooks` are
+    there once it is entered.
     """
+
+    index: QueryIndex
+    webhooks: Webhooks
 
     def __init__(
         self,
@@ -70,30 +68,23 @@ class ContentLake:
         self.token = token
         self.viewer_token = f"{token}-viewer"
         self.public = public
-        self.lag = 0.0
         self.clock = clock
         self.random = random or Random(0)
         self.faults = Faults(ANSWERS, self.random)
         self.requests = Traffic()
         self._store = DocumentStore()
         self._groq = Groq(project_id, dataset)
-        self._index: asyncio.Queue[tuple[float, Transaction]] = asyncio.Queue()
-        self._indexer: asyncio.Task[None] | None = None
-        self._webhooks: Webhooks | None = None
 
     async def __aenter__(self) -> Self:
         await self._groq.__aenter__()
-        self._webhooks = Webhooks(self._groq, self.project_id, self.dataset, self.clock, self.random)
-        self._indexer = asyncio.create_task(self._index_all())
+        self.webhooks = Webhooks(self._groq, self.project_id, self.dataset, self.clock, self.random)
+        self.index = QueryIndex(self._groq)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.faults.clear()
         await self.webhooks.close()
-        if self._indexer is not None:
-            self._indexer.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._indexer
+        await self.index.close()
         await self._groq.__aexit__()
 
     @property
@@ -102,12 +93,13 @@ class ContentLake:
         return self._store.documents
 
     @property
-    def webhooks(self) -> Webhooks:
-        """Hooks and their deliveries; there once the lake is entered."""
-        if self._webhooks is None:
-            message = "the content lake is not running"
-            raise RuntimeError(message)
-        return self._webhooks
+    def lag(self) -> float:
+        """How many seconds queries are behind the documents."""
+        return self.index.lag
+
+    @lag.setter
+    def lag(self, seconds: float) -> None:
+        self.index.lag = seconds
 
     def new_id(self) -> str:
         """Return a fresh id like Sanity's."""
@@ -130,9 +122,8 @@ class ContentLake:
         if dry_run:
             return transaction
         self._store.commit(transaction)
-        lag = self.lag
-        self._index.put_nowait((asyncio.get_running_loop().time() + lag, transaction))
-        if not lag:
+        self.index.put(transaction)
+        if not self.lag:
             await self.indexed()
         self.webhooks.publish(transaction)
         return transaction
@@ -156,19 +147,7 @@ class ContentLake:
 
     async def indexed(self) -> None:
         """Return when queries see every transaction that was made so far."""
-        await self._index.join()
-
-    async def _index_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due, transaction = await self._index.get()
-            try:
-                await asyncio.sleep(max(0.0, due - loop.time()))
-                puts = [change.after for change in transaction.changes if change.after is not None]
-                drops = [change.id for change in transaction.changes if change.after is None]
-                await self._groq.apply(puts, drops)
-            finally:
-                self._index.task_done()
+        await self.index.caught_up()
 
     async def query(
         self, query: str, params: Mapping[str, Any] | None = None, *, perspective: str = "published"
@@ -209,7 +188,7 @@ class ContentLake:
         """Back to an empty dataset without hooks, faults, lag or logged requests."""
         self.lag = 0.0
         self.faults.clear()
-        await self.webhooks.clear()
+        await self.webhooks.reset()
         await self.indexed()
         self._store.clear()
         await self._groq.clear()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync_worker.sandbox.clerk_webhooks import Endpoint
+from sync_worker.sandbox.delivery import Mischief
 from sync_worker.sandbox.faults import CONTROL
 from sync_worker.sandbox.limits import Limits
 
@@ -84,8 +85,8 @@ class _Mischief(_Order):
 
 
 class _Limits(_Order):
-    instance: int | None = None
-    subject: int | None = None
+    instance: int | None = Field(default=None, ge=1)
+    subject: int | None = Field(default=None, ge=1)
 
 
 class _Endpoint(_Order):
@@ -150,8 +151,7 @@ def lake_routes(lake: ContentLake) -> list[Route]:
     async def mischief(request: Request) -> None:
         asked = _Mischief.model_validate_json(await request.body())
         deliveries = lake.webhooks.deliveries
-        for name in ("drop", "duplicate", "delay", "delay_seconds"):
-            setattr(deliveries.mischief, name, getattr(asked, name))
+        deliveries.mischief = Mischief(asked.drop, asked.duplicate, asked.delay, asked.delay_seconds)
         if asked.retry_delays is not None:
             deliveries.policy = dataclasses.replace(deliveries.policy, retry_delays=asked.retry_delays)
         (deliveries.pause if asked.paused else deliveries.resume)()

@@ -74,7 +74,7 @@ class Deliveries:
     """Sends messages. `messages` and `attempts` are the last ones, oldest first."""
 
     def __init__(self, policy: Policy, clock: Callable[[], float], random: Random) -> None:
-        self.policy = policy
+        self.policy = self._first_policy = policy
         self.mischief = Mischief()
         self.messages: deque[Message] = deque(maxlen=KEPT)
         self.attempts: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -97,6 +97,11 @@ class Deliveries:
             delay = self._random.uniform(*self.mischief.delay_seconds) if is_late else 0.0
             self._start(message.hook_id, self._deliver(message, delay))
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether deliveries are held back."""
+        return not self._flowing.is_set()
+
     def pause(self) -> None:
         """Hold all deliveries back; what is in flight goes on."""
         self._flowing.clear()
@@ -117,10 +122,19 @@ class Deliveries:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def close(self) -> None:
-        """Give up everything."""
+    async def reset(self) -> None:
+        """Give up everything, forget it, and undo all mischief."""
         for hook_id in tuple(self._lanes):
             await self.cancel(hook_id)
+        self.policy = self._first_policy
+        self.mischief = Mischief()
+        self.resume()
+        self.messages.clear()
+        self.attempts.clear()
+
+    async def close(self) -> None:
+        """Give up everything and the connections."""
+        await self.reset()
         if self._client is not None:
             await self._client.aclose()
 
@@ -132,9 +146,8 @@ class Deliveries:
 
     async def _deliver(self, message: Message, delay: float) -> None:
         turn = self._lanes[message.hook_id].turn
-        if delay:
-            await asyncio.sleep(delay)
         try:
+            await asyncio.sleep(delay)
             for wait in (*self.policy.retry_delays, None):
                 await self._flowing.wait()
                 async with turn:

@@ -25,7 +25,7 @@ class MutationError(Exception):
     def __init__(self, status: int, type_: str, description: str, index: int) -> None:
         self.status = status
         item = {"index": index, "error": {"type": type_, "description": description}}
-        self.body = {
+        self.body: dict[str, Any] = {
             "error": {
                 "type": "mutationError",
                 "description": f"The mutation(s) failed: {description}",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 LONGEST_ANSWER = 1 << 30
+"""Bytes."""
+PATIENCE = 5.0
+"""Seconds in which the process has to end by itself."""
 BATCH = 5_000
 
 
@@ -43,7 +46,10 @@ class Groq:
     async def __aenter__(self) -> Self:
         entry = await asyncio.to_thread(groq_js)
         command = [str(node_binary()), str(HERE / "groq.mjs"), entry.as_uri()]
-        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=LONGEST_ANSWER)
+        # In a session of its own a Ctrl-C does not end it before its work is done.
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, limit=LONGEST_ANSWER, start_new_session=True
+        )
         self._reader = asyncio.create_task(self._read(self._process))
         return self
 
@@ -51,6 +57,11 @@ class Groq:
         if self._process is None or self._process.stdin is None or self._reader is None:
             return
         self._process.stdin.close()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
         await self._reader
         await self._process.wait()
 

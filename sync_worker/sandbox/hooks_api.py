@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.delivery import Message
     from sync_worker.sandbox.webhooks import Hook
 
-MOST_ATTEMPTS = 50
+MOST_ROWS = 50
+MOST_OFFSET = 1000
 
 
 class _Body(BaseModel):
@@ -192,6 +193,13 @@ class HookRoutes:
 
 
 def _page(request: Request, items: list[Any]) -> list[Any]:
-    limit = min(int(request.query_params.get("limit", MOST_ATTEMPTS)), MOST_ATTEMPTS)
-    offset = int(request.query_params.get("offset", 0))
+    limit = _number(request, "limit", MOST_ROWS, MOST_ROWS)
+    offset = _number(request, "offset", 0, MOST_OFFSET)
     return items[offset : offset + limit]
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isdecimal() or int(text) > most:
+        raise boom(400, "Bad Request", f'"{name}" must be a number up to {most}')
+    return int(text)

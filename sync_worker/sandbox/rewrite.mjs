@@ -18,6 +18,8 @@ const OF_THE_DOCUMENT = new Set([
   'AccessAttribute', 'AccessElement', 'ArrayCoerce', 'FlatMap', 'FuncCall', 'Group', 'Map', 'Slice', 'This', 'Value',
 ])
 
+const FILTERS = new Set([...OF_THE_DOCUMENT, 'And', 'Array', 'ArrayElement', 'InRange', 'Not', 'OpCall', 'Or'])
+
 function children(node) {
   return Object.values(node).flat().filter((child) => child !== null && typeof child === 'object' && 'type' in child)
 }
@@ -26,15 +28,17 @@ function consistsOf(node, types) {
   if (!types.has(node.type)) return false
   if (node.type === 'Value') return true
   if (node.type === 'FuncCall' && !PURE_FUNCTIONS[node.namespace]?.has(node.name)) return false
+  // It reads the document although no argument does.
+  if (node.name === 'references' && !types.has('This')) return false
   return children(node).every((child) => consistsOf(child, types))
 }
 
-const FILTERS = new Set([...OF_THE_DOCUMENT, 'And', 'Array', 'ArrayElement', 'InRange', 'Not', 'OpCall', 'Or'])
-
 const isConstant = (node) => consistsOf(node, CONSTANT)
 const isKey = (node) => consistsOf(node, OF_THE_DOCUMENT) && node.type !== 'Value'
+
 /** The filter asks only for what is in the document and in the query's text, so its answer can be an index. */
 const isStatic = (node) => consistsOf(node, FILTERS)
+
 const isId = (node) => node.type === 'AccessAttribute' && node.name === '_id' && !node.base
 
 const isPrimitive = (value) => ['string', 'number', 'boolean'].includes(typeof value)

@@ -87,7 +87,7 @@ def documents(now: datetime) -> list[Document]:
     ]
 
 
-async def fill(box: Sandbox) -> None:
+async def load_sample(box: Sandbox) -> None:
     """Put the sample into both services. No webhook goes out for it."""
     for id_, (name, email) in USERS.items():
         external_id = f"ext-{name.lower()}"

@@ -57,7 +57,11 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=1,
             )
         )
-        self._listener = socket.create_server((HOST, port), backlog=BACKLOG)
+        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; without, each body waits 40 ms.
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((HOST, port))
+        self._listener.listen(BACKLOG)
         self._stopping = asyncio.Event()
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
 

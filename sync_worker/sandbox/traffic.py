@@ -16,17 +16,13 @@ from typing import Any
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-_USER = re.compile(r"^/v1/users/(user_\w+)")
-_ORGANIZATION = re.compile(r"^/v1/organizations/(org_\w+)(?:/memberships/(user_\w+))?")
+_SUBJECT = re.compile(r"/v1/(?:users/(user_\w+)|organizations/(org_\w+)(?:/memberships/(user_\w+))?)(?:/metadata)?")
 
 
 def subject_of(path: str) -> str:
-    """Return whom a Clerk path is about: `user_…`, `org_…`, `org_…/user_…`, or nothing."""
-    if match := _USER.match(path):
-        return match[1]
-    if match := _ORGANIZATION.match(path):
-        return "/".join(part for part in match.groups() if part)
-    return ""
+    """Return whom a Clerk path stands for: `user_…`, `org_…`, `org_…/user_…`, or nothing."""
+    match = _SUBJECT.fullmatch(path)
+    return "/".join(part for part in match.groups() if part) if match else ""
 
 
 @dataclass(slots=True)

@@ -69,9 +69,9 @@ class Hook:
     created_at: str = ""
     updated_at: str = ""
 
-    def wants(self, change: Change) -> bool:
+    def wants(self, change: Change, dataset: str) -> bool:
         """Whether the trigger covers the change, before any GROQ."""
-        if self.is_disabled_by_user or change.operation not in self.on:
+        if self.is_disabled_by_user or change.operation not in self.on or self.dataset not in {"*", dataset}:
             return False
         if change.id.startswith("drafts."):
             return self.include_drafts
@@ -124,22 +124,28 @@ class Webhooks:
             await self._groq.delta("true", text, document, document, rfc3339(self._clock()))
 
     def publish(self, transaction: Transaction) -> None:
-        """Take a transaction whose changes may have to be told."""
+        """Take a transaction whose changes may have to be told. Raises RuntimeError when the evaluator is gone."""
+        if self._matcher.done():
+            self._matcher.result()
         if self.hooks:
             self._transactions.put_nowait(transaction)
 
+    async def matched(self) -> None:
+        """Return when everything published so far has become messages."""
+        await self._transactions.join()
+
     async def idle(self) -> None:
         """Return when everything published so far is delivered or given up. Raises the GroqError of a broken hook."""
-        await self._transactions.join()
+        await self.matched()
         await self.deliveries.idle()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    async def clear(self) -> None:
-        """Remove every hook."""
-        for hook_id in tuple(self.hooks):
-            await self.remove(hook_id)
+    async def reset(self) -> None:
+        """Remove every hook and all mischief."""
+        self.hooks.clear()
+        await self.deliveries.reset()
 
     async def close(self) -> None:
         """Stop matching and delivering."""
@@ -154,7 +160,7 @@ class Webhooks:
             try:
                 for change in transaction.changes:
                     for hook in tuple(self.hooks.values()):
-                        if hook.wants(change):
+                        if hook.wants(change, self._dataset):
                             await self._match(hook, change, transaction)
             finally:
                 self._transactions.task_done()

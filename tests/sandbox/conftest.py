@@ -54,16 +54,11 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    in_flight: int = 0
-    most_in_flight: int = 0
 
     async def take(self, request: Request) -> Response:
         self.received.append(Received(request.method, dict(request.headers), await request.body()))
         self.arrived.set()
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await self.hold.wait()
-        self.in_flight -= 1
         return Response(status_code=self.statuses.pop(0) if self.statuses else 202)
 
 

@@ -24,7 +24,8 @@ async def filled(box: Sandbox) -> Sandbox:
 
 
 @pytest.mark.anyio
-async def test_a_get_query_takes_json_parameters(filled: Sandbox, sanity: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("filled")
+async def test_a_get_query_takes_json_parameters(sanity: httpx.AsyncClient) -> None:
     params = {"query": "*[_id == $id]{plan}", "$id": '"e"', "perspective": "published"}
     answer = (await sanity.get(QUERY, params=params)).json()
     assert answer["result"] == [{"plan": "pro"}]
@@ -33,7 +34,8 @@ async def test_a_get_query_takes_json_parameters(filled: Sandbox, sanity: httpx.
 
 
 @pytest.mark.anyio
-async def test_a_post_query_takes_native_parameters(filled: Sandbox, sanity: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("filled")
+async def test_a_post_query_takes_native_parameters(sanity: httpx.AsyncClient) -> None:
     body = {"query": "*[_id in $ids]{plan}", "params": {"ids": ["e", "f"]}}
     answer = await sanity.post(QUERY, params={"returnQuery": "false"}, json=body)
     assert {key: value for key, value in answer.json().items() if key != "ms"} == {"result": [{"plan": "pro"}]}
@@ -41,8 +43,9 @@ async def test_a_post_query_takes_native_parameters(filled: Sandbox, sanity: htt
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("version", "count"), [("2025-02-19", 1), ("X", 1), ("2021-10-04", 2), ("1", 2)])
+@pytest.mark.usefixtures("filled")
 async def test_the_default_perspective_depends_on_the_api_version(
-    filled: Sandbox, sanity: httpx.AsyncClient, version: str, count: int
+    sanity: httpx.AsyncClient, version: str, count: int
 ) -> None:
     answer = await sanity.get(f"/v{version}/data/query/production", params={"query": "count(*)"})
     assert answer.json()["result"] == count
@@ -63,7 +66,7 @@ async def test_the_default_perspective_depends_on_the_api_version(
     ],
 )
 async def test_wrong_requests_are_refused_in_sanitys_words(
-    box: Sandbox, sanity: httpx.AsyncClient, address: str, params: dict[str, str], status: int, fragment: str
+    sanity: httpx.AsyncClient, address: str, params: dict[str, str], status: int, fragment: str
 ) -> None:
     answer = await sanity.get(address, params=params)
     assert answer.status_code == status
@@ -82,7 +85,9 @@ async def test_a_private_dataset_needs_a_token_that_exists(box: Sandbox, headers
 @pytest.fixture
 async def public() -> AsyncIterator[Sandbox]:
     async with Sandbox(public=True) as box:
-        await box.lake.mutate([{"create": {"_id": id_, "_type": "t"}} for id_ in ("plain", "dotted.id", "drafts.plain")])
+        await box.lake.mutate(
+            [{"create": {"_id": id_, "_type": "t"}} for id_ in ("plain", "dotted.id", "drafts.plain")]
+        )
         yield box
 
 
@@ -123,18 +128,40 @@ async def test_documents_are_read_behind_the_lagging_index(filled: Sandbox, sani
 async def test_a_query_sees_a_change_once_the_lag_is_over(filled: Sandbox) -> None:
     filled.lake.lag = 0.05
     await filled.lake.mutate([{"delete": {"id": "e"}}])
-    assert await filled.lake.query("count(*)") == 1
     async with asyncio.timeout(5):
         await filled.lake.indexed()
     assert await filled.lake.query("count(*)") == 0
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("visibility", "seen"), [("sync", "new"), ("async", "pro"), ("deferred", "pro")])
+async def test_a_shorter_lag_counts_at_once(filled: Sandbox) -> None:
+    filled.lake.lag = 300
+    await filled.lake.mutate([{"delete": {"id": "e"}}])
+    assert await filled.lake.query("count(*)") == 1
+    filled.lake.lag = 0
+    async with asyncio.timeout(5):
+        await filled.lake.indexed()
+    assert await filled.lake.query("count(*)") == 0
+
+
+@pytest.mark.anyio
+async def test_a_reset_does_not_wait_for_the_lag(filled: Sandbox) -> None:
+    filled.lake.lag = 300
+    await filled.lake.mutate([{"patch": {"id": "e", "set": {"plan": "late"}}}])
+    async with asyncio.timeout(5):
+        await filled.reset()
+    await filled.lake.mutate([{"create": {**ENTITLEMENT, "_id": "new"}}])
+    assert await filled.lake.query("*._id") == ["new"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("visibility", "lag", "seen"), [("sync", 0.05, "new"), ("async", 30, "pro"), ("deferred", 30, "pro")]
+)
 async def test_a_synchronous_mutation_waits_for_the_index(
-    filled: Sandbox, sanity: httpx.AsyncClient, visibility: str, seen: str
+    filled: Sandbox, sanity: httpx.AsyncClient, visibility: str, lag: float, seen: str
 ) -> None:
-    filled.lake.lag = 0.2
+    filled.lake.lag = lag
     mutations = {"mutations": [{"patch": {"id": "e", "set": {"plan": "new"}}}]}
     await sanity.post(MUTATE, params={"visibility": visibility}, json=mutations)
     assert await filled.lake.query("*[_id == 'e'][0].plan") == seen
@@ -166,9 +193,8 @@ async def test_a_dry_run_changes_nothing(filled: Sandbox, sanity: httpx.AsyncCli
         ([], 400),
     ],
 )
-async def test_a_refused_mutation_has_sanitys_status(
-    filled: Sandbox, sanity: httpx.AsyncClient, body: object, status: int
-) -> None:
+@pytest.mark.usefixtures("filled")
+async def test_a_refused_mutation_has_sanitys_status(sanity: httpx.AsyncClient, body: object, status: int) -> None:
     assert (await sanity.post(MUTATE, json=body)).status_code == status
 
 
@@ -180,5 +206,5 @@ async def test_documents_can_be_changed_by_query(filled: Sandbox, sanity: httpx.
 
 
 @pytest.mark.anyio
-async def test_every_answer_has_a_date(box: Sandbox, sanity: httpx.AsyncClient) -> None:
+async def test_every_answer_has_a_date(sanity: httpx.AsyncClient) -> None:
     assert (await sanity.get(QUERY, params={"query": "1"})).headers["date"].endswith("GMT")

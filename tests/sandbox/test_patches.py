@@ -22,7 +22,10 @@ DOCUMENT: dict[str, Any] = {
         ({"set": {"nested.deep.value": 2}}, {"nested": {"deep": {"value": 2}}}),
         ({"set": {"fresh.path": 1}}, {"fresh": {"path": 1}}),
         ({"set": {"tags[-1]": "z"}}, {"tags": ["a", "b", "z"]}),
-        ({"set": {'courses[_key=="y"]._ref': "c9"}}, {"courses": [DOCUMENT["courses"][0], {"_key": "y", "_ref": "c9"}]}),
+        (
+            {"set": {'courses[_key=="y"]._ref': "c9"}},
+            {"courses": [DOCUMENT["courses"][0], {"_key": "y", "_ref": "c9"}]},
+        ),
         ({"set": {'courses[_key=="none"]._ref': "c9"}}, {}),
         ({"set": {"['plan']": "pro"}}, {"plan": "pro"}),
         ({"setIfMissing": {"plan": "pro", "role": "student"}}, {"role": "student"}),

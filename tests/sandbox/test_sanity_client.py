@@ -69,7 +69,7 @@ async def test_create_patch_and_delete(box: Sandbox, sanity: httpx.AsyncClient) 
 
 
 @pytest.mark.anyio
-async def test_a_transaction(box: Sandbox, sanity: httpx.AsyncClient) -> None:
+async def test_a_transaction(sanity: httpx.AsyncClient) -> None:
     address = "/v2025-02-19/data/mutate/production?returnIds=true&visibility=sync"
     body = b'{"mutations":[{"create":{"_id":"a","_type":"b"}},{"delete":{"id":"c"}}]}'
     results = (await mutate(sanity, body, address)).json()["results"]

@@ -1,0 +1,154 @@
+"""The ledger: who was changed, how, why and when.
+
+Why it exists: after an incident people ask what this program did to whom. An entry is written as `intended` before the
+request is sent, so a process that is killed in between leaves a trace, and the next run of the subject, which sees what
+Clerk holds, resolves it. The ledger is for people; nothing is ever decided from it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sync_worker.database import Database, Row, Transaction
+
+PURGE_BATCH = 500
+"""Rows deleted in one transaction, so that nobody waits for the clean-up."""
+
+COLUMNS = "run, subject, kind, before, after, documents, cause, id, at, state, settled_at"
+
+INTEND = """
+INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, state)
+VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
+"""
+
+SETTLE = "UPDATE ledger SET state = ?, settled_at = NOW() WHERE id = ?"
+
+OPEN = f"""
+SELECT {COLUMNS} FROM ledger WHERE state IN ('intended', 'unknown') AND subject IN (EACH(?)) ORDER BY id
+"""  # noqa: S608 - constants
+
+RESOLVE = """
+UPDATE ledger SET state = ?, settled_at = NOW() WHERE state IN ('intended', 'unknown') AND subject = ? RETURNING id
+"""
+
+HISTORY = f"SELECT {COLUMNS} FROM ledger WHERE id < ? {{which}} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
+
+PURGE = """
+DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE at < NOW() - ? ORDER BY at LIMIT ?) RETURNING id
+"""
+
+NEWEST = 2**63 - 1
+
+
+class State(StrEnum):
+    """What is known of a change.
+
+    `unknown`: the request was sent and no answer came. `abandoned`: a later run saw that it had not been applied.
+    """
+
+    INTENDED = "intended"
+    APPLIED = "applied"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change: `before` and `after` are owned keys, `documents` the ids that caused it. Times are epoch seconds.
+
+    What follows `cause` is set by the ledger.
+    """
+
+    run: str
+    subject: str
+    kind: str
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    documents: Sequence[str]
+    cause: str = ""
+    id: int = 0
+    at: float = 0.0
+    state: State = State.INTENDED
+    settled_at: float | None = None
+
+
+class Ledger:
+    """The entries. Errors: DatabaseUnavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def intend(self, entries: Iterable[Entry]) -> list[int]:
+        """Record what is about to be sent, in one commit; return the ids in the same order."""
+        rows = [
+            (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause)
+            for e in entries
+        ]
+        if not rows:
+            return []
+        return [row[0] for row in await self._db.run(lambda tx: tx.executemany(INTEND, rows))]
+
+    async def settle(self, ids: Iterable[int], state: State) -> None:
+        """Record what became of them."""
+        rows = [(str(state), one) for one in sorted(ids)]
+        if rows:
+            await self._db.run(lambda tx: tx.executemany(SETTLE, rows))
+
+    async def unsettled(self, subjects: Iterable[str]) -> list[Entry]:
+        """Return what runs of these subjects left `intended` or `unknown`, the oldest first."""
+        keys = json.dumps(list(subjects))
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OPEN, (keys,)))]
+
+    async def resolve(self, subject: str, *, after_applied: bool) -> int:
+        """Turn what a subject's earlier runs left open into `applied` or `abandoned`; return how many it were.
+
+        Only the owner of the subject may call this, before it intends anything itself.
+        """
+        state = State.APPLIED if after_applied else State.ABANDONED
+        return len(await self._db.run(lambda tx: tx.execute(RESOLVE, (str(state), subject))))
+
+    async def history(self, subject: str | None = None, limit: int = 100, before_id: int | None = None) -> list[Entry]:
+        """Return entries, of one subject or of all, the newest first; `before_id` is where the last page ended."""
+        last = NEWEST if before_id is None else before_id
+        which, chosen = ("", ()) if subject is None else ("AND subject = ?", (subject,))
+        sql, parameters = HISTORY.format(which=which), (last, *chosen, limit)
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(sql, parameters))]
+
+    async def purge(self, older_than: float) -> int:
+        """Forget entries older than `older_than` seconds, in small transactions; return how many it were."""
+
+        def work(tx: Transaction) -> int:
+            return len(tx.execute(PURGE, (older_than, PURGE_BATCH)))
+
+        total = 0
+        while (deleted := await self._db.run(work)) == PURGE_BATCH:
+            total += deleted
+        return total + deleted
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=list)
+
+
+def _entry(row: Row) -> Entry:
+    run, subject, kind, before, after, documents, cause, number, at, state, settled_at = row
+    return Entry(
+        run=run,
+        subject=subject,
+        kind=kind,
+        before=json.loads(before),
+        after=json.loads(after),
+        documents=tuple(json.loads(documents)),
+        cause=cause,
+        id=number,
+        at=at,
+        state=State(state),
+        settled_at=settled_at,
+    )

@@ -1,0 +1,186 @@
+"""The work set as operators see it: what waits, what failed and why, what is noted, and how to set it going again.
+
+Why it exists: `workset` is what runs use, many times a second; this is what people, health checks and the nightly
+clean-up use. It also keeps the few named values that must outlive a process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sync_worker.database import Database, Transaction
+    from sync_worker.database import Row as Columns
+
+LANES = (0, 1, 2)
+"""Direct, fan-out, repair."""
+
+PACE_MEMORY = 10.0
+"""Seconds for which the last writes to a subject count, so that its row must stay."""
+
+PURGE_BATCH = 500
+"""Rows deleted in one transaction, so that nobody waits for the clean-up."""
+
+COLUMNS = "key, lane, due, owner, wanted, done, attempts, dead, code, detail, cause, since, settled"
+
+GET = f"SELECT {COLUMNS} FROM work WHERE key = ?"  # noqa: S608 - constants
+
+FAILED = f"SELECT {COLUMNS} FROM work WHERE dead = 1 AND key > ? ORDER BY key LIMIT ?"  # noqa: S608 - constants
+
+NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
+
+EARLIEST = "SELECT MIN(due) AS due FROM work WHERE fanout = {} AND lane = {} AND due IS NOT NULL"
+
+# Lane by lane, because over all lanes at once no index would serve.
+NEXT_DUE = "SELECT MIN(due) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
+    " UNION ALL ".join(EARLIEST.format(fanout, lane) for fanout in (0, 1) for lane in LANES)
+)
+
+DEPTH = """
+SELECT lane,
+  COUNT(*) FILTER (WHERE due <= NOW()),
+  COUNT(*) FILTER (WHERE due > NOW() AND owner IS NULL),
+  COUNT(*) FILTER (WHERE due > NOW() AND owner IS NOT NULL),
+  NOW() - MIN(due)
+FROM work WHERE due IS NOT NULL GROUP BY lane ORDER BY lane
+"""
+
+COUNTS = "SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND code <> '')"
+
+REVIVE = """
+UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
+  due = GREATEST(NOW(), paced)
+WHERE key IN (SELECT key FROM work WHERE dead = 1 {which} ORDER BY key FOR UPDATE) RETURNING key
+"""
+
+IDLE = """
+SELECT key FROM work WHERE due IS NULL AND dead = 0 AND code = '' AND settled < NOW() - ?
+ORDER BY settled LIMIT ? FOR UPDATE SKIP LOCKED
+"""
+
+REMEMBER = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the work set. Times are epoch seconds; `settled` is when a run last ended.
+
+    `due` is None when there is nothing to do, and the end of the lease while `owner` is set. `pending` says that a mark
+    has not been served by a finished run yet.
+    """
+
+    key: str
+    lane: int
+    due: float | None
+    owner: str | None
+    pending: bool
+    attempts: int
+    dead: bool
+    code: str
+    detail: str
+    cause: str
+    since: float | None
+    settled: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDepth:
+    """How many rows of a lane are due, due later, and in flight."""
+
+    lane: int
+    due: int
+    scheduled: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much there is to do. `oldest` is for how many seconds the longest waiting row has been due, 0 if none is."""
+
+    lanes: tuple[LaneDepth, ...]
+    failed: int
+    noted: int
+    oldest: float
+
+
+class Overview:
+    """Looks into the work set, and the operators' changes to it. Errors: DatabaseUnavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get(self, key: str) -> Row | None:
+        """Return the row of a subject or document, if there is one."""
+        rows = await self._db.read(lambda tx: tx.execute(GET, (key,)))
+        return _row(rows[0]) if rows else None
+
+    async def failed(self, limit: int, after: str = "") -> list[Row]:
+        """Return up to `limit` rows that were given up, in the order of their keys, after the key `after`."""
+        return [_row(row) for row in await self._db.read(lambda tx: tx.execute(FAILED, (after, limit)))]
+
+    async def noted(self, limit: int, after: str = "") -> list[Row]:
+        """Return rows that carry a code but are alive: being tried again, or finished with a note."""
+        return [_row(row) for row in await self._db.read(lambda tx: tx.execute(NOTED, (after, limit)))]
+
+    async def next_due(self) -> float | None:
+        """Return in how many seconds a row can be claimed, 0 if one can be now, None if none ever will."""
+        seconds = (await self._db.read(lambda tx: tx.execute(NEXT_DUE)))[0][0]
+        return None if seconds is None else max(0.0, seconds)
+
+    async def depth(self) -> Depth:
+        """Return how much there is to do, lane by lane. It reads every row that is due some time."""
+
+        def work(tx: Transaction) -> Depth:
+            rows = {row[0]: row[1:] for row in tx.execute(DEPTH)}
+            failed, noted = tx.execute(COUNTS)[0]
+            lanes = tuple(LaneDepth(lane, *rows.get(lane, (0, 0, 0))[:3]) for lane in LANES)
+            return Depth(lanes, failed, noted, max([0.0, *(row[-1] for row in rows.values())]))
+
+        return await self._db.read(work)
+
+    async def revive(self, keys: Iterable[str] | None = None) -> int:
+        """Make failed rows due now, all or those named; return how many it were."""
+        which, named = ("", ()) if keys is None else ("AND key IN (EACH(?))", (json.dumps(list(keys)),))
+
+        def work(tx: Transaction) -> int:
+            tx.notify()
+            return len(tx.execute(REVIVE.format(which=which), named))
+
+        return await self._db.run(work)
+
+    async def purge(self, older_than: float) -> int:
+        """Forget rows without work, failure or note whose last run ended over `older_than` seconds ago.
+
+        Returns how many it were. It goes in small transactions, each at most PURGE_BATCH rows.
+        """
+        total = 0
+        while (deleted := await self._db.run(lambda tx: _purge(tx, max(older_than, PACE_MEMORY)))) == PURGE_BATCH:
+            total += deleted
+        return total + deleted
+
+    async def remember(self, name: str, value: str) -> None:
+        """Keep a named value, with the time."""
+        await self._db.run(lambda tx: tx.execute(REMEMBER, (name, value)))
+
+    async def recall(self, name: str) -> tuple[str, float] | None:
+        """Return a named value and when it was kept (epoch seconds)."""
+        rows = await self._db.read(lambda tx: tx.execute("SELECT value, at FROM state WHERE name = ?", (name,)))
+        return (rows[0][0], rows[0][1]) if rows else None
+
+
+def _row(columns: Columns) -> Row:
+    key, lane, due, owner, wanted, done, attempts, dead, *rest = columns
+    return Row(key, lane, due, owner, wanted > done, attempts, bool(dead), *rest)
+
+
+def _purge(tx: Transaction, older_than: float) -> int:
+    keys = json.dumps([row[0] for row in tx.execute(IDLE, (older_than, PURGE_BATCH))])
+    tx.execute("DELETE FROM witness WHERE key IN (EACH(?))", (keys,))
+    return len(tx.execute("DELETE FROM work WHERE key IN (EACH(?)) RETURNING key", (keys,)))

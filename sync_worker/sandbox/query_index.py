@@ -1,0 +1,70 @@
+"""The query index: what GROQ sees, some seconds behind the document store.
+
+Why it exists: the real search index is eventually consistent, and a worker that trusts its first read is wrong. Changes
+of `lag` count at once, also for transactions that wait already. The documents themselves are in the `groq` process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sync_worker.sandbox.documents import Transaction
+    from sync_worker.sandbox.groq import Groq
+
+
+class QueryIndex:
+    """Takes transactions and applies each `lag` seconds later, in order. Make it inside the running event loop."""
+
+    def __init__(self, groq: Groq) -> None:
+        self._groq = groq
+        self._lag = 0.0
+        self._lag_changed = asyncio.Event()
+        self._waiting: asyncio.Queue[tuple[float, Transaction]] = asyncio.Queue()
+        self._applier = asyncio.create_task(self._apply_all())
+
+    @property
+    def lag(self) -> float:
+        """Seconds behind the document store."""
+        return self._lag
+
+    @lag.setter
+    def lag(self, seconds: float) -> None:
+        self._lag = seconds
+        self._lag_changed.set()
+
+    def put(self, transaction: Transaction) -> None:
+        """Take a transaction that was just committed. Raises RuntimeError when the evaluator is gone."""
+        if self._applier.done():
+            self._applier.result()
+        self._waiting.put_nowait((asyncio.get_running_loop().time(), transaction))
+
+    async def caught_up(self) -> None:
+        """Return when queries see every transaction taken so far."""
+        await self._waiting.join()
+
+    async def close(self) -> None:
+        """Stop; what still waits is never seen."""
+        self._applier.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._applier
+
+    async def _apply_all(self) -> None:
+        while True:
+            committed, transaction = await self._waiting.get()
+            try:
+                await self._due(committed)
+                puts = [change.after for change in transaction.changes if change.after is not None]
+                drops = [change.id for change in transaction.changes if change.after is None]
+                await self._groq.apply(puts, drops)
+            finally:
+                self._waiting.task_done()
+
+    async def _due(self, committed: float) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := committed + self._lag - loop.time()) > 0:
+            self._lag_changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lag_changed.wait(), left)

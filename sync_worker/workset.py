@@ -1,0 +1,323 @@
+"""The work set: the one durable thing, a row for each subject that may differ now or will at a known time.
+
+Why it exists: a row a subject, not a row an event, is what makes ten events one run, a hundred subjects one batch, and
+no event lost. A mark raises `wanted`; a claim takes what is due, with a lease and a token; settling compares `wanted`
+with the claim, so that a subject that was marked during its run is run exactly once more. `due` is the end of the lease
+while a row is owned, so the rows of a killed process are due again by themselves. Every write is fenced by the token.
+
+What a run does, how often it is tried and how long it waits is `worker`'s; looking around is `overview`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync_worker.model import Witness
+from sync_worker.overview import Overview
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sync_worker.database import Transaction
+
+SCHEDULED_LANE = 1
+"""Where a subject waits for a window to open or close: a course that opens for thousands must not hold up a publish."""
+
+FANOUT = "document:"
+"""The prefix of keys that are documents to fan out, not subjects."""
+
+PACE = 2.0
+"""Seconds between two writes to one subject, after a burst. Clerk refuses the eleventh write in ten seconds: a burst
+of 4 and one each 2 s is 9 in any ten. This is a leaky bucket (GCRA); `paced` is the moment of the next write."""
+
+PACE_BURST = 4
+
+PACE_TOLERANCE = (PACE_BURST - 1) * PACE
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That a subject may differ: now, or at `due` (epoch seconds)."""
+
+    key: str
+    lane: int = 0
+    due: float | None = None
+    witness: Witness | None = None
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row that this process may work on until `lease_until` (epoch seconds, clock of the database).
+
+    `attempts` counts the failed runs before; `since` is when the oldest mark came that no finished run has served,
+    or the due time where that is later or nobody marked it.
+    """
+
+    key: str
+    lane: int
+    token: str
+    generation: int
+    attempts: int
+    witnesses: tuple[Witness, ...]
+    cause: str
+    lease_until: float
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run finished. It is due again at `next_due`; `wrote` says that Clerk counted a write to the subject.
+
+    A `code` and `detail` stay visible as a note, such as rows that were refused.
+    """
+
+    claim: Claim
+    next_due: float | None = None
+    wrote: bool = False
+    code: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The run failed and is due again in `delay` seconds. `wrote`: the write may have reached Clerk all the same."""
+
+    claim: Claim
+    code: str
+    detail: str
+    delay: float
+    wrote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run failed for good: kept and listed, but not run until the subject is marked or revived."""
+
+    claim: Claim
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The run was not begun, or may begin again: given back as it was, due now."""
+
+    claim: Claim
+
+
+Settlement = Done | Retry | Failed | Released
+
+MARK = """
+INSERT INTO work (key, fanout, lane, due, wanted, since, cause)
+VALUES (?, ?, ?, COALESCE(?, NOW()), 1, GREATEST(NOW(), COALESCE(?, NOW())), ?)
+ON CONFLICT (key) DO UPDATE SET
+  lane = CASE WHEN work.wanted > work.done THEN LEAST(work.lane, excluded.lane) ELSE excluded.lane END,
+  due = CASE WHEN work.owner IS NOT NULL THEN work.due
+        ELSE LEAST(COALESCE(work.due, GREATEST(excluded.due, work.paced)), GREATEST(excluded.due, work.paced)) END,
+  wanted = work.wanted + 1,
+  since = LEAST(COALESCE(work.since, excluded.since), excluded.since),
+  again = CASE WHEN work.owner IS NOT NULL THEN COALESCE(work.again, excluded.since) END,
+  cause = CASE WHEN excluded.cause = '' THEN work.cause ELSE excluded.cause END,
+  attempts = CASE WHEN work.dead = 1 THEN 0 ELSE work.attempts END,
+  code = CASE WHEN work.dead = 1 THEN '' ELSE work.code END,
+  detail = CASE WHEN work.dead = 1 THEN '' ELSE work.detail END,
+  dead = 0
+"""
+
+# Without its Z a time with fractions of a second sorts after the same time without.
+ADD_WITNESS = """
+INSERT INTO witness (key, document, revision, updated_at, deleted, generation)
+VALUES (?, ?, ?, ?, ?, (SELECT wanted FROM work WHERE key = ?))
+ON CONFLICT (key, document) DO UPDATE SET
+  revision = excluded.revision, updated_at = excluded.updated_at,
+  deleted = excluded.deleted, generation = excluded.generation
+WHERE (rtrim(excluded.updated_at, 'Z'), excluded.deleted) >= (rtrim(witness.updated_at, 'Z'), witness.deleted)
+"""
+
+CLAIM = """
+WITH ready AS MATERIALIZED (
+  SELECT key FROM work WHERE fanout = ? AND lane = ? AND due <= NOW() ORDER BY due LIMIT ? FOR UPDATE SKIP LOCKED
+)
+UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
+WHERE key IN (SELECT key FROM ready)
+RETURNING key, lane, wanted, attempts, cause, due, since
+"""
+
+WITNESSES = """
+SELECT witness.key, document, revision, updated_at, deleted
+FROM witness JOIN work ON work.key = witness.key WHERE work.owner = ? ORDER BY document
+"""
+
+HELD = "SELECT key FROM work WHERE owner = ? AND due > NOW() AND key IN (EACH(?))"
+
+# In the order of keys, as marks are: two transactions that lock the same rows never wait for each other.
+LOCK = "SELECT key, due > NOW() FROM work WHERE owner = ? AND key IN (EACH(?)) ORDER BY key FOR UPDATE"
+
+RENEW = "UPDATE work SET due = NOW() + ? WHERE key = ?"
+
+DONE = """
+UPDATE work SET owner = NULL, done = ?, attempts = 0, code = ?, detail = ?, settled = NOW(), again = NULL,
+  due = CASE WHEN wanted > ? THEN NOW() ELSE CAST(? AS double precision) END,
+  lane = CASE WHEN wanted > ? THEN lane ELSE ? END,
+  since = CASE WHEN wanted > ? THEN again END,
+  cause = CASE WHEN wanted > ? THEN cause ELSE '' END
+WHERE key = ?
+"""
+
+SERVED = "DELETE FROM witness WHERE key = ? AND generation <= ?"
+
+RETRY = """
+UPDATE work SET owner = NULL, attempts = attempts + 1, code = ?, detail = ?, settled = NOW(), again = NULL,
+  due = NOW() + ?
+WHERE key = ?
+"""
+
+FAILED = """
+UPDATE work SET owner = NULL, done = ?, code = ?, detail = ?, settled = NOW(), again = NULL,
+  due = CASE WHEN wanted > ? THEN NOW() END,
+  dead = CASE WHEN wanted > ? THEN 0 ELSE 1 END,
+  attempts = CASE WHEN wanted > ? THEN 0 ELSE attempts + 1 END,
+  since = CASE WHEN wanted > ? THEN again END
+WHERE key = ?
+"""
+
+RELEASED = "UPDATE work SET owner = NULL, due = NOW(), again = NULL WHERE key = ?"
+
+WROTE = "UPDATE work SET paced = GREATEST(paced, NOW() - ?) + ? WHERE key = ?"
+
+PACED = "UPDATE work SET due = paced WHERE key = ? AND due < paced"
+
+
+class WorkSet(Overview):
+    """Marks, claims and settles; each is one transaction. Errors: DatabaseUnavailable, and then nothing happened.
+
+    The exception is trouble during the commit itself, when nobody knows; marking or settling again is harmless.
+    """
+
+    async def mark(self, marks: Sequence[Mark]) -> None:
+        """Record durably, all or nothing, that these subjects may differ.
+
+        A subject that is waiting keeps the earlier due time and the more urgent lane; one that is running will run once
+        more; one that had failed is tried afresh. Of two witnesses of one document the later one stays.
+        """
+        ordered = sorted(marks, key=lambda mark: mark.key)
+        rows = [(m.key, int(m.key.startswith(FANOUT)), m.lane, m.due, m.due, m.cause) for m in ordered]
+        witnesses = [
+            (m.key, m.witness.document, m.witness.revision, m.witness.updated_at, int(m.witness.deleted), m.key)
+            for m in ordered
+            if m.witness is not None
+        ]
+
+        def work(tx: Transaction) -> None:
+            tx.executemany(MARK, rows)
+            tx.executemany(ADD_WITNESS, witnesses)
+            tx.notify()
+
+        if rows:
+            await self._db.run(work)
+
+    async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
+        """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first.
+
+        With `documents` it takes documents to fan out instead of subjects.
+        """
+        token = secrets.token_hex(8)
+
+        def work(tx: Transaction) -> list[Claim]:
+            rows = tx.execute(CLAIM, (int(documents), lane, limit, token, lease))
+            witnesses: dict[str, list[Witness]] = defaultdict(list)
+            if rows:
+                for key, document, revision, updated_at, deleted in tx.execute(WITNESSES, (token,)):
+                    witnesses[key].append(Witness(document, revision, updated_at, bool(deleted)))
+            return [
+                Claim(key, its_lane, token, wanted, attempts, tuple(witnesses[key]), cause, due, since)
+                for key, its_lane, wanted, attempts, cause, due, since in sorted(
+                    rows, key=lambda row: (row[-1], row[0])
+                )
+            ]
+
+        return await self._db.run(work)
+
+    async def holds(self, claims: Iterable[Claim]) -> set[str]:
+        """Return the keys whose claims still own them, with time left on the lease."""
+        tokens = _keys_by_token(claims)
+
+        def work(tx: Transaction) -> set[str]:
+            return {row[0] for token, keys in tokens.items() for row in tx.execute(HELD, (token, json.dumps(keys)))}
+
+        return await self._db.read(work)
+
+    async def renew(self, claims: Iterable[Claim], lease: float) -> set[str]:
+        """Start the leases anew, for `lease` seconds from now; return the keys that were still held."""
+        tokens = _keys_by_token(claims)
+
+        def work(tx: Transaction) -> set[str]:
+            held = {
+                key
+                for token, keys in tokens.items()
+                for key, has_time in tx.execute(LOCK, (token, json.dumps(keys)))
+                if has_time
+            }
+            tx.executemany(RENEW, [(lease, key) for key in sorted(held)])
+            return held
+
+        return await self._db.run(work)
+
+    async def settle(self, settlements: Iterable[Settlement]) -> set[str]:
+        """Record how runs ended, in one transaction; return the keys that somebody else had taken over.
+
+        Nothing is changed for those. A subject that was marked after its claim is due now, after Done and after Failed.
+        """
+        by_claim = {(s.claim.key, s.claim.token): s for s in settlements}
+
+        def work(tx: Transaction) -> set[str]:
+            tokens = _keys_by_token(s.claim for s in by_claim.values())
+            owned = {
+                (row[0], token) for token, keys in tokens.items() for row in tx.execute(LOCK, (token, json.dumps(keys)))
+            }
+            _record(tx, [settlement for claim, settlement in sorted(by_claim.items()) if claim in owned])
+            tx.notify()
+            return {key for key, _ in by_claim.keys() - owned}
+
+        return await self._db.run(work) if by_claim else set()
+
+
+def _keys_by_token(claims: Iterable[Claim]) -> dict[str, list[str]]:
+    tokens: dict[str, list[str]] = defaultdict(list)
+    for claim in claims:
+        tokens[claim.token].append(claim.key)
+    return tokens
+
+
+def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
+    """Write settlements of rows that are owned and locked."""
+    done = [s for s in settlements if isinstance(s, Done)]
+    tx.executemany(DONE, [_done(s) for s in done])
+    tx.executemany(SERVED, [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses])
+    tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.claim.key) for s in settlements if isinstance(s, Retry)])
+    tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
+    tx.executemany(RELEASED, [(s.claim.key,) for s in settlements if isinstance(s, Released)])
+    wrote = [s.claim.key for s in settlements if isinstance(s, Done | Retry) and s.wrote]
+    tx.executemany(WROTE, [(PACE_TOLERANCE, PACE, key) for key in wrote])
+    tx.executemany(PACED, [(key,) for key in wrote])
+
+
+def _done(s: Done) -> tuple[object, ...]:
+    generation = s.claim.generation
+    return (
+        *(generation, s.code, s.detail),
+        *(generation, s.next_due),
+        *(generation, SCHEDULED_LANE),
+        *(generation, generation),
+        s.claim.key,
+    )
+
+
+def _failed(s: Failed) -> tuple[object, ...]:
+    generation = s.claim.generation
+    return (generation, s.code, s.detail, *[generation] * 4, s.claim.key)

@@ -1,0 +1,150 @@
+"""Processes that are killed or stopped in the middle, and a database that goes away: nothing accepted is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from sync_worker.cli.local import SECRET, free_port, install_hook, listening, process, settings_for
+from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from tests.oracle import until, wrong
+from tests.postgres_server import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+
+
+def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
+    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
+
+
+def reference(document: str) -> dict[str, str]:
+    return {"_type": "reference", "_ref": document, "_key": document}
+
+
+async def test_what_a_web_process_accepted_is_done_by_the_next_one(
+    box: Sandbox, database_url: str, tmp_path: Path
+) -> None:
+    environment, log = settings_for(box, database_url), tmp_path / "log"
+    box.clerk.add_user("user_1")
+    async with listening("web", environment, log) as url:
+        install_hook(box, url)
+        await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+        await box.lake.hooks_idle()
+    assert wrong(box) == ["user_1"]
+    async with process("worker", environment, log):
+        await until(lambda: not wrong(box))
+
+
+async def test_a_worker_killed_in_the_middle_of_a_fan_out_leaves_nobody_behind(
+    box: Sandbox, database_url: str, tmp_path: Path
+) -> None:
+    environment = {**settings_for(box, database_url), "CLERK_BUDGET": "100000"}
+    log = tmp_path / "log"
+    users = [box.clerk.add_user(f"user_{n:04}") for n in range(300)]
+    await box.lake.mutate(
+        [
+            {"create": {"_id": "course-0", "_type": "course", "slug": {"current": "old"}}},
+            *(entitlement(f"ent-{u}", u, courses=[reference("course-0")]) for u in users),
+        ]
+    )
+    async with listening("web", environment, log) as url:
+        install_hook(box, url)
+        await box.lake.mutate([{"patch": {"id": "course-0", "set": {"slug.current": "new"}}}])
+        await box.lake.hooks_idle()
+        async with process("worker", environment, log) as first:
+            await until(lambda: 0 < box.clerk.requests.count("PATCH") < 300)
+            first.kill()
+            await first.wait()
+        assert wrong(box)
+        async with process("worker", environment, log):
+            await until(lambda: not wrong(box), 60)
+
+
+async def test_a_worker_that_is_asked_to_stop_finishes_what_is_in_flight(
+    box: Sandbox, database_url: str, tmp_path: Path
+) -> None:
+    environment, log = settings_for(box, database_url), tmp_path / "log"
+    box.clerk.add_user("user_1")
+    box.clerk.faults.latency = 0.5
+    async with listening("web", environment, log) as url:
+        install_hook(box, url)
+        async with process("worker", environment, log) as worker:
+            await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+            await until(lambda: box.clerk.requests.count() > 0)
+            worker.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(worker.wait(), 20) == 0
+    assert not wrong(box)
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+async def test_a_database_that_is_gone_is_503_and_the_delivery_works_when_it_is_back(
+    box: Sandbox, own_server: PostgresServer, tmp_path: Path
+) -> None:
+    body = json.dumps(
+        {
+            "operation": "create",
+            "projectId": box.lake.project_id,
+            "dataset": box.lake.dataset,
+            "id": "e1",
+            "type": "entitlement",
+            "rev": "r1",
+            "updatedAt": "2026-05-01T12:00:00Z",
+            "before": None,
+            "after": {"clerkUserId": "user_1"},
+        }
+    ).encode()
+    headers = {SANITY_HEADER: sign_sanity(body, SECRET, int(time.time() * 1000))}
+    environment = settings_for(box, own_server.url)
+    async with listening("serve", environment, tmp_path / "log") as web, httpx.AsyncClient(timeout=30) as client:
+
+        async def deliver() -> httpx.Response:
+            return await client.post(f"{web}/webhooks/sanity", content=body, headers=headers)
+
+        assert (await deliver()).status_code == 202
+        own_server.stop()
+        refused = await deliver()
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+        assert (await client.get(f"{web}/readyz")).status_code == 503
+        own_server.start()
+        assert (await deliver()).status_code == 202
+
+
+async def test_two_processes_on_one_port_are_told_apart(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
+    port = str(free_port())
+    environment = settings_for(box, sqlite_url)
+    async with process("web", environment, tmp_path / "log", "--port", port) as first:
+        async with httpx.AsyncClient() as client:
+            await _until_answers(client, f"http://127.0.0.1:{port}/healthz")
+        async with process("web", environment, tmp_path / "second", "--port", port) as second:
+            assert await asyncio.wait_for(second.wait(), 20) == 1
+        assert first.returncode is None
+
+
+async def _until_answers(client: httpx.AsyncClient, url: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.get(url)
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                return

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import httpx
+
+    from sync_worker.sandbox.server import Sandbox
+    from tests.sandbox.conftest import Receiver
+
+HOOKS = "/v2025-02-19/hooks/projects/sandbox"
+HOOK: dict[str, Any] = {
+    "type": "document",
+    "name": "sync",
+    "url": "http://127.0.0.1:9/hook",
+    "dataset": "production",
+    "apiVersion": "v2021-03-25",
+    "httpMethod": "POST",
+    "includeDrafts": False,
+    "includeAllVersions": False,
+    "headers": {},
+    "secret": "s3cret",
+    "rule": {"on": ["create", "update"], "filter": '_type == "entitlement"', "projection": "{_id}"},
+}
+
+
+@pytest.mark.anyio
+async def test_a_hook_is_created_listed_changed_and_deleted(sanity: httpx.AsyncClient) -> None:
+    created = await sanity.post(HOOKS, json=HOOK)
+    assert created.status_code == 201
+    hook = created.json()
+    assert HOOK.items() <= hook.items()
+    assert (await sanity.get(HOOKS)).json() == [hook]
+    changed = await sanity.patch(f"{HOOKS}/{hook['id']}", json={"isDisabledByUser": True})
+    assert (changed.json()["isDisabled"], changed.json()["url"]) == (True, HOOK["url"])
+    rule = {"on": ["delete"], "filter": "true"}
+    changed = await sanity.patch(f"{HOOKS}/{hook['id']}", json={"rule": rule})
+    assert changed.json()["rule"] == {**rule, "projection": None}
+    assert (await sanity.delete(f"{HOOKS}/{hook['id']}")).status_code == 200
+    assert (await sanity.get(HOOKS)).json() == []
+    assert (await sanity.get(f"{HOOKS}/{hook['id']}")).status_code == 404
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"on": ["create"]}, '"on" is not allowed'),
+        ({"isDisabled": True}, '"isDisabled" is not allowed'),
+        ({"rule": {"on": ["create"], "filter": None}}, '"rule.filter"'),
+        ({"rule": {"on": ["created"]}}, '"rule.on.0"'),
+        ({"rule": {"on": []}}, '"rule.on"'),
+        ({"rule": {"on": ["create"], "filter": "_type =="}}, "Syntax error"),
+        ({"rule": {"on": ["create"], "projection": "{"}}, "Syntax error"),
+        ({"dataset": ""}, '"dataset"'),
+        ({"url": "nowhere"}, '"url"'),
+    ],
+)
+async def test_what_sanity_refuses_is_refused(
+    box: Sandbox, sanity: httpx.AsyncClient, change: dict[str, Any], words: str
+) -> None:
+    answer = await sanity.post(HOOKS, json=HOOK | change)
+    assert answer.status_code == 400
+    assert words in str(answer.json())
+    assert box.lake.webhooks.hooks == {}
+
+
+@pytest.mark.anyio
+async def test_hooks_need_an_administrator_and_the_right_project(box: Sandbox, sanity: httpx.AsyncClient) -> None:
+    viewer = {"authorization": f"Bearer {box.lake.viewer_token}"}
+    assert (await sanity.get(HOOKS, headers=viewer)).status_code == 403
+    assert (await sanity.get(HOOKS, headers={"authorization": "Bearer wrong"})).status_code == 401
+    assert (await sanity.get("/v2025-02-19/hooks/projects/other")).status_code == 404
+
+
+@pytest.mark.anyio
+async def test_attempts_and_messages_tell_what_became_of_deliveries(
+    box: Sandbox, sanity: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    receiver.statuses = [400]
+    hook = (await sanity.post(HOOKS, json=HOOK | {"url": receiver.url})).json()
+    for id_ in ("a", "b"):
+        await box.lake.mutate([{"create": {"_id": id_, "_type": "entitlement"}}])
+    async with asyncio.timeout(10):
+        await box.lake.hooks_idle()
+    attempts = (await sanity.get(f"{HOOKS}/{hook['id']}/attempts")).json()
+    assert [(one["resultCode"], one["isFailure"], one["failureReason"]) for one in attempts] == [
+        (202, False, None),
+        (400, True, "http"),
+    ]
+    messages = (await sanity.get(f"{HOOKS}/{hook['id']}/messages", params={"limit": 1, "offset": 1})).json()
+    assert [(one["payload"], one["status"], one["failureCount"]) for one in messages] == [('{"_id":"a"}', "failure", 1)]
+    assert {one["messageId"] for one in attempts} >= {messages[0]["id"]}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("params", [{"limit": 51}, {"limit": "all"}, {"offset": 1001}, {"offset": -1}])
+async def test_a_page_of_attempts_that_cannot_be_asked_for_is_refused(
+    box: Sandbox, sanity: httpx.AsyncClient, params: dict[str, Any]
+) -> None:
+    hook = box.lake.add_hook("http://127.0.0.1:9/hook")
+    assert (await sanity.get(f"{HOOKS}/{hook.id}/attempts", params=params)).status_code == 400
+
+
+@pytest.mark.anyio
+async def test_an_installed_hook_sends_with_its_method_and_headers(
+    box: Sandbox, sanity: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    settings = {"url": receiver.url, "httpMethod": "PUT", "headers": {"x-team": "school"}}
+    await sanity.post(HOOKS, json=HOOK | settings)
+    await box.lake.mutate([{"create": {"_id": "a", "_type": "entitlement"}}])
+    async with asyncio.timeout(10):
+        await box.lake.hooks_idle()
+    (received,) = receiver.received
+    assert (received.method, received.headers["x-team"]) == ("PUT", "school")

@@ -1,0 +1,128 @@
+"""The verbs, as real processes: what they print, where, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sync_worker.cli.local import settings_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+async def run(*arguments: str, cwd: Path, environment: dict[str, str] | None = None) -> Ended:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sync_worker", *arguments),
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], **(environment or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def environment(box: Sandbox, tmp_path: Path) -> dict[str, str]:
+    return settings_for(box, f"sqlite:///{tmp_path / 'work.db'}")
+
+
+async def publish(box: Sandbox, document: str, user: str, **fields: object) -> None:
+    await box.lake.mutate([{"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}])
+
+
+async def test_sync_makes_subjects_right_and_history_tells_why(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "ent-1", "user_1", plan="pro")
+    synced = await run("sync", "user:user_1", "--json", cwd=tmp_path, environment=environment)
+    assert (synced.code, box.clerk.users["user_1"]["public_metadata"]["plan"]) == (0, "pro")
+    assert [(r["subject"], r["result"]) for r in json.loads(synced.out)] == [("user:user_1", "grant")]
+    history = await run("history", "--json", cwd=tmp_path, environment=environment)
+    (entry,) = json.loads(history.out)
+    assert (entry["subject"], entry["documents"], entry["cause"], entry["state"]) == (
+        "user:user_1",
+        ["ent-1"],
+        "sync",
+        "applied",
+    )
+
+
+async def test_a_second_sync_writes_nothing(box: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "ent-1", "user_1", plan="pro")
+    await run("sync", "user_1", cwd=tmp_path, environment=environment)
+    box.clerk.requests.clear()
+    again = await run("sync", "user_1", "--json", cwd=tmp_path, environment=environment)
+    assert (again.code, json.loads(again.out)[0]["result"]) == (0, "unchanged")
+    assert box.clerk.requests.count("PATCH") == 0
+
+
+async def test_sync_of_somebody_unknown_ends_with_1_and_says_so(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    await publish(box, "ent-1", "user_nobody", plan="pro")
+    ended = await run("sync", "user_nobody", "--json", cwd=tmp_path, environment=environment)
+    assert ended.code == 1
+    assert "nobody by this id in Clerk" in json.loads(ended.out)[0]["detail"]
+
+
+async def test_a_text_that_is_no_subject_is_refused_with_a_hint(tmp_path: Path) -> None:
+    ended = await run("sync", "../etc/passwd", cwd=tmp_path)
+    assert ended.code == 1
+    assert "user:user_" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("verb", ["serve", "web", "worker", "release", "history"])
+async def test_without_settings_every_verb_names_what_is_missing(tmp_path: Path, verb: str) -> None:
+    ended = await run(verb, cwd=tmp_path)
+    assert ended.code == 1
+    assert "SANITY_PROJECT_ID is not set" in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_webhook_show_prints_what_to_enter_in_sanity(environment: dict[str, str], tmp_path: Path) -> None:
+    ended = await run(
+        "webhook", "show", "--url", "https://x.example/webhooks/sanity", "--json", cwd=tmp_path, environment=environment
+    )
+    hook = json.loads(ended.out)
+    assert (hook["url"], hook["rule"]["on"]) == ("https://x.example/webhooks/sanity", ["create", "update", "delete"])
+    assert "delta::operation()" in hook["rule"]["projection"]
+    assert environment["SANITY_WEBHOOK_SECRET"] not in ended.out
+
+
+async def test_release_prepares_the_database(environment: dict[str, str], tmp_path: Path) -> None:
+    assert (await run("release", cwd=tmp_path, environment=environment)).code == 0
+    assert (tmp_path / "work.db").exists()
+
+
+async def test_release_names_a_groq_file_that_is_missing(environment: dict[str, str], tmp_path: Path) -> None:
+    ended = await run("release", cwd=tmp_path, environment={**environment, "GROQ_DIR": str(tmp_path)})
+    assert ended.code == 1
+    assert "by_subject.groq" in ended.err
+
+
+async def test_the_demo_ends_well(tmp_path: Path) -> None:
+    ended = await run("demo", cwd=tmp_path)
+    assert (ended.code, ended.out.count("right in Clerk after")) == (0, 6)
