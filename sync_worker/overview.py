@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LANES = (0, 1, 2)
 """Direct, fan-out, repair."""
 
-PACE_MEMORY = 10.0
+PACE_MEMORY = 45.0
 """Seconds for which the last writes to a subject count, so that its row must stay."""
 
 PURGE_BATCH = 500

@@ -16,7 +16,8 @@ OWNED = ("plan", "role", "courseSlugs")
 
 def slug(documents: Mapping[str, Mapping[str, Any]], reference: Any) -> str | None:
     target = documents.get((reference or {}).get("_ref", ""))
-    return (target or {}).get("slug", {}).get("current")
+    found: str | None = (target or {}).get("slug", {}).get("current")
+    return found
 
 
 def rows_by_user(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

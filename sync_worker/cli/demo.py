@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sync_worker.changeset import describe
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -84,7 +86,7 @@ def story() -> list[Step]:
             },
         ),
         Step(
-            "Both entitlements are deleted; no access is left, and foreign keys are as they were",
+            "Both are deleted: no access is left, and the foreign key `theme` is as it was",
             [{"delete": {"id": "ent-ada"}}, {"delete": {"id": "ent-extra"}}],
             {ADA: NOTHING, BEN: NOTHING},
         ),
@@ -98,7 +100,7 @@ async def _play() -> int:
     from sync_worker.sandbox.server import Sandbox
 
     console = Console()
-    console.print("[bold]sync-worker demo[/bold]: a local Content Lake (real GROQ), a local Clerk, the real worker.\n")
+    console.print("[bold]sync-worker demo[/bold]: a local Content Lake (real GROQ), a local Clerk, the real worker.")
     async with Sandbox() as box:
         box.clerk.add_user(ADA, email="ada@example.com", public_metadata={"theme": "dark"})
         box.clerk.add_user(BEN, email="ben@example.com")
@@ -109,15 +111,15 @@ async def _play() -> int:
             async with listening("serve", settings, log) as url:
                 install_hook(box, url)
                 for number, step in enumerate(story(), 1):
-                    console.print(f"[bold]{number}. {step.title}[/bold]")
+                    console.print(f"[bold]{number}. {step.title}[/bold]", end=" ")
                     milliseconds = await _perform(box, step)
-                    _show(console, box)
                     if milliseconds is None:
                         console.print(f"[red]wrong after {PATIENCE:.0f} s[/red]; the worker's log:")
                         console.print(log.read_text(), markup=False)
                         return 1
-                    console.print(f"   [green]right in Clerk after {milliseconds:.0f} ms[/green]\n")
-    console.print("Everything was right. Next: `sync-worker sandbox` to try your own queries, README.md to go live.")
+                    console.print(f"[green]→ right in {milliseconds:.0f} ms[/green]")
+                    _show(console, box)
+    console.print("\nEverything was right. Next: `sync-worker sandbox` to try your own queries, README.md to go live.")
     return 0
 
 
@@ -140,9 +142,10 @@ def _access(box: Sandbox, user: str) -> dict[str, object]:
 def _show(console: Any, box: Sandbox) -> None:
     from rich.table import Table
 
-    table = Table("", "plan", "role", "courseSlugs", "theme (not ours)", box=None, padding=(0, 2, 0, 1))
+    table = Table(box=None, padding=(0, 1, 0, 3), show_header=False)
     for user, name in ((ADA, "Ada"), (BEN, "Ben")):
         held = box.clerk.users[user]["public_metadata"]
-        courses = ", ".join(held["courseSlugs"]) if "courseSlugs" in held else "—"
-        table.add_row(name, *(str(held.get(key, "—")) for key in ("plan", "role")), courses, held.get("theme", "—"))
+        table.add_row(
+            name, describe({key: held[key] for key in ("plan", "role", "courseSlugs", "theme") if key in held})
+        )
     console.print(table)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, describe, print_json, print_table
+from sync_worker.changeset import describe
+from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
     from sync_worker.ledger import Entry

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
@@ -28,12 +28,3 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console().print(table)
-
-
-def describe(values: Mapping[str, object]) -> str:
-    """Put owned keys on one line: `plan=pro courseSlugs=algebra,geometry`; a dash when there are none."""
-    parts = (
-        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-        for name, value in values.items()
-    )
-    return " ".join(parts) or "—"

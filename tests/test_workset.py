@@ -1,0 +1,717 @@
+"""The work set as a specification, on both databases, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sync_worker import overview, workset
+from sync_worker.database import open_database
+from sync_worker.model import Witness
+from sync_worker.overview import Depth, LaneDepth
+from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.database import Database, Transaction
+
+pytestmark = pytest.mark.anyio
+
+A, B, C = "user:user_a", "user:user_b", "user:user_c"
+DOCUMENT = "document:plan-gold"
+LEASE = 30.0
+
+
+class Clock:
+    """Epoch seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
+    database = open_database(database_url, clock=clock)
+    await database.start()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def ws(db: Database) -> WorkSet:
+    return WorkSet(db)
+
+
+async def claim_one(ws: WorkSet, lane: int = 0) -> Claim:
+    (claim,) = await ws.claim(lane, 10, LEASE)
+    return claim
+
+
+async def keys(ws: WorkSet, lane: int = 0, limit: int = 10) -> list[str]:
+    return [claim.key for claim in await ws.claim(lane, limit, LEASE)]
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_marked_subject_can_be_claimed_at_once(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, cause="webhook:doc")])
+    claim = await claim_one(ws)
+    assert (claim.key, claim.lane, claim.attempts, claim.cause) == (A, 0, 0, "webhook:doc")
+    assert (claim.since, claim.lease_until) == (clock.now, clock.now + LEASE)
+
+
+async def test_many_marks_of_a_waiting_subject_are_one_run(ws: WorkSet) -> None:
+    for _ in range(3):
+        await ws.mark([Mark(A), Mark(A)])
+    assert await ws.settle([Done(await claim_one(ws))]) == set()
+    assert await keys(ws) == []
+    assert await ws.next_due() is None
+
+
+async def test_marks_of_one_call_are_recorded_all_or_none(ws: WorkSet) -> None:
+    with pytest.raises(Exception, match="."):
+        await ws.mark([Mark(A), Mark("user:user_\ud800")])  # no database stores half a surrogate pair
+    assert await ws.get(A) is None
+
+
+async def test_no_marks_are_no_work(ws: WorkSet) -> None:
+    await ws.mark([])
+    assert await ws.next_due() is None
+
+
+async def test_a_mark_wakes_who_waits(db: Database, ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    assert await db.changed(5)
+
+
+async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, due=clock.now + 60)])
+    assert (await keys(ws), await ws.next_due()) == ([], 60)
+    clock.advance(60)
+    assert await keys(ws) == [A]
+
+
+async def test_of_two_due_times_the_earlier_stays(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, due=clock.now + 60), Mark(A, due=clock.now + 20), Mark(A, due=clock.now + 40)])
+    assert await ws.next_due() == 20
+
+
+async def test_a_waiting_subject_keeps_its_more_urgent_lane(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, lane=1)])
+    await ws.mark([Mark(A, lane=2)])
+    assert await keys(ws, lane=1) == [A]
+
+
+async def test_a_waiting_subject_moves_to_a_more_urgent_lane(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, lane=2)])
+    await ws.mark([Mark(A, lane=0)])
+    assert (await keys(ws, lane=2), await keys(ws, lane=0)) == ([], [A])
+
+
+async def test_a_finished_subject_takes_the_lane_of_its_next_mark(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, lane=0)])
+    await ws.settle([Done(await claim_one(ws))])
+    await ws.mark([Mark(A, lane=2)])
+    assert await keys(ws, lane=2) == [A]
+
+
+async def test_the_last_cause_that_was_told_is_handed_to_the_run(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, cause="first")])
+    await ws.mark([Mark(A, cause="second")])
+    await ws.mark([Mark(A)])
+    assert (await claim_one(ws)).cause == "second"
+
+
+async def test_a_run_knows_since_when_it_was_wanted(ws: WorkSet, clock: Clock) -> None:
+    first = clock.now
+    await ws.mark([Mark(A)])
+    clock.advance(5)
+    await ws.mark([Mark(A)])
+    assert (await claim_one(ws)).since == first
+
+
+async def test_a_scheduled_run_was_wanted_since_its_due_time(ws: WorkSet, clock: Clock) -> None:
+    due = clock.now + 60
+    await ws.mark([Mark(A, due=due)])
+    clock.advance(70)
+    assert (await claim_one(ws)).since == due
+
+
+async def test_a_thousand_marks_are_one_call(ws: WorkSet) -> None:
+    await ws.mark([Mark(f"user:user_{n}", lane=1) for n in range(2500)])
+    assert (await ws.depth()).lanes[1].due == 2500
+
+
+# --- witnesses -------------------------------------------------------------------------------------------------------
+
+MONDAY, TUESDAY = "2025-03-03T10:00:00Z", "2025-03-04T10:00:00Z"
+
+
+async def witnesses_after(ws: WorkSet, *told: Witness) -> set[Witness]:
+    for witness in told:
+        await ws.mark([Mark(A, witness=witness)])
+    return set((await claim_one(ws)).witnesses)
+
+
+async def test_a_claim_brings_the_witness_of_each_document(ws: WorkSet) -> None:
+    one, two = Witness("doc-1", "r1", MONDAY), Witness("doc-2", "r2", MONDAY, deleted=True)
+    assert await witnesses_after(ws, one, two) == {one, two}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        pytest.param(Witness("d", "r1", MONDAY), Witness("d", "r2", TUESDAY), id="by time"),
+        pytest.param(Witness("d", "r1", MONDAY), Witness("d", "r1", MONDAY, deleted=True), id="by the delete"),
+        pytest.param(Witness("d", "r1"), Witness("d", "r2", MONDAY), id="known after unknown"),
+        pytest.param(
+            Witness("d", "r1", "2025-03-03T10:00:00Z"), Witness("d", "r2", "2025-03-03T10:00:00.5Z"), id="by a fraction"
+        ),
+    ],
+)
+@pytest.mark.parametrize("order", ["in order", "out of order"])
+async def test_of_two_witnesses_of_a_document_the_later_stays(
+    ws: WorkSet, earlier: Witness, later: Witness, order: str
+) -> None:
+    told = [earlier, later] if order == "in order" else [later, earlier]
+    assert await witnesses_after(ws, *told) == {later}
+
+
+async def test_of_two_witnesses_of_the_same_moment_the_newcomer_stays(ws: WorkSet) -> None:
+    first, second = Witness("d", "r1", MONDAY), Witness("d", "r2", MONDAY)
+    assert await witnesses_after(ws, first, second) == {second}
+
+
+async def test_a_finished_run_has_served_its_witnesses(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, witness=Witness("d", "r1", MONDAY))])
+    await ws.settle([Done(await claim_one(ws))])
+    await ws.mark([Mark(A)])
+    assert (await claim_one(ws)).witnesses == ()
+
+
+async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkSet) -> None:
+    later = Witness("d", "r2", TUESDAY)
+    await ws.mark([Mark(A, witness=Witness("d", "r1", MONDAY))])
+    claim = await claim_one(ws)
+    await ws.mark([Mark(A, witness=later)])
+    await ws.settle([Done(claim)])
+    assert (await claim_one(ws)).witnesses == (later,)
+
+
+@pytest.mark.parametrize("outcome", ["retry", "released", "failed and revived"])
+async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkSet, outcome: str) -> None:
+    witness = Witness("d", "r1", MONDAY)
+    await ws.mark([Mark(A, witness=witness)])
+    claim = await claim_one(ws)
+    match outcome:
+        case "retry":
+            await ws.settle([Retry(claim, "stale_read", "", 0)])
+        case "released":
+            await ws.settle([Released(claim)])
+        case _:
+            await ws.settle([Failed(claim, "stale_read", "")])
+            await ws.revive()
+    assert (await claim_one(ws)).witnesses == (witness,)
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_longest_due_is_claimed_first(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, due=clock.now - 1), Mark(B, due=clock.now - 3), Mark(C, due=clock.now - 2)])
+    assert await keys(ws, limit=2) == [B, C]
+    assert await keys(ws, limit=2) == [A]
+
+
+async def test_a_subject_that_is_claimed_is_nobody_elses(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    assert (await keys(ws), await keys(ws)) == ([A], [])
+
+
+async def test_claims_take_one_lane(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, lane=0), Mark(B, lane=1), Mark(C, lane=2)])
+    assert [await keys(ws, lane) for lane in (2, 1, 0)] == [[C], [B], [A]]
+
+
+async def test_documents_are_claimed_apart_from_subjects(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, lane=1), Mark(DOCUMENT, lane=1)])
+    assert [claim.key for claim in await ws.claim(1, 10, LEASE, documents=True)] == [DOCUMENT]
+    assert await keys(ws, lane=1) == [A]
+
+
+async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    first = await claim_one(ws)
+    clock.advance(LEASE)
+    second = await claim_one(ws)
+    assert (first.key, first.attempts) == (second.key, second.attempts)
+    assert first.token != second.token
+    assert first.since == second.since
+
+
+async def test_next_due_is_the_end_of_a_lease_too(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    await claim_one(ws)
+    assert await ws.next_due() == LEASE
+
+
+async def test_a_claim_is_held_until_its_lease_ends(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A), Mark(B)])
+    claims = await ws.claim(0, 10, LEASE)
+    clock.advance(LEASE - 1)
+    assert await ws.holds(claims) == {A, B}
+    clock.advance(1)
+    assert await ws.holds(claims) == set()
+
+
+async def test_a_settled_claim_is_no_longer_held(ws: WorkSet) -> None:
+    await ws.mark([Mark(A), Mark(B)])
+    claims = await ws.claim(0, 10, LEASE)
+    await ws.settle([Done(claims[0])])
+    assert await ws.holds(claims) == {B}
+
+
+async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    clock.advance(LEASE - 1)
+    assert await ws.renew([claim], LEASE) == {A}
+    clock.advance(LEASE - 1)
+    assert await ws.holds([claim]) == {A}
+
+
+async def test_a_lease_that_ended_cannot_be_renewed(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    clock.advance(LEASE)
+    assert await ws.renew([claim], LEASE) == set()
+    assert await keys(ws) == [A]
+
+
+async def test_a_mark_does_not_end_a_lease(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    await ws.mark([Mark(A)])
+    assert await ws.holds([claim]) == {A}
+    assert await keys(ws) == []
+
+
+# --- done ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_marked_running_subject_runs_exactly_once_more(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    for _ in range(100):
+        await ws.mark([Mark(A)])
+    await ws.settle([Done(claim)])
+    await ws.settle([Done(await claim_one(ws))])
+    assert await keys(ws) == []
+
+
+async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, cause="first")])
+    claim = await claim_one(ws)
+    clock.advance(3)
+    marked = clock.now
+    await ws.mark([Mark(A, cause="second")])
+    clock.advance(3)
+    await ws.mark([Mark(A)])
+    await ws.settle([Done(claim)])
+    again = await claim_one(ws)
+    assert (again.since, again.cause) == (marked, "second")
+
+
+async def test_the_next_window_is_the_next_due_time(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, cause="webhook")])
+    await ws.settle([Done(await claim_one(ws), next_due=clock.now + 3600)])
+    assert await ws.next_due() == 3600
+    clock.advance(3600)
+    claim = await claim_one(ws, lane=workset.SCHEDULED_LANE)
+    assert (claim.key, claim.cause, claim.since) == (A, "", clock.now)
+
+
+async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    await ws.mark([Mark(A)])
+    await ws.settle([Done(claim, next_due=clock.now + 3600)])
+    assert await keys(ws) == [A]
+
+
+async def test_a_note_stays_visible_until_the_next_run(ws: WorkSet) -> None:
+    await ws.mark([Mark(A), Mark(B)])
+    first, second = await ws.claim(0, 10, LEASE)
+    await ws.settle([Done(first, code="row_refused", detail="doc-1: plan"), Done(second)])
+    (row,) = await ws.noted(10)
+    assert (row.key, row.code, row.detail, row.due, row.dead) == (A, "row_refused", "doc-1: plan", None, False)
+    await ws.mark([Mark(A)])
+    await ws.settle([Done(await claim_one(ws))])
+    assert await ws.noted(10) == []
+
+
+# --- retry, failed, released -----------------------------------------------------------------------------------------
+
+
+async def test_a_retry_waits_and_counts(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, cause="webhook")])
+    first = await claim_one(ws)
+    await ws.settle([Retry(first, "rate_limited", "429", 12)])
+    assert (await keys(ws), await ws.next_due()) == ([], 12)
+    clock.advance(12)
+    again = await claim_one(ws)
+    assert (again.attempts, again.cause, again.since) == (1, "webhook", first.since)
+
+
+async def test_a_retry_is_noted_until_it_succeeds(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    await ws.settle([Retry(await claim_one(ws), "rate_limited", "429", 0)])
+    assert [(row.code, row.attempts) for row in await ws.noted(10)] == [("rate_limited", 1)]
+    await ws.settle([Done(await claim_one(ws))])
+    row = await ws.get(A)
+    assert row is not None
+    assert (row.code, row.attempts) == ("", 0)
+
+
+async def test_a_mark_ends_the_wait_of_a_retry(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    await ws.settle([Retry(await claim_one(ws), "rate_limited", "", 300)])
+    await ws.mark([Mark(A)])
+    assert (await claim_one(ws)).attempts == 1
+
+
+async def test_a_failed_subject_is_listed_and_never_due(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    await ws.settle([Failed(await claim_one(ws), "no_such_subject", "user_a")])
+    clock.advance(1e6)
+    assert (await keys(ws), await ws.next_due()) == ([], None)
+    (row,) = await ws.failed(10)
+    assert (row.key, row.code, row.detail, row.attempts, row.dead) == (A, "no_such_subject", "user_a", 1, True)
+    assert await ws.noted(10) == []
+
+
+async def test_a_mark_gives_a_failed_subject_a_fresh_start(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    await ws.settle([Retry(await claim_one(ws), "x", "", 0)])
+    await ws.settle([Failed(await claim_one(ws), "no_such_subject", "")])
+    await ws.mark([Mark(A)])
+    assert await ws.failed(10) == []
+    assert (await claim_one(ws)).attempts == 0
+
+
+async def test_a_failed_subject_that_was_marked_during_its_run_runs_once_more(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    await ws.mark([Mark(A)])
+    await ws.settle([Failed(claim, "no_such_subject", "")])
+    assert await ws.failed(10) == []
+    await ws.settle([Failed(await claim_one(ws), "no_such_subject", "")])
+    assert len(await ws.failed(10)) == 1
+
+
+async def test_failed_subjects_are_listed_page_by_page(ws: WorkSet) -> None:
+    await ws.mark([Mark(C), Mark(A), Mark(B)])
+    await ws.settle([Failed(claim, "x", "") for claim in await ws.claim(0, 10, LEASE)])
+    assert [row.key for row in await ws.failed(2)] == [A, B]
+    assert [row.key for row in await ws.failed(2, after=B)] == [C]
+
+
+async def test_revived_subjects_are_due_now(db: Database, ws: WorkSet) -> None:
+    await ws.mark([Mark(A), Mark(B), Mark(C)])
+    await ws.settle([Failed(claim, "x", "") for claim in await ws.claim(0, 10, LEASE)])
+    assert await db.changed(5)
+    assert await ws.revive([A, "user:user_unknown"]) == 1
+    assert await db.changed(5)
+    assert [(claim.key, claim.attempts) for claim in await ws.claim(0, 10, LEASE)] == [(A, 0)]
+    assert await ws.revive() == 2
+    assert await ws.revive() == 0
+
+
+async def test_a_released_subject_is_due_now_as_it_was(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, cause="webhook")])
+    first = await claim_one(ws)
+    clock.advance(3)
+    await ws.settle([Released(first)])
+    again = await claim_one(ws)
+    assert (again.attempts, again.cause, again.since) == (first.attempts, first.cause, first.since)
+
+
+# --- the fence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["done", "retry", "failed", "released"])
+async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, clock: Clock, kind: str) -> None:
+    await ws.mark([Mark(A), Mark(B)])
+    lost, kept = sorted(await ws.claim(0, 10, LEASE), key=lambda claim: claim.key)
+    await ws.renew([kept], LEASE * 2)
+    clock.advance(LEASE)
+    owner = await claim_one(ws)
+    before = await ws.get(A)
+    late = {
+        "done": Done(lost, next_due=1.0, wrote=True, code="late", detail="late"),
+        "retry": Retry(lost, "late", "late", 0, wrote=True),
+        "failed": Failed(lost, "late", "late"),
+        "released": Released(lost),
+    }[kind]
+    assert await ws.settle([late, Done(kept)]) == {A}
+    assert await ws.get(A) == before
+    assert await ws.holds([owner]) == {A}
+    row = await ws.get(B)
+    assert row is not None
+    assert row.due is None
+
+
+async def test_a_claim_whose_lease_ended_can_be_settled_while_nobody_took_it(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    clock.advance(LEASE * 2)
+    assert await ws.settle([Done(claim)]) == set()
+    assert await keys(ws) == []
+
+
+async def test_a_claim_cannot_be_settled_twice(ws: WorkSet) -> None:
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    assert await ws.settle([Done(claim)]) == set()
+    assert await ws.settle([Failed(claim, "late", "")]) == {A}
+    assert await ws.failed(10) == []
+
+
+# --- pacing ----------------------------------------------------------------------------------------------------------
+
+
+async def write_whenever_due(ws: WorkSet, clock: Clock, seconds: float) -> list[float]:
+    """Mark and write one subject as often as the work set lets it; return the moments."""
+    writes = []
+    end = clock.now + seconds
+    await ws.mark([Mark(A)])
+    while clock.now < end:
+        for claim in await ws.claim(0, 1, LEASE):
+            await ws.mark([Mark(A)])
+            await ws.settle([Done(claim, wrote=True)])
+            writes.append(clock.now)
+        wait = await ws.next_due()
+        assert wait is not None
+        clock.advance(wait)
+    return writes
+
+
+async def test_no_subject_is_written_more_than_nine_times_in_ten_seconds(ws: WorkSet, clock: Clock) -> None:
+    writes = await write_whenever_due(ws, clock, 60)
+    assert max(sum(start <= moment <= start + 10 for moment in writes) for start in writes) == 9
+    assert len(writes) == pytest.approx(4 + 60 / 2, abs=1)
+
+
+async def test_the_first_writes_of_a_subject_do_not_wait(ws: WorkSet, clock: Clock) -> None:
+    start = clock.now
+    assert (await write_whenever_due(ws, clock, 3)).count(start) == workset.PACE_BURST
+
+
+async def test_marks_windows_and_revivals_keep_the_pace(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    for _ in range(workset.PACE_BURST):
+        (claim,) = await ws.claim(0, 1, LEASE)
+        await ws.mark([Mark(A)])
+        await ws.settle([Done(claim, wrote=True)])
+    assert await ws.next_due() == workset.PACE
+    await ws.mark([Mark(A)])
+    assert await ws.next_due() == workset.PACE
+    clock.advance(workset.PACE)
+    (claim,) = await ws.claim(0, 1, LEASE)
+    await ws.settle([Done(claim, next_due=clock.now + 0.5, wrote=True)])
+    assert await ws.next_due() == workset.PACE
+    clock.advance(workset.PACE)
+    (claim,) = await ws.claim(workset.SCHEDULED_LANE, 1, LEASE)
+    await ws.settle([Retry(claim, "service_unavailable", "timeout", 0.5, wrote=True)])
+    assert await ws.next_due() == workset.PACE
+
+
+async def test_runs_that_wrote_nothing_are_not_paced(ws: WorkSet, clock: Clock) -> None:
+    for _ in range(20):
+        await ws.mark([Mark(A)])
+        await ws.settle([Done(await claim_one(ws))])
+    await ws.mark([Mark(A)])
+    assert await ws.next_due() == 0
+
+
+# --- looking around --------------------------------------------------------------------------------------------------
+
+
+async def test_depth_counts_each_lane(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A), Mark(B), Mark(C, lane=2, due=clock.now + 60), Mark(DOCUMENT, lane=1)])
+    await ws.mark([Mark(f"user:user_{n}", lane=2) for n in range(3)])
+    (claim,) = await ws.claim(0, 1, LEASE)
+    (dead, noted) = await ws.claim(2, 2, LEASE)
+    await ws.settle([Failed(dead, "x", ""), Done(noted, code="row_refused")])
+    clock.advance(5)
+    assert await ws.depth() == Depth(
+        (LaneDepth(0, 1, 0, 1), LaneDepth(1, 1, 0, 0), LaneDepth(2, 1, 1, 0)), failed=1, noted=1, oldest=5
+    )
+    clock.advance(LEASE)
+    assert (await ws.depth()).lanes[0] == LaneDepth(0, 2, 0, 0)
+    assert await ws.holds([claim]) == set()
+
+
+async def test_an_empty_work_set_has_no_depth(ws: WorkSet) -> None:
+    nothing = tuple(LaneDepth(lane, 0, 0, 0) for lane in overview.LANES)
+    assert await ws.depth() == Depth(nothing, failed=0, noted=0, oldest=0)
+
+
+async def test_a_row_tells_how_a_subject_is_doing(ws: WorkSet, clock: Clock) -> None:
+    assert await ws.get(A) is None
+    await ws.mark([Mark(A, lane=1, cause="webhook")])
+    waiting = await ws.get(A)
+    assert waiting is not None
+    assert (waiting.pending, waiting.owner, waiting.due, waiting.settled) == (True, None, clock.now, None)
+    claim = await claim_one(ws, lane=1)
+    running = await ws.get(A)
+    assert running is not None
+    assert (running.owner, running.due) == (claim.token, claim.lease_until)
+    clock.advance(1)
+    await ws.settle([Done(claim)])
+    finished = await ws.get(A)
+    assert finished is not None
+    assert (finished.pending, finished.owner, finished.due, finished.settled) == (False, None, None, clock.now)
+
+
+async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: Clock) -> None:
+    names = ["idle", "dead", "noted", "scheduled", "retried", "running"]
+    await ws.mark([Mark(f"user:user_{name}", witness=Witness("d", "r")) for name in names])
+    claims = {claim.key.removeprefix("user:user_"): claim for claim in await ws.claim(0, 10, 1e6)}
+    await ws.settle(
+        [
+            Done(claims["idle"], wrote=True),
+            Failed(claims["dead"], "x", ""),
+            Done(claims["noted"], code="row_refused"),
+            Done(claims["scheduled"], next_due=clock.now + 1e6),
+            Retry(claims["retried"], "x", "", 1e6),
+        ]
+    )
+    await ws.mark([Mark("user:user_waiting")])
+    assert await ws.purge(0) == 0  # it has just been written, and its pace must be kept
+    clock.advance(3600)
+    assert await ws.purge(3600) == 0
+    clock.advance(1)
+    assert await ws.purge(3600) == 1
+    kept = {name for name in [*names, "waiting"] if await ws.get(f"user:user_{name}")}
+    assert kept == {*names, "waiting"} - {"idle"}
+
+
+async def test_a_purge_of_many_rows_goes_in_small_steps(ws: WorkSet, clock: Clock) -> None:
+    many = overview.PURGE_BATCH * 2
+    await ws.mark([Mark(f"user:user_{n}") for n in range(many)])
+    await ws.settle([Done(claim) for claim in await ws.claim(0, many, LEASE)])
+    clock.advance(60)
+    assert await ws.purge(30) == many
+    assert await ws.purge(30) == 0
+
+
+async def test_a_named_value_is_kept_with_its_time(ws: WorkSet, clock: Clock) -> None:
+    assert await ws.recall("cursor") is None
+    await ws.remember("cursor", "1")
+    clock.advance(5)
+    await ws.remember("cursor", "2")
+    assert await ws.recall("cursor") == ("2", clock.now)
+
+
+# --- speed -----------------------------------------------------------------------------------------------------------
+
+COUNTING = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+
+SCHEDULED = f"""{COUNTING}
+INSERT INTO work (key, fanout, lane, due, wanted, done, code, dead, settled)
+SELECT 'user:user_' || i, CASE WHEN i % 10 = 0 THEN 1 ELSE 0 END, i % 3, NOW() + 3600 + i, 1, 1, '', 0, NOW() FROM n
+""".replace("%", "%%")
+
+IDLE = f"""{COUNTING}
+INSERT INTO work (key, fanout, lane, wanted, done, code, dead, settled)
+SELECT 'user:idle_' || i, 0, 0, 1, 1, '', 0, NOW() - i FROM n
+"""
+
+QUESTIONS = {
+    "claim": (workset.CLAIM, (0, 0, 100, "token", LEASE), "work_due"),
+    "claim of documents": (workset.CLAIM, (1, 1, 1, "token", LEASE), "work_due"),
+    "witnesses": (workset.WITNESSES, ("token",), "work_owner"),
+    "next due": (overview.NEXT_DUE, (), "work_due"),
+    "failed": (overview.FAILED, ("", 10), "work_dead"),
+    "noted": (overview.NOTED, ("", 10), "work_noted"),
+    "purge": (overview.IDLE, (60, 10), "work_idle"),
+}
+
+
+async def test_with_200_000_rows_every_question_is_answered_by_an_index(database_url: str) -> None:
+    sqlite = database_url.startswith("sqlite")
+
+    def plans(tx: Transaction) -> dict[str, str]:
+        tx.execute(SCHEDULED.replace("%%", "%") if sqlite else SCHEDULED, (150_000,))
+        tx.execute(IDLE, (50_000,))
+        tx.execute("ANALYZE")
+        explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN"
+        return {
+            question: "\n".join(str(row[-1]) for row in tx.execute(f"{explain} {sql}", parameters)) + "\n"
+            for question, (sql, parameters, _) in QUESTIONS.items()
+        }
+
+    db = open_database(database_url)  # by the database's own clock, whose expression decides
+    await db.start()
+    told = await db.run(plans)
+    await db.close()
+    for question, (_, _, index) in QUESTIONS.items():
+        assert index in told[question], told[question]
+        assert "SCAN work\n" not in told[question], told[question]
+        assert "Seq Scan on work" not in told[question], told[question]
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finish(database_url: str) -> None:
+    db = open_database(database_url)
+    await db.start()
+    ws = WorkSet(db)
+    names = [f"user:user_{n}" for n in range(5)]
+    running: set[str] = set()
+    marked_at_start: dict[str, int] = {}
+    marked = dict.fromkeys(names, 0)
+    marking = True
+
+    async def mark() -> None:
+        for n in range(40):
+            key = names[n % len(names)]
+            await ws.mark([Mark(key)])
+            marked[key] += 1
+
+    async def work() -> None:
+        while marking or await ws.next_due() is not None:
+            for claim in await ws.claim(0, 2, LEASE):
+                assert claim.key not in running
+                running.add(claim.key)
+                started = marked[claim.key]
+                await asyncio.sleep(0.001)
+                running.discard(claim.key)
+                assert await ws.settle([Done(claim)]) == set()
+                marked_at_start[claim.key] = started
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        workers = [group.create_task(work()) for _ in range(4)]
+        await asyncio.gather(*(mark() for _ in range(5)))
+        marking = False
+        await asyncio.gather(*workers)
+    await db.close()
+    assert marked == dict.fromkeys(names, 40)
+    assert marked_at_start == marked
