@@ -24,9 +24,10 @@ from sync_worker.budget import Budget
 from sync_worker.converge import Converge
 from sync_worker.database import Database, open_database
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.http import ServiceTransport, inner_transport
+from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.ledger import Ledger
 from sync_worker.receiver import Receiver
+from sync_worker.runs import GOOD, Runs
 from sync_worker.settings import Settings, load_settings
 from sync_worker.worker import HEARTBEAT, Worker
 from sync_worker.workset import WorkSet
@@ -52,6 +53,7 @@ class Store:
     database: Database
     workset: WorkSet
     ledger: Ledger
+    runs: Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,16 @@ async def open_store(settings: Settings, *, watch: bool = False) -> AsyncIterato
         workset = WorkSet(database)
         if await workset.recall("installed") is None:
             await workset.remember("installed", __version__)
-        yield Store(database, workset, Ledger(database))
+        yield Store(database, workset, Ledger(database), Runs(database))
     finally:
         await database.close()
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, store: Store, *, dry_run: bool = False) -> AsyncIterator[Services]:
-    """Open both services on our transport."""
+async def open_services(
+    settings: Settings, store: Store, *, dry_run: bool = False, told: Callable[[Call], None] = lambda _: None
+) -> AsyncIterator[Services]:
+    """Open both services on our transport. `told` hears of every call."""
     budget = Budget(store.database, "clerk", settings.budget, BUDGET_WINDOW)
     queries = sanity.Queries.load(settings.groq_folder)
     source, sanity_client = sanity.open_sanity(
@@ -90,6 +94,7 @@ async def open_services(settings: Settings, store: Store, *, dry_run: bool = Fal
             sanity.explain,
             is_read=sanity.reads_only,
             dry_run=dry_run,
+            observe=told,
         ),
         queries,
         url=settings.sanity_url,
@@ -107,6 +112,7 @@ async def open_services(settings: Settings, store: Store, *, dry_run: bool = Fal
             clerk.explain,
             budget=budget,
             dry_run=dry_run,
+            observe=told,
         ),
         url=settings.clerk_api_url,
     )
@@ -194,7 +200,7 @@ async def readiness(store: Store, now: Callable[[], float] = time.time) -> dict[
     try:
         await store.workset.remember("readyz", "written")
         beat = _age(await store.workset.recall("heartbeat"), now())
-        reconciled = _age(await store.workset.recall("reconcile") or await store.workset.recall("installed"), now())
+        reconciled = _age(await store.workset.recall(GOOD) or await store.workset.recall("installed"), now())
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
     return {

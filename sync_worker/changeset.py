@@ -8,10 +8,11 @@ is pure: it decides which revocations are held, and puts words to changes. Findi
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sync_worker.changes import fingerprint
 
@@ -65,6 +66,36 @@ class Forecast:
 
     calls: int
     seconds: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many subjects hold each plan, with a hash over them that does not depend on their order."""
+
+    counts: Counter[str]
+    hashes: Counter[str]
+
+    @classmethod
+    def empty(cls) -> Tally:
+        """Return a tally of nobody."""
+        return cls(Counter(), Counter())
+
+    def add(self, subject: Subject, plan: object, values: Mapping[str, object]) -> None:
+        """Count a subject that holds `values`."""
+        text = json.dumps([str(subject), values], sort_keys=True)
+        name = "none" if plan is None else str(plan)
+        self.counts[name] += 1
+        self.hashes[name] += int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+    def of(self, plan: str) -> dict[str, int | str]:
+        """Return count and hash of one plan."""
+        return {"count": self.counts[plan], "hash": f"{self.hashes[plan] % 2**64:016x}"}
+
+
+def compared(sanity: Tally, clerk: Tally) -> list[dict[str, Any]]:
+    """Return both sides beside each other, a plan a line."""
+    plans = sorted(sanity.counts.keys() | clerk.counts.keys())
+    return [{"plan": plan, "sanity": sanity.of(plan), "clerk": clerk.of(plan)} for plan in plans]
 
 
 def classify(change: Change, observed: Observed, layout: Layout) -> Difference:

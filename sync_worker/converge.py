@@ -34,12 +34,16 @@ WRITES_AT_ONCE = 24
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A subject to make right. `check` raises LeaseLost once somebody else owns it."""
+    """A subject to make right. `check` raises LeaseLost once somebody else owns it.
+
+    With `adopt`, owned keys without our marker are taken for ours.
+    """
 
     subject: Subject
     witnesses: tuple[Witness, ...] = ()
     cause: str = ""
     check: Callable[[], None] = lambda: None
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ class Converge:
                 self.layout,
                 at=now.isoformat(timespec="seconds"),
                 cause=due.cause,
-                witnessed=bool(due.witnesses),
+                witnessed=due.adopt or bool(due.witnesses),
             )
         except SyncWorkerError as error:
             return Outcome(due, access, error=error)

@@ -19,6 +19,9 @@ the particulars: `raise NoSuchSubject("user:user_2x")`.
         NoSuchSubject         nobody by that id in Clerk
         AccessTooLarge        more than 8 KB of metadata
         RequestRefused        any other 4xx
+      SourceShrank            far fewer entitlements than in the last good run
+      AlreadyRunning          another reconcile is at work
+      NoSuchChangeset         nothing is held by this id
       LeaseLost               another process owns the subject now
       MutationInDryRun        a dry run tried to write
 """
@@ -162,6 +165,28 @@ class RequestRefused(RefusedError):
     def __init__(self, detail: str = "", *, status: int = 0) -> None:
         super().__init__(detail)
         self.status = status
+
+
+class SourceShrank(SyncWorkerError):
+    """Far fewer entitlements are visible than in the last good run, so nothing was changed.
+
+    If that is right, run `sync-worker reconcile --accept-fewer` once. If not, check the dataset, the token and the
+    GROQ files.
+    """
+
+
+class AlreadyRunning(SyncWorkerError):
+    """Another reconcile is running.
+
+    Wait for it to end. One that was killed stops counting after a minute.
+    """
+
+
+class NoSuchChangeset(SyncWorkerError):
+    """No changeset is held by this id.
+
+    `sync-worker approve` lists those that are held. An expired one is found again by the next reconcile.
+    """
 
 
 class LeaseLost(SyncWorkerError):

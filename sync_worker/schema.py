@@ -77,6 +77,16 @@ CREATE TABLE ledger (
 )
 """
 
+HELD = """
+CREATE TABLE held (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  at DOUBLE PRECISION NOT NULL,
+  expires DOUBLE PRECISION NOT NULL,
+  reason TEXT NOT NULL,
+  subjects TEXT NOT NULL                        -- JSON array of keys
+)
+"""
+
 STEPS: Sequence[Step] = (
     Step(
         compatible_from=1,
@@ -96,6 +106,7 @@ STEPS: Sequence[Step] = (
             "CREATE TABLE budget (name TEXT PRIMARY KEY, slots TEXT NOT NULL, paused_until DOUBLE PRECISION NOT NULL)",
         ),
     ),
+    Step(compatible_from=1, statements=(HELD,)),
 )
 
 

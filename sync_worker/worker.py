@@ -70,6 +70,20 @@ class Budget(Protocol):
         """Return the calls that may be sent now."""
 
 
+def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], float]) -> Callable[[], None]:
+    """Return what is asked right before a PATCH: whether the subject is still ours, by both clocks.
+
+    The monotonic clock may stand still while a machine sleeps, the wall clock may be set.
+    """
+    end_monotonic, end_wall = monotonic() + LEASE - MARGIN, wall() + LEASE - MARGIN
+
+    def check() -> None:
+        if monotonic() > end_monotonic or wall() > end_wall:
+            raise LeaseLost(claim.key)
+
+    return check
+
+
 @dataclass(slots=True)
 class Lane:
     """How one lane is doing: runs in flight, and how long to gather before the next claim."""
@@ -174,7 +188,9 @@ class Worker:
     async def _run_batch(self, claims: Sequence[Claim]) -> None:
         pending = {claim.key: claim for claim in claims}
         due = {
-            claim.key: Due(Subject.parse(claim.key), claim.witnesses, claim.cause, self._check(claim))
+            claim.key: Due(
+                Subject.parse(claim.key), claim.witnesses, claim.cause, lease_check(claim, self.monotonic, self.wall)
+            )
             for claim in claims
         }
         try:
@@ -258,19 +274,6 @@ class Worker:
     def _pause(self, error: SyncWorkerError) -> None:
         self._paused_until = self.monotonic() + PROBE_AFTER
         log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
-
-    def _check(self, claim: Claim) -> Callable[[], None]:
-        """Return what is asked right before a PATCH: whether the subject is still ours, by both clocks.
-
-        The monotonic clock may stand still while a machine sleeps, the wall clock may be set.
-        """
-        end_monotonic, end_wall = self.monotonic() + LEASE - MARGIN, self.wall() + LEASE - MARGIN
-
-        def check() -> None:
-            if self.monotonic() > end_monotonic or self.wall() > end_wall:
-                raise LeaseLost(claim.key)
-
-        return check
 
     def _report(self, outcomes: Sequence[Outcome]) -> None:
         self.told(outcomes)

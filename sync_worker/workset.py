@@ -14,7 +14,7 @@ import json
 import secrets
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sync_worker.model import Witness
 from sync_worker.overview import Overview
@@ -149,6 +149,15 @@ WHERE key IN (SELECT key FROM ready)
 RETURNING key, lane, wanted, attempts, cause, due, since
 """
 
+CLAIM_KEYS = """
+WITH ready AS MATERIALIZED (
+  SELECT key FROM work WHERE key IN (EACH(?)) AND due <= NOW() ORDER BY key FOR UPDATE SKIP LOCKED
+)
+UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
+WHERE key IN (SELECT key FROM ready)
+RETURNING key, lane, wanted, attempts, cause, due, since
+"""
+
 WITNESSES = """
 SELECT witness.key, document, revision, updated_at, deleted
 FROM witness JOIN work ON work.key = witness.key WHERE work.owner = ? ORDER BY document
@@ -206,21 +215,8 @@ class WorkSet(Overview):
         A subject that is waiting keeps the earlier due time and the more urgent lane; one that is running will run once
         more; one that had failed is tried afresh. Of two witnesses of one document the later one stays.
         """
-        ordered = sorted(marks, key=lambda mark: mark.key)
-        rows = [(m.key, int(m.key.startswith(FANOUT)), m.lane, m.due, m.due, m.cause) for m in ordered]
-        witnesses = [
-            (m.key, m.witness.document, m.witness.revision, m.witness.updated_at, int(m.witness.deleted), m.key)
-            for m in ordered
-            if m.witness is not None
-        ]
-
-        def work(tx: Transaction) -> None:
-            tx.executemany(MARK, rows)
-            tx.executemany(ADD_WITNESS, witnesses)
-            tx.notify()
-
-        if rows:
-            await self._db.run(work)
+        if marks:
+            await self._db.run(lambda tx: _mark(tx, marks))
 
     async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
         """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first.
@@ -230,19 +226,23 @@ class WorkSet(Overview):
         token = secrets.token_hex(8)
 
         def work(tx: Transaction) -> list[Claim]:
-            rows = tx.execute(CLAIM, (int(documents), lane, limit, token, lease))
-            witnesses: dict[str, list[Witness]] = defaultdict(list)
-            if rows:
-                for key, document, revision, updated_at, deleted in tx.execute(WITNESSES, (token,)):
-                    witnesses[key].append(Witness(document, revision, updated_at, bool(deleted)))
-            return [
-                Claim(key, its_lane, token, wanted, attempts, tuple(witnesses[key]), cause, due, since)
-                for key, its_lane, wanted, attempts, cause, due, since in sorted(
-                    rows, key=lambda row: (row[-1], row[0])
-                )
-            ]
+            return _claims(tx, tx.execute(CLAIM, (int(documents), lane, limit, token, lease)), token)
 
         return await self._db.run(work)
+
+    async def seize(self, marks: Sequence[Mark], lease: float) -> list[Claim]:
+        """Mark these subjects and take them at once, in one transaction, so that nobody else does in between.
+
+        Those that somebody runs already, or that must wait before they are written again, are only marked.
+        """
+        token = secrets.token_hex(8)
+
+        def work(tx: Transaction) -> list[Claim]:
+            _mark(tx, marks)
+            keys = json.dumps(sorted({mark.key for mark in marks}))
+            return _claims(tx, tx.execute(CLAIM_KEYS, (keys, token, lease)), token)
+
+        return await self._db.run(work) if marks else []
 
     async def holds(self, claims: Iterable[Claim]) -> set[str]:
         """Return the keys whose claims still own them, with time left on the lease."""
@@ -286,6 +286,33 @@ class WorkSet(Overview):
             return {key for key, _ in by_claim.keys() - owned}
 
         return await self._db.run(work) if by_claim else set()
+
+
+def _mark(tx: Transaction, marks: Sequence[Mark]) -> None:
+    """Write marks, in the order of keys: two transactions that lock the same rows never wait for each other."""
+    ordered = sorted(marks, key=lambda mark: mark.key)
+    tx.executemany(MARK, [(m.key, int(m.key.startswith(FANOUT)), m.lane, m.due, m.due, m.cause) for m in ordered])
+    tx.executemany(
+        ADD_WITNESS,
+        [
+            (m.key, m.witness.document, m.witness.revision, m.witness.updated_at, int(m.witness.deleted), m.key)
+            for m in ordered
+            if m.witness is not None
+        ],
+    )
+    tx.notify()
+
+
+def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> list[Claim]:
+    """Return the claims of rows that were just taken, the longest due first, with their witnesses."""
+    witnesses: dict[str, list[Witness]] = defaultdict(list)
+    if rows:
+        for key, document, revision, updated_at, deleted in tx.execute(WITNESSES, (token,)):
+            witnesses[key].append(Witness(document, revision, updated_at, bool(deleted)))
+    return [
+        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, due, since)
+        for key, lane, wanted, attempts, cause, due, since in sorted(rows, key=lambda row: (row[-1], row[0]))
+    ]
 
 
 def _keys_by_token(claims: Iterable[Claim]) -> dict[str, list[str]]:

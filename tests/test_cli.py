@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.cli.local import settings_for
+from tests.verbs import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,26 +16,6 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-async def run(*arguments: str, cwd: Path, environment: dict[str, str] | None = None) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sync_worker", *arguments),
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], **(environment or {})},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sync_worker.cli import demo, history, sandbox, serve, sync, webhook
+from sync_worker.cli import approve, demo, history, reconcile, sandbox, serve, sync, verify, webhook
 from sync_worker.errors import SyncWorkerError
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ app.command()(serve.serve)
 app.command()(serve.web)
 app.command()(serve.worker)
 app.command()(serve.release)
+app.command()(reconcile.reconcile)
+app.command()(approve.approve)
+app.command()(verify.verify)
 app.command()(sync.sync)
 app.command()(history.history)
 app.add_typer(webhook.app, name="webhook")

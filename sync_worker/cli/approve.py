@@ -1,0 +1,94 @@
+"""`approve`: apply revocations that the brake held, exactly those, and only where they still hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sync_worker.cli.history import when
+from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.errors import NoSuchChangeset
+
+if TYPE_CHECKING:
+    from sync_worker.runs import Held
+    from sync_worker.settings import Settings
+
+
+def approve(
+    changeset: Annotated[
+        str | None, typer.Argument(help="The id that reconcile printed; without it all are listed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a held changeset, or list those that are held.
+
+    Each subject is compared once more: who is entitled again by now keeps the access.
+
+    Example: sync-worker approve 3f9a2c1b7e
+    """
+    from sync_worker.logs import configure_logs
+    from sync_worker.settings import load_settings
+
+    settings = load_settings()
+    configure_logs(settings.log_format)
+    if changeset is None:
+        _list(asyncio.run(_held(settings)), as_json=as_json)
+    else:
+        raise typer.Exit(asyncio.run(_approve(settings, changeset, as_json=as_json)))
+
+
+def _list(held: list[Held], *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": one.id,
+                    "at": when(one.at),
+                    "expires": when(one.expires),
+                    "reason": one.reason,
+                    "subjects": list(one.subjects),
+                }
+                for one in held
+            ]
+        )
+        return
+    rows = ((one.id, when(one.at), when(one.expires), one.reason, ", ".join(one.subjects[:5])) for one in held)
+    print_table(("id", "held at", "expires", "reason", "subjects"), rows)
+
+
+async def _held(settings: Settings) -> list[Held]:
+    from sync_worker.app import open_store
+
+    async with open_store(settings) as store:
+        return await store.runs.held()
+
+
+async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
+    from sync_worker.app import open_store
+    from sync_worker.cli.reconcile import only_run, reconciler
+    from sync_worker.model import ChangeKind, Subject
+    from sync_worker.reconcile import Result
+
+    calls: Counter[str] = Counter()
+    async with open_store(settings) as store, only_run(store.runs):
+        held = await store.runs.find(changeset)
+        if held is None:
+            raise NoSuchChangeset(changeset)
+        result = Result()
+        async with reconciler(settings, store, calls) as run:
+            await run.repair([Subject.parse(key) for key in held.subjects], result)
+        if not result.failed:
+            await store.runs.drop(changeset)
+    revoked = result.kinds[ChangeKind.REVOKE]
+    told = {"id": changeset, "revoked": revoked, "kept": len(held.subjects) - revoked - len(result.failed)}
+    told["failed"] = len(result.failed)
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo(" ".join(f"{name}={value}" for name, value in told.items()))
+    for subject, error in result.failed.items():
+        typer.echo(f"error: {subject}: {error}", err=True)
+    return 1 if result.failed else 0

@@ -1,0 +1,210 @@
+"""`reconcile`: compare everybody with what is published, and make the differences right."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.errors import AlreadyRunning
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.app import Services, Store
+    from sync_worker.http import Call
+    from sync_worker.reconcile import Findings, Reconcile, Result
+    from sync_worker.runs import Runs
+    from sync_worker.settings import Settings
+
+DRIFT, HELD = 2, 3
+"""Exit codes: a dry run found differences; revocations wait for approval."""
+SHOWN = 50
+RENEWAL = 15.0
+
+
+def reconcile(  # noqa: PLR0917 - typer reads options from parameters
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; exit code 2 when something differs.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Take owned keys without our marker for ours.")] = False,
+    max_revocations: Annotated[
+        str, typer.Option(help="For this run: a number, or a percentage. Default: MAX_REVOCATIONS.")
+    ] = "",
+    accept_fewer: Annotated[
+        bool, typer.Option("--accept-fewer", help="Go on although most entitlements are gone since the last run.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the changes as a Markdown table.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare everybody in Clerk with everything published in Sanity, and repair the differences.
+
+    Exit codes: 0 done or no drift, 1 error, 2 drift (with --dry-run), 3 revocations held for approval.
+
+    Example: sync-worker reconcile --dry-run
+    """
+    from sync_worker.logs import configure_logs
+    from sync_worker.settings import load_settings
+
+    overrides = {"max_revocations": max_revocations} if max_revocations else {}
+    settings = load_settings(**overrides)
+    configure_logs(settings.log_format)
+    show = "json" if as_json else "markdown" if markdown else "table"
+    raise typer.Exit(asyncio.run(_reconcile(settings, show, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer)))
+
+
+async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
+    from sync_worker.app import open_store
+    from sync_worker.reconcile import report
+
+    calls: Counter[str] = Counter()
+    started = time.monotonic()
+    async with (
+        open_store(settings) as store,
+        only_run(store.runs),
+        reconciler(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as run,
+    ):
+        findings = await run.find()
+        _announce(findings, settings, show)
+        result = None if dry_run else await run.apply(findings)
+    told = report(findings, result, calls, time.monotonic() - started)
+    if show == "json":
+        print_json(told)
+    else:
+        typer.echo(" ".join(f"{name}={value}" for name, value in told.items()), err=show == "markdown")
+    return _exit_code(findings, result)
+
+
+def _exit_code(findings: Findings, result: Result | None) -> int:
+    if result is None:
+        return DRIFT if findings.differences else 0
+    if result.failed:
+        for subject, error in list(result.failed.items())[:SHOWN]:
+            typer.echo(f"error: {subject}: {error}", err=True)
+        typer.echo(f"{len(result.failed)} subjects could not be made right; the run counts as failed.", err=True)
+        return 1
+    if result.held:
+        typer.echo(f"Revocations are held: `sync-worker approve {result.held}` applies them.", err=True)
+        return HELD
+    return 0
+
+
+def _announce(findings: Findings, settings: Settings, show: str) -> None:
+    """Show what is to be done, and what it costs, before it is done."""
+    from sync_worker.changeset import as_markdown, as_rows, forecast
+
+    cost = forecast(len(findings.differences), settings.budget)
+    typer.echo(
+        f"{len(findings.differences)} of {findings.checked} subjects differ: "
+        f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per 10 s",
+        err=True,
+    )
+    for refusal in findings.refused[:SHOWN]:
+        typer.echo(f"refused: {refusal}", err=True)
+    if show == "markdown":
+        typer.echo(as_markdown(findings.differences))
+    elif show == "table" and findings.differences:
+        print_table(("subject", "change", "before", "after", "why"), as_rows(findings.differences[:SHOWN]))
+        if len(findings.differences) > SHOWN:
+            typer.echo(f"… and {len(findings.differences) - SHOWN} more (--markdown prints all)")
+
+
+@asynccontextmanager
+async def reconciler(
+    settings: Settings,
+    store: Store,
+    calls: Counter[str],
+    *,
+    dry_run: bool = False,
+    adopt: bool = False,
+    accept_fewer: bool = False,
+) -> AsyncIterator[Reconcile]:
+    """Put a Reconcile together that counts its calls and shows its progress."""
+    from sync_worker.app import open_services
+    from sync_worker.changeset import Brake
+    from sync_worker.converge import Converge
+    from sync_worker.reconcile import Reconcile
+
+    def told(call: Call) -> None:
+        calls[call.service] += 1
+        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
+
+    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
+        await _warm_up(services, dry_run=dry_run)
+        with _progress() as progress:
+            yield Reconcile(
+                Converge(services.source, services.target, store.ledger, settings.layout),
+                store.workset,
+                store.runs,
+                Brake(settings.max_revocations),
+                adopt=adopt,
+                accept_fewer=accept_fewer,
+                progress=progress,
+            )
+
+
+async def _warm_up(services: Services, *, dry_run: bool) -> None:
+    if not dry_run:
+        await services.target.warm_up()
+
+
+@asynccontextmanager
+async def only_run(runs: Runs) -> AsyncIterator[None]:
+    """Keep a second run out for as long as this one lives. Raises AlreadyRunning."""
+    token = secrets.token_hex(8)
+    if not await runs.acquire(token):
+        raise AlreadyRunning
+
+    async def live() -> None:
+        while True:
+            await asyncio.sleep(RENEWAL)
+            await runs.acquire(token)
+
+    renewal = asyncio.create_task(live())
+    try:
+        yield
+    finally:
+        renewal.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewal
+        await runs.release(token)
+
+
+class _progress:  # noqa: N801 - reads as a function
+    """Bars with rate and time left on a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.speed:.0f}/s"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if self._bars is None:
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=of or None)
+        self._bars.update(self._tasks[what], completed=done)

@@ -1,0 +1,293 @@
+"""The whole population: every entitlement compared with everybody in Clerk, and the differences made right.
+
+Why it exists: webhooks get lost. A nightly run finds what is missing, what is left over and what somebody edited,
+repairs it by the steps of a webhook, and can never take everyone's access away: too many revocations are held, and a
+read that failed ends the run before anything is written. The steps are `converge`; what to hold is `changeset`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sync_worker import changes, policy
+from sync_worker.changeset import Difference, Tally, changeset_id, classify
+from sync_worker.converge import Due
+from sync_worker.errors import (
+    AccessTooLarge,
+    NothingVisible,
+    RefusedError,
+    SourceShrank,
+    SyncWorkerError,
+    UnreadableAnswer,
+)
+from sync_worker.http import current_lane
+from sync_worker.model import ChangeKind, Entitlement, Refusal, Subject
+from sync_worker.rows import read_row
+from sync_worker.runs import Good
+from sync_worker.worker import BATCH, LEASE, lease_check
+from sync_worker.workset import Done, Failed, Mark, Released, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from sync_worker.changeset import Brake
+    from sync_worker.converge import Converge, Outcome
+    from sync_worker.model import Access, Layout, Observed
+    from sync_worker.runs import Runs
+    from sync_worker.workset import Claim, Settlement, WorkSet
+
+LANE = 2
+CAUSE = "reconcile"
+PATIENCE = 60.0
+"""Seconds to wait for subjects that a webhook is making right, or that Clerk's limit keeps waiting."""
+POLL = 0.5
+RETRY_DELAY = 30.0
+log = structlog.get_logger("reconcile")
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All that Sanity publishes, by subject."""
+
+    entitlements: Mapping[Subject, Sequence[Entitlement]]
+    refusals: Mapping[Subject, Sequence[Refusal]]
+    unaddressed: Sequence[Refusal]
+    rows: int
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a comparison found; nothing is written yet."""
+
+    rows: int
+    checked: int = 0
+    ours: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    transitions: dict[Subject, datetime] = field(default_factory=dict)
+    published: Tally = field(default_factory=Tally.empty)
+    held_in_clerk: Tally = field(default_factory=Tally.empty)
+
+    @property
+    def revocations(self) -> list[Difference]:
+        """The differences that take access away."""
+        return [d for d in self.differences if d.change.kind is ChangeKind.REVOKE]
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run came to. `held` is the id of a changeset that waits for approval."""
+
+    kinds: Counter[ChangeKind] = field(default_factory=Counter)
+    refused: int = 0
+    failed: dict[str, SyncWorkerError] = field(default_factory=dict)
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Holds the parts. `find` only reads, `apply` writes."""
+
+    converge: Converge
+    workset: WorkSet
+    runs: Runs
+    brake: Brake
+    adopt: bool = False
+    accept_fewer: bool = False
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+    async def find(self) -> Findings:
+        """Compare everybody. Raises, rather than conclude anything from, whatever kept it from reading everything."""
+        desired = await self._desired()
+        await self._refuse_shrinking(desired.rows)
+        findings = Findings(desired.rows, refused=[*desired.unaddressed])
+        now = self.converge.now()
+        seen: set[Subject] = set()
+        async for page in self.converge.target.sweep():
+            for observed in page:
+                self._compare(observed, desired, findings, now)
+                seen.add(observed.subject)
+            self.progress("compared with Clerk", len(seen), 0)
+        missing = desired.entitlements.keys() - seen
+        findings.refused += [
+            Refusal(e.id, "subject", f"{s} is not in Clerk") for s in missing for e in desired.entitlements[s]
+        ]
+        return findings
+
+    async def apply(self, findings: Findings) -> Result:
+        """Make the differences right, but for revocations that the brake holds, and arm what changes later."""
+        result = Result(refused=len(findings.refused))
+        revocations = findings.revocations
+        todo = findings.differences
+        if self.brake.holds(len(revocations), findings.ours):
+            result.held = await self._hold(revocations, findings.ours)
+            todo = [d for d in todo if d.change.kind is not ChangeKind.REVOKE]
+        await self.repair([d.change.subject for d in todo], result)
+        await self._arm(findings.transitions)
+        if not result.failed:
+            await self.runs.remember_good(Good(findings.rows, findings.ours))
+        return result
+
+    async def repair(self, subjects: Sequence[Subject], result: Result) -> None:
+        """Make these subjects right by the path of the webhooks, a hundred at a time, in the repair lane."""
+        current_lane.set(LANE)
+        waiting = list(subjects)
+        deadline = self.monotonic() + PATIENCE
+        while waiting:
+            done = len(subjects) - len(waiting)
+            self.progress("repaired", done, len(subjects))
+            batch, rest = waiting[:BATCH], waiting[BATCH:]
+            claims = await self.workset.seize([Mark(str(s), LANE, cause=CAUSE) for s in batch], LEASE)
+            if claims:
+                await self._run(claims, result)
+                deadline = self.monotonic() + PATIENCE
+            claimed = {claim.key for claim in claims}
+            waiting = rest + [s for s in batch if str(s) not in claimed]
+            if not claims:
+                if self.monotonic() > deadline:
+                    log.warning("left_to_the_worker", subjects=len(waiting))
+                    return
+                await self.converge.sleep(POLL)
+        self.progress("repaired", len(subjects), len(subjects))
+
+    async def _run(self, claims: Sequence[Claim], result: Result) -> None:
+        pending = {claim.key: claim for claim in claims}
+        batch = [
+            Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall), adopt=self.adopt)
+            for c in claims
+        ]
+        try:
+            async for outcomes in self.converge.run(batch):
+                await self.workset.settle([_settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
+                for outcome in outcomes:
+                    _count(outcome, result)
+        finally:
+            # Ctrl-C or a failed read: whatever was not done is given back, for the worker or the next run.
+            await asyncio.shield(self.workset.settle([Released(claim) for claim in pending.values()]))
+
+    async def _desired(self) -> Desired:
+        fields = self.converge.layout.fields
+        entitlements: dict[Subject, list[Entitlement]] = defaultdict(list)
+        refusals: dict[Subject, list[Refusal]] = defaultdict(list)
+        unaddressed: list[Refusal] = []
+        after, rows = "", 0
+        while True:
+            page = await self.converge.source.everything(after)
+            for raw in page.rows:
+                subject, read = read_row(raw, fields)
+                if isinstance(read, Entitlement):
+                    entitlements[read.subject].append(read)
+                elif subject is not None:
+                    refusals[subject].append(read)
+                else:
+                    unaddressed.append(read)
+            rows += len(page.rows)
+            self.progress("read from Sanity", rows, 0)
+            if page.last:
+                return Desired(entitlements, refusals, unaddressed, rows)
+            if page.cursor <= after:
+                raise UnreadableAnswer("a page did not go on from the one before")
+            after = page.cursor
+
+    async def _refuse_shrinking(self, rows: int) -> None:
+        if not rows:
+            raise NothingVisible
+        good = await self.runs.last_good()
+        if good and rows * 2 < good.entitlements and not self.accept_fewer:
+            raise SourceShrank(f"{rows} now, {good.entitlements} in the last good run")
+
+    def _compare(self, observed: Observed, desired: Desired, findings: Findings, now: datetime) -> None:
+        subject, layout = observed.subject, self.converge.layout
+        refusals = desired.refusals.get(subject, ())
+        access = policy.merge(desired.entitlements.get(subject, ()), layout.fields, now, refusals)
+        findings.checked += 1
+        findings.ours += observed.marker is not None
+        findings.refused += access.refusals
+        _tally(findings, observed, access, layout)
+        if access.next_transition is not None:
+            findings.transitions[subject] = access.next_transition
+        try:
+            change = changes.diff(
+                access, observed, layout, at=now.isoformat(timespec="seconds"), cause=CAUSE, witnessed=self.adopt
+            )
+        except AccessTooLarge as error:
+            findings.refused.append(Refusal(", ".join(access.sources[:3]), "size", error.detail))
+            return
+        if change.kind is not ChangeKind.NONE:
+            findings.differences.append(classify(change, observed, layout))
+
+    async def _hold(self, revocations: Sequence[Difference], ours: int) -> str:
+        subjects = [d.change.subject for d in revocations]
+        id_ = changeset_id(subjects)
+        reason = (
+            f"{len(subjects)} revocations, {self.brake.allowed(ours)} are allowed (MAX_REVOCATIONS={self.brake.text})"
+        )
+        await self.runs.hold(id_, [str(s) for s in subjects], reason)
+        log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
+        return id_
+
+    async def _arm(self, transitions: Mapping[Subject, datetime]) -> None:
+        """Put the next moment at which each subject's access changes into the work set."""
+        marks = [Mark(str(s), 1, due=moment.timestamp(), cause="window") for s, moment in transitions.items()]
+        for start in range(0, len(marks), 1000):
+            await self.workset.mark(marks[start : start + 1000])
+
+
+def _tally(findings: Findings, observed: Observed, access: Access, layout: Layout) -> None:
+    """Count what a subject should hold and what it holds, unless it is nobody's business of ours."""
+    if not access.sources and observed.marker is None:
+        return
+    plan = layout.fields[0].name
+    desired = {name: list(value) if isinstance(value, tuple) else value for name, value in access.values.items()}
+    live = changes.owned_values(observed, layout)
+    findings.published.add(observed.subject, desired.get(plan), desired)
+    findings.held_in_clerk.add(observed.subject, live.get(plan), live)
+
+
+def _settlement(claim: Claim, outcome: Outcome) -> Settlement:
+    error = outcome.error
+    if isinstance(error, RefusedError):
+        return Failed(claim, error.code, str(error))
+    if error is not None:
+        return Retry(claim, error.code, str(error), RETRY_DELAY)
+    transition = outcome.access.next_transition if outcome.access else None
+    wrote = outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
+    return Done(claim, transition.timestamp() if transition else None, wrote)
+
+
+def _count(outcome: Outcome, result: Result) -> None:
+    if isinstance(outcome.error, RefusedError):
+        result.refused += 1
+    elif outcome.error is not None:
+        result.failed[str(outcome.due.subject)] = outcome.error
+    elif outcome.change is not None:
+        result.kinds[outcome.change.kind] += 1
+
+
+def report(findings: Findings, result: Result | None, calls: Mapping[str, int], seconds: float) -> dict[str, object]:
+    """Return the one object of `reconcile --json`. Without a result (a dry run) it tells what would be done."""
+    planned = Counter(d.change.kind for d in findings.differences)
+    kinds = planned if result is None else result.kinds
+    held = len(findings.revocations) if result is not None and result.held else 0
+    return {
+        "checked": findings.checked,
+        "granted": kinds[ChangeKind.GRANT],
+        "updated": kinds[ChangeKind.UPDATE],
+        "revoked": kinds[ChangeKind.REVOKE],
+        "unchanged": findings.checked - len(findings.differences),
+        "refused": len(findings.refused) if result is None else result.refused,
+        "held": held,
+        "writes": calls.get("writes", 0),
+        "clerk_calls": calls.get("Clerk", 0),
+        "sanity_calls": calls.get("Sanity", 0),
+        "seconds": round(seconds, 2),
+    }

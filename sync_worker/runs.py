@@ -1,0 +1,111 @@
+"""Reconcile runs, as far as they must be remembered: who runs now, the last good one, and changesets that are held.
+
+Why it exists: two runs at once would count each other's work, a run can only be judged by the one before, and
+revocations that wait for a person must outlive the process that found them. Finding them is `reconcile`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sync_worker.database import Database, Row, Transaction
+
+LOCK = "reconcile:running"
+GOOD = "reconcile"
+LOCK_SECONDS = 60.0
+"""How long a run that does not say that it lives keeps others out."""
+HELD_SECONDS = 3 * 24 * 3600.0
+"""How long a held changeset can be approved: a weekend and a day. A later reconcile finds it anew."""
+
+_ACQUIRE = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
+WHERE state.value = excluded.value OR state.at < NOW() - ?
+RETURNING name
+"""
+_HOLD = """
+INSERT INTO held (id, at, expires, reason, subjects) VALUES (?, NOW(), NOW() + ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET at = excluded.at, expires = excluded.expires, reason = excluded.reason
+"""
+_SELECT = "SELECT id, at, expires, reason, subjects FROM held WHERE expires > NOW()"
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """What the last good run saw: `entitlements` in Sanity and subjects with our marker in Clerk."""
+
+    entitlements: int
+    ours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Revocations that wait for a person. Times are epoch seconds."""
+
+    id: str
+    at: float
+    expires: float
+    reason: str
+    subjects: tuple[str, ...]
+
+
+class Runs:
+    """The table `held`, and two rows of `state`. Errors: DatabaseUnavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def acquire(self, token: str) -> bool:
+        """Begin, or go on with, the only run; False when another one lives. Call it again within LOCK_SECONDS."""
+        rows = await self._db.run(lambda tx: tx.execute(_ACQUIRE, (LOCK, token, LOCK_SECONDS)))
+        return bool(rows)
+
+    async def release(self, token: str) -> None:
+        """End the run."""
+        await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND value = ?", (LOCK, token)))
+
+    async def last_good(self) -> Good | None:
+        """Return what the last good run saw."""
+        rows = await self._db.read(lambda tx: tx.execute("SELECT value FROM state WHERE name = ?", (GOOD,)))
+        return Good(**json.loads(rows[0][0])) if rows else None
+
+    async def remember_good(self, good: Good) -> None:
+        """Keep what a good run saw, and that it was now."""
+
+        def work(tx: Transaction) -> None:
+            tx.execute(
+                "INSERT INTO state (name, value, at) VALUES (?, ?, NOW()) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at",
+                (GOOD, json.dumps(asdict(good))),
+            )
+
+        await self._db.run(work)
+
+    async def hold(self, id_: str, subjects: Sequence[str], reason: str) -> None:
+        """Keep a changeset until it is approved or expires. Holding the same one again prolongs it."""
+        rows = (id_, HELD_SECONDS, reason, json.dumps(sorted(subjects)))
+        await self._db.run(lambda tx: tx.execute(_HOLD, rows))
+
+    async def held(self) -> list[Held]:
+        """Return the changesets that can be approved, the newest first."""
+        rows = await self._db.read(lambda tx: tx.execute(f"{_SELECT} ORDER BY at DESC"))
+        return [_held(row) for row in rows]
+
+    async def find(self, id_: str) -> Held | None:
+        """Return one changeset, unless it expired."""
+        rows = await self._db.read(lambda tx: tx.execute(f"{_SELECT} AND id = ?", (id_,)))
+        return _held(rows[0]) if rows else None
+
+    async def drop(self, id_: str) -> None:
+        """Forget a changeset: it was applied, or does not hold any more."""
+        await self._db.run(lambda tx: tx.execute("DELETE FROM held WHERE id = ? OR expires < NOW()", (id_,)))
+
+
+def _held(row: Row) -> Held:
+    id_, at, expires, reason, subjects = row
+    return Held(id_, at, expires, reason, tuple(json.loads(subjects)))

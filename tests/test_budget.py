@@ -1,0 +1,320 @@
+"""The call budget: the whole limit at once, never more than the limit in any window, direct calls first."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sync_worker.budget import SLOT, Budget, Window
+from sync_worker.database import open_database
+from sync_worker.errors import DatabaseUnavailable
+from tests.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from sync_worker.database import Database
+
+LIMIT, WINDOW = 20, 10.0
+RESERVE = 2
+SOON = 10.0
+
+
+@asynccontextmanager
+async def opened(url: str, clock: Clock) -> AsyncIterator[Database]:
+    db = open_database(url, clock=clock)
+    await db.start()
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
+    async with opened(database_url, clock) as database:
+        yield database
+
+
+@pytest.fixture
+def budget(db: Database, clock: Clock) -> Budget:
+    return Budget(db, "clerk", LIMIT, WINDOW, clock.sleep)
+
+
+async def all_of(calls: list[Coroutine[object, object, None]]) -> None:
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(*calls)
+
+
+def most_in_a_window(moments: list[float]) -> int:
+    return max(sum(start <= moment < start + WINDOW for moment in moments) for start in moments)
+
+
+# --- the window ------------------------------------------------------------------------------------------------------
+
+
+@given(
+    limit=st.integers(1, 40),
+    asks=st.lists(st.tuples(st.floats(0, 12, allow_subnormal=False), st.integers(1, 60)), max_size=60),
+)
+def test_no_window_ever_holds_more_than_the_limit(limit: int, asks: list[tuple[float, int]]) -> None:
+    now, window, moments = 1_000_000.0, Window(limit, WINDOW, {}), list[float]()
+    for gap, asked in asks:
+        now += gap
+        window = window.at(now)
+        granted = min(asked, window.room())
+        window = window.grant(granted, now)
+        moments += [now] * granted
+    assert not moments or most_in_a_window(moments) <= limit
+
+
+@given(
+    grants=st.lists(st.tuples(st.floats(0, 3), st.integers(1, 10)), min_size=1, max_size=20),
+    reserved=st.integers(0, 5),
+)
+def test_a_full_window_has_room_at_the_moment_it_tells_and_not_before(
+    grants: list[tuple[float, int]], reserved: int
+) -> None:
+    now, window = 1_000_000.0, Window(LIMIT, WINDOW, {})
+    for gap, calls in grants:
+        now += gap
+        window = window.at(now)
+        window = window.grant(min(calls, window.room()), now)
+    window = window.grant(window.room(), now)
+    opens = window.opens(reserved=reserved)
+    assert now < opens <= now + WINDOW + 2 * SLOT
+    assert window.at(opens).room(reserved=reserved) > 0
+    assert window.at(opens - SLOT / 2).room(reserved=reserved) == 0
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_window() -> None:
+    window = Window(LIMIT, WINDOW, {}).grant(LIMIT, 1_000_000.0)
+    earlier = window.at(900_000.0)
+    assert earlier.room() == 0
+    assert earlier.at(900_000.0 + WINDOW + 2 * SLOT).room() == LIMIT
+
+
+# --- taking ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_after_a_rest_the_whole_limit_goes_out_at_once(budget: Budget, clock: Clock) -> None:
+    await all_of([budget.take() for _ in range(LIMIT)])
+    assert clock.slept == []
+
+
+@pytest.mark.anyio
+async def test_one_more_than_the_limit_waits_for_the_window(budget: Budget, clock: Clock) -> None:
+    start = clock.now
+    await all_of([budget.take() for _ in range(LIMIT + 1)])
+    assert WINDOW <= clock.now - start <= WINDOW + 2 * SLOT
+    assert len(clock.slept) == 1
+
+
+@pytest.mark.anyio
+async def test_calls_that_wait_are_spread_so_that_no_window_has_too_many(budget: Budget, clock: Clock) -> None:
+    moments: list[float] = []
+
+    async def call(after: float) -> None:
+        await budget.take()
+        moments.append(clock.now)
+
+    await all_of([call(n / 7) for n in range(LIMIT * 5)])
+    assert len(moments) == LIMIT * 5
+    assert most_in_a_window(moments) == LIMIT
+    assert max(moments) - min(moments) <= 4 * (WINDOW + 2 * SLOT)
+
+
+@pytest.mark.anyio
+async def test_calls_that_wait_together_are_one_transaction(
+    budget: Budget, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transactions = []
+    run = db.run
+
+    async def counted(work):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - passes everything on
+        transactions.append(work)
+        return await run(work)
+
+    monkeypatch.setattr(db, "run", counted)
+    await all_of([budget.take() for _ in range(LIMIT)])
+    assert len(transactions) == 1
+
+
+@pytest.mark.anyio
+async def test_who_came_first_goes_first(budget: Budget) -> None:
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        await budget.take()
+        order.append(number)
+
+    await all_of([call(number) for number in range(LIMIT * 3)])
+    assert order == list(range(LIMIT * 3))
+
+
+@pytest.mark.anyio
+async def test_direct_calls_go_before_fan_out_and_fan_out_before_repair(budget: Budget) -> None:
+    order: list[int] = []
+
+    async def call(lane: int) -> None:
+        await budget.take(lane)
+        order.append(lane)
+
+    await all_of([budget.take() for _ in range(LIMIT)])
+    await all_of([call(lane) for lane in (2, 1, 0) * 5])
+    assert order == [0] * 5 + [1] * 5 + [2] * 5
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lane", [1, 2])
+async def test_bulk_calls_leave_a_tenth_for_direct_ones(budget: Budget, clock: Clock, lane: int) -> None:
+    await all_of([budget.take(lane) for _ in range(LIMIT - RESERVE)])
+    assert (await budget.left(lane), await budget.left()) == (0, RESERVE)
+    await all_of([budget.take() for _ in range(RESERVE)])
+    assert clock.slept == []
+
+
+@pytest.mark.anyio
+async def test_a_direct_call_does_not_wait_for_bulk_calls_that_wait(db: Database) -> None:
+    asleep = asyncio.Event()
+
+    async def sleep_for_ever(_: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    budget = Budget(db, "clerk", LIMIT, WINDOW, sleep_for_ever)
+    bulk = [asyncio.create_task(budget.take(1)) for _ in range(LIMIT)]
+    async with asyncio.timeout(SOON):
+        await asleep.wait()
+        await budget.take(0)
+    assert sum(task.done() for task in bulk) == LIMIT - RESERVE
+    for task in bulk:
+        task.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_caller_that_gave_up_takes_nothing(budget: Budget) -> None:
+    tasks = [asyncio.create_task(budget.take()) for _ in range(LIMIT)]
+    await asyncio.sleep(0)
+    for task in tasks[: LIMIT - 1]:
+        task.cancel()
+    await tasks[-1]
+    assert await budget.left() == LIMIT - 1
+
+
+@pytest.mark.anyio
+async def test_names_are_counted_apart(db: Database, clock: Clock, budget: Budget) -> None:
+    await all_of([budget.take() for _ in range(LIMIT)])
+    other = Budget(db, "sanity", LIMIT, WINDOW, clock.sleep)
+    assert await other.left() == LIMIT
+    await other.take()
+    assert clock.slept == []
+
+
+# --- together --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_two_programs_on_one_database_share_the_limit(database_url: str, clock: Clock) -> None:
+    moments: list[float] = []
+
+    async def call(budget: Budget) -> None:
+        await budget.take()
+        moments.append(clock.now)
+
+    async with opened(database_url, clock) as one, opened(database_url, clock) as two:
+        budgets = [Budget(db, "clerk", LIMIT, WINDOW, clock.sleep) for db in (one, two)]
+        await all_of([call(budgets[n % 2]) for n in range(LIMIT * 3)])
+    assert len(moments) == LIMIT * 3
+    assert most_in_a_window(moments) <= LIMIT
+
+
+@pytest.mark.anyio
+async def test_a_pause_holds_everybody(database_url: str, clock: Clock) -> None:
+    async with opened(database_url, clock) as one, opened(database_url, clock) as two:
+        first, second = (Budget(db, "clerk", LIMIT, WINDOW, clock.sleep) for db in (one, two))
+        start = clock.now
+        await first.pause(3.0)
+        assert (await first.left(), await second.left()) == (0, 0)
+        await second.take()
+        assert clock.now - start == 3.0
+        assert clock.slept == [3.0]
+
+
+@pytest.mark.anyio
+async def test_of_two_pauses_the_longer_holds(budget: Budget, clock: Clock) -> None:
+    start = clock.now
+    await budget.pause(5.0)
+    await budget.pause(1.0)
+    await budget.take()
+    assert clock.now - start == 5.0
+
+
+@pytest.mark.anyio
+async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: Clock) -> None:
+    assert (await budget.left(), await budget.left(lane=1)) == (LIMIT, LIMIT - RESERVE)
+    await all_of([budget.take() for _ in range(5)])
+    assert await budget.left() == LIMIT - 5
+    clock.advance(WINDOW + 2 * SLOT)
+    assert await budget.left() == LIMIT
+
+
+# --- trouble ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_without_the_database_those_who_wait_are_told_and_later_calls_work(budget: Budget, db: Database) -> None:
+    await db.close()
+    answers = await asyncio.gather(*(budget.take(lane) for lane in (0, 1, 2)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 3
+    with pytest.raises(DatabaseUnavailable):
+        await budget.left()
+    with pytest.raises(DatabaseUnavailable):
+        await budget.pause(1)
+    await db.start()
+    await budget.take()
+    assert await budget.left() == LIMIT - 1
+
+
+TAKE_FOR_A_WHILE = """
+import asyncio, sys, time
+from sync_worker.budget import Budget
+from sync_worker.database import open_database
+
+async def main(url):
+    db = open_database(url)
+    await db.start()
+    budget = Budget(db, "clerk", 20, 1.0)
+    end = time.monotonic() + 4.0
+    async def call():
+        while time.monotonic() < end:
+            await budget.take()
+            print(time.monotonic())
+    await asyncio.gather(*(call() for _ in range(10)))
+    await db.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_processes_share_the_limit_in_real_time(database_url: str) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TAKE_FOR_A_WHILE, database_url], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    moments = sorted(float(line) for process in processes for line in process.communicate(timeout=60)[0].splitlines())
+    assert max(sum(start <= moment < start + 1.0 for moment in moments) for start in moments) <= 20
+    assert len(moments) >= 40

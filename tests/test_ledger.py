@@ -1,0 +1,131 @@
+"""The ledger: a trace before the request, what became of it, and the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sync_worker import ledger as ledger_module
+from sync_worker.database import open_database
+from sync_worker.ledger import Entry, Ledger, State
+from tests.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.database import Database
+
+pytestmark = pytest.mark.anyio
+
+A, B = "user:user_a", "user:user_b"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
+    database = open_database(database_url, clock=clock)
+    await database.start()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def ledger(db: Database) -> Ledger:
+    return Ledger(db)
+
+
+def entry(subject: str = A, kind: str = "grant") -> Entry:
+    return Entry("run-1", subject, kind, {}, {"plan": "pro"}, ["doc-1"], "webhook:doc-1")
+
+
+async def test_an_intended_change_is_there_before_anything_is_sent(ledger: Ledger, clock: Clock) -> None:
+    change = Entry(
+        "run-1", A, "update", {"plan": "free"}, {"plan": "pro", "courseSlugs": ["a", "b"]}, ["doc-2", "doc-1"], "sync"
+    )
+    (number,) = await ledger.intend([change])
+    (kept,) = await ledger.history()
+    assert (kept.id, kept.at, kept.state, kept.settled_at) == (number, clock.now, State.INTENDED, None)
+    assert (kept.run, kept.subject, kept.kind, kept.cause) == ("run-1", A, "update", "sync")
+    assert (kept.before, kept.after) == (change.before, change.after)
+    assert kept.documents == ("doc-2", "doc-1")
+
+
+async def test_ids_come_in_the_order_of_the_entries(ledger: Ledger) -> None:
+    ids = await ledger.intend([entry(B), entry(A), entry(B)])
+    assert {one.id: one.subject for one in await ledger.history()} == dict(zip(ids, [B, A, B], strict=True))
+    assert ids == sorted(ids)
+
+
+async def test_a_batch_without_changes_leaves_no_trace(ledger: Ledger) -> None:
+    assert await ledger.intend([]) == []
+    await ledger.settle([], State.APPLIED)
+    assert await ledger.history() == []
+
+
+async def test_json_is_stored_with_sorted_keys(ledger: Ledger, db: Database) -> None:
+    await ledger.intend([Entry("run", A, "grant", {"b": 1, "a": {"d": 1, "c": ("x",)}}, {"é": None}, [])])
+    rows = await db.read(lambda tx: tx.execute("SELECT before, after, documents FROM ledger"))
+    assert rows == [('{"a": {"c": ["x"], "d": 1}, "b": 1}', '{"é": null}', "[]")]
+
+
+@pytest.mark.parametrize("state", [State.APPLIED, State.REFUSED, State.UNKNOWN])
+async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: Clock, state: State) -> None:
+    first, second = await ledger.intend([entry(A), entry(B)])
+    clock.advance(2)
+    await ledger.settle([second], state)
+    kept = {one.id: (one.state, one.settled_at) for one in await ledger.history()}
+    assert kept == {first: (State.INTENDED, None), second: (state, clock.now)}
+
+
+async def test_only_changes_without_a_known_end_are_unsettled(ledger: Ledger) -> None:
+    ids = await ledger.intend([entry(A, kind) for kind in ("intended", "unknown", "applied", "refused")])
+    for number, state in zip(ids[1:], (State.UNKNOWN, State.APPLIED, State.REFUSED), strict=True):
+        await ledger.settle([number], state)
+    await ledger.intend([entry(B)])
+    assert [one.kind for one in await ledger.unsettled([A])] == ["intended", "unknown"]
+    assert [one.subject for one in await ledger.unsettled([A, B])] == [A, A, B]
+    assert await ledger.unsettled([]) == []
+
+
+@pytest.mark.parametrize(("after_applied", "state"), [(True, State.APPLIED), (False, State.ABANDONED)])
+async def test_what_a_killed_process_left_is_resolved(
+    ledger: Ledger, clock: Clock, after_applied: bool, state: State
+) -> None:
+    intended, unknown, refused, foreign = await ledger.intend([entry(), entry(), entry(), entry(B)])
+    await ledger.settle([unknown], State.UNKNOWN)
+    await ledger.settle([refused], State.REFUSED)
+    clock.advance(30)
+    assert await ledger.resolve(A, after_applied=after_applied) == 2
+    kept = {one.id: one.state for one in await ledger.history()}
+    assert kept == {intended: state, unknown: state, refused: State.REFUSED, foreign: State.INTENDED}
+    assert await ledger.resolve(A, after_applied=after_applied) == 0
+
+
+async def test_history_is_the_newest_first_page_by_page(ledger: Ledger) -> None:
+    ids = await ledger.intend([entry(A, str(n)) for n in range(5)])
+    first = await ledger.history(limit=2)
+    second = await ledger.history(limit=2, before_id=first[-1].id)
+    third = await ledger.history(limit=2, before_id=second[-1].id)
+    assert [one.id for one in first + second + third] == ids[::-1]
+
+
+async def test_history_of_a_subject_is_its_own(ledger: Ledger) -> None:
+    await ledger.intend([entry(A, "1"), entry(B, "2"), entry(A, "3"), entry(B, "4")])
+    assert [one.kind for one in await ledger.history(A)] == ["3", "1"]
+    assert [one.kind for one in await ledger.history(B, limit=1)] == ["4"]
+    assert await ledger.history("user:user_nobody") == []
+
+
+async def test_old_entries_are_forgotten_in_small_steps(ledger: Ledger, clock: Clock) -> None:
+    many = ledger_module.PURGE_BATCH + 1
+    await ledger.intend([entry() for _ in range(many)])
+    clock.advance(100)
+    await ledger.intend([entry(B)])
+    assert await ledger.purge(100) == 0
+    assert await ledger.purge(99) == many
+    assert [one.subject for one in await ledger.history()] == [B]

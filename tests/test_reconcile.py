@@ -1,0 +1,320 @@
+"""`sync-worker reconcile`, `approve` and `verify`, as operators run them, against the stand-ins."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.changeset import Brake
+from sync_worker.cli.local import settings_for
+from tests.oracle import wrong
+from tests.verbs import Ended, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+KEYS = {
+    "checked",
+    "granted",
+    "updated",
+    "revoked",
+    "unchanged",
+    "refused",
+    "held",
+    "writes",
+    "clerk_calls",
+    "sanity_calls",
+    "seconds",
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Somebody at a terminal."""
+
+    box: Sandbox
+    folder: Path
+    environment: dict[str, str]
+
+    async def run(self, *arguments: str, **environment: str) -> Ended:
+        return await run(*arguments, cwd=self.folder, environment={**self.environment, **environment})
+
+    async def reconcile(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+        ended = await self.run("reconcile", "--json", *arguments, **environment)
+        return ended.code, json.loads(ended.out) if ended.out.strip() else {"error": ended.err}
+
+    def writes(self) -> int:
+        return self.box.clerk.requests.count("PATCH")
+
+
+@pytest.fixture
+def operator(box: Sandbox, tmp_path: Path) -> Operator:
+    environment = settings_for(box, f"sqlite:///{tmp_path / 'work.db'}")
+    return Operator(box, tmp_path, {**environment, "CLERK_BUDGET": "100000"})
+
+
+async def publish(box: Sandbox, users: int, **fields: Any) -> list[str]:
+    """Create users with one entitlement each, and tell nobody."""
+    ids = [box.clerk.add_user(f"user_{n:04}", public_metadata={"theme": n}) for n in range(users)]
+    rows = [{"_id": f"ent-{i}", "_type": "entitlement", "clerkUserId": i, "plan": "pro", **fields} for i in ids]
+    await box.lake.mutate([{"create": row} for row in rows])
+    return ids
+
+
+async def delete(box: Sandbox, users: list[str]) -> None:
+    await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users])
+
+
+async def test_everybody_is_right_after_one_run_and_a_second_writes_nothing(operator: Operator) -> None:
+    await publish(operator.box, 120)
+    code, told = await operator.reconcile()
+    assert (code, set(told), told["granted"], told["writes"]) == (0, KEYS, 120, 120)
+    assert wrong(operator.box) == []
+    code, told = await operator.reconcile()
+    assert (code, told["writes"], told["unchanged"], told["checked"]) == (0, 0, 120, 120)
+
+
+async def test_missed_edits_and_deletes_are_made_up_for(operator: Operator) -> None:
+    random = Random(3)
+    users = await publish(operator.box, 100)
+    await operator.reconcile()
+    for user in random.sample(users, 60):
+        match random.randrange(3):
+            case 0:
+                await delete(operator.box, [user])
+            case 1:
+                await operator.box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"plan": "basic"}}}])
+            case _:
+                target = random.choice(users)
+                await operator.box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"clerkUserId": target}}}])
+    code, _ = await operator.reconcile("--max-revocations", "100%")
+    assert (code, wrong(operator.box)) == (0, [])
+    code, told = await operator.reconcile()
+    assert (code, told["writes"]) == (0, 0)
+
+
+async def test_a_dry_run_writes_nothing_and_ends_with_2_on_drift(operator: Operator) -> None:
+    await publish(operator.box, 3)
+    code, told = await operator.reconcile("--dry-run")
+    assert (code, told["granted"], told["writes"], operator.writes()) == (2, 3, 0, 0)
+    await operator.reconcile()
+    assert (await operator.reconcile("--dry-run"))[0] == 0
+
+
+async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_finishes(operator: Operator) -> None:
+    users = await publish(operator.box, 100)
+    await operator.reconcile()
+    new = operator.box.clerk.add_user("user_new")
+    await operator.box.lake.mutate(
+        [{"create": {"_id": "ent-new", "_type": "entitlement", "clerkUserId": new, "plan": "pro"}}]
+    )
+    await delete(operator.box, users[:40])
+    code, told = await operator.reconcile()
+    assert (code, told["held"], told["revoked"], told["granted"]) == (3, 40, 0, 1)
+    assert wrong(operator.box) == users[:40]
+    (held,) = json.loads((await operator.run("approve", "--json")).out)
+    assert len(held["subjects"]) == 40
+    approved = await operator.run("approve", held["id"], "--json")
+    assert (approved.code, json.loads(approved.out)["revoked"]) == (0, 40)
+    assert wrong(operator.box) == []
+    assert json.loads((await operator.run("approve", "--json")).out) == []
+
+
+async def test_who_is_entitled_again_by_the_time_of_approval_keeps_the_access(operator: Operator) -> None:
+    users = await publish(operator.box, 20)
+    await operator.reconcile()
+    await delete(operator.box, users[:10])
+    await operator.reconcile()
+    (held,) = json.loads((await operator.run("approve", "--json")).out)
+    again = {"_id": "ent-again", "_type": "entitlement", "clerkUserId": users[0], "plan": "pro"}
+    await operator.box.lake.mutate([{"create": again}])
+    told = json.loads((await operator.run("approve", held["id"], "--json")).out)
+    assert (told["revoked"], told["kept"]) == (9, 1)
+    assert wrong(operator.box) == []
+
+
+async def test_an_unknown_changeset_is_refused(operator: Operator) -> None:
+    ended = await operator.run("approve", "nonsense")
+    assert ended.code == 1
+    assert "No changeset is held" in ended.err
+
+
+async def test_a_hand_set_plan_without_our_marker_is_left_alone_unless_adopted(operator: Operator) -> None:
+    await publish(operator.box, 1)
+    operator.box.clerk.add_user("user_vip", public_metadata={"plan": "vip", "theme": 1})
+    await operator.reconcile()
+    assert operator.box.clerk.users["user_vip"]["public_metadata"]["plan"] == "vip"
+    await operator.reconcile("--adopt")
+    assert operator.box.clerk.users["user_vip"]["public_metadata"] == {"theme": 1}
+
+
+async def test_an_edit_in_clerk_is_told_apart_from_what_we_missed(operator: Operator) -> None:
+    edited, missed = await publish(operator.box, 2)
+    await operator.reconcile()
+    operator.box.clerk.users[edited]["public_metadata"]["plan"] = "by-hand"
+    await operator.box.lake.mutate([{"patch": {"id": f"ent-{missed}", "set": {"plan": "basic"}}}])
+    ended = await operator.run("reconcile", "--dry-run", "--markdown")
+    (by_hand,) = [line for line in ended.out.splitlines() if edited in line]
+    (late,) = [line for line in ended.out.splitlines() if missed in line]
+    assert "edited in Clerk" in by_hand
+    assert "missed by us" in late
+
+
+async def test_without_drift_ten_thousand_users_cost_few_calls_and_no_write(operator: Operator) -> None:
+    for number in range(10_000):
+        operator.box.clerk.add_user(f"user_{number:05}")
+    row = {"_type": "entitlement", "clerkUserId": "user_00001", "plan": "pro"}
+    await operator.box.lake.mutate([{"create": {"_id": "ent-1", **row}}])
+    await operator.reconcile()
+    code, told = await operator.reconcile()
+    assert (code, told["checked"], told["writes"]) == (0, 10_000, 0)
+    assert told["clerk_calls"] <= 25
+
+
+# --- read trouble never revokes --------------------------------------------------------------------------------------
+
+
+async def nothing_was_taken_away(operator: Operator, ended: Ended, named: str, held: dict[str, Any]) -> None:
+    assert ended.code == 1, ended
+    assert named in ended.err
+    assert "Traceback" not in ended.err
+    assert {u: v["public_metadata"] for u, v in operator.box.clerk.users.items()} == held
+
+
+@pytest.fixture
+async def settled(operator: Operator) -> dict[str, Any]:
+    """Thirty people with access, all right; what Clerk holds of them."""
+    await publish(operator.box, 30)
+    await operator.reconcile()
+    return copy.deepcopy({u: v["public_metadata"] for u, v in operator.box.clerk.users.items()})
+
+
+async def test_an_empty_dataset_takes_nothing_away(operator: Operator, settled: dict[str, Any]) -> None:
+    await delete(operator.box, list(settled))
+    ended = await operator.run("reconcile")
+    await nothing_was_taken_away(operator, ended, "Not one entitlement is visible", settled)
+
+
+async def test_fewer_than_half_of_the_last_good_run_takes_nothing_away(
+    operator: Operator, settled: dict[str, Any]
+) -> None:
+    await delete(operator.box, list(settled)[:20])
+    ended = await operator.run("reconcile", "--max-revocations", "100%")
+    await nothing_was_taken_away(operator, ended, "10 now, 30 in the last good run", settled)
+
+
+async def test_fewer_than_half_can_be_accepted_by_a_person(operator: Operator, settled: dict[str, Any]) -> None:
+    await delete(operator.box, list(settled)[:20])
+    code, told = await operator.reconcile("--accept-fewer", "--max-revocations", "100%")
+    assert (code, told["revoked"], wrong(operator.box)) == (0, 20, [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("unauthorized", "SANITY_READ_TOKEN"),
+        ("forbidden", "SANITY_READ_TOKEN"),
+        ("error_in_ok", "without a result"),
+        ("truncated", "Sanity"),
+        ("internal", "Sanity answered 500"),
+        ("rate_limited", "slow down"),
+    ],
+)
+async def test_trouble_with_sanity_takes_nothing_away(
+    operator: Operator, settled: dict[str, Any], fault: str, named: str
+) -> None:
+    await delete(operator.box, list(settled)[:10])
+    operator.box.lake.faults.next(fault, 100)
+    ended = await operator.run("reconcile", "--max-revocations", "100%")
+    await nothing_was_taken_away(operator, ended, named, settled)
+
+
+@pytest.mark.parametrize("fault", ["unauthorized", "forbidden", "internal", "truncated"])
+async def test_trouble_with_clerk_takes_nothing_away(operator: Operator, settled: dict[str, Any], fault: str) -> None:
+    await delete(operator.box, list(settled)[:10])
+    operator.box.clerk.faults.next(fault, 100)
+    ended = await operator.run("reconcile", "--max-revocations", "100%")
+    await nothing_was_taken_away(operator, ended, "Clerk", settled)
+
+
+async def test_a_page_that_fails_in_the_middle_takes_nothing_away(operator: Operator, settled: dict[str, Any]) -> None:
+    rows = [{"_id": f"more-{n:05}", "_type": "entitlement", "clerkUserId": "user_0000"} for n in range(1500)]
+    await operator.box.lake.load(rows)
+    await delete(operator.box, list(settled)[:10])
+    operator.box.lake.faults.some("unavailable", 0.9)
+    ended = await operator.run("reconcile", "--max-revocations", "100%")
+    await nothing_was_taken_away(operator, ended, "Sanity", settled)
+
+
+async def test_a_filter_typo_takes_nothing_away(operator: Operator, settled: dict[str, Any], tmp_path: Path) -> None:
+    from sync_worker.settings import packaged_groq  # noqa: PLC0415 - only here
+
+    for file in packaged_groq().glob("*.groq"):
+        (tmp_path / file.name).write_text(file.read_text().replace('"entitlement"', '"entitlemnt"'))
+    ended = await operator.run("reconcile", GROQ_DIR=str(tmp_path))
+    await nothing_was_taken_away(operator, ended, "Not one entitlement is visible", settled)
+
+
+async def test_a_run_that_could_not_write_everything_is_a_failed_run(operator: Operator) -> None:
+    users = await publish(operator.box, 3)
+    operator.box.clerk.faults.next("unavailable", 100, path_prefix=f"/v1/users/{users[0]}")
+    code, told = await operator.reconcile()
+    assert (code, told["granted"]) == (1, 2)
+
+
+async def test_a_second_run_at_the_same_time_is_refused(operator: Operator) -> None:
+    await publish(operator.box, 1)
+    operator.box.lake.faults.latency = 1.5
+    import asyncio  # noqa: PLC0415 - only here
+
+    both = await asyncio.gather(operator.run("reconcile"), operator.run("reconcile"))
+    assert sorted(ended.code for ended in both) == [0, 1]
+    assert "Another reconcile is running" in "".join(ended.err for ended in both)
+
+
+async def test_accounts_that_are_not_ours_are_never_touched(operator: Operator) -> None:
+    await publish(operator.box, 5)
+    for number in range(50):
+        operator.box.clerk.add_user(f"user_other{number}", public_metadata={"role": "owner"}, private_metadata={"x": 1})
+    before = copy.deepcopy({u: v for u, v in operator.box.clerk.users.items() if "other" in u})
+    await operator.reconcile()
+    assert {u: v for u, v in operator.box.clerk.users.items() if "other" in u} == before
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+async def test_verify_proves_that_both_sides_are_equal(operator: Operator) -> None:
+    await publish(operator.box, 7)
+    await operator.reconcile()
+    ended = await operator.run("verify", "--json")
+    told = json.loads(ended.out)
+    assert (ended.code, told["equal"], told["differing"]) == (0, True, [])
+    (pro,) = told["plans"]
+    assert pro["sanity"] == pro["clerk"]
+    assert pro["sanity"]["count"] == 7
+
+
+async def test_verify_names_who_differs(operator: Operator) -> None:
+    users = await publish(operator.box, 2)
+    await operator.reconcile()
+    operator.box.clerk.users[users[1]]["public_metadata"]["plan"] = "by-hand"
+    ended = await operator.run("verify", "--json")
+    told = json.loads(ended.out)
+    assert (ended.code, told["equal"], told["differing"]) == (2, False, [f"user:{users[1]}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "population", "allowed"),
+    [("10%", 1000, 100), ("10%", 10, 5), ("0%", 1000, 5), ("7", 1000, 7), ("0", 9, 0)],
+)
+def test_the_brake_allows_a_number_or_a_percentage_of_at_least_five(text: str, population: int, allowed: int) -> None:
+    assert Brake(text).allowed(population) == allowed

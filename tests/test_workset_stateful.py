@@ -1,0 +1,320 @@
+"""The work set against a model of it in plain dictionaries: whatever is done in whatever order, both agree.
+
+The model says the rules once more, in the words of DESIGN, without SQL. Hypothesis looks for an order of marks, claims,
+ends of leases, settlements and revivals after which the two differ, and then for the shortest one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from sync_worker import workset
+from sync_worker.database import open_database
+from sync_worker.model import Witness
+from sync_worker.overview import PACE_MEMORY
+from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+
+if TYPE_CHECKING:
+    from sync_worker.database import Transaction
+    from sync_worker.workset import Settlement
+
+KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
+START = 1_000_000.0
+
+SECONDS = st.sampled_from([0.25, 1.0, 2.0, 5.0, 30.0])
+WITNESSES = st.builds(
+    Witness,
+    document=st.sampled_from(["doc-1", "doc-2"]),
+    revision=st.sampled_from(["r1", "r2"]),
+    updated_at=st.sampled_from(["", "2025-03-03T10:00:00Z", "2025-03-03T10:00:00.5Z", "2025-03-03T10:00:01Z"]),
+    deleted=st.booleans(),
+)
+MARKS = st.builds(
+    Mark,
+    key=st.sampled_from(KEYS),
+    lane=st.sampled_from([0, 1, 2]),
+    due=st.none() | st.sampled_from([-5.0, 0.5, 3.0, 40.0]).map(lambda seconds: START + seconds),
+    witness=st.none() | WITNESSES,
+    cause=st.sampled_from(["", "webhook", "reconcile"]),
+)
+
+
+@dataclass
+class ModelRow:
+    """What the model knows of one subject."""
+
+    lane: int
+    due: float | None
+    wanted: int = 0
+    done: int = 0
+    owner: str | None = None
+    attempts: int = 0
+    dead: bool = False
+    note: tuple[str, str] = ("", "")
+    cause: str = ""
+    since: float | None = None
+    again: float | None = None
+    settled: float | None = None
+    paced: float = 0.0
+    writes: list[float] = field(default_factory=list)
+    witnesses: dict[str, tuple[Witness, int]] = field(default_factory=dict)
+
+
+def later(a: Witness, b: Witness) -> bool:
+    """Whether `a` is at least as late as `b`."""
+    return (a.updated_at.rstrip("Z"), a.deleted) >= (b.updated_at.rstrip("Z"), b.deleted)
+
+
+class Model:
+    """The rules."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.rows: dict[str, ModelRow] = {}
+
+    def mark(self, mark: Mark) -> None:
+        due = self.now if mark.due is None else mark.due
+        row = self.rows.setdefault(mark.key, ModelRow(mark.lane, None))
+        if row.dead:
+            row.dead, row.attempts, row.note = False, 0, ("", "")
+        row.lane = min(row.lane, mark.lane) if row.wanted > row.done else mark.lane
+        wanted_since = max(self.now, due)
+        if row.owner is None:
+            allowed = max(due, row.paced)
+            row.due = allowed if row.due is None else min(row.due, allowed)
+        elif row.again is None:
+            row.again = wanted_since
+        row.since = wanted_since if row.since is None else min(row.since, wanted_since)
+        row.cause = mark.cause or row.cause
+        row.wanted += 1
+
+    def witness(self, mark: Mark) -> None:
+        if mark.witness is None:
+            return
+        row = self.rows[mark.key]
+        known = row.witnesses.get(mark.witness.document)
+        if known is None or later(mark.witness, known[0]):
+            row.witnesses[mark.witness.document] = (mark.witness, row.wanted)
+
+    def claimable(self, lane: int, *, documents: bool) -> dict[str, float]:
+        return {
+            key: row.due
+            for key, row in self.rows.items()
+            if row.lane == lane and row.due is not None and row.due <= self.now
+            if key.startswith("document:") == documents
+        }
+
+    def claim(self, claim: Claim, lease: float) -> None:
+        row = self.rows[claim.key]
+        since = row.due if row.since is None else row.since
+        assert claim == Claim(
+            claim.key,
+            row.lane,
+            claim.token,
+            row.wanted,
+            row.attempts,
+            tuple(row.witnesses[document][0] for document in sorted(row.witnesses)),
+            row.cause,
+            self.now + lease,
+            since if since is not None else -1.0,
+        )
+        row.owner, row.due, row.since, row.again = claim.token, self.now + lease, since, None
+
+    def owns(self, claim: Claim) -> bool:
+        return self.rows[claim.key].owner == claim.token if claim.key in self.rows else False
+
+    def has_time(self, claim: Claim) -> bool:
+        return self.owns(claim) and (self.rows[claim.key].due or 0.0) > self.now
+
+    def settle(self, settlement: Settlement) -> None:
+        claim = settlement.claim
+        row = self.rows[claim.key]
+        marked_again = row.wanted > claim.generation
+        row.owner = None
+        match settlement:
+            case Released():
+                row.due = self.now
+            case Retry():
+                row.due, row.attempts = self.now + settlement.delay, row.attempts + 1
+            case Done() | Failed():
+                next_due = settlement.next_due if isinstance(settlement, Done) else None
+                row.due = self.now if marked_again else next_due
+                row.done = claim.generation
+                row.since = row.again if marked_again else None
+                row.dead = isinstance(settlement, Failed) and not marked_again
+                row.attempts = row.attempts + 1 if row.dead else 0
+        if isinstance(settlement, Done):
+            row.lane = row.lane if marked_again else 1
+            row.cause = row.cause if marked_again else ""
+            row.witnesses = {d: (w, g) for d, (w, g) in row.witnesses.items() if g > claim.generation}
+        if not isinstance(settlement, Released):
+            row.note, row.settled = (settlement.code, settlement.detail), self.now
+        if isinstance(settlement, Done | Retry) and settlement.wrote:
+            row.writes.append(self.now)
+            row.paced = max(row.paced, self.now - workset.PACE_TOLERANCE) + workset.PACE
+            row.due = None if row.due is None else max(row.due, row.paced)
+        row.again = None
+
+    def revive(self) -> None:
+        for row in self.rows.values():
+            if row.dead:
+                row.dead, row.attempts, row.note = False, 0, ("", "")
+                row.wanted, row.since, row.due = row.wanted + 1, self.now, self.now
+
+    def purge(self, older_than: float) -> None:
+        self.rows = {
+            key: row
+            for key, row in self.rows.items()
+            if row.due is not None or row.dead or row.note[0] or self.now - (row.settled or self.now) <= older_than
+        }
+
+    @property
+    def next_due(self) -> float | None:
+        dues = [row.due for row in self.rows.values() if row.due is not None]
+        return max(0.0, min(dues) - self.now) if dues else None
+
+    def table(self) -> dict[str, tuple[Any, ...]]:
+        return {
+            key: (
+                *(row.lane, row.due, row.wanted, row.done, row.owner, row.attempts, row.dead),
+                *(row.note, row.cause, row.since, row.again, row.settled),
+                {document: witness for document, (witness, _) in row.witnesses.items()},
+            )
+            for key, row in self.rows.items()
+        }
+
+
+def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
+    """Return the tables in the shape of the model's."""
+    witnesses: dict[str, dict[str, Witness]] = {}
+    for key, document, revision, updated_at, deleted in tx.execute(
+        "SELECT key, document, revision, updated_at, deleted FROM witness"
+    ):
+        witnesses.setdefault(key, {})[document] = Witness(document, revision, updated_at, bool(deleted))
+    rows = tx.execute(
+        "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled FROM work"
+    )
+    return {
+        key: (
+            *(lane, due, wanted, done, owner, attempts, bool(dead)),
+            *((code, detail), cause, since, again, settled),
+            witnesses.get(key, {}),
+        )
+        for key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled in rows
+    }
+
+
+class WorkSetMachine(RuleBasedStateMachine):
+    """One database, emptied for each example, and the model beside it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.model = Model()
+        self.claims: list[Claim] = []
+        self.runner = asyncio.Runner()
+        self.db = open_database(url, clock=lambda: self.model.now)
+        self.ws = WorkSet(self.db)
+        self.runner.run(self.db.start())
+        self.runner.run(self.db.run(lambda tx: (tx.execute("DELETE FROM work"), tx.execute("DELETE FROM witness"))))
+
+    def teardown(self) -> None:
+        self.runner.run(self.db.close())
+        self.runner.close()
+
+    @rule(marks=st.lists(MARKS, min_size=1, max_size=4))
+    def mark(self, marks: list[Mark]) -> None:
+        self.runner.run(self.ws.mark(marks))
+        for mark in marks:
+            self.model.mark(mark)
+        for mark in marks:
+            self.model.witness(mark)
+
+    @rule(seconds=SECONDS)
+    def time_passes(self, seconds: float) -> None:
+        self.model.now += seconds
+
+    @rule(lane=st.sampled_from([0, 1, 2]), limit=st.integers(1, 3), lease=SECONDS, documents=st.booleans())
+    def claim(self, lane: int, limit: int, lease: float, documents: bool) -> None:
+        candidates = self.model.claimable(lane, documents=documents)
+        claims = self.runner.run(self.ws.claim(lane, limit, lease, documents=documents))
+        taken = {claim.key for claim in claims}
+        assert taken <= candidates.keys()
+        assert len(taken) == len(claims) == min(limit, len(candidates))
+        left = [due for key, due in candidates.items() if key not in taken]
+        assert all(candidates[key] <= due for key in taken for due in left)
+        for claim in claims:
+            self.model.claim(claim, lease)
+        self.claims += claims
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        claims = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=3, unique=True))
+        settlements = [data.draw(self.settlements(claim)) for claim in claims]
+        lost = self.runner.run(self.ws.settle(settlements))
+        owned = [settlement for settlement in settlements if self.model.owns(settlement.claim)]
+        assert lost == {s.claim.key for s in settlements if s not in owned}
+        for settlement in owned:
+            self.model.settle(settlement)
+
+    def settlements(self, claim: Claim) -> st.SearchStrategy[Settlement]:
+        next_due = st.none() | SECONDS.map(lambda seconds: self.model.now + seconds)
+        return st.one_of(
+            st.builds(Done, st.just(claim), next_due, st.booleans(), st.sampled_from(["", "row_refused"])),
+            st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
+            st.builds(Failed, st.just(claim), st.just("no_such_subject"), st.just("")),
+            st.builds(Released, st.just(claim)),
+        )
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), lease=SECONDS)
+    def renew(self, data: st.DataObject, lease: float) -> None:
+        claims = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=3, unique=True))
+        held = {claim.key for claim in claims if self.model.has_time(claim)}
+        assert self.runner.run(self.ws.renew(claims, lease)) == held
+        for key in held:
+            self.model.rows[key].due = self.model.now + lease
+
+    @rule()
+    def revive(self) -> None:
+        dead = sum(row.dead for row in self.model.rows.values())
+        assert self.runner.run(self.ws.revive()) == dead
+        self.model.revive()
+
+    @rule(older_than=st.sampled_from([PACE_MEMORY, PACE_MEMORY * 2]))
+    def purge(self, older_than: float) -> None:
+        before = len(self.model.rows)
+        self.model.purge(older_than)
+        assert self.runner.run(self.ws.purge(older_than)) == before - len(self.model.rows)
+
+    @invariant()
+    def both_agree(self) -> None:
+        assert self.runner.run(self.db.read(stored)) == self.model.table()
+        assert self.runner.run(self.ws.next_due()) == self.model.next_due
+        assert self.runner.run(self.ws.holds(self.claims)) == {c.key for c in self.claims if self.model.has_time(c)}
+
+    @invariant()
+    def nothing_wanted_is_forgotten(self) -> None:
+        for key, row in self.model.rows.items():
+            if row.wanted > row.done:
+                assert row.due is not None, key
+
+    @invariant()
+    def no_subject_is_written_too_often(self) -> None:
+        for row in self.model.rows.values():
+            assert all(sum(start <= moment <= start + 10 for moment in row.writes) <= 9 for start in row.writes)
+
+
+def test_whatever_happens_the_work_set_and_its_model_agree(database_url: str) -> None:
+    run_state_machine_as_test(
+        lambda: WorkSetMachine(database_url),
+        settings=settings(
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )
