@@ -10,8 +10,10 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,15 +22,20 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sync_worker import __version__, clerk, sanity
+from sync_worker.brake import FanOutBrake
 from sync_worker.budget import Budget
+from sync_worker.catchup import catch_up
+from sync_worker.changeset import Brake
 from sync_worker.converge import Converge
 from sync_worker.database import Database, open_database
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.ledger import Ledger
 from sync_worker.receiver import Receiver
-from sync_worker.runs import GOOD, Runs
+from sync_worker.reconcile import Reconcile, report
+from sync_worker.runs import GOOD, Runs, alone
 from sync_worker.settings import Settings, load_settings
+from sync_worker.timers import daily, every
 from sync_worker.worker import HEARTBEAT, Worker
 from sync_worker.workset import WorkSet
 
@@ -42,6 +49,9 @@ BUDGET_WINDOW = 10.0
 HEARTBEAT_STALE = 3 * HEARTBEAT
 RECONCILE_STALE = 26 * 3600.0
 """Seconds since the last good reconcile; a fresh installation has as long for its first."""
+PURGE_EVERY = 3600
+KEEP_ROWS, KEEP_LEDGER = 7 * 24 * 3600.0, 400 * 24 * 3600.0
+"""Seconds that idle rows and ledger entries stay: a week, and somewhat more than a year."""
 
 log = structlog.get_logger("app")
 
@@ -121,24 +131,86 @@ async def open_services(
 
 
 @asynccontextmanager
+async def open_reconcile(
+    settings: Settings,
+    store: Store,
+    calls: Counter[str],
+    *,
+    dry_run: bool = False,
+    adopt: bool = False,
+    accept_fewer: bool = False,
+) -> AsyncIterator[Reconcile]:
+    """Put a reconcile together. `calls` counts its calls by service, and its writes."""
+
+    def told(call: Call) -> None:
+        calls[call.service] += 1
+        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
+
+    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
+        if not dry_run:
+            await services.target.warm_up()
+        yield Reconcile(
+            Converge(services.source, services.target, store.ledger, settings.layout),
+            store.workset,
+            store.runs,
+            Brake(settings.max_revocations),
+            adopt=adopt,
+            accept_fewer=accept_fewer,
+        )
+
+
+@asynccontextmanager
 async def running_worker(settings: Settings, store: Store) -> AsyncIterator[Worker]:
-    """Run the worker until the block ends, then let it drain."""
+    """Run the worker, and what it does by the clock, until the block ends; then let it drain."""
     async with open_services(settings, store) as services:
         worker = Worker(
             store.database,
             store.workset,
-            Converge(services.source, services.target, store.ledger, settings.layout),
+            Converge(
+                services.source,
+                services.target,
+                store.ledger,
+                settings.layout,
+                FanOutBrake(store.runs, Brake(settings.max_revocations)).screen,
+            ),
             services.budget,
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         await services.target.warm_up()
         task = asyncio.create_task(worker.run())
         task.add_done_callback(_leave_if_broken)
+        timers = [
+            asyncio.create_task(every(settings.poll_seconds, "poll", lambda: _poll(services, store))),
+            asyncio.create_task(daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store))),
+            asyncio.create_task(every(PURGE_EVERY, "purge", lambda: _purge(store))),
+        ]
         try:
             yield worker
         finally:
+            for timer in timers:
+                timer.cancel()
             worker.stop()
             await task
+
+
+async def _poll(services: Services, store: Store) -> None:
+    marked = await catch_up(services.source, store.workset, datetime.now(UTC))
+    log.info("polled", documents=marked)
+
+
+async def _purge(store: Store) -> None:
+    rows, entries = await store.workset.purge(KEEP_ROWS), await store.ledger.purge(KEEP_LEDGER)
+    log.info("purged", rows=rows, entries=entries)
+
+
+async def _nightly(settings: Settings, store: Store) -> None:
+    calls: Counter[str] = Counter()
+    started = time.monotonic()
+    async with alone(store.runs), open_reconcile(settings, store, calls) as run:
+        findings = await run.find()
+        result = await run.apply(findings)
+    told = report(findings, result, calls, time.monotonic() - started)
+    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **told)
 
 
 def _leave_if_broken(task: asyncio.Task[None]) -> None:

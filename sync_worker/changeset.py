@@ -106,9 +106,9 @@ def classify(change: Change, observed: Observed, layout: Layout) -> Difference:
     return Difference(change, Drift.MISSED if untouched else Drift.EDITED)
 
 
-def changeset_id(subjects: Iterable[Subject]) -> str:
-    """Name a list of subjects: the same list has the same name."""
-    joined = "\n".join(sorted(map(str, subjects)))
+def changeset_id(names: Iterable[Subject | str]) -> str:
+    """Name a changeset by its subjects, or by its cause: the same ones have the same name."""
+    joined = "\n".join(sorted(map(str, names)))
     return hashlib.sha256(joined.encode()).hexdigest()[:10]
 
 

@@ -58,12 +58,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Converge:
-    """Holds the parts; `run` does the work."""
+    """Holds the parts; `run` does the work. `screen` sees what is about to be written, and may hold some of it."""
 
     source: Source
     target: Target
     ledger: Ledger
     layout: Layout
+    screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -119,7 +120,7 @@ class Converge:
         outcomes = [self._outcome(due, access[due.subject], observed.get(due.subject), now) for due in batch]
         outcomes = await self._prove_emptiness(outcomes, snapshot, observed)
         await self._resolve([due.subject for due in batch], observed)
-        return await self._apply(outcomes)
+        return await self._apply(outcomes if self.screen is None else await self.screen(outcomes))
 
     async def _resolve(self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]) -> None:
         """Say of changes that a killed or failed run left open whether they were applied: Clerk shows it now."""

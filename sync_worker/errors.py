@@ -16,6 +16,7 @@ the particulars: `raise NoSuchSubject("user:user_2x")`.
         NothingVisible        no entitlement is visible at all
         DatabaseUnavailable   the work set cannot be read or written
       RefusedError            it will not succeed until somebody changes something
+        RevocationHeld        too many revocations at once; a person has to approve
         NoSuchSubject         nobody by that id in Clerk
         AccessTooLarge        more than 8 KB of metadata
         RequestRefused        any other 4xx
@@ -139,6 +140,13 @@ class RefusedError(SyncWorkerError):
     """The change was refused and will not be retried by itself.
 
     Correct the cause, then `sync-worker failed retry SUBJECT`, or publish again.
+    """
+
+
+class RevocationHeld(RefusedError):
+    """Too many revocations at once, so this one is held.
+
+    Read the list with `sync-worker approve`, then `sync-worker approve ID`; or publish again what is missing.
     """
 
 

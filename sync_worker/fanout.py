@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEEPEST = 3
 """Levels of references: course → plan or cohort → entitlement is two; one more is room for another model."""
 LANE = 1
+CAUSE = "document:"
 
 
 async def fan_out(
@@ -32,6 +33,7 @@ async def fan_out(
     witnesses: Sequence[Witness],
     mark: Callable[[Sequence[Mark]], Awaitable[None]],
     sleep: Callable[[float], Awaitable[None]],
+    cause: str,
 ) -> list[Refusal]:
     """Mark all that `document` decides about. Return why the document itself counts for nobody, if that is so.
 
@@ -45,7 +47,7 @@ async def fan_out(
         while True:
             page = await _fresh_page(source, level, after, witnesses, sleep)
             between.update(page.between)
-            refusals += await _mark_page(page, document, witnesses, mark)
+            refusals += await _mark_page(page, document, witnesses, mark, cause)
             if page.last:
                 break
             if page.cursor <= after:
@@ -59,7 +61,11 @@ async def fan_out(
 
 
 async def _mark_page(
-    page: Page, document: str, witnesses: Sequence[Witness], mark: Callable[[Sequence[Mark]], Awaitable[None]]
+    page: Page,
+    document: str,
+    witnesses: Sequence[Witness],
+    mark: Callable[[Sequence[Mark]], Awaitable[None]],
+    cause: str,
 ) -> list[Refusal]:
     """Mark the subjects of one page. Only the refusal of the document itself is told: others told their own."""
     marks, refusals = [], []
@@ -67,7 +73,7 @@ async def _mark_page(
     for raw in page.rows:
         subject, read = read_row(raw, ())
         if subject is not None:
-            marks.append(Mark(str(subject), lane=LANE, witness=witness, cause=f"document:{document}"))
+            marks.append(Mark(str(subject), lane=LANE, witness=witness, cause=cause))
         elif isinstance(read, Refusal) and read.document == document:
             refusals.append(read)
     if marks:

@@ -6,19 +6,26 @@ revocations that wait for a person must outlive the process that found them. Fin
 
 from __future__ import annotations
 
+import asyncio
 import json
+import secrets
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from sync_worker.errors import AlreadyRunning
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from sync_worker.database import Database, Row, Transaction
 
 LOCK = "reconcile:running"
 GOOD = "reconcile"
+RENEWAL = 15.0
 LOCK_SECONDS = 60.0
 """How long a run that does not say that it lives keeps others out."""
+HOUR = 3600.0
 HELD_SECONDS = 3 * 24 * 3600.0
 """How long a held changeset can be approved: a weekend and a day. A later reconcile finds it anew."""
 
@@ -30,7 +37,14 @@ RETURNING name
 """
 _HOLD = """
 INSERT INTO held (id, at, expires, reason, subjects) VALUES (?, NOW(), NOW() + ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET at = excluded.at, expires = excluded.expires, reason = excluded.reason
+ON CONFLICT (id) DO UPDATE SET at = excluded.at, expires = excluded.expires, reason = excluded.reason,
+  subjects = excluded.subjects
+"""
+_COUNT = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE
+SET value = CAST(CAST(state.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT)
+RETURNING value
 """
 _SELECT = "SELECT id, at, expires, reason, subjects FROM held WHERE expires > NOW()"
 
@@ -87,9 +101,24 @@ class Runs:
         await self._db.run(work)
 
     async def hold(self, id_: str, subjects: Sequence[str], reason: str) -> None:
-        """Keep a changeset until it is approved or expires. Holding the same one again prolongs it."""
-        rows = (id_, HELD_SECONDS, reason, json.dumps(sorted(subjects)))
-        await self._db.run(lambda tx: tx.execute(_HOLD, rows))
+        """Keep a changeset until it is approved or expires. Holding one again adds to it and prolongs it."""
+
+        def work(tx: Transaction) -> None:
+            known = tx.execute(f"{_SELECT} AND id = ?", (id_,))
+            everybody = {*subjects, *(_held(known[0]).subjects if known else ())}
+            tx.execute(_HOLD, (id_, HELD_SECONDS, reason, json.dumps(sorted(everybody))))
+
+        await self._db.run(work)
+
+    async def count_revocations(self, cause: str, more: int) -> int:
+        """Count `more` revocations by one cause; return how many it were in this hour."""
+
+        def work(tx: Transaction) -> int:
+            tx.execute("DELETE FROM state WHERE name >= 'revoked:' AND name < 'revoked;' AND at < NOW() - ?", (HOUR,))
+            ((total,),) = tx.execute(_COUNT, (f"revoked:{cause}", str(more)))
+            return int(total)
+
+        return await self._db.run(work)
 
     async def held(self) -> list[Held]:
         """Return the changesets that can be approved, the newest first."""
@@ -104,6 +133,28 @@ class Runs:
     async def drop(self, id_: str) -> None:
         """Forget a changeset: it was applied, or does not hold any more."""
         await self._db.run(lambda tx: tx.execute("DELETE FROM held WHERE id = ? OR expires < NOW()", (id_,)))
+
+
+@asynccontextmanager
+async def alone(runs: Runs) -> AsyncIterator[None]:
+    """Keep a second run out, in every process, for as long as this one lives. Raises AlreadyRunning."""
+    token = secrets.token_hex(8)
+    if not await runs.acquire(token):
+        raise AlreadyRunning
+
+    async def live() -> None:
+        while True:
+            await asyncio.sleep(RENEWAL)
+            await runs.acquire(token)
+
+    renewal = asyncio.create_task(live())
+    try:
+        yield
+    finally:
+        renewal.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewal
+        await runs.release(token)
 
 
 def _held(row: Row) -> Held:

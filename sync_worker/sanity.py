@@ -77,6 +77,9 @@ class Source(Protocol):
     async def affected(self, documents: Collection[str], after: str, witnesses: Collection[str]) -> Page:
         """Read a page of the entitlements that name one of `documents` or are one of them."""
 
+    async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
+        """Read what was published from (`since`, `after`) until `before`: `_updatedAt` times, and an id for ties."""
+
     async def stored(self, ids: Collection[str]) -> Stored:
         """Ask the strongly consistent store for single documents."""
 
@@ -88,6 +91,7 @@ class Queries:
     by_subject: str
     everything: str
     affected: str
+    changed: str
     webhook_filter: str
     webhook_projection: str
 
@@ -133,6 +137,11 @@ class Sanity:
         """See Source."""
         parameters = {"documents": sorted(documents), "after": after, "witnesses": sorted(witnesses)}
         return _page(_object(await self._query(self._queries.affected, parameters)))
+
+    async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
+        """See Source. At most 500 rows; the next page goes on after the last."""
+        result = _object(await self._query(self._queries.changed, {"since": since, "after": after, "before": before}))
+        return _rows(result, "changed")
 
     async def stored(self, ids: Collection[str]) -> Stored:
         """See Source. `omitted[].reason` is "existence" or "permission"; only the first proves absence."""
@@ -210,10 +219,10 @@ def _object(value: object) -> dict[str, Any]:
     return value
 
 
-def _rows(result: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    rows = result.get("entitlements")
+def _rows(result: Mapping[str, Any], name: str = "entitlements") -> tuple[Mapping[str, Any], ...]:
+    rows = result.get(name)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("_id") for row in rows):
-        raise UnreadableAnswer('the query did not yield "entitlements" as a list of rows with an _id')
+        raise UnreadableAnswer(f'the query did not yield "{name}" as a list of rows with an _id')
     return tuple(rows)
 
 

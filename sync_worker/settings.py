@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     """One object that holds the owned keys; default: they stand at the top level."""
     max_revocations: str = "10%"
     """Revocations in one changeset before they are held for approval: a number, or a percentage of at least 5."""
+    poll_seconds: int = Setting(default=300, ge=0)
+    """Seconds between polls for publishes whose webhook was lost; 0 is off. Each costs one query."""
+    reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")
+    """When the worker reconciles by itself every day, as HH:MM in UTC; default: never, your scheduler does."""
     claims_budget: int = Setting(default=1000, gt=0)
     """Bytes of public owned keys before a warning; a session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from sync_worker.catchup import CAUSE as POLLED
 from sync_worker.changes import claims_size
 from sync_worker.converge import Due
 from sync_worker.errors import (
@@ -26,6 +27,7 @@ from sync_worker.errors import (
     RetryableError,
     SyncWorkerError,
 )
+from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import fan_out
 from sync_worker.http import current_lane
 from sync_worker.model import ChangeKind, Subject
@@ -213,6 +215,7 @@ class Worker:
     async def _run_fan_out(self, claim: Claim) -> None:
         document = claim.key.removeprefix("document:")
         pending = {claim.key: claim}
+        cause = claim.cause if claim.cause.startswith(POLLED) else FANNED_OUT + document
         try:
             async with asyncio.timeout(DEADLINE):
                 refusals = await fan_out(self.converge.source, document, claim.witnesses, self.workset.mark, self.sleep)
@@ -290,6 +293,13 @@ class Worker:
                     documents=list(outcome.change.sources),
                 )
                 self._warn_of_large_claims(subject, outcome.change)
+                if outcome.due.cause.startswith(POLLED):
+                    log.warning(
+                        "webhook_silent",
+                        subject=subject,
+                        cause=outcome.due.cause,
+                        next_step="a publish was found by the poll that no webhook told of: is the webhook enabled?",
+                    )
             for refusal in outcome.access.refusals if outcome.access else ():
                 log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
 

@@ -6,7 +6,8 @@ import asyncio
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import given
@@ -18,9 +19,11 @@ from sync_worker.errors import DatabaseUnavailable
 from tests.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from sync_worker.database import Database
+    from sync_worker.database import Database, Transaction
+
+T = TypeVar("T")
 
 LIMIT, WINDOW = 20, 10.0
 RESERVE = 2
@@ -127,11 +130,11 @@ async def test_one_more_than_the_limit_waits_for_the_window(budget: Budget, cloc
 async def test_calls_that_wait_are_spread_so_that_no_window_has_too_many(budget: Budget, clock: Clock) -> None:
     moments: list[float] = []
 
-    async def call(after: float) -> None:
+    async def call() -> None:
         await budget.take()
         moments.append(clock.now)
 
-    await all_of([call(n / 7) for n in range(LIMIT * 5)])
+    await all_of([call() for _ in range(LIMIT * 5)])
     assert len(moments) == LIMIT * 5
     assert most_in_a_window(moments) == LIMIT
     assert max(moments) - min(moments) <= 4 * (WINDOW + 2 * SLOT)
@@ -141,10 +144,10 @@ async def test_calls_that_wait_are_spread_so_that_no_window_has_too_many(budget:
 async def test_calls_that_wait_together_are_one_transaction(
     budget: Budget, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transactions = []
+    transactions: list[object] = []
     run = db.run
 
-    async def counted(work):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - passes everything on
+    async def counted(work: Callable[[Transaction], T]) -> T:
         transactions.append(work)
         return await run(work)
 
@@ -229,17 +232,23 @@ async def test_names_are_counted_apart(db: Database, clock: Clock, budget: Budge
 
 @pytest.mark.anyio
 async def test_two_programs_on_one_database_share_the_limit(database_url: str, clock: Clock) -> None:
-    moments: list[float] = []
+    asleep = [asyncio.Event(), asyncio.Event()]
 
-    async def call(budget: Budget) -> None:
-        await budget.take()
-        moments.append(clock.now)
+    async def sleep_for_ever(event: asyncio.Event, _: float) -> None:
+        event.set()
+        await asyncio.Event().wait()
 
-    async with opened(database_url, clock) as one, opened(database_url, clock) as two:
-        budgets = [Budget(db, "clerk", LIMIT, WINDOW, clock.sleep) for db in (one, two)]
-        await all_of([call(budgets[n % 2]) for n in range(LIMIT * 3)])
-    assert len(moments) == LIMIT * 3
-    assert most_in_a_window(moments) <= LIMIT
+    async with opened(database_url, clock) as one, opened(database_url, clock) as two, asyncio.timeout(SOON):
+        budgets = [
+            Budget(db, "clerk", LIMIT, WINDOW, partial(sleep_for_ever, event))
+            for db, event in zip((one, two), asleep, strict=True)
+        ]
+        calls = [asyncio.create_task(budgets[n % 2].take()) for n in range(LIMIT * 2 + 2)]
+        for event in asleep:
+            await event.wait()
+        assert sum(call.done() for call in calls) == LIMIT
+        for call in calls:
+            call.cancel()
 
 
 @pytest.mark.anyio
@@ -316,5 +325,5 @@ def test_processes_share_the_limit_in_real_time(database_url: str) -> None:
         for _ in range(2)
     ]
     moments = sorted(float(line) for process in processes for line in process.communicate(timeout=60)[0].splitlines())
-    assert max(sum(start <= moment < start + 1.0 for moment in moments) for start in moments) <= 20
-    assert len(moments) >= 40
+    assert 40 <= len(moments) <= 100  # each for itself they would reach 120
+    assert max(sum(start <= moment < start + 0.5 for moment in moments) for start in moments) <= 20

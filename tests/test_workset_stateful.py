@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -198,7 +198,8 @@ def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     ):
         witnesses.setdefault(key, {})[document] = Witness(document, revision, updated_at, bool(deleted))
     rows = tx.execute(
-        "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled FROM work"
+        "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled "
+        "FROM work"
     )
     return {
         key: (
@@ -213,12 +214,14 @@ def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
 class WorkSetMachine(RuleBasedStateMachine):
     """One database, emptied for each example, and the model beside it."""
 
-    def __init__(self, url: str) -> None:
+    url: ClassVar[str]
+
+    def __init__(self) -> None:
         super().__init__()
         self.model = Model()
         self.claims: list[Claim] = []
         self.runner = asyncio.Runner()
-        self.db = open_database(url, clock=lambda: self.model.now)
+        self.db = open_database(self.url, clock=lambda: self.model.now)
         self.ws = WorkSet(self.db)
         self.runner.run(self.db.start())
         self.runner.run(self.db.run(lambda tx: (tx.execute("DELETE FROM work"), tx.execute("DELETE FROM witness"))))
@@ -312,8 +315,11 @@ class WorkSetMachine(RuleBasedStateMachine):
 
 
 def test_whatever_happens_the_work_set_and_its_model_agree(database_url: str) -> None:
+    class Machine(WorkSetMachine):
+        url = database_url
+
     run_state_machine_as_test(
-        lambda: WorkSetMachine(database_url),
+        Machine,
         settings=settings(
             max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),

@@ -67,18 +67,18 @@ async def _held(settings: Settings) -> list[Held]:
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
-    from sync_worker.app import open_store
-    from sync_worker.cli.reconcile import only_run, reconciler
+    from sync_worker.app import open_reconcile, open_store
     from sync_worker.model import ChangeKind, Subject
     from sync_worker.reconcile import Result
+    from sync_worker.runs import alone
 
     calls: Counter[str] = Counter()
-    async with open_store(settings) as store, only_run(store.runs):
+    async with open_store(settings) as store, alone(store.runs):
         held = await store.runs.find(changeset)
         if held is None:
             raise NoSuchChangeset(changeset)
         result = Result()
-        async with reconciler(settings, store, calls) as run:
+        async with open_reconcile(settings, store, calls) as run:
             await run.repair([Subject.parse(key) for key in held.subjects], result)
         if not result.failed:
             await store.runs.drop(changeset)

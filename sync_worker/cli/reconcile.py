@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from sync_worker.cli.output import AsJson, print_json, print_table
-from sync_worker.errors import AlreadyRunning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from sync_worker.app import Services, Store
-    from sync_worker.http import Call
-    from sync_worker.reconcile import Findings, Reconcile, Result
-    from sync_worker.runs import Runs
+    from sync_worker.reconcile import Findings, Result
     from sync_worker.settings import Settings
 
 DRIFT, HELD = 2, 3
 """Exit codes: a dry run found differences; revocations wait for approval."""
 SHOWN = 50
-RENEWAL = 15.0
 
 
 def reconcile(  # noqa: PLR0917 - typer reads options from parameters
@@ -59,19 +51,22 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
 
 async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
-    from sync_worker.app import open_store
+    from sync_worker.app import open_reconcile, open_store
     from sync_worker.reconcile import report
+    from sync_worker.runs import alone
 
     calls: Counter[str] = Counter()
     started = time.monotonic()
     async with (
         open_store(settings) as store,
-        only_run(store.runs),
-        reconciler(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as run,
+        alone(store.runs),
+        open_reconcile(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as parts,
     ):
-        findings = await run.find()
+        with Bars() as bars:
+            findings = await replace(parts, progress=bars).find()
         _announce(findings, settings, show)
-        result = None if dry_run else await run.apply(findings)
+        with Bars() as bars:
+            result = None if dry_run else await replace(parts, progress=bars).apply(findings)
     told = report(findings, result, calls, time.monotonic() - started)
     if show == "json":
         print_json(told)
@@ -114,68 +109,7 @@ def _announce(findings: Findings, settings: Settings, show: str) -> None:
             typer.echo(f"… and {len(findings.differences) - SHOWN} more (--markdown prints all)")
 
 
-@asynccontextmanager
-async def reconciler(
-    settings: Settings,
-    store: Store,
-    calls: Counter[str],
-    *,
-    dry_run: bool = False,
-    adopt: bool = False,
-    accept_fewer: bool = False,
-) -> AsyncIterator[Reconcile]:
-    """Put a Reconcile together that counts its calls and shows its progress."""
-    from sync_worker.app import open_services
-    from sync_worker.changeset import Brake
-    from sync_worker.converge import Converge
-    from sync_worker.reconcile import Reconcile
-
-    def told(call: Call) -> None:
-        calls[call.service] += 1
-        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
-
-    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
-        await _warm_up(services, dry_run=dry_run)
-        with _progress() as progress:
-            yield Reconcile(
-                Converge(services.source, services.target, store.ledger, settings.layout),
-                store.workset,
-                store.runs,
-                Brake(settings.max_revocations),
-                adopt=adopt,
-                accept_fewer=accept_fewer,
-                progress=progress,
-            )
-
-
-async def _warm_up(services: Services, *, dry_run: bool) -> None:
-    if not dry_run:
-        await services.target.warm_up()
-
-
-@asynccontextmanager
-async def only_run(runs: Runs) -> AsyncIterator[None]:
-    """Keep a second run out for as long as this one lives. Raises AlreadyRunning."""
-    token = secrets.token_hex(8)
-    if not await runs.acquire(token):
-        raise AlreadyRunning
-
-    async def live() -> None:
-        while True:
-            await asyncio.sleep(RENEWAL)
-            await runs.acquire(token)
-
-    renewal = asyncio.create_task(live())
-    try:
-        yield
-    finally:
-        renewal.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewal
-        await runs.release(token)
-
-
-class _progress:  # noqa: N801 - reads as a function
+class Bars:
     """Bars with rate and time left on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
@@ -203,6 +137,7 @@ class _progress:  # noqa: N801 - reads as a function
             self._bars.stop()
 
     def __call__(self, what: str, done: int, of: int) -> None:
+        """Show how far `what` has come; `of` is 0 while the whole is not known."""
         if self._bars is None:
             return
         if what not in self._tasks:

@@ -44,11 +44,10 @@ def verify(as_json: AsJson = False) -> None:
 
 
 async def _read(settings: Settings) -> Findings:
-    from sync_worker.app import open_store
-    from sync_worker.cli.reconcile import reconciler
+    from sync_worker.app import open_reconcile, open_store
 
     async with (
         open_store(settings) as store,
-        reconciler(settings, store, Counter(), dry_run=True, accept_fewer=True) as run,
+        open_reconcile(settings, store, Counter(), dry_run=True, accept_fewer=True) as run,
     ):
         return await run.find()

@@ -1,0 +1,61 @@
+"""The brake on fan-outs: one changed document must not take the access of many people away unseen.
+
+Why it exists: a plan, a course or a wrong query may stand behind thousands of subjects. Revocations that follow from
+one document are counted over an hour, in the shared database; beyond what MAX_REVOCATIONS allows they are held as a
+changeset, like those of a reconcile. What a webhook says of one entitlement is never held.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sync_worker.catchup import CAUSE as POLLED
+from sync_worker.changeset import changeset_id
+from sync_worker.errors import RevocationHeld
+from sync_worker.fanout import CAUSE as FANNED_OUT
+from sync_worker.model import ChangeKind
+
+if TYPE_CHECKING:
+    from sync_worker.changeset import Brake
+    from sync_worker.converge import Outcome
+    from sync_worker.runs import Runs
+
+log = structlog.get_logger("brake")
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutBrake:
+    """Looks at what is about to be written."""
+
+    runs: Runs
+    brake: Brake
+
+    async def screen(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, with those revocations turned into errors that have to be approved."""
+        by_cause: dict[str, list[Outcome]] = defaultdict(list)
+        for outcome in outcomes:
+            revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
+            if revokes and outcome.due.cause.startswith((FANNED_OUT, POLLED)):
+                by_cause[outcome.due.cause].append(outcome)
+        held = {str(o.due.subject): id_ for cause, some in by_cause.items() for o, id_ in await self._held(cause, some)}
+        return [_hold(o, held[str(o.due.subject)]) if str(o.due.subject) in held else o for o in outcomes]
+
+    async def _held(self, cause: str, revoking: list[Outcome]) -> list[tuple[Outcome, str]]:
+        total = await self.runs.count_revocations(cause, len(revoking))
+        good = await self.runs.last_good()
+        allowed = self.brake.allowed(good.ours if good else 0)
+        if total <= allowed:
+            return []
+        id_ = changeset_id([cause])
+        reason = f"{total} revocations by {cause} in an hour, {allowed} are allowed (MAX_REVOCATIONS={self.brake.text})"
+        await self.runs.hold(id_, [str(o.due.subject) for o in revoking], reason)
+        log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
+        return [(outcome, id_) for outcome in revoking]
+
+
+def _hold(outcome: Outcome, id_: str) -> Outcome:
+    return replace(outcome, change=None, error=RevocationHeld(f"changeset {id_}"))

@@ -1,0 +1,71 @@
+"""The poll: what was published a while ago is marked once more, in case its webhook was lost.
+
+Why it exists: a hook that was switched off or answered 4xx loses events for good; with a poll every few minutes that
+costs minutes, not a night. A run that it causes and that finds something to write means that no webhook came, which
+the worker tells. Deletes are invisible to it; they are found by `reconcile`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from sync_worker.errors import InvalidSubject, UnreadableAnswer
+from sync_worker.model import Witness
+from sync_worker.rows import SubjectFields
+from sync_worker.workset import FANOUT, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from sync_worker.sanity import Source
+    from sync_worker.workset import WorkSet
+
+CURSOR = "poll"
+CAUSE = "poll:"
+GRACE = timedelta(seconds=60)
+"""How old a publish must be: its webhook, and the query index, have had their time."""
+LANE, DOCUMENT_LANE = 2, 1
+
+
+async def catch_up(source: Source, workset: WorkSet, now: datetime) -> int:
+    """Mark what was published since the last poll, a page after the other. Return how many documents it were.
+
+    The first poll only notes where to begin: what is older is the reconcile's. The cursor moves after the marks are
+    durable, so that a poll that is killed is made up for by the next.
+    """
+    before = _rfc3339(now - GRACE)
+    known = await workset.recall(CURSOR)
+    if known is None:
+        await workset.remember(CURSOR, json.dumps([before, ""]))
+        return 0
+    since, after = json.loads(known[0])
+    marked = 0
+    while rows := await source.changed(since, after, before):
+        await workset.mark([_mark(row) for row in rows])
+        last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
+        if last <= (since, after):
+            raise UnreadableAnswer("a page of changes did not go on from the one before")
+        since, after = last
+        await workset.remember(CURSOR, json.dumps([since, after]))
+        marked += len(rows)
+    return marked
+
+
+def _mark(row: Mapping[str, Any]) -> Mark:
+    document = str(row["_id"])
+    witness = Witness(document, str(row.get("_rev") or ""), str(row.get("_updatedAt") or ""))
+    if row.get("_type") == "entitlement":
+        try:
+            return Mark(str(SubjectFields.model_validate(row).subject()), LANE, None, witness, CAUSE + document)
+        except (ValidationError, InvalidSubject):
+            pass
+    return Mark(FANOUT + document, DOCUMENT_LANE, None, witness, CAUSE + document)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from structlog.testing import capture_logs
+
+from sync_worker.errors import ServiceUnavailable
+from sync_worker.timers import daily, every, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [("2026-05-01T02:00", 3600), ("2026-05-01T03:00", 86400), ("2026-05-01T04:00", 23 * 3600)],
+)
+def test_the_next_time_is_today_or_tomorrow(now: str, seconds: float) -> None:
+    assert until("03:00", datetime.fromisoformat(now).replace(tzinfo=UTC)) == seconds
+
+
+async def test_an_error_does_not_end_a_timer() -> None:
+    done: list[float] = []
+
+    async def work() -> None:
+        done.append(1)
+        raise ServiceUnavailable("no") if len(done) == 1 else ValueError("a bug")
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == 5
+        if len(done) == 2:
+            raise asyncio.CancelledError
+
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await every(5, "t", work, sleep)
+    assert [line["event"] for line in logs] == ["timer_failed", "timer_broken"]
+
+
+async def test_zero_seconds_and_an_empty_time_are_never() -> None:
+    async def work() -> None:
+        raise AssertionError
+
+    await every(0, "t", work)
+    await daily("", "t", work)

@@ -1,0 +1,147 @@
+"""The work set under real processes that share it, and that are killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.database import open_database
+from sync_worker.workset import WorkSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sync_worker.database import Database
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = Path(__file__).with_name("workset_process.py")
+DEADLINE = 60.0
+
+
+class Program:
+    """One process. What it tells goes to a file, so that it never waits for us."""
+
+    def __init__(self, url: str, output: Path) -> None:
+        self.output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen([sys.executable, PROGRAM, url], stdin=subprocess.PIPE, stdout=file)
+
+    @property
+    def told(self) -> list[list[Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+    def listen(self, lines: int) -> None:
+        """Wait until it has told so many things."""
+        deadline = time.monotonic() + DEADLINE
+        while len(self.told) < lines:
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None, "the process ended by itself"
+            time.sleep(0.002)
+
+    def kill(self) -> None:
+        """SIGKILL, in the middle of whatever it does."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def ask_to_end(self) -> None:
+        """Let it mark no more, and work until nothing is due."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def wait(self) -> None:
+        assert self.process.wait(DEADLINE) == 0
+
+
+class Fleet:
+    """Processes on one database."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.programs: list[Program] = []
+
+    def start(self) -> Program:
+        program = Program(self.url, self.folder / f"told-{len(self.programs)}")
+        self.programs.append(program)
+        return program
+
+    @property
+    def told(self) -> list[list[Any]]:
+        return [what for program in self.programs for what in program.told]
+
+    @property
+    def marks(self) -> Counter[str]:
+        return Counter(key for what, key, *_ in self.told if what == "mark")
+
+    @property
+    def runs(self) -> dict[str, list[tuple[float, float]]]:
+        runs: dict[str, list[tuple[float, float]]] = {}
+        for what, key, *times in self.told:
+            if what == "run":
+                runs.setdefault(key, []).append((times[0], times[1]))
+        return runs
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    database = open_database(database_url)
+    await database.start()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def fleet(database_url: str, db: Database, tmp_path: Path) -> Iterator[Fleet]:  # noqa: ARG001 - its tables are there
+    fleet = Fleet(database_url, tmp_path)
+    yield fleet
+    for program in fleet.programs:
+        if program.process.poll() is None:
+            program.kill()
+
+
+async def assert_all_is_well(fleet: Fleet, db: Database) -> None:
+    """Every acknowledged mark is counted, everything wanted has been done, and no two runs of a subject overlapped."""
+    wanted: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, wanted FROM work")))
+    assert all(wanted[key] >= marks for key, marks in fleet.marks.items())
+    assert await WorkSet(db).next_due() is None
+    assert await db.read(lambda tx: tx.execute("SELECT key FROM work WHERE wanted <> done")) == []
+    for key, runs in fleet.runs.items():
+        for (_, end), (begin, _) in pairwise(sorted(runs)):
+            assert end <= begin, key
+
+
+async def test_processes_that_share_the_work_never_overlap_and_finish_all(fleet: Fleet, db: Database) -> None:
+    first, second = fleet.start(), fleet.start()
+    first.listen(400)
+    second.listen(400)
+    first.ask_to_end()
+    second.ask_to_end()
+    first.wait()
+    second.wait()
+    assert fleet.runs.keys() == fleet.marks.keys()
+    await assert_all_is_well(fleet, db)
+
+
+async def test_what_a_killed_process_acknowledged_is_there_and_its_work_is_taken_over(
+    fleet: Fleet, db: Database
+) -> None:
+    survivor = fleet.start()
+    for lines in (37, 110, 3, 260, 71):
+        victim = fleet.start()
+        victim.listen(lines)
+        victim.kill()
+    survivor.listen(1)
+    survivor.ask_to_end()
+    survivor.wait()
+    await assert_all_is_well(fleet, db)

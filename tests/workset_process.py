@@ -1,0 +1,72 @@
+"""A process that marks and runs subjects until its input ends, for the tests that kill such processes.
+
+It prints one JSON array a line, unbuffered: `["mark", key]` once a mark has been acknowledged, and
+`["run", key, begin, end]` (monotonic seconds) once a run has been settled; a run begins after its claim and ends before
+it is settled. After its input has ended it works until nothing is due any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+
+from sync_worker.database import open_database
+from sync_worker.workset import Done, Mark, Retry, WorkSet
+
+KEYS = [f"user:user_{n}" for n in range(12)]
+LEASE = 1.0
+
+
+def tell(*what: object) -> None:
+    os.write(1, f"{json.dumps(what)}\n".encode())
+
+
+class Process:
+    def __init__(self, ws: WorkSet) -> None:
+        self.ws = ws
+        self.asked_to_end = asyncio.Event()
+
+    async def mark(self) -> None:
+        while not self.asked_to_end.is_set():
+            keys = random.choices(KEYS, k=random.randint(1, 5))
+            await self.ws.mark([Mark(key) for key in keys])
+            for key in keys:
+                tell("mark", key)
+            await asyncio.sleep(random.uniform(0, 0.005))
+
+    async def work(self) -> None:
+        while not self.asked_to_end.is_set() or await self.ws.next_due() is not None:
+            for claim in await self.ws.claim(0, 3, LEASE):
+                begin = time.monotonic()
+                await asyncio.sleep(random.uniform(0, 0.005))
+                end = time.monotonic()
+                if claim.key not in await self.ws.holds([claim]):  # it was owned until then, at least
+                    continue
+                settlement = Done(claim) if random.random() < 0.9 else Retry(claim, "x", "", 0.01)
+                if not await self.ws.settle([settlement]):
+                    tell("run", claim.key, begin, end)
+            await asyncio.sleep(random.uniform(0, 0.005))
+
+    async def run(self) -> None:
+        ended = asyncio.to_thread(sys.stdin.read)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(self.mark())
+                group.create_task(self.work())
+            await ended
+            self.asked_to_end.set()
+
+
+async def main(url: str) -> None:
+    db = open_database(url)
+    await db.start()
+    await Process(WorkSet(db)).run()
+    await db.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
