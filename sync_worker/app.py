@@ -160,8 +160,13 @@ async def open_reconcile(
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings, store: Store) -> AsyncIterator[Worker]:
-    """Run the worker, and what it does by the clock, until the block ends; then let it drain."""
+async def running_worker(
+    settings: Settings, store: Store, broken: Callable[[], None] = lambda: None
+) -> AsyncIterator[Worker]:
+    """Run the worker, and what it does by the clock, until the block ends; then let it drain.
+
+    `broken` is called when the worker ended by itself, which only a bug can make it do.
+    """
     async with open_services(settings, store) as services:
         worker = Worker(
             store.database,
@@ -178,7 +183,7 @@ async def running_worker(settings: Settings, store: Store) -> AsyncIterator[Work
         )
         await services.target.warm_up()
         task = asyncio.create_task(worker.run())
-        task.add_done_callback(_leave_if_broken)
+        task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
         timers = [
             asyncio.create_task(every(settings.poll_seconds, "poll", lambda: _poll(services, store))),
             asyncio.create_task(daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store))),
@@ -213,16 +218,20 @@ async def _nightly(settings: Settings, store: Store) -> None:
     (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **told)
 
 
-def _leave_if_broken(task: asyncio.Task[None]) -> None:
+def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:
     """End the process when the worker broke: a receiver that nobody works for would only look alive."""
     if not task.cancelled() and task.exception() is not None:
         log.critical("worker_broken", exc_info=task.exception())
+        broken()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def create_app(settings: Settings | None = None, *, with_worker: bool = False) -> Starlette:
     """Return the web application; `uvicorn --factory sync_worker.app:create_app` reads the environment."""
     chosen = settings or load_settings()
+
+    def broken() -> None:
+        app.state.broken = True
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -236,19 +245,34 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
                 chosen.sanity_dataset,
             )
             if with_worker:
-                await stack.enter_async_context(running_worker(chosen, store))
+                worker = await stack.enter_async_context(running_worker(chosen, store, broken))
+                app.state.stop = worker.stop
+            app.state.entered = True
             log.info("started", worker=with_worker, project=chosen.sanity_project_id, dataset=chosen.sanity_dataset)
             yield
         log.info("stopped")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/webhooks/sanity", _sanity, methods=["POST"]),
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
         ],
         lifespan=lifespan,
+        exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
     )
+    app.state.entered = app.state.broken = False
+    app.state.stop = lambda: None
+    return app
+
+
+def _named(code: str) -> Callable[[Request, Exception], JSONResponse]:
+    """Return the handler of an error that is answered by its name alone."""
+
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": code}, getattr(error, "status_code", 500), getattr(error, "headers", None))
+
+    return answer
 
 
 async def _sanity(request: Request) -> JSONResponse:

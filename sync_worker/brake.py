@@ -39,13 +39,14 @@ class FanOutBrake:
         by_cause: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
-            if revokes and outcome.due.cause.startswith((FANNED_OUT, POLLED)):
+            ended = any(witness.deleted for witness in outcome.due.witnesses)
+            if revokes and not ended and outcome.due.cause.startswith((FANNED_OUT, POLLED)):
                 by_cause[outcome.due.cause].append(outcome)
         held = {str(o.due.subject): id_ for cause, some in by_cause.items() for o, id_ in await self._held(cause, some)}
         return [_hold(o, held[str(o.due.subject)]) if str(o.due.subject) in held else o for o in outcomes]
 
     async def _held(self, cause: str, revoking: list[Outcome]) -> list[tuple[Outcome, str]]:
-        total = await self.runs.count_revocations(cause, len(revoking))
+        total = await self.runs.count_revocations(cause, [str(o.due.subject) for o in revoking])
         good = await self.runs.last_good()
         allowed = self.brake.allowed(good.ours if good else 0)
         if total <= allowed:

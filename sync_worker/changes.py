@@ -31,8 +31,8 @@ def diff(
 ) -> Change:
     """Return the change that makes `observed` hold `desired`; its kind is NONE when nothing must be written.
 
-    `at` is the moment of the change (RFC 3339) for the marker. `witnessed` says that an event named this subject as
-    the one of a published entitlement, so that values without our marker are known to be ours too.
+    `at` is the moment of the change (RFC 3339) for the marker. `witnessed` says that an event told of the end of an
+    entitlement of this subject, so that values without our marker are known to be ours too.
     Raises AccessTooLarge when Clerk would refuse the result.
     """
     before = owned_values(observed, layout)

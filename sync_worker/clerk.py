@@ -74,8 +74,7 @@ class Clerk:
             for item in _list(await self._get("/users", user_id=ids, limit=IDS_A_CALL)):
                 _add(found, Kind.USER, item)
         for ids in _parts(organizations):
-            answer = await self._get("/organizations", organization_id=ids, limit=IDS_A_CALL)
-            for item in _list(answer.get("data") if isinstance(answer, dict) else answer):
+            for item in await self._organizations(organization_id=ids, limit=IDS_A_CALL):
                 _add(found, Kind.ORGANIZATION, item)
         return found
 
@@ -88,12 +87,8 @@ class Clerk:
 
         try:
             await self._patch(change)
-        except ResponseValidationError as error:
-            if not error.raw_response.is_success:
-                raise
-        except SDKError as error:
-            if not error.raw_response.is_success:
-                raise
+        except (ResponseValidationError, SDKError) as error:
+            _require_object(error.raw_response)
 
     async def sweep(self) -> AsyncIterator[Sequence[Observed]]:
         """See Target. Users come by cursor, so that none is skipped while others are created or deleted.
@@ -121,16 +116,10 @@ class Clerk:
             yield organizations
 
     async def _sweep_organizations(self) -> AsyncIterator[Sequence[Observed]]:
-        """Organizations have no cursor, only offsets. An instance without them answers 403."""
+        """Organizations have no cursor, only offsets."""
         offset = 0
         while True:
-            try:
-                answer = await self._get("/organizations", limit=PAGE, offset=offset, order_by="+created_at")
-            except RequestRefused as error:
-                if "organization_not_enabled_in_instance" in error.detail:
-                    return
-                raise
-            page = _list(answer.get("data") if isinstance(answer, dict) else answer)
+            page = await self._organizations(limit=PAGE, offset=offset, order_by="+created_at")
             found: dict[Subject, Observed] = {}
             for item in page:
                 _add(found, Kind.ORGANIZATION, item)
@@ -139,6 +128,16 @@ class Clerk:
             if len(page) < PAGE:
                 return
             offset += len(page)
+
+    async def _organizations(self, **parameters: Sequence[str] | str | int) -> list[Any]:
+        """List organizations. An instance that has them switched off has none."""
+        try:
+            answer = await self._get("/organizations", **parameters)
+        except RequestRefused as error:
+            if "organization_not_enabled_in_instance" in error.detail:
+                return []
+            raise
+        return _list(answer.get("data") if isinstance(answer, dict) else answer)
 
     async def _count_users(self) -> int:
         answer = await self._get("/users/count")
@@ -245,6 +244,16 @@ def _safe(subject: Subject) -> str:
 
 def _parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
     return (ids[start : start + IDS_A_CALL] for start in range(0, len(ids), IDS_A_CALL))
+
+
+def _require_object(response: httpx.Response) -> None:
+    """Look at the body of a PATCH that the SDK could not read. Raises UnreadableAnswer unless it is the object."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or "id" not in body or "errors" in body:
+        raise UnreadableAnswer(f"Clerk answered a PATCH with {response.status_code}, but not with what it changed")
 
 
 def _list(answer: object) -> list[Any]:

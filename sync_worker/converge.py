@@ -143,7 +143,7 @@ class Converge:
                 self.layout,
                 at=now.isoformat(timespec="seconds"),
                 cause=due.cause,
-                witnessed=due.adopt or bool(due.witnesses),
+                witnessed=due.adopt or any(w.deleted for w in due.witnesses),
             )
         except SyncWorkerError as error:
             return Outcome(due, access, error=error)
@@ -165,7 +165,7 @@ class Converge:
         unproven = {
             outcome.due.subject
             for outcome in revoking
-            if not outcome.due.witnesses or not needed[outcome.due.subject] <= stored.missing
+            if not any(w.deleted for w in outcome.due.witnesses) or not needed[outcome.due.subject] <= stored.missing
         }
         return [Outcome(o.due, error=NothingVisible()) if o.due.subject in unproven else o for o in outcomes]
 
@@ -215,7 +215,7 @@ def _documents(batch: Iterable[Due]) -> set[str]:
 
 def _proof_needed(due: Due, observed: Observed) -> set[str]:
     sources = observed.marker.sources if observed.marker else ()
-    return {*sources, *(witness.document for witness in due.witnesses)}
+    return {*sources, *(witness.document for witness in due.witnesses if witness.deleted)}
 
 
 def _entry(change: Change) -> Entry:

@@ -32,6 +32,7 @@ async def fan_out(
     document: str,
     witnesses: Sequence[Witness],
     mark: Callable[[Sequence[Mark]], Awaitable[None]],
+    *,
     sleep: Callable[[float], Awaitable[None]],
     cause: str,
 ) -> list[Refusal]:

@@ -46,7 +46,8 @@ def shows(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
     seen = sightings.get(witness.document)
     if seen is None:
         return witness.deleted
-    later = moment(seen.updated_at) > moment(witness.updated_at)
+    told = moment(witness.updated_at)
+    later = told > _LONG_AGO and moment(seen.updated_at) > told
     return later or (seen.revision == witness.revision and not witness.deleted)
 
 

@@ -31,6 +31,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LONGEST_WAIT = 5.0
 """Seconds that a call waits for itself. A longer Retry-After goes back to the work set, so no lease is slept away."""
 ATTEMPTS = 4
+CLOSE = 2.0
+"""Seconds within which refusals of two subjects mean that the instance's limit is reached."""
 
 before_write: ContextVar[Callable[[], None] | None] = ContextVar("before_write", default=None)
 """Called right before each mutating request is sent, retries included; raises LeaseLost to stop it."""
@@ -76,7 +78,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
 
     service: str
     inner: httpx.AsyncBaseTransport
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     explain: Callable[[httpx.Response], Exception | None]
     is_read: Callable[[httpx.Request], bool] = lambda request: request.method in SAFE_METHODS
     budget: CallBudget | None = None
@@ -84,6 +86,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
     lane: ContextVar[int] = field(default_factory=lambda: current_lane)
     observe: Callable[[Call], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _refused: tuple[str, float] = ("", 0.0)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, again where that may help. Raises the typed error of any answer that is not a 2xx."""
@@ -118,11 +121,25 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             seconds = asyncio.get_running_loop().time() - started
             self.observe(Call(self.service, request.method, outcome, seconds))
         refusal = self.explain(response)
-        if isinstance(refusal, RateLimited) and self.budget is not None:
+        if (
+            isinstance(refusal, RateLimited)
+            and self.budget is not None
+            and self._concerns_everybody(request, reads=reads)
+        ):
             await self.budget.pause(refusal.retry_after or 1.0)
         if refusal is not None:
             raise refusal
         return response
+
+    def _concerns_everybody(self, request: httpx.Request, *, reads: bool) -> bool:
+        """Tell the limit of the instance from that of one subject, which must not hold up the others.
+
+        A refused read is of the instance; a refused write is when another subject was refused just before.
+        """
+        now = asyncio.get_running_loop().time()
+        path, at = self._refused
+        self._refused = request.url.path, now
+        return reads or (path not in ("", request.url.path) and now - at < CLOSE)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send once and read the whole body, so that a connection lost in the middle is a failed call."""

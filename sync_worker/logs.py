@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def configure_logs(form: Literal["auto", "json", "console"], *, level: int = logging.INFO) -> None:
     """Set up structlog for the process; `auto` is console on a terminal and JSON elsewhere."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    # Traces without the values of variables: a header with a key could be among them.
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

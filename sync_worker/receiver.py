@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
@@ -43,10 +44,10 @@ class Delivery(BaseModel):
     operation: Literal["create", "update", "delete"]
     project_id: str = Field(alias="projectId")
     dataset: str
-    id: str = Field(min_length=1, max_length=512)
+    id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,256}$")
     type: str
-    rev: str | None = None
-    updated_at: str | None = Field(alias="updatedAt", default=None)
+    rev: str | None = Field(pattern=r"^[A-Za-z0-9._-]{0,256}$", default=None)
+    updated_at: str | None = Field(alias="updatedAt", pattern=r"^[0-9TZ:.+-]{0,64}$", default=None)
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
 
@@ -68,7 +69,10 @@ class Receiver:
 
     async def sanity(self, request: Request) -> JSONResponse:
         """Answer POST /webhooks/sanity."""
-        body = await read_body(request)
+        try:
+            body = await read_body(request)
+        except ClientDisconnect:
+            return self._refuse(400, "incomplete")
         if body is None:
             return self._refuse(413, "body_too_large")
         if not self.secrets:
@@ -135,16 +139,14 @@ def marks_of(delivery: Delivery) -> list[Mark]:
     An entitlement that names nobody we can address is marked as a document: the walk looks at it again and says why.
     """
     document = Mark(f"document:{delivery.id}", lane=1, witness=delivery.witness, cause=f"webhook:{delivery.id}")
-    if delivery.type != ENTITLEMENT:
-        return [document]
     before, after = _subject(delivery.before), _subject(delivery.after)
     subjects = {subject for subject in (before, after) if subject is not None}
     marks = [
         Mark(str(subject), lane=0, witness=delivery.witness, cause=f"webhook:{delivery.id}")
         for subject in sorted(subjects)
     ]
-    names_nobody = after is None and delivery.after is not None
-    return [*marks, document] if names_nobody or not marks else marks
+    nameless = [fields for fields, who in ((delivery.before, before), (delivery.after, after)) if fields and not who]
+    return [*marks, document] if nameless or not marks or delivery.type != ENTITLEMENT else marks
 
 
 def _subject(fields: dict[str, Any] | None) -> Subject | None:

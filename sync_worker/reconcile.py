@@ -255,13 +255,14 @@ def _tally(findings: Findings, observed: Observed, access: Access, layout: Layou
 
 def _settlement(claim: Claim, outcome: Outcome) -> Settlement:
     error = outcome.error
-    if isinstance(error, RefusedError):
-        return Failed(claim, error.code, str(error))
-    if error is not None:
-        return Retry(claim, error.code, str(error), RETRY_DELAY)
     transition = outcome.access.next_transition if outcome.access else None
+    next_due = transition.timestamp() if transition else None
     wrote = outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
-    return Done(claim, transition.timestamp() if transition else None, wrote)
+    if isinstance(error, RefusedError):
+        return Failed(claim, error.code, str(error), next_due)
+    if error is not None:
+        return Retry(claim, error.code, str(error), RETRY_DELAY, wrote)
+    return Done(claim, next_due, wrote)
 
 
 def _count(outcome: Outcome, result: Result) -> None:

@@ -64,7 +64,7 @@ class Row(SubjectFields):
     updatedAt: Annotated[AwareDatetime | None, Field(alias="_updatedAt", strict=False)] = None  # noqa: N815
     startsAt: Annotated[AwareDatetime | None, Field(strict=False)] = None  # noqa: N815
     endsAt: Annotated[AwareDatetime | None, Field(strict=False)] = None  # noqa: N815
-    status: Text = None
+    status: Annotated[str, Field(max_length=STRING_LIMIT)] | None = None
 
 
 def read_row(raw: object, fields: Sequence[OwnedField]) -> tuple[Subject | None, Entitlement | Refusal]:
@@ -133,7 +133,7 @@ def _identified(kind: Kind, field: str, value: str | None) -> Subject | None:
     try:
         return Subject.parse(f"{kind}:{value}")
     except InvalidSubject:
-        raise InvalidSubject(f"{field}: {value[:80]!r} is not a Clerk {kind} id") from None
+        raise InvalidSubject(f"{field}: is not a Clerk {kind} id") from None
 
 
 def _refusal(document: str, error: Exception) -> Refusal:

@@ -40,11 +40,8 @@ INSERT INTO held (id, at, expires, reason, subjects) VALUES (?, NOW(), NOW() + ?
 ON CONFLICT (id) DO UPDATE SET at = excluded.at, expires = excluded.expires, reason = excluded.reason,
   subjects = excluded.subjects
 """
-_COUNT = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
-ON CONFLICT (name) DO UPDATE
-SET value = CAST(CAST(state.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT)
-RETURNING value
+_NOTE = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW()) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 _SELECT = "SELECT id, at, expires, reason, subjects FROM held WHERE expires > NOW()"
 
@@ -110,13 +107,16 @@ class Runs:
 
         await self._db.run(work)
 
-    async def count_revocations(self, cause: str, more: int) -> int:
-        """Count `more` revocations by one cause; return how many it were in this hour."""
+    async def count_revocations(self, cause: str, subjects: Sequence[str]) -> int:
+        """Note revocations by one cause; return how many subjects it were in this hour, each counted once."""
 
         def work(tx: Transaction) -> int:
             tx.execute("DELETE FROM state WHERE name >= 'revoked:' AND name < 'revoked;' AND at < NOW() - ?", (HOUR,))
-            ((total,),) = tx.execute(_COUNT, (f"revoked:{cause}", str(more)))
-            return int(total)
+            name = f"revoked:{cause}"
+            known = tx.execute("SELECT value FROM state WHERE name = ? FOR UPDATE", (name,))
+            everybody = {*subjects, *(json.loads(known[0][0]) if known else ())}
+            tx.execute(_NOTE, (name, json.dumps(sorted(everybody))))
+            return len(everybody)
 
         return await self._db.run(work)
 

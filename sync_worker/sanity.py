@@ -253,7 +253,9 @@ def _page(result: Mapping[str, Any]) -> Page:
     remaining = _count(result, "remaining")
     if len(rows) < remaining and not rows:
         raise UnreadableAnswer(f"a page came empty although {remaining} entitlements remain")
-    between = result.get("between") or ()
+    between = result.get("between") or []
+    if not isinstance(between, list):
+        raise UnreadableAnswer('the query did not yield "between" as a list of ids')
     return Page(
         rows=rows,
         last=len(rows) >= remaining,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Protocol
@@ -25,21 +26,22 @@ from sync_worker.errors import (
     LeaseLost,
     RefusedError,
     RetryableError,
+    ServiceUnavailable,
     SyncWorkerError,
 )
 from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import fan_out
 from sync_worker.http import current_lane
 from sync_worker.model import ChangeKind, Subject
-from sync_worker.workset import Claim, Done, Failed, Released, Retry
+from sync_worker.workset import FANOUT, Claim, Done, Failed, Released, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sync_worker.converge import Converge, Outcome
     from sync_worker.database import Database
     from sync_worker.model import Change
-    from sync_worker.workset import Settlement, WorkSet
+    from sync_worker.workset import Mark, Settlement, WorkSet
 
 BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
@@ -57,6 +59,8 @@ LONGEST_BACKOFF = 300.0
 PROBE_AFTER = 15.0
 """Seconds between tries while a key or the configuration is refused."""
 HEARTBEAT = 10.0
+SCARCE, SCARCE_WAIT = 20, 0.25
+"""With so few calls left in the budget, nothing is claimed for a while (seconds)."""
 GATHER_FIRST, GATHER_MOST = 0.05, 0.25
 """Seconds to gather more subjects before the next run while many are coming in."""
 FEW = 2
@@ -151,6 +155,8 @@ class Worker:
             if claims:
                 self._launch(fan_outs, self._run_fan_out(claims[0]))
                 wait = 0.0
+        if not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
+            return wait  # what is due now has no room; a run that ends looks again
         due = await self.workset.next_due()
         return wait if due is None else min(wait, max(due, 0.005))
 
@@ -160,7 +166,10 @@ class Worker:
             return 1.0
         if now < lane.not_before:
             return lane.not_before - now
-        limit = max(1, min(BATCH, await self.budget.left() - 2))
+        left = await self.budget.left()
+        if left < SCARCE:
+            return SCARCE_WAIT  # a list call for each one or two subjects would eat what is left
+        limit = min(BATCH, left - 2)
         claims = await self.workset.claim(lane.number, limit, LEASE)
         flood = FEW < len(claims) < limit
         lane.gather = min(GATHER_MOST, max(GATHER_FIRST, lane.gather * 2)) if flood else 0.0
@@ -189,47 +198,51 @@ class Worker:
 
     async def _run_batch(self, claims: Sequence[Claim]) -> None:
         pending = {claim.key: claim for claim in claims}
-        due = {
-            claim.key: Due(
-                Subject.parse(claim.key), claim.witnesses, claim.cause, lease_check(claim, self.monotonic, self.wall)
+        async with self._giving_back(pending):
+            batch = [
+                Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall))
+                for c in claims
+            ]
+            async for outcomes in self.converge.run(batch):
+                await self.workset.settle([self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
+                self._report(outcomes)
+
+    async def _run_fan_out(self, claim: Claim) -> None:
+        document = claim.key.removeprefix(FANOUT)
+        pending = {claim.key: claim}
+        async with self._giving_back(pending) as deadline:
+
+            async def mark(marks: Sequence[Mark]) -> None:
+                """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
+                await self.workset.mark(marks)
+                if not await self.workset.renew([claim], LEASE):
+                    raise LeaseLost(claim.key)
+                deadline.reschedule(asyncio.get_running_loop().time() + DEADLINE)
+
+            cause = claim.cause if claim.cause.startswith(POLLED) else FANNED_OUT + document
+            refusals = await fan_out(
+                self.converge.source, document, claim.witnesses, mark, sleep=self.sleep, cause=cause
             )
-            for claim in claims
-        }
+            detail = "; ".join(str(refusal) for refusal in refusals)
+            await self.workset.settle([Done(claim, code="row_refused" if refusals else "", detail=detail)])
+            log.info("document_fanned_out", document=document, refused=detail or None)
+
+    @asynccontextmanager
+    async def _giving_back(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
+        """Settle what a run leaves in `pending`, however it ends; nothing may leave here but a cancellation."""
         try:
-            async with asyncio.timeout(DEADLINE):
-                async for outcomes in self.converge.run(list(due.values())):
-                    settled = [self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes]
-                    await self.workset.settle(settled)
-                    self._report(outcomes)
+            async with asyncio.timeout(DEADLINE) as deadline:
+                yield deadline
         except TimeoutError:
-            await self._retry(pending, RetryableError(f"the run took longer than {DEADLINE:.0f} s"))
+            await self._retry(pending, RetryableError(f"it took longer than {DEADLINE:.0f} s"))
         except SyncWorkerError as error:
             await self._retry(pending, error)
         except asyncio.CancelledError:
             await self.workset.settle([Released(claim) for claim in pending.values()])
             raise
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
-            log.exception("run_broken", subjects=list(pending))
+            log.exception("run_broken", keys=list(pending))
             await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
-
-    async def _run_fan_out(self, claim: Claim) -> None:
-        document = claim.key.removeprefix("document:")
-        pending = {claim.key: claim}
-        cause = claim.cause if claim.cause.startswith(POLLED) else FANNED_OUT + document
-        try:
-            async with asyncio.timeout(DEADLINE):
-                refusals = await fan_out(self.converge.source, document, claim.witnesses, self.workset.mark, self.sleep)
-        except TimeoutError:
-            await self._retry(pending, RetryableError(f"the walk took longer than {DEADLINE:.0f} s"))
-        except SyncWorkerError as error:
-            await self._retry(pending, error)
-        except asyncio.CancelledError:
-            await self.workset.settle([Released(claim)])
-            raise
-        else:
-            detail = "; ".join(str(refusal) for refusal in refusals)
-            await self.workset.settle([Done(claim, code="row_refused" if refusals else "", detail=detail)])
-            log.info("document_fanned_out", document=document, refused=detail or None)
 
     async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
         """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
@@ -237,36 +250,40 @@ class Worker:
             self._pause(error)
             await self.workset.settle([Released(claim) for claim in pending.values()])
             return
+        if isinstance(error, RefusedError):
+            error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing of any one subject
         log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
         await self.workset.settle([self._failure(claim, error) for claim in pending.values()])
 
     def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
-        if outcome.error is not None:
-            return self._failure(claim, outcome.error)
         access, change = outcome.access, outcome.change
         transition = access.next_transition if access else None
+        next_due = transition.timestamp() if transition else None
+        wrote = change is not None and change.kind is not ChangeKind.NONE
+        if outcome.error is not None:
+            return self._failure(claim, outcome.error, next_due, wrote=wrote)
         refusals = access.refusals if access else ()
         return Done(
             claim,
-            next_due=transition.timestamp() if transition else None,
-            wrote=change is not None and change.kind is not ChangeKind.NONE,
+            next_due=next_due,
+            wrote=wrote,
             code="row_refused" if refusals else "",
             detail="; ".join(str(refusal) for refusal in refusals),
         )
 
-    def _failure(self, claim: Claim, error: SyncWorkerError) -> Settlement:
+    def _failure(
+        self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
+    ) -> Settlement:
         match error:
             case CredentialsRefused() | ConfigurationError():
                 self._pause(error)
                 return Released(claim)
             case LeaseLost():
                 return Released(claim)
-            case RefusedError():
-                return Failed(claim, error.code, str(error))
-            case _ if claim.attempts + 1 >= LAST_ATTEMPT:
-                return Failed(claim, error.code, str(error))
+            case _ if isinstance(error, RefusedError) or claim.attempts + 1 >= LAST_ATTEMPT:
+                return Failed(claim, error.code, str(error), next_due)
             case _:
-                return Retry(claim, error.code, str(error), self._backoff(claim.attempts, error))
+                return Retry(claim, error.code, str(error), self._backoff(claim.attempts, error), wrote)
 
     def _backoff(self, attempts: int, error: SyncWorkerError) -> float:
         """Return the seconds to wait: doubling with jitter, and never less than the service asked for."""

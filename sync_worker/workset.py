@@ -97,11 +97,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The run failed for good: kept and listed, but not run until the subject is marked or revived."""
+    """The run failed for good: kept and listed, but not run until it is marked or revived, or until `next_due`."""
 
     claim: Claim
     code: str
     detail: str
+    next_due: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +131,23 @@ ON CONFLICT (key) DO UPDATE SET
   dead = 0
 """
 
+# Of two witnesses the later one counts. Revisions have no order, so of two in one moment neither proves that a read is
+# fresh: then no revision is kept, and the document store has to decide. A delete names the revision that it ended.
 # Without its Z a time with fractions of a second sorts after the same time without.
 ADD_WITNESS = """
 INSERT INTO witness (key, document, revision, updated_at, deleted, generation)
 VALUES (?, ?, ?, ?, ?, (SELECT wanted FROM work WHERE key = ?))
 ON CONFLICT (key, document) DO UPDATE SET
-  revision = excluded.revision, updated_at = excluded.updated_at,
-  deleted = excluded.deleted, generation = excluded.generation
-WHERE (rtrim(excluded.updated_at, 'Z'), excluded.deleted) >= (rtrim(witness.updated_at, 'Z'), witness.deleted)
+  revision = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.revision
+    WHEN excluded.updated_at = witness.updated_at AND excluded.revision <> witness.revision THEN ''
+    ELSE excluded.revision END,
+  deleted = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.deleted
+    WHEN excluded.updated_at = witness.updated_at AND excluded.revision <> witness.revision THEN 0
+    WHEN excluded.updated_at = witness.updated_at THEN GREATEST(excluded.deleted, witness.deleted)
+    ELSE excluded.deleted END,
+  updated_at = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.updated_at
+    ELSE excluded.updated_at END,
+  generation = excluded.generation
 """
 
 CLAIM = """
@@ -172,7 +182,7 @@ RENEW = "UPDATE work SET due = NOW() + ? WHERE key = ?"
 
 DONE = """
 UPDATE work SET owner = NULL, done = ?, attempts = 0, code = ?, detail = ?, settled = NOW(), again = NULL,
-  due = CASE WHEN wanted > ? THEN NOW() ELSE CAST(? AS double precision) END,
+  due = CASE WHEN wanted > ? THEN NOW() ELSE CAST(? AS double precision) END, dead = 0,
   lane = CASE WHEN wanted > ? THEN lane ELSE ? END,
   since = CASE WHEN wanted > ? THEN again END,
   cause = CASE WHEN wanted > ? THEN cause ELSE '' END
@@ -189,12 +199,15 @@ WHERE key = ?
 
 FAILED = """
 UPDATE work SET owner = NULL, done = ?, code = ?, detail = ?, settled = NOW(), again = NULL,
-  due = CASE WHEN wanted > ? THEN NOW() END,
+  due = CASE WHEN wanted > ? THEN NOW() ELSE CAST(? AS double precision) END,
   dead = CASE WHEN wanted > ? THEN 0 ELSE 1 END,
   attempts = CASE WHEN wanted > ? THEN 0 ELSE attempts + 1 END,
   since = CASE WHEN wanted > ? THEN again END
 WHERE key = ?
 """
+
+# The clock of the machine that reckoned a window may be ahead of the database's: not before a moment from now.
+SOON = "UPDATE work SET due = NOW() + 0.25 WHERE key = ? AND due < NOW() + 0.25 AND wanted = done"
 
 RELEASED = "UPDATE work SET owner = NULL, due = NOW(), again = NULL WHERE key = ?"
 
@@ -329,6 +342,9 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     tx.executemany(SERVED, [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses])
     tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.claim.key) for s in settlements if isinstance(s, Retry)])
     tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
+    tx.executemany(
+        SOON, [(s.claim.key,) for s in settlements if isinstance(s, Done | Failed) and s.next_due is not None]
+    )
     tx.executemany(RELEASED, [(s.claim.key,) for s in settlements if isinstance(s, Released)])
     wrote = [s.claim.key for s in settlements if isinstance(s, Done | Retry) and s.wrote]
     tx.executemany(WROTE, [(PACE_TOLERANCE, PACE, key) for key in wrote])
@@ -348,4 +364,4 @@ def _done(s: Done) -> tuple[object, ...]:
 
 def _failed(s: Failed) -> tuple[object, ...]:
     generation = s.claim.generation
-    return (generation, s.code, s.detail, *[generation] * 4, s.claim.key)
+    return (generation, s.code, s.detail, generation, s.next_due, *[generation] * 3, s.claim.key)

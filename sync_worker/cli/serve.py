@@ -11,12 +11,14 @@ import typer
 from sync_worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from sync_worker.settings import Settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 inside a container.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; default: PORT, else 8000.")]
-DRAIN = 25
-"""Seconds that requests and runs in flight have after SIGTERM; platforms kill after 30."""
+DRAIN = 5
+"""Seconds that requests in flight have after SIGTERM. The worker has 20 meanwhile; platforms kill after 30."""
 
 
 def serve(host: Host = "127.0.0.1", port: Port = None) -> None:
@@ -79,8 +81,16 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     settings = _settings()
     asyncio.run(_prepare(settings))
     chosen = settings.port if port is None else port
+    app = create_app(settings, with_worker=with_worker)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Tell the worker at once, not when the last request is answered."""
+            app.state.stop()
+            super().handle_exit(sig, frame)
+
     config = uvicorn.Config(
-        create_app(settings, with_worker=with_worker),
+        app,
         host=host,
         port=chosen,
         log_config=None,
@@ -88,17 +98,25 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
         server_header=False,
         timeout_graceful_shutdown=DRAIN,
     )
+    server = Server(config)
     try:
-        uvicorn.Server(config).run()
-    except SystemExit:  # uvicorn leaves so when it cannot listen
-        raise ConfigurationError(f"{host}:{chosen} cannot be listened on; choose another PORT") from None
+        server.run()
+    except SystemExit:  # uvicorn leaves so when it cannot start
+        if app.state.entered:
+            raise ConfigurationError(f"{host}:{chosen} cannot be listened on; choose another PORT") from None
+        raise typer.Exit(1) from None
+    if app.state.broken or not server.started:
+        raise typer.Exit(1)
 
 
 async def _work(settings: Settings) -> None:
     from sync_worker.app import open_store, running_worker
 
     stopped = asyncio.Event()
+    failed = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    async with open_store(settings, watch=True) as store, running_worker(settings, store):
+    async with open_store(settings, watch=True) as store, running_worker(settings, store, failed.set):
         await stopped.wait()
+    if failed.is_set():
+        raise typer.Exit(1)

@@ -24,7 +24,7 @@ PATIENCE = 120.0
 
 
 def sync(
-    subjects: Annotated[list[str], typer.Argument(help="user:user_…, org:org_… or document:… (ids alone will do).")],
+    subjects: Annotated[list[str], typer.Argument(help="user:user_… or org:org_…; the id alone will do.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare subjects with what is published, and repair them at once.
