@@ -52,7 +52,8 @@ FROM work WHERE due IS NOT NULL GROUP BY lane ORDER BY lane
 COUNTS = "SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND code <> '')"
 
 REVIVE = """
-UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(), due = NOW()
+UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
+  due = CASE WHEN owner IS NULL THEN NOW() ELSE due END
 WHERE key IN (SELECT key FROM work WHERE dead = 1 {which} ORDER BY key FOR UPDATE) RETURNING key
 """
 

@@ -306,7 +306,7 @@ class SqliteDatabase(Database):
                 job.future.set_result(job.result)
             else:
                 job.future.set_exception(job.error)
-        if any(job.notified and job.error is None for job in jobs):
+        if any(job.notified for job in jobs):
             self._signal.set()
 
     def _connect_writer(self) -> sqlite3.Connection:

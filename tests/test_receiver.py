@@ -220,3 +220,23 @@ async def test_readyz_says_when_the_database_is_gone(web: Web) -> None:
     response = await web.client.get("/readyz")
     assert response.status_code == 503
     assert response.json()["checks"]["database"]["ok"] is False
+
+
+async def test_a_document_that_is_no_entitlement_any_more_takes_its_access_along(web: Web) -> None:
+    await web.post(delivery(type="course"))
+    assert await web.marked() == ["document:ent-1", "user:user_a", "user:user_b"]
+
+
+async def test_an_entitlement_that_named_nobody_before_is_looked_at_as_a_document_too(web: Web) -> None:
+    await web.post(delivery(before={"clerkUserId": "ada"}, after={"clerkUserId": "user_b"}))
+    assert await web.marked() == ["document:ent-1", "user:user_b"]
+
+
+@pytest.mark.parametrize("field", ["id", "rev", "updatedAt"])
+async def test_a_nul_in_a_signed_body_is_400(web: Web, field: str) -> None:
+    assert (await web.post(delivery(**{field: "x\x00y"}))).status_code == 400
+
+
+async def test_other_paths_are_404_by_name(web: Web) -> None:
+    response = await web.client.get("/nothing")
+    assert (response.status_code, response.json()) == (404, {"error": "not_found"})

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.changeset import Brake
-from sync_worker.cli.local import settings_for
-from tests.oracle import wrong
+from sync_worker.cli.local import install_hook, listening, settings_for
+from tests.oracle import quiet, wrong
 from tests.verbs import Ended, run
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ async def test_missed_edits_and_deletes_are_made_up_for(operator: Operator) -> N
     assert (code, told["writes"]) == (0, 0)
 
 
+# auth0-deploy-cli#1227: a dry run that deployed.
 async def test_a_dry_run_writes_nothing_and_ends_with_2_on_drift(operator: Operator) -> None:
     await publish(operator.box, 3)
     code, told = await operator.reconcile("--dry-run")
@@ -179,6 +180,33 @@ async def test_without_drift_ten_thousand_users_cost_few_calls_and_no_write(oper
     assert told["clerk_calls"] <= 25
 
 
+@pytest.mark.parametrize("lost", [0.05, 0.5, 1.0])
+async def test_whatever_part_of_the_webhooks_is_lost_one_reconcile_makes_it_right(
+    operator: Operator, tmp_path: Path, lost: float
+) -> None:
+    box, random = operator.box, Random(int(lost * 100))
+    users = await publish(box, 200)
+    await operator.reconcile()
+    ids = [f"ent-{user}" for user in users]
+    async with listening("serve", {**operator.environment, "POLL_SECONDS": "0"}, tmp_path / "log") as url:
+        install_hook(box, url)
+        box.lake.webhooks.deliveries.mischief.drop = lost
+        for _ in range(1000):
+            document = random.choice(ids)
+            if random.random() < 0.1 and len(ids) > 110:
+                ids.remove(document)
+                await box.lake.mutate([{"delete": {"id": document}}])
+            else:
+                change = random.choice([{"plan": random.choice("abc")}, {"clerkUserId": random.choice(users)}])
+                await box.lake.mutate([{"patch": {"id": document, "set": change}}])
+        await box.lake.hooks_idle()
+        await quiet(box, 7)
+    code, _ = await operator.reconcile("--max-revocations", "100%")
+    assert (code, wrong(box)) == (0, [])
+    code, told = await operator.reconcile()
+    assert (code, told["writes"]) == (0, 0)
+
+
 # --- read trouble never revokes --------------------------------------------------------------------------------------
 
 
@@ -254,6 +282,7 @@ async def test_a_page_that_fails_in_the_middle_takes_nothing_away(operator: Oper
     await nothing_was_taken_away(operator, ended, "Sanity", settled)
 
 
+# authentik#19295: a wrong filter removed every user.
 async def test_a_filter_typo_takes_nothing_away(operator: Operator, settled: dict[str, Any], tmp_path: Path) -> None:
     from sync_worker.settings import packaged_groq  # noqa: PLC0415 - only here
 
@@ -263,6 +292,7 @@ async def test_a_filter_typo_takes_nothing_away(operator: Operator, settled: dic
     await nothing_was_taken_away(operator, ended, "Not one entitlement is visible", settled)
 
 
+# stripe sync-engine-fork#189: a rate-limited, half finished run counted as success for seven days.
 async def test_a_run_that_could_not_write_everything_is_a_failed_run(operator: Operator) -> None:
     users = await publish(operator.box, 3)
     operator.box.clerk.faults.next("unavailable", 100, path_prefix=f"/v1/users/{users[0]}")
@@ -280,6 +310,7 @@ async def test_a_second_run_at_the_same_time_is_refused(operator: Operator) -> N
     assert "Another reconcile is running" in "".join(ended.err for ended in both)
 
 
+# ssosync#88: accounts that the tool did not create were deleted.
 async def test_accounts_that_are_not_ours_are_never_touched(operator: Operator) -> None:
     await publish(operator.box, 5)
     for number in range(50):

@@ -76,6 +76,45 @@ async def test_work_that_came_during_a_commit_shares_the_next_one(path: Path) ->
     assert seen == [(n, 0) for n in range(5)]
 
 
+async def test_closing_finishes_the_work_that_waits(path: Path) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold(_: Transaction) -> None:
+        begun.set()
+        assert may_end.wait(SOON)
+
+    db = SqliteDatabase(str(path))
+    await db.start()
+    works = [asyncio.create_task(db.run(hold))]
+    await asyncio.to_thread(begun.wait, SOON)
+    works += [asyncio.create_task(put(db, f"{n}")) for n in range(3)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(db.close())
+    await asyncio.sleep(0)
+    with pytest.raises(DatabaseUnavailable, match="not open"):
+        await put(db, "too late")
+    assert not closing.done()
+    asyncio.get_running_loop().call_later(0.05, may_end.set)
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(closing, *works)
+    async with opened(path) as again:
+        assert await count(again) == 3
+
+
+async def test_a_file_that_another_process_uses_without_wal_is_waited_for(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE theirs (a)")
+    other.execute("BEGIN IMMEDIATE")
+    db = SqliteDatabase(str(path))
+    starting = asyncio.create_task(db.start())
+    assert not (await asyncio.wait({starting}, timeout=0.1))[0]
+    other.execute("ROLLBACK")
+    async with asyncio.timeout(SOON):
+        await starting
+    other.close()
+    await db.close()
+
+
 async def test_the_file_is_in_wal_mode_and_every_commit_is_flushed(path: Path) -> None:
     async with opened(path) as db:
         modes = await db.run(lambda tx: tx.execute("PRAGMA journal_mode") + tx.execute("PRAGMA synchronous"))

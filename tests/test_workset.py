@@ -181,9 +181,19 @@ async def test_of_two_witnesses_of_a_document_the_later_stays(
     assert await witnesses_after(ws, *told) == {later}
 
 
-async def test_of_two_witnesses_of_the_same_moment_the_newcomer_stays(ws: WorkSet) -> None:
+async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkSet) -> None:
     first, second = Witness("d", "r1", MONDAY), Witness("d", "r2", MONDAY)
-    assert await witnesses_after(ws, first, second) == {second}
+    assert await witnesses_after(ws, first, second) == {Witness("d", "", MONDAY)}
+
+
+async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A)])
+    await ws.settle([Failed(await claim_one(ws), "access_too_large", "", clock.now + 60)])
+    assert await ws.claim(0, 1, LEASE) == []
+    clock.advance(60)
+    (claim,) = await ws.claim(0, 1, LEASE)
+    await ws.settle([Done(claim)])
+    assert await ws.failed(10) == []
 
 
 async def test_a_finished_run_has_served_its_witnesses(ws: WorkSet) -> None:
@@ -615,8 +625,9 @@ async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: Clock)
         ]
     )
     await ws.mark([Mark("user:user_waiting")])
+    clock.advance(1)
     assert await ws.purge(0) == 0  # it has just been written, and its pace must be kept
-    clock.advance(3600)
+    clock.advance(3599)
     assert await ws.purge(3600) == 0
     clock.advance(1)
     assert await ws.purge(3600) == 1

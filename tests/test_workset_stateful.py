@@ -66,9 +66,13 @@ class ModelRow:
     witnesses: dict[str, tuple[Witness, int]] = field(default_factory=dict)
 
 
-def later(a: Witness, b: Witness) -> bool:
-    """Whether `a` is at least as late as `b`."""
-    return (a.updated_at.rstrip("Z"), a.deleted) >= (b.updated_at.rstrip("Z"), b.deleted)
+def merged(known: Witness, told: Witness) -> Witness:
+    """The later of two; of two revisions in one moment none, for neither proves that a read is fresh."""
+    if told.updated_at == known.updated_at:
+        if told.revision != known.revision:
+            return Witness(told.document, "", told.updated_at)
+        return Witness(told.document, told.revision, told.updated_at, told.deleted or known.deleted)
+    return max(known, told, key=lambda witness: witness.updated_at.rstrip("Z"))
 
 
 class Model:
@@ -99,8 +103,10 @@ class Model:
             return
         row = self.rows[mark.key]
         known = row.witnesses.get(mark.witness.document)
-        if known is None or later(mark.witness, known[0]):
-            row.witnesses[mark.witness.document] = (mark.witness, row.wanted)
+        row.witnesses[mark.witness.document] = (
+            merged(known[0], mark.witness) if known else mark.witness,
+            row.wanted,
+        )
 
     def claimable(self, lane: int, *, documents: bool) -> dict[str, float]:
         return {
@@ -143,8 +149,8 @@ class Model:
             case Retry():
                 row.due, row.attempts = self.now + settlement.delay, row.attempts + 1
             case Done() | Failed():
-                next_due = settlement.next_due if isinstance(settlement, Done) else None
-                row.due = self.now if marked_again else next_due
+                soon = None if settlement.next_due is None else max(settlement.next_due, self.now + 0.25)
+                row.due = self.now if marked_again else soon
                 row.done = claim.generation
                 row.since = row.again if marked_again else None
                 row.dead = isinstance(settlement, Failed) and not marked_again
@@ -165,7 +171,8 @@ class Model:
         for row in self.rows.values():
             if row.dead:
                 row.dead, row.attempts, row.note = False, 0, ("", "")
-                row.wanted, row.since, row.due = row.wanted + 1, self.now, self.now
+                row.wanted, row.since = row.wanted + 1, self.now
+                row.due = self.now if row.owner is None else row.due
 
     def purge(self, older_than: float) -> None:
         self.rows = {
@@ -271,7 +278,7 @@ class WorkSetMachine(RuleBasedStateMachine):
         return st.one_of(
             st.builds(Done, st.just(claim), next_due, st.booleans(), st.sampled_from(["", "row_refused"])),
             st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
-            st.builds(Failed, st.just(claim), st.just("no_such_subject"), st.just("")),
+            st.builds(Failed, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),
             st.builds(Released, st.just(claim)),
         )
 

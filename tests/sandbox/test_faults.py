@@ -119,7 +119,7 @@ async def test_a_sandbox_ends_though_a_request_hangs() -> None:
         async with Sandbox() as box:
             box.clerk.faults.next("hang")
             hanging = asyncio.create_task(client.get(f"{box.clerk_url}/v1/users"))
-            while not box.clerk.faults.struck["hang"]:  # noqa: ASYNC110  it tells nobody that it hangs
+            while not box.clerk.faults.struck["hang"]:
                 await asyncio.sleep(0.001)
         with pytest.raises(httpx.RemoteProtocolError):
             await hanging

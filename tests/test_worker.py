@@ -1,0 +1,221 @@
+"""The worker with the real parts in one process: what trouble with one must not do to another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sync_worker import worker
+from sync_worker.model import Witness
+from sync_worker.settings import packaged_groq
+from sync_worker.workset import Mark
+from tests.oracle import until, wrong
+from tests.parts import working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+    from tests.parts import Parts
+
+pytestmark = pytest.mark.anyio
+
+
+def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
+    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
+
+
+def witness(box: Sandbox, document: str) -> Witness:
+    held = box.lake.documents[document]
+    return Witness(document, held["_rev"], held["_updatedAt"])
+
+
+def deleted(box: Sandbox, document: str) -> Witness:
+    seen = witness(box, document)
+    return Witness(document, seen.revision, seen.updated_at, deleted=True)
+
+
+async def mark(parts: Parts, *subjects: str, **given: Any) -> None:
+    await parts.store.workset.mark([Mark(subject, **given) for subject in subjects])
+
+
+async def row_of(parts: Parts, key: str) -> Any:
+    return await parts.store.workset.get(key)
+
+
+async def test_an_instance_without_organizations_does_not_hold_up_its_users(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    box.clerk.faults.some("forbidden", 1.0, path_prefix="/v1/organizations")
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1", "org:org_1")
+        await asyncio.sleep(0)
+        await mark(parts, "user:user_1")
+        await until(lambda: box.clerk.requests.count("GET") > 3)
+        box.clerk.faults.clear()
+        await until(lambda: not wrong(box))
+
+
+async def test_a_200_that_is_not_the_user_is_not_a_write(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    box.clerk.faults.next("error_in_ok", method="PATCH")
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        (newest, _) = await parts.store.ledger.history("user:user_1", 2)
+    assert newest.state == "applied"
+
+
+async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_vip", public_metadata={"plan": "vip"})
+    starts = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    await box.lake.mutate([entitlement("e1", "user_vip", plan="pro", startsAt=starts)])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_vip", witness=witness(box, "e1"))
+        await until(lambda: box.clerk.requests.count("GET") > 0)
+        async with asyncio.timeout(10):
+            while (await row_of(parts, "user:user_vip")).cause:
+                await asyncio.sleep(0.02)
+    assert box.clerk.users["user_vip"]["public_metadata"] == {"plan": "vip"}
+
+
+async def test_the_last_entitlement_goes_although_a_living_course_is_a_witness_too(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate(
+        [
+            {"create": {"_id": "c1", "_type": "course", "slug": {"current": "a"}}},
+            entitlement("e1", "user_1", plan="pro"),
+        ]
+    )
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        gone = deleted(box, "e1")
+        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        await parts.store.workset.mark(
+            [Mark("user:user_1", 1, witness=witness(box, "c1")), Mark("user:user_1", witness=gone)]
+        )
+        await until(lambda: not wrong(box))
+
+
+async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        await mark(parts, "user:user_1")
+        async with asyncio.timeout(10):
+            while (await row_of(parts, "user:user_1")).code != "nothing_visible":
+                await asyncio.sleep(0.02)
+    assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
+
+
+async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="basic")])
+    box.lake.lag = 1.0
+    revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1", witness=Witness("e1", revision))
+        await until(lambda: not wrong(box))
+
+
+async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "DEADLINE", 1.0)
+    reference = {"_type": "reference", "_ref": "c1", "_key": "c1"}
+    await box.lake.load([{"_id": "c1", "_type": "course", "slug": {"current": "a"}}])
+    await box.lake.load(
+        [
+            {"_id": f"e{n:05}", "_type": "entitlement", "clerkUserId": f"user_{n:05}", "courses": [reference]}
+            for n in range(3500)
+        ]
+    )
+    box.lake.faults.latency = 0.4
+    async with working(box, sqlite_url) as parts:
+        with capture_logs() as logs:
+            await mark(parts, "document:c1", lane=1)
+            await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 30)
+        assert await row_of(parts, "user:user_03499") is not None
+
+
+async def test_a_query_of_another_shape_costs_attempts_and_not_the_worker(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    for file in packaged_groq().glob("*.groq"):
+        (tmp_path / file.name).write_text(file.read_text().replace('"between": *[', '"between": 7, "x": *['))
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
+        await mark(parts, "document:c1", lane=1)
+        async with asyncio.timeout(10):
+            while (await row_of(parts, "document:c1")).attempts == 0:
+                await asyncio.sleep(0.02)
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+
+
+async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, sqlite_url: str) -> None:
+    for user in ("user_a", "user_b"):
+        box.clerk.add_user(user)
+        await box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
+    box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_a")
+        await until(lambda: box.clerk.requests.count("PATCH") > 0)
+        await mark(parts, "user:user_b")
+        await until(lambda: wrong(box) == ["user_a"], 5)
+
+
+async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str) -> None:
+    await box.lake.mutate([entitlement("e1", "ada@example.com", plan="pro")])
+    with capture_logs() as logs:
+        async with working(box, sqlite_url) as parts:
+            await mark(parts, "document:e1", lane=1)
+            await until(lambda: any(line["event"] == "document_fanned_out" for line in logs))
+            row = await row_of(parts, "document:e1")
+    assert row.code == "row_refused"
+    told = json.dumps(logs, default=str) + row.detail
+    assert "ada@" not in told
+    assert box.clerk.secret_key not in told
+
+
+async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_again(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PROBE_AFTER", 0.5)
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    box.clerk.faults.some("unauthorized", 1.0)
+    async with working(box, sqlite_url) as parts:
+        with capture_logs() as logs:
+            await mark(parts, "user:user_1")
+            await until(lambda: any(line["event"] == "work_stopped" for line in logs))
+            row = await row_of(parts, "user:user_1")
+            assert (row.dead, row.attempts) == (False, 0)
+            box.clerk.faults.clear()
+            await until(lambda: not wrong(box))
+
+
+async def test_a_publish_is_served_while_a_bulk_waits(box: Sandbox, sqlite_url: str) -> None:
+    for number in range(400):
+        box.clerk.add_user(f"user_{number:03}")
+    await box.lake.mutate([entitlement(f"e{n:03}", f"user_{n:03}", plan="pro") for n in range(400)])
+    box.clerk.faults.latency = 0.2
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, *(f"user:user_{n:03}" for n in range(1, 400)), lane=2)
+        await until(lambda: box.clerk.requests.count("PATCH") > 0)
+        await mark(parts, "user:user_000")
+        await until(lambda: "user_000" not in wrong(box), 10)
+        assert len(wrong(box)) > 100
