@@ -76,7 +76,20 @@ class Clerk:
         for ids in _parts(organizations):
             for item in await self._organizations(organization_id=ids, limit=IDS_A_CALL):
                 _add(found, Kind.ORGANIZATION, item)
+        for organization, members in _by_organization(subjects).items():
+            await self._observe_members(organization, members, found)
         return found
+
+    async def _observe_members(self, organization: str, users: Sequence[str], found: dict[Subject, Observed]) -> None:
+        """Read memberships of one organization. Their metadata is their own, not the user's."""
+        path = f"/organizations/{quote(organization, safe='')}/memberships"
+        for ids in _parts(users):
+            try:
+                answer = await self._get(path, user_id=ids, limit=IDS_A_CALL)
+            except NoSuchSubject:
+                return  # an organization that is gone has no members
+            for item in _list(answer.get("data") if isinstance(answer, dict) else answer):
+                _add_membership(found, item)
 
     async def apply(self, change: Change) -> None:
         """See Target. Raises NoSuchSubject, RequestRefused, RetryableError, CredentialsRefused or LeaseLost.
@@ -125,9 +138,28 @@ class Clerk:
                 _add(found, Kind.ORGANIZATION, item)
             if found:
                 yield list(found.values())
-            if len(page) < PAGE:
-                return
             offset += len(page)
+            if len(page) < PAGE:
+                break
+        if offset:
+            async for memberships in self._sweep_memberships():
+                yield memberships
+
+    async def _sweep_memberships(self) -> AsyncIterator[Sequence[Observed]]:
+        """Every membership of the instance. Raises UnreadableAnswer when fewer came than Clerk counts."""
+        seen, offset = 0, 0
+        while True:
+            answer = await self._get("/organization_memberships", limit=PAGE, offset=offset, order_by="+created_at")
+            page = _list(answer.get("data") if isinstance(answer, dict) else answer)
+            found: dict[Subject, Observed] = {}
+            for item in page:
+                _add_membership(found, item)
+            yield list(found.values())
+            seen, offset = seen + len(page), offset + len(page)
+            if len(page) < PAGE:
+                break
+        if isinstance(answer, dict) and seen < int(answer.get("total_count") or 0):
+            raise UnreadableAnswer(f"Clerk listed {seen} memberships, but counts {answer.get('total_count')}")
 
     async def _organizations(self, **parameters: Sequence[str] | str | int) -> list[Any]:
         """List organizations. An instance that has them switched off has none."""
@@ -157,6 +189,14 @@ class Clerk:
             case Kind.ORGANIZATION:
                 await self.sdk.organizations.merge_metadata_async(
                     organization_id=_safe(subject), public_metadata=public, private_metadata=private
+                )
+            case Kind.MEMBERSHIP:
+                Subject.parse(str(subject))  # the SDK does not escape what it puts into a path
+                await self.sdk.organization_memberships.update_metadata_async(
+                    organization_id=subject.organization_id,
+                    user_id=subject.user_id,
+                    public_metadata=public,
+                    private_metadata=private,
                 )
             case _:
                 raise InvalidSubject(f"{subject} cannot be written to")
@@ -263,14 +303,34 @@ def _list(answer: object) -> list[Any]:
 
 
 def _add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
-    """Add one list item. An item without an id, or with metadata that is no object, is an answer we cannot trust."""
+    """Add one list item, under its id."""
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
         raise UnreadableAnswer("Clerk listed something without an id")
+    _add_as(found, Subject(kind, item["id"]), item)
+
+
+def _add_as(found: dict[Subject, Observed], subject: Subject, item: Mapping[str, Any]) -> None:
+    """Add one list item as `subject`. Metadata that is no object is an answer that we cannot trust."""
     public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
     if not isinstance(public, dict) or not isinstance(private, dict):
-        raise UnreadableAnswer(f"Clerk listed {item['id']} with metadata that is not an object")
-    subject = Subject(kind, item["id"])
+        raise UnreadableAnswer(f"Clerk listed {subject} with metadata that is not an object")
     found[subject] = Observed(subject, public, private, read_marker(private))
+
+
+def _by_organization(subjects: Collection[Subject]) -> Mapping[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for subject in sorted(s for s in subjects if s.kind is Kind.MEMBERSHIP):
+        members.setdefault(subject.organization_id, []).append(subject.user_id)
+    return members
+
+
+def _add_membership(found: dict[Subject, Observed], item: Any) -> None:
+    """Add one membership, under the ids of its organization and its user."""
+    try:
+        subject = Subject.membership(item["organization"]["id"], item["public_user_data"]["user_id"])
+    except (KeyError, TypeError):
+        raise UnreadableAnswer("Clerk listed a membership without its organization or its user") from None
+    _add_as(found, subject, item)
 
 
 def _first_error(response: httpx.Response) -> tuple[str, str]:

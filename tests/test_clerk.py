@@ -282,3 +282,26 @@ async def test_an_instance_without_organizations_is_swept_all_the_same() -> None
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         assert [page async for page in Clerk(client, "http://127.0.0.1/v1").sweep()] == [[]]
+
+
+async def test_memberships_are_read_and_written_by_organization_and_user(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_organization("org_1")
+    for user in ("user_1", "user_2"):
+        box.clerk.add_user(user, public_metadata={"plan": "of the user"})
+        box.clerk.add_membership("org_1", user)
+    member, stranger = Subject.membership("org_1", "user_1"), Subject.membership("org_2", "user_1")
+    found = await target.observe([member, stranger])
+    assert set(found) == {member}
+    assert found[member].public == {}
+    await target.apply(grant(member, plan="pro"))
+    assert box.clerk.memberships["org_1", "user_1"]["public_metadata"] == {"plan": "pro"}
+    assert box.clerk.memberships["org_1", "user_2"]["public_metadata"] == {}
+
+
+async def test_a_sweep_reads_memberships_where_there_are_organizations(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_organization("org_1")
+    members = {Subject.membership("org_1", box.clerk.add_user(f"user_{n}")) for n in range(3)}
+    for member in members:
+        box.clerk.add_membership("org_1", member.user_id)
+    swept = {observed.subject async for page in target.sweep() for observed in page}
+    assert members <= swept

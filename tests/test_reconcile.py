@@ -349,3 +349,23 @@ async def test_verify_names_who_differs(operator: Operator) -> None:
 )
 def test_the_brake_allows_a_number_or_a_percentage_of_at_least_five(text: str, population: int, allowed: int) -> None:
     assert Brake(text).allowed(population) == allowed
+
+
+async def test_organizations_and_memberships_are_made_right_too(operator: Operator) -> None:
+    box = operator.box
+    (user,) = await publish(box, 1)
+    box.clerk.add_organization("org_1", public_metadata={"seats": 5})
+    box.clerk.add_membership("org_1", user)
+    of_org = {"_id": "e-org", "_type": "entitlement", "clerkOrganizationId": "org_1", "plan": "team"}
+    of_member = {**of_org, "_id": "e-member", "clerkUserId": user, "role": "teacher"}
+    await box.lake.mutate([{"create": of_org}, {"create": of_member}])
+    code, told = await operator.reconcile()
+    assert (code, told["granted"]) == (0, 3)
+    assert box.clerk.organizations["org_1"]["public_metadata"] == {"seats": 5, "plan": "team", "courseSlugs": []}
+    assert box.clerk.memberships["org_1", user]["public_metadata"]["role"] == "teacher"
+    assert "role" not in box.clerk.users[user]["public_metadata"]
+    await box.lake.mutate([{"delete": {"id": "e-org"}}, {"delete": {"id": "e-member"}}])
+    code, told = await operator.reconcile("--accept-fewer")
+    assert (code, told["revoked"]) == (0, 2)
+    assert box.clerk.organizations["org_1"]["public_metadata"] == {"seats": 5}
+    assert box.clerk.memberships["org_1", user]["public_metadata"] == {}
