@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync_worker import __version__, clerk, sanity
@@ -31,7 +32,8 @@ from sync_worker.database import Database, open_database
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.ledger import Ledger
-from sync_worker.receiver import Receiver
+from sync_worker.metrics import Metrics, exposition
+from sync_worker.receiver import RETRY_AFTER, Receiver
 from sync_worker.reconcile import Reconcile, report
 from sync_worker.runs import GOOD, Runs, alone
 from sync_worker.settings import Settings, load_settings
@@ -243,6 +245,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
                 [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
                 chosen.sanity_project_id,
                 chosen.sanity_dataset,
+                app.state.metrics.webhook,
             )
             if with_worker:
                 worker = await stack.enter_async_context(running_worker(chosen, store, broken))
@@ -257,10 +260,12 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
             Route("/webhooks/sanity", _sanity, methods=["POST"]),
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
+            Route("/metrics", _metrics),
         ],
         lifespan=lifespan,
         exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
     )
+    app.state.metrics = Metrics()
     app.state.entered = app.state.broken = False
     app.state.stop = lambda: None
     return app
@@ -289,6 +294,15 @@ async def _readyz(request: Request) -> JSONResponse:
     checks = await readiness(request.app.state.store)
     ready = all(check["ok"] for check in checks.values())
     return JSONResponse({"ok": ready, "checks": checks}, 200 if ready else 503)
+
+
+async def _metrics(request: Request) -> Response:
+    store: Store = request.app.state.store
+    try:
+        text = await exposition(request.app.state.metrics, store.workset, time.time())
+    except DatabaseUnavailable:
+        return JSONResponse({"error": "unavailable"}, 503, headers={"Retry-After": RETRY_AFTER})
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 async def readiness(store: Store, now: Callable[[], float] = time.time) -> dict[str, dict[str, object]]:

@@ -62,6 +62,12 @@ SELECT key FROM work WHERE due IS NULL AND dead = 0 AND code = '' AND settled < 
 ORDER BY settled LIMIT ? FOR UPDATE SKIP LOCKED
 """
 
+COUNT = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE
+SET value = CAST(CAST(state.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT), at = excluded.at
+"""
+
 REMEMBER = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
@@ -168,6 +174,10 @@ class Overview:
     async def remember(self, name: str, value: str) -> None:
         """Keep a named value, with the time."""
         await self._db.run(lambda tx: tx.execute(REMEMBER, (name, value)))
+
+    async def count(self, name: str, more: int) -> None:
+        """Add to a number that all processes share."""
+        await self._db.run(lambda tx: tx.execute(COUNT, (name, str(more))))
 
     async def recall(self, name: str) -> tuple[str, float] | None:
         """Return a named value and when it was kept (epoch seconds)."""

@@ -32,6 +32,7 @@ from sync_worker.errors import (
 from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import fan_out
 from sync_worker.http import current_lane
+from sync_worker.metrics import UNANNOUNCED
 from sync_worker.model import ChangeKind, Subject
 from sync_worker.workset import FANOUT, Claim, Done, Failed, Released, Retry
 
@@ -113,7 +114,6 @@ class Worker:
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    told: Callable[[Sequence[Outcome]], None] = lambda _: None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _nudge: asyncio.Event = field(default_factory=asyncio.Event)
     _paused_until: float = 0.0
@@ -205,7 +205,7 @@ class Worker:
             ]
             async for outcomes in self.converge.run(batch):
                 await self.workset.settle([self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
-                self._report(outcomes)
+                await self._report(outcomes)
 
     async def _run_fan_out(self, claim: Claim) -> None:
         document = claim.key.removeprefix(FANOUT)
@@ -295,8 +295,8 @@ class Worker:
         self._paused_until = self.monotonic() + PROBE_AFTER
         log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
 
-    def _report(self, outcomes: Sequence[Outcome]) -> None:
-        self.told(outcomes)
+    async def _report(self, outcomes: Sequence[Outcome]) -> None:
+        silent = 0
         for outcome in outcomes:
             subject = str(outcome.due.subject)
             if outcome.error is not None:
@@ -311,6 +311,7 @@ class Worker:
                 )
                 self._warn_of_large_claims(subject, outcome.change)
                 if outcome.due.cause.startswith(POLLED):
+                    silent += 1
                     log.warning(
                         "webhook_silent",
                         subject=subject,
@@ -319,6 +320,8 @@ class Worker:
                     )
             for refusal in outcome.access.refusals if outcome.access else ():
                 log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
+        if silent:
+            await self.workset.count(UNANNOUNCED, silent)
 
     def _warn_of_large_claims(self, subject: str, change: Change) -> None:
         layout = self.converge.layout

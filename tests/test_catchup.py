@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, 
             assert await catch_up(parts.services.source, parts.store.workset, datetime.now(UTC) + LATER) == 1
             await until(lambda: not wrong(box))
             await until(lambda: any(line["event"] == "webhook_silent" for line in logs))
+            async with asyncio.timeout(5):
+                while not await parts.store.workset.recall("unannounced"):
+                    await asyncio.sleep(0.02)
 
 
 async def test_a_course_whose_webhook_was_lost_reaches_its_holders(box: Sandbox, sqlite_url: str) -> None:

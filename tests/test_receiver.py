@@ -240,3 +240,20 @@ async def test_a_nul_in_a_signed_body_is_400(web: Web, field: str) -> None:
 async def test_other_paths_are_404_by_name(web: Web) -> None:
     response = await web.client.get("/nothing")
     assert (response.status_code, response.json()) == (404, {"error": "not_found"})
+
+
+async def test_metrics_tell_what_was_answered_and_what_waits(web: Web) -> None:
+    await web.post(delivery())
+    await web.post(delivery(), secret="wrong")
+    await web.workset.count("unannounced", 2)
+    await web.workset.count("unannounced", 1)
+    lines = (await web.client.get("/metrics")).text.splitlines()
+    assert 'sync_worker_webhooks_total{answer="accepted"} 1.0' in lines
+    assert 'sync_worker_webhooks_total{answer="bad_signature"} 1.0' in lines
+    assert 'sync_worker_due{lane="0"} 2.0' in lines
+    assert "sync_worker_unannounced_changes 3.0" in lines
+
+
+async def test_metrics_of_a_database_that_is_gone_are_503(web: Web) -> None:
+    await web.app.state.store.database.close()
+    assert (await web.client.get("/metrics")).status_code == 503
