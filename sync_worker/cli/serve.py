@@ -85,9 +85,11 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """Tell the worker at once, not when the last request is answered."""
+            """Tell the worker at once, not when the last request is answered; a stop that was asked for ends with 0."""
+            del frame
             app.state.stop()
-            super().handle_exit(sig, frame)
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
 
     config = uvicorn.Config(
         app,

@@ -88,6 +88,21 @@ async def test_a_worker_that_is_asked_to_stop_finishes_what_is_in_flight(
     assert not wrong(box)
 
 
+async def test_a_stop_that_was_asked_for_ends_with_0_even_while_a_request_hangs(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with process("serve", settings_for(box, sqlite_url), tmp_path / "log", "--port", str(port)) as running:
+        async with httpx.AsyncClient() as client:
+            await _until_answers(client, f"http://127.0.0.1:{port}/healthz")
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /webhooks/sanity HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        await writer.drain()
+        running.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(running.wait(), 15) == 0
+        writer.close()
+
+
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     server = PostgresServer()
