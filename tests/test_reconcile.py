@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
+import signal
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.changeset import Brake
-from sync_worker.cli.local import install_hook, listening, settings_for
-from tests.oracle import quiet, wrong
+from sync_worker.cli.local import install_hook, listening, process, settings_for
+from tests.oracle import quiet, until, wrong
 from tests.verbs import Ended, run
 
 if TYPE_CHECKING:
@@ -303,8 +305,6 @@ async def test_a_run_that_could_not_write_everything_is_a_failed_run(operator: O
 async def test_a_second_run_at_the_same_time_is_refused(operator: Operator) -> None:
     await publish(operator.box, 1)
     operator.box.lake.faults.latency = 1.5
-    import asyncio  # noqa: PLC0415 - only here
-
     both = await asyncio.gather(operator.run("reconcile"), operator.run("reconcile"))
     assert sorted(ended.code for ended in both) == [0, 1]
     assert "Another reconcile is running" in "".join(ended.err for ended in both)
@@ -369,3 +369,21 @@ async def test_organizations_and_memberships_are_made_right_too(operator: Operat
     assert (code, told["revoked"]) == (0, 2)
     assert box.clerk.organizations["org_1"]["public_metadata"] == {"seats": 5}
     assert box.clerk.memberships["org_1", user]["public_metadata"] == {}
+
+
+async def test_ctrl_c_ends_clean_and_what_was_applied_is_in_the_ledger(operator: Operator, tmp_path: Path) -> None:
+    await publish(operator.box, 300)
+    operator.box.clerk.faults.latency = 0.1
+    log = tmp_path / "log"
+    async with process("reconcile", operator.environment, log) as running:
+        await until(lambda: operator.writes() > 50)
+        running.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(running.wait(), 20) == 130
+    assert "Traceback" not in log.read_text()
+    history = json.loads((await operator.run("history", "--json", "--limit", "1000")).out)
+    granted = {f"user:{u}" for u, v in operator.box.clerk.users.items() if "plan" in v["public_metadata"]}
+    assert 0 < len(granted) < 300
+    assert granted <= {entry["subject"] for entry in history}
+    operator.box.clerk.faults.clear()
+    assert (await operator.reconcile())[0] == 0
+    assert wrong(operator.box) == []
