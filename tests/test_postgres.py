@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from contextlib import asynccontextmanager
+from random import Random
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -15,6 +16,7 @@ import pytest
 from sync_worker import postgres
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.postgres import PostgresDatabase
+from sync_worker.workset import Done, Mark, WorkSet
 from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
@@ -153,6 +155,28 @@ async def test_of_two_transactions_in_a_deadlock_both_succeed(postgres_url: str)
         values = await db.read(lambda tx: tx.execute("SELECT value FROM state ORDER BY name"))
     assert [sorted(value) for (value,) in values] == [["a", "b"], ["a", "b"]]
     assert len(runs) >= 3
+
+
+async def test_transactions_on_the_same_subjects_in_any_order_never_deadlock(postgres_url: str) -> None:
+    keys = [f"user:user_{n}" for n in range(30)]
+
+    async def mark(ws: WorkSet, random: Random) -> None:
+        await ws.mark([Mark(key) for key in random.sample(keys, len(keys))])
+
+    async def renew_and_settle(ws: WorkSet, random: Random) -> None:
+        claims = await ws.claim(0, len(keys), 30)
+        await asyncio.sleep(0.01)
+        await ws.renew(random.sample(claims, len(claims)), 30)
+        await ws.settle([Done(claim) for claim in random.sample(claims, len(claims))])
+
+    async with opened(postgres_url) as db:
+        ws = WorkSet(db)
+        for seed in range(15):
+            random = Random(seed)
+            await asyncio.gather(renew_and_settle(ws, random), *(mark(ws, random) for _ in range(6)))
+    with psycopg.connect(postgres_url) as admin:  # the sessions above have ended, and with that told their numbers
+        question = b"SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        assert admin.execute(question).fetchone() == (0,)
 
 
 async def test_a_row_that_stays_locked_is_not_waited_for_for_ever(

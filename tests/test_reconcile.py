@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 import signal
+import sys
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -387,3 +389,36 @@ async def test_ctrl_c_ends_clean_and_what_was_applied_is_in_the_ledger(operator:
     operator.box.clerk.faults.clear()
     assert (await operator.reconcile())[0] == 0
     assert wrong(operator.box) == []
+
+
+async def test_on_a_terminal_progress_is_shown_with_its_rate(operator: Operator) -> None:
+    await publish(operator.box, 150)
+    terminal, inner = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sync_worker", "reconcile"),
+        env={"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "120", **operator.environment},
+        cwd=operator.folder,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=inner,
+    )
+    os.close(inner)
+    shown = await asyncio.to_thread(_read_all, terminal)
+    assert await process.wait() == 0
+    assert "repaired" in shown
+    assert "/s" in shown
+    assert "150/150" in shown
+    assert "Traceback" not in shown
+
+
+def _read_all(terminal: int) -> str:
+    """Read until the last process that has the terminal open has ended."""
+    text = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # how Linux says that nobody is at the other end
+            part = b""
+        if not part:
+            os.close(terminal)
+            return text.decode()
+        text += part

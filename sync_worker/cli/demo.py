@@ -111,7 +111,7 @@ async def _play() -> int:
             async with listening("serve", settings, log) as url:
                 install_hook(box, url)
                 for number, step in enumerate(story(), 1):
-                    console.print(f"[bold]{number}. {step.title}[/bold]", end=" ")
+                    console.print(f"[bold]{number}. {step.title}[/bold]", end=" ", soft_wrap=True)
                     milliseconds = await _perform(box, step)
                     if milliseconds is None:
                         console.print(f"[red]wrong after {PATIENCE:.0f} s[/red]; the worker's log:")

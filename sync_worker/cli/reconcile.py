@@ -119,13 +119,19 @@ class Bars:
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+            from rich.text import Text
+
+            class Rate(TextColumn):
+                def render(self, task: Task) -> Text:
+                    """Show how many a second; nothing before the second step."""
+                    return Text(f"{task.speed:.0f}/s" if task.speed else "")
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.speed:.0f}/s"),
+                Rate(""),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
