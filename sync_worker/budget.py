@@ -101,6 +101,11 @@ class Budget:
         self._direct_came = asyncio.Event()
         self._server: asyncio.Task[None] | None = None
 
+    @property
+    def limit(self) -> int:
+        """The calls in one window."""
+        return self._limit
+
     async def take(self, lane: int = 0) -> None:
         """Return when one call may be sent. Raises DatabaseUnavailable."""
         queue = self._bulk[lane - 1] if lane else self._direct

@@ -61,7 +61,7 @@ PROBE_AFTER = 15.0
 """Seconds between tries while a key or the configuration is refused."""
 HEARTBEAT = 10.0
 SCARCE, SCARCE_WAIT = 20, 0.25
-"""With so few calls left in the budget, nothing is claimed for a while (seconds)."""
+"""With so few calls left, or a quarter of a small budget, nothing is claimed for a while (seconds)."""
 GATHER_FIRST, GATHER_MOST = 0.05, 0.25
 """Seconds to gather more subjects before the next run while many are coming in."""
 FEW = 2
@@ -72,6 +72,10 @@ log = structlog.get_logger("worker")
 
 class Budget(Protocol):
     """What the worker asks of the call budget."""
+
+    @property
+    def limit(self) -> int:
+        """Return the calls in one window."""
 
     async def left(self) -> int:
         """Return the calls that may be sent now."""
@@ -167,9 +171,9 @@ class Worker:
         if now < lane.not_before:
             return lane.not_before - now
         left = await self.budget.left()
-        if left < SCARCE:
+        if left < min(SCARCE, self.budget.limit // 4):
             return SCARCE_WAIT  # a list call for each one or two subjects would eat what is left
-        limit = min(BATCH, left - 2)
+        limit = max(1, min(BATCH, left - 2))
         claims = await self.workset.claim(lane.number, limit, LEASE)
         flood = FEW < len(claims) < limit
         lane.gather = min(GATHER_MOST, max(GATHER_FIRST, lane.gather * 2)) if flood else 0.0

@@ -219,3 +219,12 @@ async def test_a_publish_is_served_while_a_bulk_waits(box: Sandbox, sqlite_url: 
         await mark(parts, "user:user_000")
         await until(lambda: "user_000" not in wrong(box), 10)
         assert len(wrong(box)) > 100
+
+
+async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite_url: str) -> None:
+    for number in range(2):
+        box.clerk.add_user(f"user_{number}")
+        await box.lake.mutate([entitlement(f"e{number}", f"user_{number}", plan="pro")])
+    async with working(box, sqlite_url, clerk_budget=3) as parts:
+        await mark(parts, "user:user_0", "user:user_1")
+        await until(lambda: not wrong(box), 40)
