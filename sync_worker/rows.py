@@ -49,9 +49,10 @@ class SubjectFields(BaseModel):
         organization = _identified(Kind.ORGANIZATION, "clerkOrganizationId", self.clerkOrganizationId)
         if user and organization:
             return Subject.membership(organization.id, user.id)
-        if user or organization:
-            return user or organization  # type: ignore[return-value]  # mypy does not join the two tests
-        raise InvalidSubject("clerkUserId: names nobody")
+        named = user or organization
+        if named is None:
+            raise InvalidSubject("clerkUserId: names nobody")
+        return named
 
 
 class Row(SubjectFields):
