@@ -64,6 +64,9 @@ POLL = 0.25
 RECONNECT = 1.0
 """Seconds between two tries to listen again."""
 
+STUCK = 0.5
+"""Seconds to wait at the end for a listener that may hang in a connection to a server that does not answer."""
+
 HEARTBEAT = 30.0
 """Seconds after which a silent LISTEN connection is tested."""
 
@@ -310,21 +313,20 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return once the thread has ended, which is at once."""
-        self._stop.send(b"x")
-        self._thread.join()
+        """Return once the thread has ended, which is at once, or soon if it is stuck: then it ends by itself."""
         self._stop.close()
-        self._stopping.close()
+        self._thread.join(STUCK)
 
     def _serve(self) -> None:
-        while True:
-            with suppress(psycopg.Error, DatabaseUnavailable, OSError):
-                with self._server.connect() as connection:
-                    self._listen(connection)
-                return
-            self.hears = False
-            if self._asked_to_stop(RECONNECT):
-                return
+        with self._stopping:
+            while True:
+                with suppress(psycopg.Error, DatabaseUnavailable, OSError):
+                    with self._server.connect() as connection:
+                        self._listen(connection)
+                    return
+                self.hears = False
+                if self._asked_to_stop(RECONNECT):
+                    return
 
     def _listen(self, connection: Connection) -> None:
         """Listen until asked to stop; raise when the connection dies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 import traceback
@@ -271,6 +272,19 @@ async def test_only_a_watcher_has_a_connection_for_notifications(postgres_url: s
         async with opened(postgres_url, watch=True) as watching:
             await hearing(watching)
             assert await db.read(lambda tx: tx.execute(listening)) == [(1,)]
+
+
+async def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgres://user@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=3"
+        listener = postgres.Listener(postgres.Server(url), "token", lambda: None)
+        connection, _ = silent.accept()
+        begin = time.monotonic()
+        listener.stop()
+        assert time.monotonic() - begin < 2
+        connection.close()
+        listener._thread.join(SOON)
+        assert not listener._thread.is_alive()
 
 
 async def test_no_more_connections_are_used_than_allowed(postgres_url: str) -> None:

@@ -671,6 +671,7 @@ QUESTIONS = {
     "claim of documents": (workset.CLAIM, (1, 1, 1, "token", LEASE), "work_due"),
     "witnesses": (workset.WITNESSES, ("token",), "work_owner"),
     "next due": (overview.NEXT_DUE, (), "work_due"),
+    "running": (overview.RUNNING, (), "work_owner"),
     "failed": (overview.FAILED, ("", 10), "work_dead"),
     "noted": (overview.NOTED, ("", 10), "work_noted"),
     "purge": (overview.IDLE, (60, 10), "work_idle"),
