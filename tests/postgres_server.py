@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -26,15 +25,6 @@ NOBODY = 65534
 
 DEADLINE = 30.0
 
-GUARD = """
-import os, shutil, signal, sys, time
-sys.stdin.read()
-os.kill(int(sys.argv[1]), signal.SIGQUIT)
-time.sleep(1)
-shutil.rmtree(sys.argv[2], ignore_errors=True)
-"""
-"""Waits for the end of its input, which is the end of the test run, also of a killed one; then it stops the server."""
-
 
 class PostgresServer:
     """Started by `start`; `stop` and `start` again keep the data."""
@@ -47,7 +37,6 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
         self._user = NOBODY if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
         if self._user is not None:
             os.chown(self._folder, self._user, -1)
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=utf8", "--no-locale", "--no-sync")
@@ -64,11 +53,6 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
             )
-        self._guard = subprocess.Popen(
-            [sys.executable, "-c", GUARD, str(self._process.pid), self._folder],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
         deadline = time.monotonic() + DEADLINE
         while True:
             try:
@@ -82,10 +66,6 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop at once; clients lose their connections."""
-        if self._guard is not None:
-            self._guard.kill()
-            self._guard.communicate()
-            self._guard = None
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(DEADLINE)
