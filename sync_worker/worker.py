@@ -77,8 +77,8 @@ class Budget(Protocol):
     def limit(self) -> int:
         """Return the calls in one window."""
 
-    async def left(self) -> int:
-        """Return the calls that may be sent now."""
+    async def left(self, lane: int = 0) -> int:
+        """Return the calls that may be sent now for a lane."""
 
 
 def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], float]) -> Callable[[], None]:
@@ -170,7 +170,7 @@ class Worker:
             return 1.0
         if now < lane.not_before:
             return lane.not_before - now
-        left = await self.budget.left()
+        left = await self.budget.left(lane.number)
         if left < min(SCARCE, self.budget.limit // 4):
             return SCARCE_WAIT  # a list call for each one or two subjects would eat what is left
         limit = max(1, min(BATCH, left - 2))
