@@ -6,6 +6,7 @@ Why it exists: it is the one room that knows every other, so that no other has t
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
@@ -23,10 +24,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync_worker import __version__, clerk, sanity
+from sync_worker.attempt import Attempts
 from sync_worker.brake import FanOutBrake
 from sync_worker.budget import Budget
 from sync_worker.catchup import catch_up
 from sync_worker.changeset import Brake
+from sync_worker.clerk_events import INSTANCE
 from sync_worker.converge import Converge
 from sync_worker.database import Database, open_database
 from sync_worker.errors import DatabaseUnavailable
@@ -52,6 +55,7 @@ HEARTBEAT_STALE = 3 * HEARTBEAT
 RECONCILE_STALE = 26 * 3600.0
 """Seconds since the last good reconcile; a fresh installation has as long for its first."""
 PURGE_EVERY = 3600
+ASK_INSTANCE_EVERY = 3600
 KEEP_ROWS, KEEP_LEDGER = 7 * 24 * 3600.0, 400 * 24 * 3600.0
 """Seconds that idle rows and ledger entries stay: a week, and somewhat more than a year."""
 
@@ -170,26 +174,29 @@ async def running_worker(
     `broken` is called when the worker ended by itself, which only a bug can make it do.
     """
     async with open_services(settings, store) as services:
+        converge = Converge(
+            services.source,
+            services.target,
+            store.ledger,
+            settings.layout,
+            FanOutBrake(store.runs, Brake(settings.max_revocations)).screen,
+        )
         worker = Worker(
             store.database,
             store.workset,
-            Converge(
-                services.source,
-                services.target,
-                store.ledger,
-                settings.layout,
-                FanOutBrake(store.runs, Brake(settings.max_revocations)).screen,
-            ),
+            Attempts(store.workset, converge),
             services.budget,
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         await services.target.warm_up()
         task = asyncio.create_task(worker.run())
         task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
+        ask_instance_every = ASK_INSTANCE_EVERY if settings.clerk_webhook_secret else 0
         timers = [
             asyncio.create_task(every(settings.poll_seconds, "poll", lambda: _poll(services, store))),
             asyncio.create_task(daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store))),
             asyncio.create_task(every(PURGE_EVERY, "purge", lambda: _purge(store))),
+            asyncio.create_task(every(ask_instance_every, "instance", lambda: _ask_instance(services, store))),
         ]
         try:
             yield worker
@@ -203,6 +210,11 @@ async def running_worker(
 async def _poll(services: Services, store: Store) -> None:
     marked = await catch_up(services.source, store.workset, datetime.now(UTC))
     log.info("polled", documents=marked)
+
+
+async def _ask_instance(services: Services, store: Store) -> None:
+    """Remember which instance our key belongs to, so that events of another one are told apart."""
+    await store.workset.remember(INSTANCE, await services.target.instance())
 
 
 async def _purge(store: Store) -> None:
@@ -240,11 +252,15 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(chosen, watch=with_worker))
             app.state.store = store
+            if chosen.clerk_webhook_secret:
+                await asyncio.to_thread(importlib.import_module, "svix.webhooks")
             app.state.receiver = Receiver(
                 store.workset,
-                [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
+                chosen.layout,
                 chosen.sanity_project_id,
                 chosen.sanity_dataset,
+                [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
+                [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
                 app.state.metrics.webhook,
             )
             if with_worker:
@@ -258,6 +274,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
     app = Starlette(
         routes=[
             Route("/webhooks/sanity", _sanity, methods=["POST"]),
+            Route("/webhooks/clerk", _clerk, methods=["POST"]),
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
@@ -283,6 +300,11 @@ def _named(code: str) -> Callable[[Request, Exception], JSONResponse]:
 async def _sanity(request: Request) -> JSONResponse:
     receiver: Receiver = request.app.state.receiver
     return await receiver.sanity(request)
+
+
+async def _clerk(request: Request) -> JSONResponse:
+    receiver: Receiver = request.app.state.receiver
+    return await receiver.clerk(request)
 
 
 async def _healthz(_: Request) -> JSONResponse:

@@ -29,7 +29,7 @@ CURSOR = "poll"
 CAUSE = "poll:"
 GRACE = timedelta(seconds=60)
 """How old a publish must be: its webhook, and the query index, have had their time."""
-LANE, DOCUMENT_LANE = 2, 1
+LANE, FANOUT_LANE = 2, 1
 
 
 async def catch_up(source: Source, workset: WorkSet, now: datetime) -> int:
@@ -59,12 +59,14 @@ async def catch_up(source: Source, workset: WorkSet, now: datetime) -> int:
 def _mark(row: Mapping[str, Any]) -> Mark:
     document = str(row["_id"])
     witness = Witness(document, str(row.get("_rev") or ""), str(row.get("_updatedAt") or ""))
-    if row.get("_type") == "entitlement":
-        try:
-            return Mark(str(SubjectFields.model_validate(row).subject()), LANE, None, witness, CAUSE + document)
-        except (ValidationError, InvalidSubject):
-            pass
-    return Mark(FANOUT + document, DOCUMENT_LANE, None, witness, CAUSE + document)
+    if row.get("_type") != "entitlement":
+        return Mark(FANOUT + document, FANOUT_LANE, None, witness, CAUSE + document)
+    try:
+        subject = SubjectFields.model_validate(row).subject()
+    except (ValidationError, InvalidSubject):
+        subject = None
+    key = FANOUT + document if subject is None or subject.is_address else str(subject)
+    return Mark(key, LANE, None, witness, CAUSE + document)
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -29,7 +31,7 @@ from sync_worker.http import retry_after
 from sync_worker.model import Kind, Marker, Observed, Slot, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from clerk_backend_api import Clerk as Sdk
 
@@ -44,11 +46,18 @@ IDS_A_CALL = 100
 TIMEOUT = httpx.Timeout(8.0, connect=3.0)
 
 
+Holders = Mapping[Subject, Collection[str]]
+"""The ids of the users who have an address; an address that nobody has is not in it."""
+
+
 class Target(Protocol):
     """Where access is held."""
 
     async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
         """Read what is held for `subjects`; those that do not exist are not in the answer."""
+
+    async def find(self, addresses: Collection[Subject]) -> Holders:
+        """Look up who has these addresses, now."""
 
     async def apply(self, change: Change) -> None:
         """Write one change."""
@@ -72,7 +81,7 @@ class Clerk:
         found: dict[Subject, Observed] = {}
         for ids in _parts(users):
             for item in _list(await self._get("/users", user_id=ids, limit=IDS_A_CALL)):
-                _add(found, Kind.USER, item)
+                _add_user(found, item)
         for ids in _parts(organizations):
             for item in await self._organizations(organization_id=ids, limit=IDS_A_CALL):
                 _add(found, Kind.ORGANIZATION, item)
@@ -90,6 +99,22 @@ class Clerk:
                 return  # an organization that is gone has no members
             for item in _list(answer.get("data") if isinstance(answer, dict) else answer):
                 _add_membership(found, item)
+
+    async def find(self, addresses: Collection[Subject]) -> Holders:
+        """See Target. A hundred addresses a call.
+
+        Whether Clerk's filters fold case, and match addresses that are not verified, is not documented; so what they
+        return only counts for what the user itself shows.
+        """
+        wanted = {subject.address for subject in addresses}
+        holders: dict[Subject, set[str]] = {}
+        for name, kind in (("email_address", Kind.EMAIL), ("external_id", Kind.EXTERNAL)):
+            for values in _parts(sorted(_included(a) for a in wanted if a.kind is kind)):
+                async for page in self._user_pages({name: values}):
+                    for observed in page:
+                        for address in wanted.intersection(observed.addresses):
+                            holders.setdefault(address, set()).add(observed.subject.id)
+        return holders
 
     async def apply(self, change: Change) -> None:
         """See Target. Raises NoSuchSubject, RequestRefused, RetryableError, CredentialsRefused or LeaseLost.
@@ -109,24 +134,29 @@ class Clerk:
         Raises UnreadableAnswer when fewer users came than Clerk counts: a sweep that was cut short proves nothing.
         """
         expected = await self._count_users()
-        seen, last = 0, ""
-        while True:
-            cursor = {"starting_after": last} if last else {}
-            page = _list(await self._get("/users", limit=PAGE, order_by="+created_at", **cursor))
-            found: dict[Subject, Observed] = {}
-            for item in page:
-                _add(found, Kind.USER, item)
-            yield list(found.values())
-            seen += len(page)
-            if len(page) < PAGE:
-                break
-            if page[-1]["id"] == last:
-                raise UnreadableAnswer("Clerk answered the same page of users twice")
-            last = page[-1]["id"]
+        seen = 0
+        async for users in self._user_pages({}):
+            yield users
+            seen += len(users)
         if seen < min(expected, await self._count_users() if seen < expected else expected):
             raise UnreadableAnswer(f"Clerk listed {seen} users, but counts {expected}")
         async for organizations in self._sweep_organizations():
             yield organizations
+
+    async def _user_pages(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Sequence[Observed]]:
+        last = ""
+        while True:
+            cursor = {"starting_after": last} if last else {}
+            page = _list(await self._get("/users", limit=PAGE, order_by="+created_at", **filters, **cursor))
+            found: dict[Subject, Observed] = {}
+            for item in page:
+                _add_user(found, item)
+            yield list(found.values())
+            if len(page) < PAGE:
+                return
+            if page[-1]["id"] == last:
+                raise UnreadableAnswer("Clerk answered the same page of users twice")
+            last = page[-1]["id"]
 
     async def _sweep_organizations(self) -> AsyncIterator[Sequence[Observed]]:
         """Organizations have no cursor, only offsets."""
@@ -177,6 +207,13 @@ class Clerk:
         if not isinstance(count, int):
             raise UnreadableAnswer("Clerk did not count its users")
         return count
+
+    async def instance(self) -> str:
+        """Return the id of the instance that the key belongs to."""
+        answer = await self._get("/instance")
+        if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+            raise UnreadableAnswer("Clerk did not name its instance")
+        return str(answer["id"])
 
     async def _patch(self, change: Change) -> None:
         public, private = dict(change.public) or None, dict(change.private) or None
@@ -304,12 +341,55 @@ def _list(answer: object) -> list[Any]:
 
 def _add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
     """Add one list item, under its id."""
+    _add_as(found, Subject(kind, _id(item)), item)
+
+
+def _add_user(found: dict[Subject, Observed], item: object) -> None:
+    """Add one user, under the id, with the addresses that an entitlement can name."""
+    subject = Subject(Kind.USER, _id(item))
+    _add_as(found, subject, item)
+    found[subject] = replace(found[subject], addresses=addresses_of(item))
+
+
+def _id(item: object) -> str:
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
         raise UnreadableAnswer("Clerk listed something without an id")
-    _add_as(found, Subject(kind, item["id"]), item)
+    return str(item["id"])
 
 
-def _add_as(found: dict[Subject, Observed], subject: Subject, item: Mapping[str, Any]) -> None:
+def addresses_of(user: Any) -> tuple[Subject, ...]:
+    """Return the addresses by which an entitlement can name a user: those that nobody else can claim.
+
+    An e-mail address must be the primary one, verified, and not reserved: the others may be somebody else's.
+    """
+    emails = [e for e in user.get("email_addresses") or () if isinstance(e, dict)]
+    primary = user.get("primary_email_address_id")
+    named = [(Kind.EMAIL, e.get("email_address")) for e in emails if primary and e.get("id") == primary and _proven(e)]
+    named.append((Kind.EXTERNAL, user.get("external_id")))
+    found = (_address(kind, value) for kind, value in named if isinstance(value, str))
+    return tuple(address for address in found if address is not None)
+
+
+def _proven(email: Mapping[str, Any]) -> bool:
+    verification = email.get("verification")
+    verified = isinstance(verification, dict) and verification.get("status") == "verified"
+    return verified and email.get("reserved") is not True
+
+
+def _address(kind: Kind, value: str) -> Subject | None:
+    try:
+        subject = Subject.parse(f"{kind}:{value}")
+    except InvalidSubject:
+        return None
+    return None if subject.organization_id else subject
+
+
+def _included(address: Subject) -> str:
+    """Return the value of a filter. Clerk reads a leading sign of an external id as "include" or "exclude"."""
+    return f"+{address.id}" if address.kind is Kind.EXTERNAL and address.id[0] in "+-" else address.id
+
+
+def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None:
     """Add one list item as `subject`. Metadata that is no object is an answer that we cannot trust."""
     public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
     if not isinstance(public, dict) or not isinstance(private, dict):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sync_worker import changes, policy
@@ -18,18 +18,21 @@ from sync_worker.errors import NoSuchSubject, NothingVisible, RetryableError, St
 from sync_worker.freshness import STALE_WAITS, agrees, shows
 from sync_worker.http import guarded
 from sync_worker.ledger import Entry, State
-from sync_worker.model import Access, ChangeKind, Entitlement, Refusal
+from sync_worker.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.resolve import assigned
 from sync_worker.rows import read_row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
-    from sync_worker.clerk import Target
+    from sync_worker.clerk import Holders, Target
     from sync_worker.ledger import Ledger
-    from sync_worker.model import Change, Layout, Observed, Subject, Witness
+    from sync_worker.model import Change, Layout, Observed, Witness
     from sync_worker.sanity import Snapshot, Source
 
 WRITES_AT_ONCE = 24
+LANDS_WITHIN = timedelta(seconds=10)
+"""How long a request that nobody waits for any more may take to be applied; ours are given up after 8 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,35 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one subject: a change (perhaps none was needed) with its access, or an error."""
+    """What became of one subject: a change (perhaps none was needed) with its access, or an error.
+
+    `gained` and `lost` are the documents that count for it now and did not, and the other way round; they are told
+    where entitlements name people by address, because then somebody else may have them, or nobody. `again` is when to
+    look once more, because an earlier write may land late.
+    """
 
     due: Due
     access: Access | None = None
     change: Change | None = None
     error: SyncWorkerError | None = None
+    gained: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    again: datetime | None = None
+
+    @property
+    def next_due(self) -> float | None:
+        """When the subject may differ without any event (epoch seconds); None if never."""
+        transition = self.access.next_transition if self.access else None
+        moments = [moment.timestamp() for moment in (transition, self.again) if moment is not None]
+        return min(moments, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What Sanity publishes for a batch, and who has the addresses that those rows name."""
+
+    snapshot: Snapshot
+    holders: Holders
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,62 +100,88 @@ class Converge:
         Subjects whose read is stale are asked for again, while the others go on. An error of a read as a whole is
         raised, and then says nothing about any subject that was not yielded yet.
         """
-        reading = asyncio.create_task(self._read(batch))
+        first = asyncio.create_task(self._read(batch, ()))
         try:
             observed = await self.target.observe([due.subject for due in batch])
-            snapshot = await reading
+            reading = await first
         finally:
-            reading.cancel()
+            first.cancel()
+        addresses = await self._addresses(batch, observed) if reading.snapshot.addressed else ()
+        if addresses:
+            reading = await self._read(batch, addresses)
         waiting = list(batch)
         for wait in (*STALE_WAITS, None):
-            fresh = [due for due in waiting if all(shows(snapshot.sightings, w) for w in due.witnesses)]
+            fresh = [due for due in waiting if all(shows(reading.snapshot.sightings, w) for w in due.witnesses)]
             if fresh:
-                yield await self._settle(fresh, snapshot, observed)
+                yield await self._settle(fresh, reading, observed)
             waiting = [due for due in waiting if due not in fresh]
             if not waiting:
                 return
             if wait is not None:
                 await self.sleep(wait)
-                snapshot = await self._read(waiting)
-        yield await self._arbitrate(waiting, snapshot, observed)
+                reading = await self._read(waiting, addresses)
+        yield await self._arbitrate(waiting, reading, observed)
 
-    async def _read(self, batch: Sequence[Due]) -> Snapshot:
-        return await self.source.by_subject([due.subject for due in batch], _documents(batch))
+    async def _addresses(self, batch: Sequence[Due], observed: Mapping[Subject, Observed]) -> set[Subject]:
+        """Return the addresses by which entitlements can name the people of a batch, members included."""
+        subjects = {due.subject for due in batch}
+        members = {Subject(Kind.USER, s.user_id) for s in subjects if s.kind is Kind.MEMBERSHIP} - observed.keys()
+        people = {**observed, **(await self.target.observe(members) if members else {})}
+        return {address for held in people.values() for address in held.addresses}
+
+    async def _read(self, batch: Sequence[Due], addresses: Collection[Subject]) -> Reading:
+        """Read all rows of a batch as one snapshot, then ask Clerk who has the addresses that occur in them.
+
+        The second question is what proves an address to be one person's at the moment of a grant.
+        """
+        snapshot = await self.source.by_subject([*(due.subject for due in batch), *addresses], _documents(batch))
+        named = (read_row(raw, ())[0] for raw in snapshot.rows) if addresses else ()
+        asked = {subject for subject in named if subject is not None and subject.is_address}
+        return Reading(snapshot, await self.target.find(asked) if asked else {})
 
     async def _arbitrate(
-        self, waiting: Sequence[Due], snapshot: Snapshot, observed: Mapping[Subject, Observed]
+        self, waiting: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
     ) -> list[Outcome]:
         """Let the document store decide what the index left open."""
+        sightings = reading.snapshot.sightings
         stored = await self.source.stored(_documents(waiting))
         fresh: list[Due] = []
         stale: list[Due] = []
         for due in waiting:
-            known = all(
-                shows(snapshot.sightings, w) or agrees(snapshot.sightings, stored, w.document) for w in due.witnesses
-            )
+            known = all(shows(sightings, w) or agrees(sightings, stored, w.document) for w in due.witnesses)
             (fresh if known else stale).append(due)
-        outcomes = await self._settle(fresh, snapshot, observed) if fresh else []
+        outcomes = await self._settle(fresh, reading, observed) if fresh else []
         documents = {due.subject: ", ".join(w.document for w in due.witnesses) for due in stale}
         return outcomes + [Outcome(due, error=StaleRead(documents[due.subject])) for due in stale]
 
     async def _settle(
-        self, batch: Sequence[Due], snapshot: Snapshot, observed: Mapping[Subject, Observed]
+        self, batch: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
     ) -> list[Outcome]:
         now = self.now()
-        access = desire([due.subject for due in batch], snapshot, self.layout, now)
+        access = desire([due.subject for due in batch], reading, self.layout, now)
         outcomes = [self._outcome(due, access[due.subject], observed.get(due.subject), now) for due in batch]
-        outcomes = await self._prove_emptiness(outcomes, snapshot, observed)
-        await self._resolve([due.subject for due in batch], observed)
+        if reading.snapshot.addressed:
+            outcomes = [_with_moves(outcome, observed.get(outcome.due.subject)) for outcome in outcomes]
+        outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
+        late = await self._resolve([due.subject for due in batch], observed)
+        again = now + LANDS_WITHIN
+        outcomes = [replace(o, again=again) if o.due.subject in late else o for o in outcomes]
         return await self._apply(outcomes if self.screen is None else await self.screen(outcomes))
 
-    async def _resolve(self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]) -> None:
-        """Say of changes that a killed or failed run left open whether they were applied: Clerk shows it now."""
+    async def _resolve(self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]) -> set[Subject]:
+        """Say of changes that a killed or failed run left open whether they were applied: Clerk shows it now.
+
+        Returns the subjects whose change is not there: it may have been sent, and land later than what is written now.
+        """
         left = {entry.subject: entry for entry in await self.ledger.unsettled(map(str, subjects))}
+        late = set()
         for subject in subjects:
             entry, held = left.get(str(subject)), observed.get(subject)
             if entry is not None:
                 applied = held is not None and changes.owned_values(held, self.layout) == entry.after
                 await self.ledger.resolve(entry.subject, after_applied=applied)
+                late |= set() if applied else {subject}
+        return late
 
     def _outcome(self, due: Due, access: Access, held: Observed | None, now: datetime) -> Outcome:
         if held is None:
@@ -192,21 +244,28 @@ class Converge:
                 with guarded(outcome.due.check):
                     await self.target.apply(outcome.change)
             except SyncWorkerError as error:
-                return Outcome(outcome.due, outcome.access, outcome.change, error)
+                return replace(outcome, error=error, gained=(), lost=())
         return outcome
 
 
-def desire(subjects: Collection[Subject], snapshot: Snapshot, layout: Layout, now: datetime) -> dict[Subject, Access]:
+def desire(subjects: Collection[Subject], reading: Reading, layout: Layout, now: datetime) -> dict[Subject, Access]:
     """Return the access of each of `subjects` by the rows of one snapshot."""
     entitlements: dict[Subject, list[Entitlement]] = defaultdict(list)
     refusals: dict[Subject, list[Refusal]] = defaultdict(list)
-    for raw in snapshot.rows:
+    for raw in reading.snapshot.rows:
         subject, read = read_row(raw, layout.fields)
-        if subject is not None and isinstance(read, Entitlement):
-            entitlements[subject].append(read)
-        elif subject is not None and isinstance(read, Refusal):
-            refusals[subject].append(read)
+        for owner, row in assigned(subject, read, reading.holders) if subject is not None else ():
+            if isinstance(row, Entitlement):
+                entitlements[owner].append(row)
+            else:
+                refusals[owner].append(row)
     return {s: policy.merge(entitlements[s], layout.fields, now, refusals[s]) for s in subjects}
+
+
+def _with_moves(outcome: Outcome, held: Observed | None) -> Outcome:
+    before = set(held.marker.sources) if held is not None and held.marker is not None else set()
+    after = set(outcome.access.sources) if outcome.access is not None and held is not None else set()
+    return replace(outcome, gained=tuple(sorted(after - before)), lost=tuple(sorted(before - after)))
 
 
 def _documents(batch: Iterable[Due]) -> set[str]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import StaleRead, UnreadableAnswer
-from sync_worker.freshness import STALE_WAITS, agrees, shows
-from sync_worker.model import Refusal
-from sync_worker.rows import read_row
+from sync_worker.resolve import fresh_page, resolve
 from sync_worker.workset import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sync_worker.model import Witness
-    from sync_worker.sanity import Page, Source
+    from sync_worker.resolve import Find, Named
+    from sync_worker.sanity import Source
 
 DEEPEST = 3
 """Levels of references: course → plan or cohort → entitlement is two; one more is room for another model."""
@@ -29,26 +28,34 @@ CAUSE = "document:"
 
 async def fan_out(
     source: Source,
+    find: Find,
     document: str,
     witnesses: Sequence[Witness],
     mark: Callable[[Sequence[Mark]], Awaitable[None]],
     *,
     sleep: Callable[[float], Awaitable[None]],
     cause: str,
-) -> list[Refusal]:
-    """Mark all that `document` decides about. Return why the document itself counts for nobody, if that is so.
+) -> list[Named]:
+    """Mark all that `document` decides about. Return what is to be said of the document itself, if it names anybody.
 
     Raises StaleRead while the index does not show the document as the event told, and what `Source` raises.
     """
-    refusals: list[Refusal] = []
+    told: list[Named] = []
+    witness = witnesses[0] if witnesses else None
     level, seen = {document}, {document}
     for _ in range(DEEPEST):
         between: set[str] = set()
         after = ""
         while True:
-            page = await _fresh_page(source, level, after, witnesses, sleep)
+            page, stale = await fresh_page(source, level, after, witnesses, sleep)
+            if stale:
+                raise StaleRead(", ".join(sorted(stale)))
             between.update(page.between)
-            refusals += await _mark_page(page, document, witnesses, mark, cause)
+            named = await resolve(page.rows, find)
+            marks = [Mark(str(s), lane=LANE, witness=witness, cause=cause) for one in named for s in one.subjects]
+            if marks:
+                await mark(marks)
+            told += [one for one in named if one.document == document and one.code]  # others told their own
             if page.last:
                 break
             if page.cursor <= after:
@@ -58,45 +65,4 @@ async def fan_out(
         seen |= level
         if not level:
             break
-    return refusals
-
-
-async def _mark_page(
-    page: Page,
-    document: str,
-    witnesses: Sequence[Witness],
-    mark: Callable[[Sequence[Mark]], Awaitable[None]],
-    cause: str,
-) -> list[Refusal]:
-    """Mark the subjects of one page. Only the refusal of the document itself is told: others told their own."""
-    marks, refusals = [], []
-    witness = witnesses[0] if witnesses else None
-    for raw in page.rows:
-        subject, read = read_row(raw, ())
-        if subject is not None:
-            marks.append(Mark(str(subject), lane=LANE, witness=witness, cause=cause))
-        elif isinstance(read, Refusal) and read.document == document:
-            refusals.append(read)
-    if marks:
-        await mark(marks)
-    return refusals
-
-
-async def _fresh_page(
-    source: Source,
-    documents: Collection[str],
-    after: str,
-    witnesses: Sequence[Witness],
-    sleep: Callable[[float], Awaitable[None]],
-) -> Page:
-    ids = {w.document for w in witnesses}
-    for wait in (*STALE_WAITS, None):
-        page = await source.affected(documents, after, ids)
-        if all(shows(page.sightings or {}, w) for w in witnesses):
-            return page
-        if wait is not None:
-            await sleep(wait)
-    stored = await source.stored(ids)
-    if all(agrees(page.sightings or {}, stored, document) for document in ids):
-        return page
-    raise StaleRead(", ".join(sorted(ids)))
+    return told

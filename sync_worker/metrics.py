@@ -28,13 +28,16 @@ class Metrics:
 
     def __post_init__(self) -> None:
         counter = Counter(
-            "sync_worker_webhooks", "Deliveries by what they were answered.", ["answer"], registry=self.registry
+            "sync_worker_webhooks",
+            "Deliveries by who sent them and what they were answered.",
+            ["source", "answer"],
+            registry=self.registry,
         )
         object.__setattr__(self, "webhooks", counter)
 
-    def webhook(self, answer: str) -> None:
+    def webhook(self, source: str, answer: str) -> None:
         """Count one delivery."""
-        self.webhooks.labels(answer).inc()
+        self.webhooks.labels(source, answer).inc()
 
 
 async def exposition(metrics: Metrics, workset: WorkSet, now: float) -> bytes:

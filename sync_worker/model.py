@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import InvalidSubject
@@ -26,7 +27,9 @@ Value = Scalar | tuple[str, ...]
 USER_ID = re.compile(r"user_\w+", re.ASCII)
 ORGANIZATION_ID = re.compile(r"org_\w+", re.ASCII)
 EMAIL = re.compile(r"[^@\s/]+@[^@\s/]+")
-EXTERNAL_ID = re.compile(r"[^\s]{1,256}")
+EXTERNAL_ID = re.compile(rf"(?!{ORGANIZATION_ID.pattern}/)[^\s]{{1,256}}", re.ASCII)
+_FOLDED = str.maketrans(ascii_uppercase, ascii_lowercase)
+"""Only ASCII is folded: a letter that merely looks like another must not open somebody else's access."""
 
 
 class Kind(StrEnum):
@@ -41,7 +44,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Subject:
-    """Whom access is for: `user:user_…`, `org:org_…`, `membership:org_…/user_…`, `email:…` or `external:…`."""
+    """Whom access is for: `user:user_…`, `org:org_…`, `membership:org_…/user_…`, `email:…` or `external:…`.
+
+    The last two are addresses of a user, still to be resolved; `email:org_…/…` is that user's membership.
+    """
 
     kind: Kind
     id: str
@@ -50,18 +56,18 @@ class Subject:
     def parse(cls, text: str) -> Subject:
         """Read a subject from its key.
 
-        A bare `user_…` or `org_…` is understood too, because that is what people paste.
+        A bare `user_…`, `org_…` or e-mail address is understood too, because that is what people paste.
         Raises InvalidSubject when the id could not be part of a Clerk address.
         """
         prefix, colon, rest = text.strip().partition(":")
         if not colon:
-            prefix, rest = ("org" if prefix.startswith("org_") else "user"), prefix
+            prefix, rest = _kind_of(prefix), prefix
         if prefix not in set(Kind):
             raise InvalidSubject(repr(text))
         kind = Kind(prefix)
         if not _SHAPES[kind].fullmatch(rest):
             raise InvalidSubject(repr(text))
-        return cls(kind, rest.lower() if kind is Kind.EMAIL else rest)
+        return cls(kind, _folded(rest) if kind is Kind.EMAIL else rest)
 
     @classmethod
     def membership(cls, organization_id: str, user_id: str) -> Subject:
@@ -69,9 +75,26 @@ class Subject:
         return cls(Kind.MEMBERSHIP, f"{organization_id}/{user_id}")
 
     @property
+    def is_address(self) -> bool:
+        """Whether it names somebody by an address that Clerk must be asked about."""
+        return self.kind in (Kind.EMAIL, Kind.EXTERNAL)
+
+    @property
+    def address(self) -> Subject:
+        """The address alone, without the organization whose membership is meant."""
+        organization = self.organization_id
+        return Subject(self.kind, self.id.removeprefix(f"{organization}/")) if organization else self
+
+    def held_by(self, user_id: str) -> Subject:
+        """Return the subject that this address stands for when `user_id` has it: the user, or the membership."""
+        organization = self.organization_id
+        return Subject.membership(organization, user_id) if organization else Subject(Kind.USER, user_id)
+
+    @property
     def organization_id(self) -> str:
-        """The organization part of a membership."""
-        return self.id.partition("/")[0]
+        """The organization part of a membership, or of an address within one; else empty."""
+        first, slash, _ = self.id.partition("/")
+        return first if slash and ORGANIZATION_ID.fullmatch(first) else ""
 
     @property
     def user_id(self) -> str:
@@ -82,12 +105,25 @@ class Subject:
         return f"{self.kind}:{self.id}"
 
 
+def _kind_of(text: str) -> str:
+    if "@" in text:
+        return Kind.EMAIL
+    return Kind.ORGANIZATION if text.startswith("org_") else Kind.USER
+
+
+def _folded(email: str) -> str:
+    """Fold an address, but not the id of the organization before it."""
+    organization, slash, address = email.rpartition("/")
+    return organization + slash + address.translate(_FOLDED)
+
+
+_OF_MEMBER = f"({ORGANIZATION_ID.pattern}/)?"
 _SHAPES = {
     Kind.USER: USER_ID,
     Kind.ORGANIZATION: ORGANIZATION_ID,
     Kind.MEMBERSHIP: re.compile(f"{ORGANIZATION_ID.pattern}/{USER_ID.pattern}", re.ASCII),
-    Kind.EMAIL: EMAIL,
-    Kind.EXTERNAL: EXTERNAL_ID,
+    Kind.EMAIL: re.compile(_OF_MEMBER + EMAIL.pattern, re.ASCII),
+    Kind.EXTERNAL: re.compile(_OF_MEMBER + EXTERNAL_ID.pattern, re.ASCII),
 }
 
 
@@ -234,12 +270,17 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What Clerk holds for one subject: both metadata objects whole, foreign keys included, and our marker."""
+    """What Clerk holds for one subject: both metadata objects whole, foreign keys included, and our marker.
+
+    `addresses` are those by which an entitlement can name a user: the primary, verified, not reserved e-mail address,
+    and the external id.
+    """
 
     subject: Subject
     public: Mapping[str, object] = field(default_factory=dict)
     private: Mapping[str, object] = field(default_factory=dict)
     marker: Marker | None = None
+    addresses: tuple[Subject, ...] = ()
 
 
 class ChangeKind(StrEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sync_worker.database import Database, Transaction
     from sync_worker.database import Row as Columns
@@ -60,6 +60,16 @@ WHERE key IN (SELECT key FROM work WHERE dead = 1 {which} ORDER BY key FOR UPDAT
 IDLE = """
 SELECT key FROM work WHERE due IS NULL AND dead = 0 AND code = '' AND settled < NOW() - ?
 ORDER BY settled LIMIT ? FOR UPDATE SKIP LOCKED
+"""
+
+CODED = "SELECT key FROM work WHERE code = ? AND code <> ''"
+
+CLEAR_NOTES = "UPDATE work SET code = '', detail = '' WHERE key IN (EACH(?)) AND code = ? AND dead = 0"
+
+NOTE = """
+INSERT INTO work (key, fanout, lane, code, detail, settled) VALUES (?, 1, 2, ?, ?, NOW())
+ON CONFLICT (key) DO UPDATE SET code = excluded.code, detail = excluded.detail
+WHERE work.dead = 0 AND work.owner IS NULL AND work.due IS NULL
 """
 
 COUNT = """
@@ -165,6 +175,20 @@ class Overview:
             return len(tx.execute(REVIVE.format(which=which), named))
 
         return await self._db.run(work)
+
+    async def clear_notes(self, keys: Iterable[str], code: str) -> None:
+        """Take the note `code` off these rows: what it told of is over."""
+        named = json.dumps(sorted(keys))
+        await self._db.run(lambda tx: tx.execute(CLEAR_NOTES, (named, code)))
+
+    async def replace_notes(self, code: str, details: Mapping[str, str]) -> None:
+        """Make exactly these rows carry the note `code`, with these details; rows that run or failed keep theirs."""
+        known = {row[0] for row in await self._db.read(lambda tx: tx.execute(CODED, (code,)))}
+        await self.clear_notes(known - details.keys(), code)
+        rows = [(key, code, detail) for key, detail in sorted(details.items())]
+        for start in range(0, len(rows), PURGE_BATCH):
+            part = rows[start : start + PURGE_BATCH]
+            await self._db.run(lambda tx, part=part: tx.executemany(NOTE, part))  # type: ignore[misc]
 
     async def purge(self, older_than: float) -> int:
         """Forget rows without work, failure or note whose last run ended over `older_than` seconds ago.

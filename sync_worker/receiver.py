@@ -2,13 +2,14 @@
 
 Why it exists: a webhook is a poke. It is answered 2xx only once the mark is durable, and 4xx only when repeating it
 could never help, because Sanity never repeats a delivery that was answered 4xx. Our own trouble is always 503. Nothing
-is read from Sanity or Clerk here; what a mark leads to is `worker`.
+is read from Sanity or Clerk here; whom an event of Clerk is about is `clerk_events`, what a mark leads to is `worker`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -16,23 +17,36 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
+from sync_worker.clerk_events import INSTANCE, mark_of, parse_event
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.model import Witness
 from sync_worker.rows import SubjectFields
-from sync_worker.signatures import verify_sanity
-from sync_worker.workset import Mark
+from sync_worker.signatures import verify_sanity, verify_svix
+from sync_worker.workset import FANOUT, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
-    from sync_worker.model import Subject
+    from sync_worker.model import Layout, Subject
     from sync_worker.workset import WorkSet
 
 BODY_LIMIT = 256 * 1024
 RETRY_AFTER = "5"
+ACCEPTED, IGNORED = "accepted", "ignored"
+UNAVAILABLE = 503
+REFUSALS = {
+    "bad_signature": 401,
+    "bad_body": 400,
+    "incomplete": 400,
+    "body_too_large": 413,
+    "not_configured": UNAVAILABLE,
+    "unavailable": UNAVAILABLE,
+}
+"""What is answered, by its name. A 4xx is never repeated by Sanity, so our own trouble is none."""
 ENTITLEMENT = "entitlement"
+DIRECT, FANOUT_LANE = 0, 1
 log = structlog.get_logger("receiver")
 
 
@@ -57,45 +71,85 @@ class Delivery(BaseModel):
         return Witness(self.id, self.rev or "", self.updated_at or "", deleted=self.operation == "delete")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receiver:
-    """Takes Sanity's webhooks for one project and dataset."""
+    """Takes Sanity's webhooks for one project and dataset, and Clerk's for one instance.
+
+    `count` hears of each delivery: who sent it, and what it was answered. `wall` gives epoch seconds.
+    """
 
     workset: WorkSet
-    secrets: Sequence[str]
+    layout: Layout
     project_id: str
     dataset: str
-    count: Callable[[str], None] = field(default=lambda _: None)
+    sanity_secrets: Sequence[str]
+    clerk_secrets: Sequence[str] = ()
+    count: Callable[[str, str], None] = lambda _source, _answer: None
+    wall: Callable[[], float] = time.time
+    _instance: str = ""
 
     async def sanity(self, request: Request) -> JSONResponse:
         """Answer POST /webhooks/sanity."""
+        return await self._take(request, "sanity", self.sanity_secrets, verify_sanity, self._accept_sanity)
+
+    async def clerk(self, request: Request) -> JSONResponse:
+        """Answer POST /webhooks/clerk."""
+        return await self._take(request, "clerk", self.clerk_secrets, verify_svix, self._accept_clerk)
+
+    async def _take(
+        self,
+        request: Request,
+        source: str,
+        secrets: Sequence[str],
+        verify: Callable[[Mapping[str, str], bytes, Sequence[str]], bool],
+        accept: Callable[[bytes], Awaitable[str]],
+    ) -> JSONResponse:
+        """Answer one delivery by its name, whoever sent it."""
         try:
             body = await read_body(request)
+            if body is None:
+                answer = "body_too_large"
+            elif not secrets:
+                answer = "not_configured"
+                log.error("webhook_secret_missing", next_step=f"set {source.upper()}_WEBHOOK_SECRET")
+            else:
+                answer = await accept(body) if verify(request.headers, body, secrets) else "bad_signature"
         except ClientDisconnect:
-            return self._refuse(400, "incomplete")
-        if body is None:
-            return self._refuse(413, "body_too_large")
-        if not self.secrets:
-            log.error("webhook_secret_missing", next_step="set SANITY_WEBHOOK_SECRET")
-            return self._unavailable("not_configured")
-        if not verify_sanity(request.headers, body, self.secrets):
-            return self._refuse(401, "bad_signature")
-        delivery = parse(body)
-        return self._refuse(400, "bad_body") if delivery is None else await self._accept(delivery)
-
-    async def _accept(self, delivery: Delivery) -> JSONResponse:
-        if not self._is_ours(delivery):
-            self.count("ignored")
-            log.info("webhook_ignored", document=delivery.id, dataset=delivery.dataset)
-            return JSONResponse({"ok": True}, 202)
-        try:
-            await self.workset.mark(marks_of(delivery))
+            answer = "incomplete"
         except DatabaseUnavailable as error:
-            log.error("webhook_not_accepted", code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
-            return self._unavailable("unavailable")
-        self.count("accepted")
+            answer = "unavailable"
+            log.error("webhook_not_accepted", source=source, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
+        self.count(source, answer)
+        if answer in (ACCEPTED, IGNORED):
+            return JSONResponse({"ok": True}, 202)
+        status = REFUSALS[answer]
+        if status != UNAVAILABLE:
+            log.warning("webhook_refused", source=source, code=answer, status=status)
+            return JSONResponse({"error": answer}, status)
+        return JSONResponse({"error": answer}, status, headers={"Retry-After": RETRY_AFTER})
+
+    async def _accept_sanity(self, body: bytes) -> str:
+        delivery = parse(body)
+        if delivery is None:
+            return "bad_body"
+        if not self._is_ours(delivery):
+            log.info("webhook_ignored", source="sanity", document=delivery.id, dataset=delivery.dataset)
+            return IGNORED
+        await self.workset.mark(marks_of(delivery))
         log.info("webhook_accepted", document=delivery.id, revision=delivery.rev, operation=delivery.operation)
-        return JSONResponse({"ok": True}, 202)
+        return ACCEPTED
+
+    async def _accept_clerk(self, body: bytes) -> str:
+        event = parse_event(body)
+        if event is None:
+            return "bad_body"
+        mark = mark_of(event, self.layout, self.wall())
+        if mark is None or not await self._is_our_instance(event.instance_id):
+            log.info("webhook_ignored", source="clerk", event_type=event.type)
+            return IGNORED
+        await self.workset.mark([mark])
+        log.info("webhook_accepted", event_type=event.type, subject=mark.key)
+        return ACCEPTED
 
     def _is_ours(self, delivery: Delivery) -> bool:
         return (
@@ -104,14 +158,13 @@ class Receiver:
             and not delivery.id.startswith(("drafts.", "versions."))
         )
 
-    def _refuse(self, status: int, code: str) -> JSONResponse:
-        self.count(code)
-        log.warning("webhook_refused", code=code, status=status)
-        return JSONResponse({"error": code}, status)
-
-    def _unavailable(self, code: str) -> JSONResponse:
-        self.count(code)
-        return JSONResponse({"error": code}, 503, headers={"Retry-After": RETRY_AFTER})
+    async def _is_our_instance(self, instance: str) -> bool:
+        """Tell whether an event is of the instance that our key belongs to, as far as that is known."""
+        if instance == self._instance:
+            return True
+        known = await self.workset.recall(INSTANCE)
+        self._instance = known[0] if known else ""
+        return not self._instance or not instance or instance == self._instance
 
 
 async def read_body(request: Request) -> bytes | None:
@@ -134,19 +187,23 @@ def parse(body: bytes) -> Delivery | None:
 
 
 def marks_of(delivery: Delivery) -> list[Mark]:
-    """Return what a delivery may have changed: the subjects before and after, or the document to fan out.
+    """Return what a delivery may have changed: the subjects before and after, or the document to look at.
 
-    An entitlement that names nobody we can address is marked as a document: the walk looks at it again and says why.
+    An entitlement by address, or one that names nobody, is marked as a document: whom it is for now is looked up, or
+    said why nobody. An address that it named before, and does not name now, is looked up by itself.
     """
-    document = Mark(f"document:{delivery.id}", lane=1, witness=delivery.witness, cause=f"webhook:{delivery.id}")
     before, after = _subject(delivery.before), _subject(delivery.after)
-    subjects = {subject for subject in (before, after) if subject is not None}
-    marks = [
-        Mark(str(subject), lane=0, witness=delivery.witness, cause=f"webhook:{delivery.id}")
-        for subject in sorted(subjects)
-    ]
-    nameless = [fields for fields, who in ((delivery.before, before), (delivery.after, after)) if fields and not who]
-    return [*marks, document] if nameless or not marks or delivery.type != ENTITLEMENT else marks
+    keys = {str(subject) for subject in (before, after) if subject is not None and not subject.is_address}
+    if before is not None and before.is_address and before != after:
+        keys.add(str(before))
+    addressed = any(subject is not None and subject.is_address for subject in (before, after))
+    nameless = any(fields and not who for fields, who in ((delivery.before, before), (delivery.after, after)))
+    marks = [(key, DIRECT) for key in sorted(keys)]
+    if delivery.type != ENTITLEMENT:
+        marks.append((FANOUT + delivery.id, FANOUT_LANE))
+    elif addressed or nameless or not marks:
+        marks.append((FANOUT + delivery.id, DIRECT))
+    return [Mark(key, lane, witness=delivery.witness, cause=f"webhook:{delivery.id}") for key, lane in marks]
 
 
 def _subject(fields: dict[str, Any] | None) -> Subject | None:

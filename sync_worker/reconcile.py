@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker import changes, policy
+from sync_worker.attempt import BATCH, LEASE, lease_check
 from sync_worker.changeset import Difference, Tally, changeset_id, classify
 from sync_worker.converge import Due
 from sync_worker.errors import (
@@ -27,14 +28,14 @@ from sync_worker.errors import (
     UnreadableAnswer,
 )
 from sync_worker.http import current_lane
-from sync_worker.model import ChangeKind, Entitlement, Refusal, Subject
+from sync_worker.model import ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.resolve import FIELDS, PENDING, PENDING_REASON, assigned, owners
 from sync_worker.rows import read_row
 from sync_worker.runs import Good
-from sync_worker.worker import BATCH, LEASE, lease_check
-from sync_worker.workset import Done, Failed, Mark, Released, Retry
+from sync_worker.workset import FANOUT, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.changeset import Brake
@@ -54,23 +55,60 @@ log = structlog.get_logger("reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that Sanity publishes, by subject."""
+    """All that Sanity publishes, by the subject that is named: an id, or an address."""
 
-    entitlements: Mapping[Subject, Sequence[Entitlement]]
-    refusals: Mapping[Subject, Sequence[Refusal]]
+    named: Mapping[Subject, Sequence[Entitlement | Refusal]]
     unaddressed: Sequence[Refusal]
     rows: int
+
+    def addresses(self) -> set[Subject]:
+        """Return the addresses that somebody may have."""
+        return {subject.address for subject in self.named if subject.is_address}
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Who has the addresses that entitlements name, as far as Clerk has been read."""
+
+    wanted: Collection[Subject]
+    holders: dict[Subject, set[str]] = field(default_factory=dict)
+    of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
+
+    def add(self, observed: Observed) -> None:
+        """Note the addresses of a user."""
+        having = tuple(address for address in observed.addresses if address in self.wanted)
+        if having:
+            self.of[observed.subject.id] = having
+        for address in having:
+            self.holders.setdefault(address, set()).add(observed.subject.id)
+
+    def shared(self) -> frozenset[Subject]:
+        """Return the addresses that several people have."""
+        return frozenset(address for address, users in self.holders.items() if len(users) > 1)
+
+    def names_of(self, subject: Subject) -> tuple[Subject, ...]:
+        """Return all by which an entitlement can name a subject: itself, and the addresses that stand for it."""
+        match subject.kind:
+            case Kind.USER:
+                return (subject, *self.of.get(subject.id, ()))
+            case Kind.MEMBERSHIP:
+                within = subject.organization_id
+                addresses = self.of.get(subject.user_id, ())
+                return (subject, *(Subject(a.kind, f"{within}/{a.id}") for a in addresses))
+            case _:
+                return (subject,)
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a comparison found; nothing is written yet."""
+    """What a comparison found; nothing is written yet. `pending` says of documents why they wait for a sign-up."""
 
     rows: int
     checked: int = 0
     ours: int = 0
     differences: list[Difference] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    pending: dict[str, str] = field(default_factory=dict)
     transitions: dict[Subject, datetime] = field(default_factory=dict)
     published: Tally = field(default_factory=Tally.empty)
     held_in_clerk: Tally = field(default_factory=Tally.empty)
@@ -109,19 +147,42 @@ class Reconcile:
         """Compare everybody. Raises, rather than conclude anything from, whatever kept it from reading everything."""
         desired = await self._desired()
         await self._refuse_shrinking(desired.rows)
+        directory = Directory(desired.addresses())
+        while True:
+            shared = directory.shared()
+            findings = await self._compare_everybody(desired, directory)
+            if directory.shared() == shared:
+                return findings
+            # Whoever was compared before the second holder of an address was seen got too much: compare once more.
+
+    async def _compare_everybody(self, desired: Desired, directory: Directory) -> Findings:
         findings = Findings(desired.rows, refused=[*desired.unaddressed])
         now = self.converge.now()
         seen: set[Subject] = set()
         async for page in self.converge.target.sweep():
             for observed in page:
-                self._compare(observed, desired, findings, now)
+                directory.add(observed)
+                self._compare(observed, desired, directory, findings, now)
                 seen.add(observed.subject)
             self.progress("compared with Clerk", len(seen), 0)
-        missing = desired.entitlements.keys() - seen
-        findings.refused += [
-            Refusal(e.id, "subject", f"{s} is not in Clerk") for s in missing for e in desired.entitlements[s]
-        ]
+        for subject, rows in desired.named.items():
+            self._account(subject, [row for row in rows if isinstance(row, Entitlement)], directory, seen, findings)
         return findings
+
+    def _account(
+        self,
+        subject: Subject,
+        rows: Sequence[Entitlement],
+        directory: Directory,
+        seen: set[Subject],
+        findings: Findings,
+    ) -> None:
+        """Say why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
+        having = owners(subject, directory.holders) if subject.is_address else (subject,)
+        if not having:
+            findings.pending |= {row.id: f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}" for row in rows}
+        elif seen.isdisjoint(having):
+            findings.refused += [Refusal(row.id, "subject", f"{having[0]} is not in Clerk") for row in rows]
 
     async def apply(self, findings: Findings) -> Result:
         """Make the differences right, but for revocations that the brake holds, and arm what changes later."""
@@ -133,6 +194,7 @@ class Reconcile:
             todo = [d for d in todo if d.change.kind is not ChangeKind.REVOKE]
         await self.repair([d.change.subject for d in todo], result)
         await self._arm(findings.transitions)
+        await self.workset.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
         if not result.failed:
             await self.runs.remember_good(Good(findings.rows, findings.ours))
         return result
@@ -176,24 +238,21 @@ class Reconcile:
 
     async def _desired(self) -> Desired:
         fields = self.converge.layout.fields
-        entitlements: dict[Subject, list[Entitlement]] = defaultdict(list)
-        refusals: dict[Subject, list[Refusal]] = defaultdict(list)
+        named: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
         unaddressed: list[Refusal] = []
         after, rows = "", 0
         while True:
             page = await self.converge.source.everything(after)
             for raw in page.rows:
                 subject, read = read_row(raw, fields)
-                if isinstance(read, Entitlement):
-                    entitlements[read.subject].append(read)
-                elif subject is not None:
-                    refusals[subject].append(read)
-                else:
+                if subject is not None:
+                    named[subject].append(read)
+                elif isinstance(read, Refusal):
                     unaddressed.append(read)
             rows += len(page.rows)
             self.progress("read from Sanity", rows, 0)
             if page.last:
-                return Desired(entitlements, refusals, unaddressed, rows)
+                return Desired(named, unaddressed, rows)
             if page.cursor <= after:
                 raise UnreadableAnswer("a page did not go on from the one before")
             after = page.cursor
@@ -205,10 +264,20 @@ class Reconcile:
         if good and rows * 2 < good.entitlements and not self.accept_fewer:
             raise SourceShrank(f"{rows} now, {good.entitlements} in the last good run")
 
-    def _compare(self, observed: Observed, desired: Desired, findings: Findings, now: datetime) -> None:
+    def _compare(
+        self, observed: Observed, desired: Desired, directory: Directory, findings: Findings, now: datetime
+    ) -> None:
         subject, layout = observed.subject, self.converge.layout
-        refusals = desired.refusals.get(subject, ())
-        access = policy.merge(desired.entitlements.get(subject, ()), layout.fields, now, refusals)
+        rows = [
+            row
+            for name in directory.names_of(subject)
+            for read in desired.named.get(name, ())
+            for owner, row in assigned(name, read, directory.holders)
+            if owner == subject
+        ]
+        entitlements = [row for row in rows if isinstance(row, Entitlement)]
+        refusals = [row for row in rows if isinstance(row, Refusal)]
+        access = policy.merge(entitlements, layout.fields, now, refusals)
         findings.checked += 1
         findings.ours += observed.marker is not None
         findings.refused += access.refusals
@@ -255,14 +324,12 @@ def _tally(findings: Findings, observed: Observed, access: Access, layout: Layou
 
 def _settlement(claim: Claim, outcome: Outcome) -> Settlement:
     error = outcome.error
-    transition = outcome.access.next_transition if outcome.access else None
-    next_due = transition.timestamp() if transition else None
     wrote = outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
     if isinstance(error, RefusedError):
-        return Failed(claim, error.code, str(error), next_due)
+        return Failed(claim, error.code, str(error), outcome.next_due)
     if error is not None:
         return Retry(claim, error.code, str(error), RETRY_DELAY, wrote)
-    return Done(claim, next_due, wrote)
+    return Done(claim, outcome.next_due, wrote)
 
 
 def _count(outcome: Outcome, result: Result) -> None:

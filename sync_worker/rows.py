@@ -34,7 +34,7 @@ Text = Annotated[Annotated[str, Field(max_length=STRING_LIMIT)] | None, BeforeVa
 
 
 class SubjectFields(BaseModel):
-    """The fields that say whom a row is for. Both ids together name a membership."""
+    """The fields that say whom a row is for. A person and an organization together name a membership."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -44,12 +44,20 @@ class SubjectFields(BaseModel):
     userExternalId: Text = None  # noqa: N815
 
     def subject(self) -> Subject:
-        """Return the one subject that is named. Raises InvalidSubject with the field and the reason."""
-        user = _identified(Kind.USER, "clerkUserId", self.clerkUserId)
+        """Return the one subject that is named. Raises InvalidSubject with the field and the reason.
+
+        Of several ways to name a person the most exact counts: the Clerk id, the external id, then the e-mail address.
+        """
         organization = _identified(Kind.ORGANIZATION, "clerkOrganizationId", self.clerkOrganizationId)
-        if user and organization:
-            return Subject.membership(organization.id, user.id)
-        named = user or organization
+        user = _identified(Kind.USER, "clerkUserId", self.clerkUserId)
+        if user is not None:
+            return user if organization is None else Subject.membership(organization.id, user.id)
+        member_of = "" if organization is None else f"{organization.id}/"
+        named = (
+            _identified(Kind.EXTERNAL, "userExternalId", self.userExternalId, member_of)
+            or _identified(Kind.EMAIL, "userEmail", self.userEmail, member_of)
+            or organization
+        )
         if named is None:
             raise InvalidSubject("clerkUserId: names nobody")
         return named
@@ -128,13 +136,25 @@ def _type(value: object) -> str:
     return {"dict": "an object", "list": "a list"}.get(type(value).__name__, type(value).__name__)
 
 
-def _identified(kind: Kind, field: str, value: str | None) -> Subject | None:
+_WHAT = {
+    Kind.USER: "a Clerk user id",
+    Kind.ORGANIZATION: "a Clerk organization id",
+    Kind.EMAIL: "an e-mail address",
+    Kind.EXTERNAL: "an external id",
+}
+
+
+def _identified(kind: Kind, field: str, value: str | None, member_of: str = "") -> Subject | None:
     if value is None:
         return None
+    wrong = InvalidSubject(f"{field}: is not {_WHAT[kind]}")
     try:
-        return Subject.parse(f"{kind}:{value}")
+        subject = Subject.parse(f"{kind}:{member_of}{value}")
     except InvalidSubject:
-        raise InvalidSubject(f"{field}: is not a Clerk {kind} id") from None
+        raise wrong from None
+    if subject.organization_id != member_of.rstrip("/"):
+        raise wrong
+    return subject
 
 
 def _refusal(document: str, error: Exception) -> Refusal:

@@ -43,11 +43,15 @@ _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One answer: raw rows, the witnesses that it shows, and how many entitlements there are at all."""
+    """One answer: raw rows, the witnesses that it shows, and how many entitlements there are at all.
+
+    `addressed` is how many of those name somebody by e-mail address or external id.
+    """
 
     rows: tuple[Mapping[str, Any], ...]
     sightings: Mapping[str, Sighting]
     visible: int
+    addressed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,10 @@ class Source(Protocol):
     """Where entitlements are published."""
 
     async def by_subject(self, subjects: Collection[Subject], witnesses: Collection[str]) -> Snapshot:
-        """Read all that decides the access of `subjects`, and the documents `witnesses`, in one snapshot."""
+        """Read all that decides the access of `subjects`, and the documents `witnesses`, in one snapshot.
+
+        `subjects` are users, organizations, memberships, and addresses without organization.
+        """
 
     async def everything(self, after: str) -> Page:
         """Read the page of all entitlements whose ids come after `after`."""
@@ -124,10 +131,12 @@ class Sanity:
         parameters = {
             "users": sorted({s.id if s.kind is Kind.USER else s.user_id for s in subjects if s.kind in _WITH_USER}),
             "organizations": sorted({s.id for s in subjects if s.kind is Kind.ORGANIZATION}),
+            "emails": sorted({s.id for s in subjects if s.kind is Kind.EMAIL}),
+            "externalIds": sorted({s.id for s in subjects if s.kind is Kind.EXTERNAL}),
             "witnesses": sorted(witnesses),
         }
         result = _object(await self._query(self._queries.by_subject, parameters))
-        return Snapshot(_rows(result), _sightings(result), _count(result, "visible"))
+        return Snapshot(_rows(result), _sightings(result), _count(result, "visible"), _count(result, "addressed"))
 
     async def everything(self, after: str) -> Page:
         """See Source."""

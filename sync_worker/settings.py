@@ -20,6 +20,7 @@ from sync_worker.model import CORE_FIELDS, Field, Layout, Placement, Rule
 
 Texts = Annotated[tuple[str, ...], NoDecode]
 _PERCENT = re.compile(r"(\d{1,3})%")
+_SVIX_SECRET = re.compile(r"whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EPHEMERAL = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly", "K_SERVICE": "Cloud Run"}
 _RESERVED = {"entitlementSync", "_id", "_rev", "_updatedAt", "startsAt", "endsAt", "status"}
@@ -100,6 +101,14 @@ class Settings(BaseSettings):
     @classmethod
     def _stripped(cls, value: object) -> object:
         return value.strip() if isinstance(value, str) else value
+
+    @field_validator("clerk_webhook_secret")
+    @classmethod
+    def _svix_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            if not _SVIX_SECRET.fullmatch(secret.get_secret_value()):
+                raise ValueError("must be whsec_ and base64; it is under Webhooks, the endpoint's signing secret")
+        return value
 
     @field_validator("sanity_api_url", "clerk_api_url")
     @classmethod

@@ -3,7 +3,8 @@
 Why it exists: a row a subject, not a row an event, is what makes ten events one run, a hundred subjects one batch, and
 no event lost. A mark raises `wanted`; a claim takes what is due, with a lease and a token; settling compares `wanted`
 with the claim, so that a subject that was marked during its run is run exactly once more. `due` is the end of the lease
-while a row is owned, so the rows of a killed process are due again by themselves. Every write is fenced by the token.
+while a row is owned, so the rows of a killed process are due again by themselves; on the same machine its successor
+need not wait for that. Every write is fenced by the token.
 
 What a run does, how often it is tried and how long it waits is `worker`'s; looking around is `overview`'s.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker.model import Witness
 from sync_worker.overview import Overview
+from sync_worker.process import identity, is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +30,10 @@ SCHEDULED_LANE = 1
 """Where a subject waits for a window to open or close: a course that opens for thousands must not hold up a publish."""
 
 FANOUT = "document:"
-"""The prefix of keys that are documents to fan out, not subjects."""
+"""The prefix of keys that are documents, not subjects: to fan out, or to look up whom they are for."""
+
+ADDRESSES = ("email:", "external:")
+"""The prefixes of keys that are addresses to look up. They are personal data, so a row goes as soon as it is done."""
 
 PACE = 5.05
 """Seconds between two writes to one subject, after a burst. Clerk refuses the eleventh write in ten seconds: a burst
@@ -209,7 +214,15 @@ WHERE key = ?
 # The clock of the machine that reckoned a window may be ahead of the database's: not before a moment from now.
 SOON = "UPDATE work SET due = NOW() + 0.25 WHERE key = ? AND due < NOW() + 0.25 AND wanted = done"
 
+FORGET = """
+DELETE FROM work WHERE key = ? AND owner IS NULL AND wanted = done AND dead = 0
+"""
+
 RELEASED = "UPDATE work SET owner = NULL, due = NOW(), again = NULL WHERE key = ?"
+
+OWNERS = "SELECT DISTINCT owner FROM work WHERE owner IS NOT NULL"
+
+RELEASE_OWNED = "UPDATE work SET owner = NULL, due = NOW(), again = NULL WHERE owner = ? RETURNING key"
 
 WROTE = "UPDATE work SET paced = GREATEST(paced, NOW() - ?) + ? WHERE key = ?"
 
@@ -234,9 +247,9 @@ class WorkSet(Overview):
     async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
         """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first.
 
-        With `documents` it takes documents to fan out instead of subjects.
+        With `documents` it takes documents and addresses instead of subjects.
         """
-        token = secrets.token_hex(8)
+        token = _token()
 
         def work(tx: Transaction) -> list[Claim]:
             return _claims(tx, tx.execute(CLAIM, (int(documents), lane, limit, token, lease)), token)
@@ -248,7 +261,7 @@ class WorkSet(Overview):
 
         Those that somebody runs already, or that must wait before they are written again, are only marked.
         """
-        token = secrets.token_hex(8)
+        token = _token()
 
         def work(tx: Transaction) -> list[Claim]:
             _mark(tx, marks)
@@ -282,6 +295,17 @@ class WorkSet(Overview):
 
         return await self._db.run(work)
 
+    async def release_gone(self) -> int:
+        """Give back what processes of this machine hold that were killed; return how many rows it were."""
+        owners = [row[0] for row in await self._db.read(lambda tx: tx.execute(OWNERS))]
+        gone = [(owner,) for owner in owners if is_gone(owner.partition("#")[0])]
+
+        def work(tx: Transaction) -> int:
+            tx.notify()
+            return len(tx.executemany(RELEASE_OWNED, gone))
+
+        return await self._db.run(work) if gone else 0
+
     async def settle(self, settlements: Iterable[Settlement]) -> set[str]:
         """Record how runs ended, in one transaction; return the keys that somebody else had taken over.
 
@@ -301,10 +325,17 @@ class WorkSet(Overview):
         return await self._db.run(work) if by_claim else set()
 
 
+def _token() -> str:
+    """Return a token for one claim: it also says which process made it."""
+    return f"{identity()}#{secrets.token_hex(8)}"
+
+
 def _mark(tx: Transaction, marks: Sequence[Mark]) -> None:
     """Write marks, in the order of keys: two transactions that lock the same rows never wait for each other."""
     ordered = sorted(marks, key=lambda mark: mark.key)
-    tx.executemany(MARK, [(m.key, int(m.key.startswith(FANOUT)), m.lane, m.due, m.due, m.cause) for m in ordered])
+    tx.executemany(
+        MARK, [(m.key, int(m.key.startswith((FANOUT, *ADDRESSES))), m.lane, m.due, m.due, m.cause) for m in ordered]
+    )
     tx.executemany(
         ADD_WITNESS,
         [
@@ -340,6 +371,7 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     done = [s for s in settlements if isinstance(s, Done)]
     tx.executemany(DONE, [_done(s) for s in done])
     tx.executemany(SERVED, [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses])
+    tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith(ADDRESSES)])
     tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.claim.key) for s in settlements if isinstance(s, Retry)])
     tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
     tx.executemany(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sync_worker.sandbox.server import Sandbox
 
@@ -16,18 +18,50 @@ OWNED = ("plan", "role", "courseSlugs")
 
 def slug(documents: Mapping[str, Mapping[str, Any]], reference: Any) -> str | None:
     target = documents.get((reference or {}).get("_ref", ""))
-    found: str | None = (target or {}).get("slug", {}).get("current")
+    found: str | None = ((target or {}).get("slug") or {}).get("current")
     return found
 
 
-def rows_by_user(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the published, active rows that name a user alone."""
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in documents.values():
-        published = row["_type"] == "entitlement" and "." not in row["_id"]
-        if published and not row.get("clerkOrganizationId") and row.get("status") in (None, "active"):
-            rows.setdefault((row.get("clerkUserId") or "").strip(), []).append(row)
-    return rows
+def is_active(row: Mapping[str, Any], now: float) -> bool:
+    starts, ends = (datetime.fromisoformat(row[f]).timestamp() if row.get(f) else None for f in ("startsAt", "endsAt"))
+    return row.get("status") in (None, "active") and (starts is None or starts <= now) and (ends is None or now < ends)
+
+
+def has_address(user: Mapping[str, Any], address: str) -> bool:
+    """Tell whether it is the user's primary, verified and not reserved address."""
+    return any(
+        email["id"] == user["primary_email_address_id"]
+        and (email["verification"] or {}).get("status") == "verified"
+        and not email["reserved"]
+        and email["email_address"].lower() == address.lower()
+        for email in user["email_addresses"]
+    )
+
+
+def people(box: Sandbox, row: Mapping[str, Any]) -> list[str] | None:
+    """Return the ids of the users that a row names; None when it names no user at all."""
+    user_id, external, email = ((row.get(f) or "").strip(" ") for f in ("clerkUserId", "userExternalId", "userEmail"))
+    users = box.clerk.users
+    if user_id:
+        return [user_id] if user_id in users else []
+    if external:
+        return [id_ for id_, user in users.items() if user["external_id"] == external]
+    if email:
+        return [id_ for id_, user in users.items() if has_address(user, email)]
+    return None
+
+
+def subject(box: Sandbox, row: Mapping[str, Any]) -> str | None:
+    """Return whom a row is for: a user id, an organization id, `org/user`; None for nobody."""
+    organization = (row.get("clerkOrganizationId") or "").strip(" ")
+    if organization and not re.fullmatch(r"org_\w+", organization):
+        return None
+    named = people(box, row)
+    if named is None:
+        return organization or None
+    if len(named) != 1:
+        return None
+    return f"{organization}/{named[0]}" if organization else named[0]
 
 
 def expected(documents: Mapping[str, Mapping[str, Any]], rows: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -44,21 +78,32 @@ def expected(documents: Mapping[str, Mapping[str, Any]], rows: list[Mapping[str,
 
 def courses(documents: Mapping[str, Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     for row in rows:
-        holders = [row, *(documents.get(c["_ref"], {}) for c in row.get("cohorts") or ())]
+        holders = [row, *(documents.get(c["_ref"], {}) for c in row.get("cohorts") or () if c)]
         if isinstance(row.get("plan"), dict):
             holders.append(documents.get(row["plan"]["_ref"], {}))
         for holder in holders:
             yield from (s for c in holder.get("courses") or () if (s := slug(documents, c)))
 
 
+def everybody(box: Sandbox) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield users, organizations and memberships with what Clerk holds of them."""
+    yield from box.clerk.users.items()
+    yield from box.clerk.organizations.items()
+    for (organization, user), membership in box.clerk.memberships.items():
+        yield f"{organization}/{user}", membership
+
+
 def wrong(box: Sandbox) -> list[str]:
-    """Return the users whose owned keys in Clerk are not what the documents say."""
-    rows = rows_by_user(box.lake.documents)
+    """Return whose owned keys in Clerk are not what the documents say."""
+    documents, now = box.lake.documents, time.time()
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in documents.values():
+        if row["_type"] == "entitlement" and "." not in row["_id"] and is_active(row, now):
+            rows.setdefault(subject(box, row) or "", []).append(row)
     return [
-        user_id
-        for user_id, user in box.clerk.users.items()
-        if {k: v for k, v in user["public_metadata"].items() if k in OWNED}
-        != expected(box.lake.documents, rows.get(user_id, []))
+        id_
+        for id_, held in everybody(box)
+        if {k: v for k, v in held["public_metadata"].items() if k in OWNED} != expected(documents, rows.get(id_, []))
     ]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker import worker
+from sync_worker import attempt
+from sync_worker.ledger import Entry
 from sync_worker.model import Witness
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
@@ -133,7 +135,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
 async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(
     box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "DEADLINE", 1.0)
+    monkeypatch.setattr(attempt, "DEADLINE", 1.0)
     reference = {"_type": "reference", "_ref": "c1", "_key": "c1"}
     await box.lake.load([{"_id": "c1", "_type": "course", "slug": {"current": "a"}}])
     await box.lake.load(
@@ -194,7 +196,7 @@ async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str
 async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_again(
     box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "PROBE_AFTER", 0.5)
+    monkeypatch.setattr(attempt, "PROBE_AFTER", 0.5)
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
     box.clerk.faults.some("unauthorized", 1.0)
@@ -228,3 +230,18 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
     async with working(box, sqlite_url, clerk_budget=3) as parts:
         await mark(parts, "user:user_0", "user:user_1")
         await until(lambda: not wrong(box), 40)
+
+
+async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        left_open = Entry("", "user:user_1", "grant", {}, {"plan": "old"}, ["e1"])
+        await parts.store.ledger.intend([left_open])
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        async with asyncio.timeout(10):
+            while (row := await row_of(parts, "user:user_1")).pending:
+                await asyncio.sleep(0.02)
+    assert row.due is not None
+    assert 5 < row.due - time.time() < 15

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from sync_worker.errors import ConfigurationError
+from sync_worker.sandbox.clerk_webhooks import Endpoint
 from sync_worker.sanity import Queries
 from sync_worker.settings import packaged_groq
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.webhooks import Hook
 
 SECRET = "sandbox-webhook-secret"  # noqa: S105 - it guards servers of this machine only
+CLERK_SECRET = "whsec_c2FuZGJveC1jbGVyay13ZWJob29rLXNlY3JldA=="  # noqa: S105 - likewise
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
 
@@ -38,6 +40,7 @@ def settings_for(box: Sandbox, database_url: str) -> dict[str, str]:
         "SANITY_API_URL": box.sanity_url,
         "CLERK_SECRET_KEY": box.clerk.secret_key,
         "CLERK_API_URL": box.clerk_url,
+        "CLERK_WEBHOOK_SECRET": CLERK_SECRET,
         "DATABASE_URL": database_url,
     }
 
@@ -51,6 +54,11 @@ def install_hook(box: Sandbox, url: str, secret: str = SECRET) -> Hook:
         filter=queries.webhook_filter,
         projection=queries.webhook_projection,
     )
+
+
+def install_clerk_hook(box: Sandbox, url: str) -> None:
+    """Subscribe to Clerk's events, as one does in its dashboard."""
+    box.clerk.webhooks.endpoints.append(Endpoint(f"{url}/webhooks/clerk", CLERK_SECRET))
 
 
 def free_port() -> int:

@@ -101,6 +101,8 @@ def _announce(findings: Findings, settings: Settings, show: str) -> None:
     )
     for refusal in findings.refused[:SHOWN]:
         typer.echo(f"refused: {refusal}", err=True)
+    for reason in sorted(findings.pending.values())[:SHOWN]:
+        typer.echo(f"pending: {reason}", err=True)
     if show == "markdown":
         typer.echo(as_markdown(findings.differences))
     elif show == "table" and findings.differences:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sync_worker.sandbox import clerk_errors as errors
@@ -32,6 +33,7 @@ def routes(clerk: ClerkApi) -> list[Route]:
     """Return all routes of the instance."""
     users, organizations, memberships = UserRoutes(clerk), OrganizationRoutes(clerk), MembershipRoutes(clerk)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+        ("GET", "/instance", lambda _: _instance(clerk)),
         ("GET", "/users", users.all),
         ("POST", "/users", users.create),
         ("GET", "/users/count", users.count),
@@ -59,6 +61,11 @@ def routes(clerk: ClerkApi) -> list[Route]:
         Route(f"/v1{path}", _guarded(clerk, f"{method} {path}", serve), methods=[method])
         for method, path, serve in table
     ]
+
+
+async def _instance(clerk: ClerkApi) -> Response:
+    kind = "development" if clerk.secret_key.startswith("sk_test_") else "production"
+    return JSONResponse({"object": "instance", "id": clerk.webhooks.instance_id, "environment_type": kind})
 
 
 def _guarded(

@@ -1,0 +1,282 @@
+"""One run of claimed rows: made right, looked up or fanned out, and the work set told what became of each.
+
+Why it exists: it owns failure. It decides what a failed read or write costs its subjects, how long they wait, when they
+are given up, and when everything has to stop because a key is wrong. Making subjects right is `converge`; when to
+claim, and how many at once, is `worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sync_worker.catchup import CAUSE as POLLED
+from sync_worker.changes import claims_size
+from sync_worker.converge import Due
+from sync_worker.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    LeaseLost,
+    RefusedError,
+    RetryableError,
+    ServiceUnavailable,
+    StaleRead,
+    SyncWorkerError,
+)
+from sync_worker.fanout import CAUSE as FANNED_OUT
+from sync_worker.fanout import fan_out
+from sync_worker.metrics import UNANNOUNCED
+from sync_worker.model import ChangeKind, Subject
+from sync_worker.resolve import PENDING, REFUSED, Named, owners, resolve_documents
+from sync_worker.workset import FANOUT, Claim, Done, Failed, Mark, Released, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from sync_worker.converge import Converge, Outcome
+    from sync_worker.model import Change
+    from sync_worker.workset import Settlement, WorkSet
+
+BATCH = 100
+"""Subjects in one run: what one list call of Clerk takes."""
+LEASE = 30.0
+DEADLINE = 20.0
+"""Seconds that a run may take. It is shorter than the lease, so that a live run never loses its subjects."""
+MARGIN = 2.0
+"""Seconds before the end of a lease in which nothing is sent any more."""
+LAST_ATTEMPT = 30
+"""After so many attempts, some two hours, a subject is listed as failed."""
+LONGEST_BACKOFF = 300.0
+PROBE_AFTER = 15.0
+"""Seconds between tries while a key or the configuration is refused."""
+REPAIR_LANE = 2
+
+log = structlog.get_logger("worker")
+
+
+def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], float]) -> Callable[[], None]:
+    """Return what is asked right before a PATCH: whether the subject is still ours, by both clocks.
+
+    The monotonic clock may stand still while a machine sleeps, the wall clock may be set.
+    """
+    end_monotonic, end_wall = monotonic() + LEASE - MARGIN, wall() + LEASE - MARGIN
+
+    def check() -> None:
+        if monotonic() > end_monotonic or wall() > end_wall:
+            raise LeaseLost(claim.key)
+
+    return check
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Runs claims. Until `paused_until` (of the monotonic clock) nothing should be claimed: a key was refused."""
+
+    workset: WorkSet
+    converge: Converge
+    random: Random = field(default_factory=Random)
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    paused_until: float = 0.0
+
+    async def converge_all(self, claims: Sequence[Claim]) -> None:
+        """Make claimed subjects right."""
+        pending = {claim.key: claim for claim in claims}
+        async with self._giving_back(pending):
+            batch = [
+                Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall))
+                for c in claims
+            ]
+            async for outcomes in self.converge.run(batch):
+                await self.workset.settle([self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
+                await self._follow_up(outcomes)
+                await self._report(outcomes)
+
+    async def resolve(self, claims: Sequence[Claim]) -> None:
+        """Look up whom claimed entitlements and addresses are for, and mark those people."""
+        pending = {claim.key: claim for claim in claims}
+        async with self._giving_back(pending):
+            documents = {key.removeprefix(FANOUT): c for key, c in pending.items() if key.startswith(FANOUT)}
+            addresses = {Subject.parse(c.key): c for c in claims if not c.key.startswith(FANOUT)}
+            holders = await self.converge.target.find(addresses) if addresses else {}
+            named, stale = (
+                await resolve_documents(
+                    self.converge.source,
+                    self.converge.target.find,
+                    {document: claim.witnesses for document, claim in documents.items()},
+                    self.sleep,
+                )
+                if documents
+                else ({}, frozenset())
+            )
+            found = [(documents[document], one.subjects) for document, one in named.items()]
+            found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
+            await self.workset.mark([mark for claim, subjects in found for mark in _marks(claim, subjects)])
+            settled: list[Settlement] = [_noted(documents[document], [one]) for document, one in named.items()]
+            settled += [Done(claim) for claim in addresses.values()]
+            settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
+            await self.workset.settle(settled)
+            pending.clear()
+            for one in named.values():
+                _tell(one)
+
+    async def fan_out(self, claim: Claim) -> None:
+        """Mark everybody whose access leads to a claimed document."""
+        document = claim.key.removeprefix(FANOUT)
+        pending = {claim.key: claim}
+        async with self._giving_back(pending) as deadline:
+
+            async def mark(marks: Sequence[Mark]) -> None:
+                """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
+                await self.workset.mark(marks)
+                if not await self.workset.renew([claim], LEASE):
+                    raise LeaseLost(claim.key)
+                deadline.reschedule(asyncio.get_running_loop().time() + DEADLINE)
+
+            cause = claim.cause if claim.cause.startswith(POLLED) else FANNED_OUT + document
+            told = await fan_out(
+                self.converge.source,
+                self.converge.target.find,
+                document,
+                claim.witnesses,
+                mark,
+                sleep=self.sleep,
+                cause=cause,
+            )
+            await self.workset.settle([_noted(claim, told)])
+            log.info("document_fanned_out", document=document)
+            for one in told:
+                _tell(one)
+
+    @asynccontextmanager
+    async def _giving_back(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
+        """Settle what a run leaves in `pending`, however it ends; nothing may leave here but a cancellation."""
+        try:
+            async with asyncio.timeout(DEADLINE) as deadline:
+                yield deadline
+        except TimeoutError:
+            await self._retry(pending, RetryableError(f"it took longer than {DEADLINE:.0f} s"))
+        except SyncWorkerError as error:
+            await self._retry(pending, error)
+        except asyncio.CancelledError:
+            await self.workset.settle([Released(claim) for claim in pending.values()])
+            raise
+        except Exception:  # a bug must cost an attempt, or its subject would run for ever
+            log.exception("run_broken", keys=list(pending))
+            await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
+
+    async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
+        """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
+        if isinstance(error, CredentialsRefused | ConfigurationError):
+            self._pause(error)
+            await self.workset.settle([Released(claim) for claim in pending.values()])
+            return
+        if isinstance(error, RefusedError):
+            error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing of any one subject
+        log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
+        await self.workset.settle([self._failure(claim, error) for claim in pending.values()])
+
+    def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
+        access, change = outcome.access, outcome.change
+        wrote = change is not None and change.kind is not ChangeKind.NONE
+        if outcome.error is not None:
+            return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote)
+        refusals = access.refusals if access else ()
+        return Done(
+            claim,
+            next_due=outcome.next_due,
+            wrote=wrote,
+            code=REFUSED if refusals else "",
+            detail="; ".join(str(refusal) for refusal in refusals),
+        )
+
+    def _failure(
+        self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
+    ) -> Settlement:
+        match error:
+            case CredentialsRefused() | ConfigurationError():
+                self._pause(error)
+                return Released(claim)
+            case LeaseLost():
+                return Released(claim)
+            case _ if isinstance(error, RefusedError) or claim.attempts + 1 >= LAST_ATTEMPT:
+                return Failed(claim, error.code, str(error), next_due)
+            case _:
+                return Retry(claim, error.code, str(error), self._backoff(claim.attempts, error), wrote)
+
+    def _backoff(self, attempts: int, error: SyncWorkerError) -> float:
+        """Return the seconds to wait: doubling with jitter, and never less than the service asked for."""
+        asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+        doubled = min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12))
+        return asked + doubled * self.random.uniform(0.5, 1.0)
+
+    def _pause(self, error: SyncWorkerError) -> None:
+        self.paused_until = self.monotonic() + PROBE_AFTER
+        log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
+
+    async def _follow_up(self, outcomes: Sequence[Outcome]) -> None:
+        """Look again at documents that stopped counting for somebody: they are somebody else's now, or pending."""
+        lost = [(document, o.due.cause) for o in outcomes for document in o.lost]
+        await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=cause) for document, cause in lost])
+        gained = {FANOUT + document for o in outcomes for document in o.gained}
+        if gained:
+            await self.workset.clear_notes(gained, PENDING)
+
+    async def _report(self, outcomes: Sequence[Outcome]) -> None:
+        silent = 0
+        for outcome in outcomes:
+            subject = str(outcome.due.subject)
+            if outcome.error is not None:
+                log.warning("subject_failed", subject=subject, code=outcome.error.code, detail=outcome.error.detail)
+            elif outcome.change is not None and outcome.change.kind is not ChangeKind.NONE:
+                log.info(
+                    "access_changed",
+                    subject=subject,
+                    change=outcome.change.kind,
+                    cause=outcome.due.cause,
+                    documents=list(outcome.change.sources),
+                )
+                self._warn_of_large_claims(subject, outcome.change)
+                if outcome.due.cause.startswith(POLLED):
+                    silent += 1
+                    log.warning(
+                        "webhook_silent",
+                        subject=subject,
+                        cause=outcome.due.cause,
+                        next_step="a publish was found by the poll that no webhook told of: is the webhook enabled?",
+                    )
+            for refusal in outcome.access.refusals if outcome.access else ():
+                log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
+        if silent:
+            await self.workset.count(UNANNOUNCED, silent)
+
+    def _warn_of_large_claims(self, subject: str, change: Change) -> None:
+        layout = self.converge.layout
+        size = claims_size(change.after, layout)
+        if size > layout.claims_budget:
+            log.warning("claims_large", subject=subject, bytes=size, budget=layout.claims_budget)
+
+
+def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
+    """Mark each subject for all that the claim's events told, as urgently as the claim."""
+    for subject in subjects:
+        for witness in claim.witnesses or (None,):
+            yield Mark(str(subject), claim.lane, witness=witness, cause=claim.cause)
+
+
+def _noted(claim: Claim, told: Sequence[Named]) -> Done:
+    return Done(claim, code=told[0].code if told else "", detail="; ".join(one.reason for one in told if one.reason))
+
+
+def _tell(one: Named) -> None:
+    if one.code == PENDING:
+        log.info("entitlement_pending", document=one.document)
+    elif one.code:
+        log.warning("row_refused", document=one.document, detail=one.reason)

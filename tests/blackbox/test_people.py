@@ -1,0 +1,232 @@
+"""Every way to name a person, on real processes: by id, by address, before and after the sign-up."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.app import open_store
+from sync_worker.cli.local import install_clerk_hook
+from tests import verbs
+from tests.oracle import quiet, until, wrong
+from tests.parts import settings_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+    from tests.blackbox.conftest import Deployment
+
+pytestmark = [pytest.mark.anyio]
+ADA = "ada@example.org"
+
+
+@pytest.fixture(autouse=True)
+def clerk_hook(box: Sandbox, deployment: Deployment) -> None:
+    install_clerk_hook(box, deployment.url)
+
+
+async def publish(box: Sandbox, document: str, **fields: Any) -> None:
+    row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
+    await box.lake.mutate([{"createOrReplace": row}])
+
+
+def plan_of(box: Sandbox, user: str) -> Any:
+    return box.clerk.users[user]["public_metadata"].get("plan")
+
+
+def address(box: Sandbox, user: str) -> dict[str, Any]:
+    found: dict[str, Any] = box.clerk.users[user]["email_addresses"][0]
+    return found
+
+
+def verify(box: Sandbox, user: str) -> None:
+    changed = {
+        **address(box, user),
+        "reserved": False,
+        "verification": {"status": "verified", "strategy": "email_code"},
+    }
+    box.clerk.update_user(user, email_addresses=[changed])
+
+
+def logged(deployment: Deployment, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in deployment.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+async def settled(box: Sandbox) -> None:
+    await box.lake.hooks_idle()
+    await quiet(box)
+
+
+async def test_an_email_is_matched_whatever_its_case(box: Sandbox) -> None:
+    ada = box.clerk.add_user(email="Ada@Example.org")
+    await publish(box, "e1", userEmail=" ADA@example.ORG ")
+    await until(lambda: plan_of(box, ada) == "pro")
+
+
+async def test_an_external_id_is_matched_exactly(box: Sandbox) -> None:
+    ada = box.clerk.add_user(external_id="Crm-7")
+    ben = box.clerk.add_user(external_id="crm-7")
+    await publish(box, "e1", userExternalId="Crm-7")
+    await until(lambda: plan_of(box, ada) == "pro")
+    await settled(box)
+    assert plan_of(box, ben) is None
+
+
+@pytest.mark.parametrize("external_id", ["-7", "+7"])
+async def test_an_external_id_with_a_sign_names_one_person_only(box: Sandbox, external_id: str) -> None:
+    ada = box.clerk.add_user(external_id=external_id)
+    others = [box.clerk.add_user(external_id=text) for text in ("7", "8")]
+    await publish(box, "e1", userExternalId=external_id)
+    await until(lambda: plan_of(box, ada) == "pro")
+    assert [plan_of(box, other) for other in others] == [None, None]
+
+
+async def test_a_verified_sign_up_has_access_within_a_second(box: Sandbox, deployment: Deployment) -> None:
+    await publish(box, "e1", userEmail=ADA)
+    await until(lambda: bool(logged(deployment, "entitlement_pending")))
+    started = time.monotonic()
+    ada = box.clerk.add_user(email=ADA)
+    await until(lambda: plan_of(box, ada) == "pro", 5)
+    assert time.monotonic() - started < 1.0
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+async def test_an_address_that_is_not_verified_gives_nothing_until_it_is(box: Sandbox, reserved: bool) -> None:
+    await publish(box, "e1", userEmail=ADA)
+    ada = box.clerk.add_user(email=ADA, verified=False, reserved=reserved)
+    await settled(box)
+    assert plan_of(box, ada) is None
+    verify(box, ada)
+    await until(lambda: plan_of(box, ada) == "pro")
+
+
+async def test_a_secondary_address_gives_nothing_until_it_is_primary(box: Sandbox) -> None:
+    ada = box.clerk.add_user(email="work@example.org")
+    secondary = {**address(box, ada), "id": "idn_second", "email_address": ADA}
+    box.clerk.update_user(ada, email_addresses=[address(box, ada), secondary])
+    await publish(box, "e1", userEmail=ADA)
+    await settled(box)
+    assert plan_of(box, ada) is None
+    box.clerk.update_user(ada, primary_email_address_id="idn_second")
+    await until(lambda: plan_of(box, ada) == "pro")
+
+
+async def test_an_address_that_moves_takes_its_access_along(box: Sandbox) -> None:
+    ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user(email="ben@example.org")
+    await publish(box, "e1", userEmail=ADA)
+    await until(lambda: plan_of(box, ada) == "pro")
+    box.clerk.update_user(ada, email_addresses=[{**address(box, ada), "email_address": "ada@new.example"}])
+    box.clerk.update_user(ben, email_addresses=[{**address(box, ben), "email_address": ADA}])
+    await until(lambda: not wrong(box), 60)
+    assert (plan_of(box, ada), plan_of(box, ben)) == (None, "pro")
+
+
+async def test_an_address_that_two_people_have_counts_for_neither(box: Sandbox, deployment: Deployment) -> None:
+    ada = box.clerk.add_user(email=ADA)
+    await publish(box, "e1", userEmail=ADA)
+    await until(lambda: plan_of(box, ada) == "pro")
+    twin = box.clerk.add_user(email=ADA)
+    await publish(box, "e1", userEmail=ADA, role="member")
+    await until(lambda: plan_of(box, ada) is None)
+    await settled(box)
+    assert plan_of(box, twin) is None
+    assert any("several people" in line["detail"] for line in logged(deployment, "row_refused") if "detail" in line)
+
+
+async def test_an_entitlement_that_changes_its_address_leaves_the_first_person(box: Sandbox) -> None:
+    ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user(external_id="7")
+    await publish(box, "e1", userEmail=ADA)
+    await until(lambda: plan_of(box, ada) == "pro")
+    await box.lake.mutate([{"patch": {"id": "e1", "set": {"userExternalId": "7"}, "unset": ["userEmail"]}}])
+    await until(lambda: (plan_of(box, ada), plan_of(box, ben)) == (None, "pro"))
+
+
+async def test_a_deleted_entitlement_by_address_takes_access_away(box: Sandbox) -> None:
+    ada = box.clerk.add_user(email=ADA)
+    await publish(box, "e1", userEmail=ADA)
+    await publish(box, "other", userEmail="nobody@example.org")
+    await until(lambda: plan_of(box, ada) == "pro")
+    await box.lake.mutate([{"delete": {"id": "e1"}}])
+    await until(lambda: plan_of(box, ada) is None)
+
+
+async def test_two_hundred_entitlements_by_address_are_looked_up_in_bulk(box: Sandbox) -> None:
+    users = [box.clerk.add_user(email=f"user{n}@example.org") for n in range(200)]
+    await settled(box)
+    box.clerk.requests.clear()
+    rows = [
+        {"_id": f"e{n}", "_type": "entitlement", "userEmail": f"user{n}@example.org", "plan": "pro"} for n in range(200)
+    ]
+    await box.lake.mutate([{"create": row} for row in rows])
+    await until(lambda: all(plan_of(box, user) == "pro" for user in users), 60)
+    assert box.clerk.requests.count("PATCH") == 200
+    assert box.clerk.requests.count("GET") < 60
+
+
+async def test_a_member_who_joins_later_gets_the_access_then(box: Sandbox) -> None:
+    box.clerk.add_organization("org_1")
+    ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user()
+    await publish(box, "e1", clerkOrganizationId="org_1", userEmail=ADA)
+    await publish(box, "e2", clerkOrganizationId="org_1", clerkUserId=ben, plan="team")
+    await settled(box)
+    box.clerk.add_membership("org_1", ada)
+    box.clerk.add_membership("org_1", ben)
+    await until(lambda: not wrong(box))
+    assert box.clerk.memberships["org_1", ada]["public_metadata"]["plan"] == "pro"
+    assert (plan_of(box, ada), box.clerk.organizations["org_1"]["public_metadata"]) == (None, {})
+
+
+async def test_an_organization_that_is_created_later_gets_its_access_then(box: Sandbox) -> None:
+    await publish(box, "e1", clerkOrganizationId="org_1")
+    await settled(box)
+    box.clerk.add_organization("org_1")
+    await until(lambda: box.clerk.organizations["org_1"]["public_metadata"].get("plan") == "pro")
+
+
+async def test_our_own_write_comes_back_and_ends_in_no_write(box: Sandbox, deployment: Deployment) -> None:
+    ada = box.clerk.add_user(email=ADA)
+    await settled(box)
+    await publish(box, "e1", userEmail=ADA)
+    await until(lambda: plan_of(box, ada) == "pro")
+    await until(
+        lambda: any(line.get("event_type") == "user.updated" for line in logged(deployment, "webhook_accepted"))
+    )
+    await settled(box)
+    assert box.clerk.requests.count("PATCH") == 1
+
+
+async def test_an_edit_in_the_dashboard_is_undone_at_once(box: Sandbox) -> None:
+    ada = box.clerk.add_user(email=ADA)
+    await publish(box, "e1", userEmail=ADA)
+    await until(lambda: plan_of(box, ada) == "pro")
+    box.clerk.update_user(ada, public_metadata={**box.clerk.users[ada]["public_metadata"], "plan": "team"})
+    await until(lambda: plan_of(box, ada) == "pro", 10)
+
+
+async def test_what_is_pending_is_told_by_the_reconcile(box: Sandbox, deployment: Deployment, tmp_path: Path) -> None:
+    await publish(box, "e1", userEmail=ADA)
+    ended = await verbs.run("reconcile", "--dry-run", cwd=tmp_path, environment=deployment.environment)
+    assert "pending: e1: userEmail" in ended.err
+    assert ADA not in ended.err + ended.out
+
+
+async def test_no_address_is_logged_or_stays_in_the_database(
+    box: Sandbox, deployment: Deployment, tmp_path: Path
+) -> None:
+    ada = box.clerk.add_user(email=ADA)
+    await publish(box, "e1", userEmail=ADA)
+    await publish(box, "e2", userEmail="pending@example.org")
+    await until(lambda: plan_of(box, ada) == "pro")
+    await box.lake.mutate([{"delete": {"id": "e1"}}])
+    await until(lambda: plan_of(box, ada) is None)
+    await settled(box)
+    assert "@example.org" not in deployment.log.read_text()
+    ended = await verbs.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
+    assert "@example.org" not in ended.out
+    async with open_store(settings_of(box, deployment.environment["DATABASE_URL"])) as store:
+        assert await store.workset.get(f"email:{ADA}") is None
