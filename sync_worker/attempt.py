@@ -33,7 +33,7 @@ from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import fan_out
 from sync_worker.metrics import UNANNOUNCED
 from sync_worker.model import ChangeKind, Subject
-from sync_worker.resolve import PENDING, REFUSED, Named, owners, resolve_documents
+from sync_worker.resolve import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
 from sync_worker.workset import FANOUT, Claim, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from sync_worker.converge import Converge, Outcome
     from sync_worker.model import Change
+    from sync_worker.resolve import Named
     from sync_worker.workset import Settlement, WorkSet
 
 BATCH = 100
@@ -55,6 +56,8 @@ LAST_ATTEMPT = 30
 LONGEST_BACKOFF = 300.0
 PROBE_AFTER = 15.0
 """Seconds between tries while a key or the configuration is refused."""
+SHARED_AGAIN = 30.0
+"""Seconds until an entitlement is looked at again whose address several people have; no event may tell of the end."""
 REPAIR_LANE = 2
 
 log = structlog.get_logger("worker")
@@ -95,8 +98,9 @@ class Attempts:
                 for c in claims
             ]
             async for outcomes in self.converge.run(batch):
-                await self.workset.settle([self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
-                await self._follow_up(outcomes)
+                done = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
+                await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in done])
+                await self._follow_up(done)
                 await self._report(outcomes)
 
     async def resolve(self, claims: Sequence[Claim]) -> None:
@@ -119,7 +123,7 @@ class Attempts:
             found = [(documents[document], one.subjects) for document, one in named.items()]
             found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
             await self.workset.mark([mark for claim, subjects in found for mark in _marks(claim, subjects)])
-            settled: list[Settlement] = [_noted(documents[document], [one]) for document, one in named.items()]
+            settled: list[Settlement] = [self._noted(documents[document], [one]) for document, one in named.items()]
             settled += [Done(claim) for claim in addresses.values()]
             settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
             await self.workset.settle(settled)
@@ -150,7 +154,7 @@ class Attempts:
                 sleep=self.sleep,
                 cause=cause,
             )
-            await self.workset.settle([_noted(claim, told)])
+            await self.workset.settle([self._noted(claim, told)])
             log.info("document_fanned_out", document=document)
             for one in told:
                 _tell(one)
@@ -193,7 +197,7 @@ class Attempts:
             claim,
             next_due=outcome.next_due,
             wrote=wrote,
-            code=REFUSED if refusals else "",
+            code=(SHARED if _shared(outcome) else REFUSED) if refusals else "",
             detail="; ".join(str(refusal) for refusal in refusals),
         )
 
@@ -221,11 +225,27 @@ class Attempts:
         self.paused_until = self.monotonic() + PROBE_AFTER
         log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
 
-    async def _follow_up(self, outcomes: Sequence[Outcome]) -> None:
-        """Look again at documents that stopped counting for somebody: they are somebody else's now, or pending."""
-        lost = [(document, o.due.cause) for o in outcomes for document in o.lost]
-        await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=cause) for document, cause in lost])
-        gained = {FANOUT + document for o in outcomes for document in o.gained}
+    def _noted(self, claim: Claim, told: Sequence[Named]) -> Done:
+        """Settle a document. While several people have its address, it is looked at again without any event."""
+        shared = any(one.code == SHARED for one in told)
+        return Done(
+            claim,
+            next_due=self.wall() + SHARED_AGAIN if shared else None,
+            code=told[0].code if told else "",
+            detail="; ".join(one.reason for one in told if one.reason),
+        )
+
+    async def _follow_up(self, done: Sequence[tuple[Claim, Outcome]]) -> None:
+        """Look again at documents that stopped counting for somebody: they are somebody else's now, or pending.
+
+        The same where an address turned out to be shared: the others who have it do not know yet.
+        """
+        lost = [(document, outcome) for _, outcome in done for document in outcome.lost]
+        lost += [
+            (document, outcome) for claim, outcome in done if claim.code != SHARED for document in _shared(outcome)
+        ]
+        await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause) for document, o in lost])
+        gained = {FANOUT + document for _, outcome in done for document in outcome.gained}
         if gained:
             await self.workset.clear_notes(gained, PENDING)
 
@@ -271,12 +291,14 @@ def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
             yield Mark(str(subject), claim.lane, witness=witness, cause=claim.cause)
 
 
-def _noted(claim: Claim, told: Sequence[Named]) -> Done:
-    return Done(claim, code=told[0].code if told else "", detail="; ".join(one.reason for one in told if one.reason))
+def _shared(outcome: Outcome) -> tuple[str, ...]:
+    """Return the documents that do not count because several people have the address."""
+    refusals = outcome.access.refusals if outcome.access is not None else ()
+    return tuple(refusal.document for refusal in refusals if refusal.reason == SHARED_REASON)
 
 
 def _tell(one: Named) -> None:
     if one.code == PENDING:
         log.info("entitlement_pending", document=one.document)
     elif one.code:
-        log.warning("row_refused", document=one.document, detail=one.reason)
+        log.warning("entitlement_refused", document=one.document, code=one.code, detail=one.reason)

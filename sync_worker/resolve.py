@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 PENDING = "pending_sign_up"
 PENDING_REASON = "nobody in Clerk has this address yet as primary and verified; access follows as soon as somebody has"
-SHARED = "several people in Clerk have it, so it counts for none of them"
+SHARED = "address_shared"
+SHARED_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
 FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
 
@@ -57,7 +58,7 @@ def assigned(
     document = read.id if isinstance(read, Entitlement) else read.document
     having = owners(subject, holders)
     for owner in having:
-        yield owner, read if len(having) == 1 else Refusal(document, FIELDS[subject.kind], SHARED)
+        yield owner, read if len(having) == 1 else Refusal(document, FIELDS[subject.kind], SHARED_REASON)
 
 
 async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Named]:
@@ -79,7 +80,7 @@ def _named(document: str, subject: Subject | None, row: Entitlement | Refusal, h
     field = FIELDS[subject.kind]
     if not having:
         return Named(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
-    return Named(document, having, REFUSED, f"{document}: {field}: {SHARED}")
+    return Named(document, having, SHARED, f"{document}: {field}: {SHARED_REASON}")
 
 
 async def resolve_documents(

@@ -110,16 +110,15 @@ class Worker:
         now = self.monotonic()
         if now < self.attempts.paused_until:
             return self.attempts.paused_until - now
-        wait = 1.0
-        for lane in lanes:
-            wait = min(wait, await self._start_batch(lane))
+        waits = [await self._start_batch(lane) for lane in lanes]
+        wait = min(1.0, *waits)
         if fan_outs.room:
             claims = await self.workset.claim(fan_outs.number, 1, LEASE, documents=True)
             if claims:
                 self._launch(fan_outs, self.attempts.fan_out(claims[0]))
                 wait = 0.0
-        if not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
-            return wait  # what is due now has no room; a run that ends looks again
+        if SCARCE_WAIT in waits or not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
+            return wait  # what is due now has no room, or no calls left; a run that ends looks again
         due = await self.workset.next_due()
         return wait if due is None else min(wait, max(due, 0.005))
 

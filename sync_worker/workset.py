@@ -61,7 +61,7 @@ class Claim:
     """A row that this process may work on until `lease_until` (epoch seconds, clock of the database).
 
     `attempts` counts the failed runs before; `since` is when the oldest mark came that no finished run has served,
-    or the due time where that is later or nobody marked it.
+    or the due time where that is later or nobody marked it. `code` is what the last run noted.
     """
 
     key: str
@@ -71,6 +71,7 @@ class Claim:
     attempts: int
     witnesses: tuple[Witness, ...]
     cause: str
+    code: str
     lease_until: float
     since: float
 
@@ -161,7 +162,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, wanted, attempts, cause, due, since
+RETURNING key, lane, wanted, attempts, cause, code, due, since
 """
 
 CLAIM_KEYS = """
@@ -170,7 +171,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, wanted, attempts, cause, due, since
+RETURNING key, lane, wanted, attempts, cause, code, due, since
 """
 
 WITNESSES = """
@@ -354,8 +355,8 @@ def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> lis
         for key, document, revision, updated_at, deleted in tx.execute(WITNESSES, (token,)):
             witnesses[key].append(Witness(document, revision, updated_at, bool(deleted)))
     return [
-        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, due, since)
-        for key, lane, wanted, attempts, cause, due, since in sorted(rows, key=lambda row: (row[-1], row[0]))
+        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, code, due, since)
+        for key, lane, wanted, attempts, cause, code, due, since in sorted(rows, key=lambda row: (row[-1], row[0]))
     ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.sandbox.server import Sandbox
+from sync_worker.settings import packaged_groq
 from tests.postgres_server import PostgresServer, new_database
 
 if TYPE_CHECKING:
@@ -59,3 +61,13 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     """Each of the two databases in turn, new and empty."""
     return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def groq_with_features(tmp_path: Path) -> str:
+    """A folder of queries whose rows carry two further fields, as a team makes it: a copy with one file edited."""
+    folder = tmp_path / "groq"
+    shutil.copytree(packaged_groq(), folder)
+    mapping = folder / "entitlement.groq"
+    mapping.write_text(mapping.read_text().replace("  role,\n", "  role,\n  features,\n  onboardingStep,\n"))
+    return str(folder)

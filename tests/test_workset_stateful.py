@@ -127,6 +127,7 @@ class Model:
             row.attempts,
             tuple(row.witnesses[document][0] for document in sorted(row.witnesses)),
             row.cause,
+            row.note[0],
             self.now + lease,
             since if since is not None else -1.0,
         )

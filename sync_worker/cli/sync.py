@@ -24,7 +24,9 @@ PATIENCE = 120.0
 
 
 def sync(
-    subjects: Annotated[list[str], typer.Argument(help="user:user_… or org:org_…; the id alone will do.")],
+    subjects: Annotated[
+        list[str], typer.Argument(help="user:user_…, org:org_… or an e-mail address; the id alone will do.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Compare subjects with what is published, and repair them at once.
@@ -46,18 +48,31 @@ def sync(
 
 
 async def _sync(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    from sync_worker.app import open_store, running_worker
+    from sync_worker.app import open_services, open_store, running_worker
+    from sync_worker.resolve import owners
     from sync_worker.settings import load_settings
     from sync_worker.workset import Mark
 
     settings = load_settings()
     async with open_store(settings) as store:
         newest = await store.ledger.history(limit=1)
-        await store.workset.mark([Mark(str(subject), cause="sync") for subject in subjects])
+        async with open_services(settings, store) as services:
+            addresses = [subject for subject in subjects if subject.is_address]
+            holders = await services.target.find(addresses) if addresses else {}
+        found = {subject: owners(subject, holders) if subject.is_address else (subject,) for subject in subjects}
+        keys = [str(owner) for having in found.values() for owner in having]
+        await store.workset.mark([Mark(key, cause="sync") for key in keys])
         async with running_worker(settings, store):
-            await _until_idle(store, [str(subject) for subject in subjects])
+            await _until_idle(store, keys)
         since = newest[0].id if newest else 0
-        return [await _result(store, str(subject), since) for subject in subjects]
+        nobody = [_nobody(subject) for subject, having in found.items() if not having]
+        return nobody + [await _result(store, key, since) for key in keys]
+
+
+def _nobody(subject: Subject) -> dict[str, Any]:
+    from sync_worker.resolve import PENDING_REASON
+
+    return {"subject": str(subject), "result": "pending", "before": {}, "after": {}, "detail": PENDING_REASON}
 
 
 async def _until_idle(store: Store, keys: Sequence[str]) -> None:

@@ -1,0 +1,202 @@
+"""POST /webhooks/clerk: what Clerk's events mark, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from svix.webhooks import Webhook
+
+from sync_worker.app import create_app
+from sync_worker.changes import fingerprint
+from sync_worker.clerk_events import ECHO_LANE, ECHO_WAIT, INSTANCE, mark_of, parse_event
+from sync_worker.model import CORE_FIELDS, Layout
+from sync_worker.receiver import BODY_LIMIT
+from sync_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.workset import WorkSet
+
+pytestmark = pytest.mark.anyio
+VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("svix.json").read_text())
+SECRET: str = VECTORS["vectors"][0]["secret"]
+LAYOUT = Layout(CORE_FIELDS)
+
+
+class Web:
+    """The application on SQLite, as Svix sees it."""
+
+    def __init__(self, client: httpx.AsyncClient, workset: WorkSet) -> None:
+        self.client, self.workset = client, workset
+
+    async def post(self, body: bytes | dict[str, Any], **headers: str) -> httpx.Response:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        now = datetime.now(UTC)
+        signed = {
+            "svix-id": "msg_1",
+            "svix-timestamp": str(int(now.timestamp())),
+            "svix-signature": Webhook(SECRET).sign("msg_1", now, raw.decode("utf-8", "replace")),
+        }
+        return await self.client.post("/webhooks/clerk", content=raw, headers=signed | headers)
+
+    async def marked(self) -> list[str]:
+        return sorted(claim.key for claim in await self.workset.claim(0, 100, 30.0))
+
+
+@pytest.fixture
+async def web(sqlite_url: str) -> AsyncIterator[Web]:
+    settings = Settings(
+        _env_file=None,
+        sanity_project_id="p1",
+        sanity_read_token="t",
+        clerk_secret_key="sk_test_1",
+        clerk_webhook_secret=SECRET,
+        database_url=sqlite_url,
+    )
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        yield Web(client, app.state.store.workset)
+
+
+def event(type_: str, **data: Any) -> dict[str, Any]:
+    return {"object": "event", "type": type_, "instance_id": "ins_1", "timestamp": 1_767_225_600_000, "data": data}
+
+
+def membership(type_: str) -> dict[str, Any]:
+    return event(type_, organization={"id": "org_1"}, public_user_data={"user_id": "user_1"})
+
+
+@pytest.mark.parametrize("action", ["created", "updated", "deleted"])
+@pytest.mark.parametrize(
+    ("what", "data", "key"),
+    [
+        ("user", {"id": "user_1"}, "user:user_1"),
+        ("organization", {"id": "org_1"}, "org:org_1"),
+        (
+            "organizationMembership",
+            {"organization": {"id": "org_1"}, "public_user_data": {"user_id": "user_1"}},
+            "membership:org_1/user_1",
+        ),
+    ],
+)
+async def test_whoever_an_event_is_about_is_marked(
+    web: Web, action: str, what: str, data: dict[str, Any], key: str
+) -> None:
+    response = await web.post(event(f"{what}.{action}", **data))
+    assert (response.status_code, response.json(), await web.marked()) == (202, {"ok": True}, [key])
+
+
+@pytest.mark.parametrize(
+    "type_", ["session.created", "subscription.active", "user.renamed", "organizationInvitation.created", "user", ""]
+)
+async def test_a_type_that_is_none_of_ours_is_taken_and_marks_nothing(web: Web, type_: str) -> None:
+    response = await web.post(event(type_, id="user_1"))
+    assert (response.status_code, await web.marked()) == (202, [])
+
+
+async def test_events_of_another_instance_are_ignored(web: Web) -> None:
+    await web.workset.remember(INSTANCE, "ins_1")
+    answers = [await web.post(event("user.created", id=f"user_{n}") | {"instance_id": f"ins_{n}"}) for n in (1, 2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert await web.marked() == ["user:user_1"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no json",
+        b"[]",
+        b'{"type": "user.created"}',
+        b'{"type": "user.created", "data": {}}',
+        b'{"type": "user.created", "data": {"id": "../organizations/org_1"}}',
+        b'{"type": "user.created", "data": {"id": 7}}',
+        b'{"type": "organizationMembership.created", "data": {"id": "orgmem_1"}}',
+        b'{"type": "organizationMembership.created", "data": {"organization": [], "public_user_data": null}}',
+        b'{"type": ["user.created"], "data": {"id": "user_1"}}',
+        b"[" * 100_000,
+    ],
+)
+async def test_what_is_signed_but_not_of_clerks_shape_is_400(web: Web, body: bytes) -> None:
+    response = await web.post(body)
+    assert (response.status_code, response.json(), await web.marked()) == (400, {"error": "bad_body"}, [])
+
+
+async def test_without_a_good_signature_nothing_is_marked(web: Web) -> None:
+    body = event("user.created", id="user_1")
+    for headers in (
+        {"svix-signature": "v1,AAAA"},
+        {"svix-signature": "garbage"},
+        {"svix-id": "msg_2"},
+        {"svix-timestamp": "0"},
+        {"svix-timestamp": "now"},
+    ):
+        response = await web.post(body, **headers)
+        assert (response.status_code, response.json()) == (401, {"error": "bad_signature"})
+    assert await web.marked() == []
+
+
+async def test_a_body_that_is_no_utf8_is_401(web: Web) -> None:
+    assert (await web.post(b"\xff\xfe")).status_code == 401
+
+
+async def test_a_body_that_is_too_large_is_413(web: Web) -> None:
+    assert (await web.post(b" " * (BODY_LIMIT + 1))).status_code == 413
+
+
+async def test_without_a_secret_it_is_our_trouble_and_clerk_repeats_it(sqlite_url: str) -> None:
+    settings = Settings(
+        _env_file=None,
+        sanity_project_id="p1",
+        sanity_read_token="t",
+        clerk_secret_key="sk_test_1",
+        database_url=sqlite_url,
+    )
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        response = await client.post("/webhooks/clerk", content=b"{}")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+
+
+def echo(at: float, plan: str) -> dict[str, Any]:
+    """Return the event of our own write of the plan pro, where Clerk now holds `plan`."""
+    marker = {
+        "sources": ["e1"],
+        "fingerprint": fingerprint({"plan": "pro"}, LAYOUT),
+        "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
+    }
+    metadata = {"public_metadata": {"plan": plan}, "private_metadata": {"entitlementSync": marker}}
+    return event("user.updated", id="user_1", **metadata)
+
+
+@pytest.mark.parametrize(
+    ("body", "waits"),
+    [
+        (echo(time.time() - 5, "pro"), True),
+        (echo(time.time() - 5, "edited by hand"), False),
+        (echo(time.time() - 600, "pro"), False),
+        (event("user.updated", id="user_1", public_metadata={}, private_metadata={}), False),
+        (event("user.updated", id="user_1", private_metadata={"entitlementSync": {"at": "yesterday"}}), False),
+    ],
+)
+def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dict[str, Any], waits: bool) -> None:
+    now = time.time()
+    parsed = parse_event(json.dumps(body).encode())
+    assert parsed is not None
+    mark = mark_of(parsed, LAYOUT, now)
+    assert mark is not None
+    assert (mark.lane, mark.due) == ((ECHO_LANE, now + ECHO_WAIT) if waits else (0, None))

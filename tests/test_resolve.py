@@ -1,0 +1,97 @@
+"""Whom entitlements are for, with the real parts: lookups in bulk, and what is noted of those that wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from sync_worker.app import running_worker
+from sync_worker.resolve import PENDING
+from sync_worker.workset import Mark
+from tests.oracle import until, wrong
+from tests.parts import opened, working
+
+if TYPE_CHECKING:
+    from sync_worker.sandbox.server import Sandbox
+    from tests.parts import Parts
+
+pytestmark = pytest.mark.anyio
+
+
+def entitlement(document: str, **fields: Any) -> dict[str, Any]:
+    return {"create": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}
+
+
+async def codes(parts: Parts) -> dict[str, str]:
+    return {row.key: row.code for row in await parts.store.workset.noted(100)}
+
+
+async def mark(parts: Parts, *keys: str) -> None:
+    await parts.store.workset.mark([Mark(key) for key in keys])
+
+
+async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_call(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    users = [box.clerk.add_user(email=f"user{n}@example.org") for n in range(200)]
+    await box.lake.mutate([entitlement(f"e{n:03}", userEmail=f"user{n}@example.org") for n in range(200)])
+    async with opened(box, sqlite_url) as parts:
+        await mark(parts, *(f"document:e{n:03}" for n in range(200)))
+        async with running_worker(parts.settings, parts.store):
+            await until(lambda: not wrong(box))
+    lookups = box.clerk.requests.select("GET")
+    assert box.clerk.requests.count("PATCH") == len(users)
+    assert len(lookups) <= 2 + 3 * 2  # to resolve; to observe and to prove the addresses, in at most three runs
+
+
+async def test_what_waits_for_a_sign_up_is_noted_until_it_does_not_wait_any_more(box: Sandbox, sqlite_url: str) -> None:
+    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org"), entitlement("e2", userExternalId="7")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1", "document:e2")
+        await _until_codes(parts, {"document:e1": PENDING, "document:e2": PENDING})
+        user = box.clerk.add_user(email="ada@example.org")
+        await mark(parts, f"user:{user}")
+        await _until_codes(parts, {"document:e2": PENDING})
+        await box.lake.mutate([{"delete": {"id": "e2"}}])
+        await mark(parts, "document:e2")
+        await _until_codes(parts, {})
+
+
+async def test_what_gave_access_waits_again_when_the_address_is_gone(box: Sandbox, sqlite_url: str) -> None:
+    user = box.clerk.add_user(email="ada@example.org")
+    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await until(lambda: box.clerk.users[user]["public_metadata"].get("plan") == "pro")
+        box.clerk.update_user(user, email_addresses=[], primary_email_address_id=None)
+        await mark(parts, f"user:{user}")
+        await _until_codes(parts, {"document:e1": PENDING})
+    assert not wrong(box)
+
+
+async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sqlite_url: str) -> None:
+    await box.lake.mutate([entitlement("e1", userEmail="no address")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await _until_codes(parts, {"document:e1": "row_refused"})
+        (row,) = await parts.store.workset.noted(10)
+    assert row.detail == "e1: userEmail: is not an e-mail address"
+
+
+async def test_an_organization_with_an_address_never_stands_for_the_whole_organization(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_organization("org_1")
+    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1", "org:org_1")
+        await _until_codes(parts, {"document:e1": PENDING})
+    assert box.clerk.organizations["org_1"]["public_metadata"] == {}
+
+
+async def _until_codes(parts: Parts, wanted: dict[str, str]) -> None:
+    with anyio.fail_after(20):
+        while await codes(parts) != wanted:
+            await anyio.sleep(0.05)
