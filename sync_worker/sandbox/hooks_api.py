@@ -1,7 +1,7 @@
 """The management API of webhooks: list, create, change, delete, and what became of the deliveries.
 
 Why it exists: `webhook install` and `doctor` talk to it. It refuses what Sanity refuses: `on` at the top level, a null
-filter, `isDisabled` on create. On the real service its host is api.sanity.io; here it is the same port.
+filter, `isDisabled`, `type` in a change; and it answers a token that lacks the grant with 401, as if it were no token.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 50
 MOST_OFFSET = 1000
+GRANTS = {"GET": "read", "POST": "create", "PATCH": "update", "DELETE": "delete"}
 
 
 class _Body(BaseModel):
@@ -39,7 +40,6 @@ class _Rule(_Body):
 class _HookBody(_Body):
     """What may be sent to change a hook."""
 
-    type: Literal["document"] = "document"
     name: str = ""
     description: str = ""
     url: str = ""
@@ -94,7 +94,8 @@ class HookRoutes:
 
     def _authorize(self, request: Request) -> None:
         if role_of(request, self.lake) != "administrator":
-            raise boom(403, "Forbidden", "Insufficient permissions; sanity.project.webhooks is required")
+            grant = f"sanity.project.webhooks/{GRANTS[request.method]}"
+            raise boom(401, "Unauthorized", f"Unauthorized - User is missing required grant {grant}")
         if request.path_params["project"] != self.lake.project_id:
             raise boom(404, "Not Found", "Project not found")
 
@@ -172,7 +173,7 @@ class HookRoutes:
             "headers": hook.headers,
             "secret": hook.secret or None,
             "rule": {"on": list(hook.on), "filter": hook.filter or None, "projection": hook.projection or None},
-            "isDisabled": hook.is_disabled_by_user,
+            "isDisabled": hook.is_disabled,
             "isDisabledByUser": hook.is_disabled_by_user,
             "createdAt": hook.created_at,
             "updatedAt": hook.updated_at,

@@ -49,7 +49,10 @@ def sign(body: bytes, secret: str, at: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One webhook as configured. `filter` is the inside of `*[…]`; without a projection the body is the document."""
+    """One webhook as configured. `filter` is the inside of `*[…]`; without a projection the body is the document.
+
+    Users cannot take back what was disabled by the platform.
+    """
 
     id: str
     url: str
@@ -66,12 +69,18 @@ class Hook:
     include_drafts: bool = False
     include_all_versions: bool = False
     is_disabled_by_user: bool = False
+    is_disabled_by_platform: bool = False
     created_at: str = ""
     updated_at: str = ""
 
+    @property
+    def is_disabled(self) -> bool:
+        """Whether nothing is sent, whoever wanted that."""
+        return self.is_disabled_by_user or self.is_disabled_by_platform
+
     def wants(self, change: Change, dataset: str) -> bool:
         """Whether the trigger covers the change, before any GROQ."""
-        if self.is_disabled_by_user or change.operation not in self.on or self.dataset not in {"*", dataset}:
+        if self.is_disabled or change.operation not in self.on or self.dataset not in {"*", dataset}:
             return False
         if change.id.startswith("drafts."):
             return self.include_drafts
@@ -108,7 +117,7 @@ class Webhooks:
         """Change fields of a hook. Disabling it cancels what waits."""
         hook = replace(self.hooks[hook_id], updated_at=rfc3339(self._clock()), **settings)
         self.hooks[hook_id] = hook
-        if hook.is_disabled_by_user:
+        if hook.is_disabled:
             await self.deliveries.cancel(hook_id)
         return hook
 

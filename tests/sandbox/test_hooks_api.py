@@ -71,9 +71,30 @@ async def test_what_sanity_refuses_is_refused(
 @pytest.mark.anyio
 async def test_hooks_need_an_administrator_and_the_right_project(box: Sandbox, sanity: httpx.AsyncClient) -> None:
     viewer = {"authorization": f"Bearer {box.lake.viewer_token}"}
-    assert (await sanity.get(HOOKS, headers=viewer)).status_code == 403
-    assert (await sanity.get(HOOKS, headers={"authorization": "Bearer wrong"})).status_code == 401
+    lacking = await sanity.get(HOOKS, headers=viewer)
+    assert (lacking.status_code, "errorCode" in lacking.json()) == (401, False)
+    assert "missing required grant sanity.project.webhooks/read" in lacking.json()["message"]
+    unknown = await sanity.get(HOOKS, headers={"authorization": "Bearer wrong"})
+    assert (unknown.status_code, unknown.json()["errorCode"]) == (401, "SIO-401-ANF")
     assert (await sanity.get("/v2025-02-19/hooks/projects/other")).status_code == 404
+
+
+@pytest.mark.anyio
+async def test_the_type_of_a_hook_is_not_sent_again(sanity: httpx.AsyncClient) -> None:
+    hook = (await sanity.post(HOOKS, json=HOOK)).json()
+    refused = await sanity.patch(f"{HOOKS}/{hook['id']}", json={"type": "document"})
+    assert (refused.status_code, '"type" is not allowed' in refused.json()["message"]) == (400, True)
+
+
+@pytest.mark.anyio
+async def test_what_the_platform_disabled_a_user_cannot_enable(box: Sandbox, sanity: httpx.AsyncClient) -> None:
+    hook = (await sanity.post(HOOKS, json=HOOK)).json()
+    await box.lake.webhooks.change(hook["id"], is_disabled_by_platform=True)
+    changed = (await sanity.patch(f"{HOOKS}/{hook['id']}", json={"isDisabledByUser": False})).json()
+    assert (changed["isDisabled"], changed["isDisabledByUser"]) == (True, False)
+    await box.lake.mutate([{"create": {"_id": "a", "_type": "entitlement"}}])
+    await box.lake.hooks_idle()
+    assert not box.lake.webhooks.deliveries.messages
 
 
 @pytest.mark.anyio
