@@ -74,6 +74,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
 
     `headers` are set on every request and win over what the SDK sets. `explain` turns an answer into the error it
     stands for, or None when it is good. `is_read` tells which POSTs only read. `observe` is told of every call.
+    `attempts` is 1 for what must not be sent twice.
     """
 
     service: str
@@ -83,6 +84,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
     is_read: Callable[[httpx.Request], bool] = lambda request: request.method in SAFE_METHODS
     budget: CallBudget | None = None
     dry_run: bool = False
+    attempts: int = ATTEMPTS
     lane: ContextVar[int] = field(default_factory=lambda: current_lane)
     observe: Callable[[Call], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -96,7 +98,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             raise MutationInDryRun(f"{request.method} {request.url.path}")
         retrying = AsyncRetrying(
             sleep=self.sleep,
-            stop=stop_after_attempt(ATTEMPTS) | _stop_when_asked_for_patience(),
+            stop=stop_after_attempt(self.attempts) | _stop_when_asked_for_patience(),
             wait=_wait,
             retry=retry_if_exception_type(RetryableError),
             reraise=True,
