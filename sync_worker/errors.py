@@ -23,6 +23,8 @@ the particulars: `raise NoSuchSubject("user:user_2x")`.
       SourceShrank            far fewer entitlements than in the last good run
       AlreadyRunning          another reconcile is at work
       NoSuchChangeset         nothing is held by this id
+      MayNotManageHooks       the token has no right to see or change webhooks
+      HookNotRepaired         Sanity took the change of a webhook, but it is not what was asked for
       LeaseLost               another process owns the subject now
       MutationInDryRun        a dry run tried to write
 """
@@ -194,6 +196,21 @@ class NoSuchChangeset(SyncWorkerError):
     """No changeset is held by this id.
 
     `sync-worker approve` lists those that are held. An expired one is found again by the next reconcile.
+    """
+
+
+class MayNotManageHooks(SyncWorkerError):
+    """This token may not see or change webhooks.
+
+    Create a token with the Administrator or Developer role, or take your own from `npx sanity debug --secrets`, and
+    give it to this one command as SANITY_MANAGE_TOKEN. The worker keeps its Viewer token.
+    """
+
+
+class HookNotRepaired(SyncWorkerError):
+    """Sanity took the change, but the webhook is still not what was asked for.
+
+    Delete it in Sanity's project settings under API, then run `sync-worker webhook install` again.
     """
 
 

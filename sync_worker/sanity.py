@@ -192,7 +192,7 @@ def explain(response: httpx.Response) -> Exception | None:
     status = response.status_code
     if response.is_success:
         return None
-    detail = f"Sanity answered {status}: {_description(response)}"
+    detail = f"Sanity answered {status}: {description(response)}"
     if status in (401, 403):
         return CredentialsRefused(f"{detail} (SANITY_READ_TOKEN)")
     if status == 429:  # noqa: PLR2004 - a status code is its own name
@@ -273,12 +273,23 @@ def _page(result: Mapping[str, Any]) -> Page:
     )
 
 
-def _description(response: httpx.Response) -> str:
+def description(response: httpx.Response) -> str:
+    """Return what an answer says is wrong, in its own words."""
+    body = _body(response)
+    error = body.get("error")
+    if isinstance(error, dict):
+        return str(error.get("description") or error.get("type") or error)[:300]
+    return str(body.get("message") or error or response.reason_phrase)[:300]
+
+
+def error_code(response: httpx.Response) -> str:
+    """Return the code of an error, such as SIO-401-ANF; empty without one."""
+    return str(_body(response).get("errorCode") or "")
+
+
+def _body(response: httpx.Response) -> dict[str, Any]:
     try:
         body = response.json()
     except ValueError:
-        return response.reason_phrase
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        return str(error.get("description") or error.get("type") or error)[:300]
-    return str((isinstance(body, dict) and (body.get("message") or error)) or response.reason_phrase)[:300]
+        return {}
+    return body if isinstance(body, dict) else {}

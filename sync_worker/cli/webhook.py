@@ -1,21 +1,37 @@
-"""`webhook show`: what to enter in Sanity."""
+"""`webhook show` and `webhook install`: the webhook in Sanity, to enter by hand or to have made."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+import re
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json
+from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.hooks import Hook, Hooks, Repair
+    from sync_worker.settings import Settings
 
 app = typer.Typer(help="The webhook that Sanity posts to us.", no_args_is_help=True)
-API_VERSION = "v2021-03-25"
-"""The API version that delta functions need; the version of Sanity's own default."""
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `show` a verb of its own while it is the only one."""
+DRIFT = 2
+"""Exit code of a dry run that found something to do."""
+ManageToken = Annotated[
+    str,
+    typer.Option(
+        envvar="SANITY_MANAGE_TOKEN",
+        help="A token that may manage webhooks (Administrator, Developer or your own), for this command alone: it is "
+        "no setting of the worker, because who can change webhooks can also silence them. Better given in the "
+        "environment, as others see arguments. Default: SANITY_READ_TOKEN.",
+    ),
+]
 
 
 @app.command()
@@ -27,36 +43,134 @@ def show(
 
     Example: sync-worker webhook show --url https://sync.example.com/webhooks/sanity
     """
-    from sync_worker.sanity import Queries
+    from sync_worker.hooks import creation
     from sync_worker.settings import load_settings
 
     settings = load_settings()
-    queries = Queries.load(settings.groq_folder)
-    hook = {
-        "type": "document",
-        "name": "sync-worker",
-        "description": "Tells sync-worker which entitlements may have changed.",
-        "url": url,
-        "dataset": settings.sanity_dataset,
-        "apiVersion": API_VERSION,
-        "httpMethod": "POST",
-        "includeDrafts": False,
-        "includeAllVersions": False,
-        "headers": {},
-        "secret": "the value of SANITY_WEBHOOK_SECRET",
-        "rule": {
-            "on": ["create", "update", "delete"],
-            "filter": queries.webhook_filter,
-            "projection": queries.webhook_projection,
-        },
-    }
+    hook = _wanted(settings, url)
+    body = {**creation(hook), "secret": "the value of SANITY_WEBHOOK_SECRET"}
     if as_json:
-        print_json(hook)
+        print_json(body)
         return
     project = settings.sanity_project_id
     typer.echo(f"Create a webhook under https://www.sanity.io/manage/project/{project}/api with\n")
-    typer.echo(f"URL         {url}\nDataset     {settings.sanity_dataset}\nTrigger on  create, update, delete")
+    typer.echo(f"URL         {url}\nDataset     {hook.dataset}\nTrigger on  create, update, delete")
     typer.echo("Drafts      off\nVersions    off\nMethod      POST\nSecret      the value of SANITY_WEBHOOK_SECRET\n")
-    typer.echo(f"Filter\n\n{queries.webhook_filter}\n\nProjection\n\n{queries.webhook_projection}\n")
-    typer.echo(f"or POST this to https://api.sanity.io/v2021-10-04/hooks/projects/{project}\n")
-    print_json(hook)
+    typer.echo(f"Filter\n\n{hook.rule.filter}\n\nProjection\n\n{hook.rule.projection}\n")
+    typer.echo(f"or POST this to {settings.sanity_url}/v{settings.sanity_api_version}/hooks/projects/{project}\n")
+    print_json(body)
+
+
+@app.command()
+def install(
+    url: Annotated[str, typer.Option(help="Where Sanity reaches this program: https://your-host/webhooks/sanity.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; exit code 2 when something differs.")] = False,
+    manage_token: ManageToken = "",
+    as_json: AsJson = False,
+) -> None:
+    """Create the webhook in Sanity, or repair the one that posts to this URL. Does nothing when all is right.
+
+    Exit codes: 0 done or nothing to do, 1 error, 2 something differs (with --dry-run).
+
+    Example: sync-worker webhook install --url https://sync.example.com/webhooks/sanity
+    """
+    from sync_worker.settings import load_settings
+
+    settings = load_settings()
+    if not settings.sanity_webhook_secret:
+        raise ConfigurationError("SANITY_WEBHOOK_SECRET is not set; `openssl rand -hex 32` makes one")
+    raise typer.Exit(
+        asyncio.run(_install(settings, _checked(url), manage_token, yes=yes, dry_run=dry_run, as_json=as_json))
+    )
+
+
+def _checked(url: str) -> str:
+    from sync_worker.hooks import PATH
+
+    if not re.fullmatch(rf"https?://[^/\s]+(/\S*)?{PATH}", url):
+        raise ConfigurationError(f"--url must be an address of this program: https://your-host{PATH}")
+    return url
+
+
+async def _install(settings: Settings, url: str, manage_token: str, *, yes: bool, dry_run: bool, as_json: bool) -> int:
+    from sync_worker.hooks import needed
+
+    wanted = _wanted(settings, url)
+    async with _opened(settings, manage_token, dry_run=dry_run) as hooks:
+        repair = needed(await hooks.all(), wanted)
+        hook = repair.present
+        if not as_json:
+            _announce(repair)
+        applied = bool(repair.differences) and not dry_run
+        if applied:
+            _ask(repair.action, yes=yes)
+            hook = await hooks.apply(repair, wanted)
+    if as_json:
+        print_json(_told(repair, url, hook, applied=applied))
+    elif applied and hook is not None:
+        typer.echo(f"The webhook {hook.id} is {'repaired' if repair.present else 'created'}.")
+    for other in repair.others:
+        typer.echo(f"warning: the webhook {other.id} also posts to {other.url}; delete it if nobody needs it", err=True)
+    return DRIFT if repair.differences and dry_run else 0
+
+
+def _announce(repair: Repair) -> None:
+    if not repair.differences:
+        typer.echo(f"The webhook {repair.present.id if repair.present else ''} is as it should be.")
+        return
+    typer.echo(f"The webhook {repair.present.id} differs:" if repair.present else "There is no webhook for this URL:")
+    print_table(("field", "now", "wanted"), ((d.field, d.now, d.wanted) for d in repair.differences))
+
+
+def _told(repair: Repair, url: str, hook: Hook | None, *, applied: bool) -> dict[str, object]:
+    return {
+        "action": repair.action,
+        "applied": applied,
+        "id": hook.id if hook else None,
+        "url": url,
+        "differences": [asdict(difference) for difference in repair.differences],
+        "others": [{"id": other.id, "url": other.url, "dataset": other.dataset} for other in repair.others],
+    }
+
+
+def _ask(action: str, *, yes: bool) -> None:
+    """Return when it may be done; end the command when it may not."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError("this is no terminal, so nobody can be asked: say --yes, or --dry-run to only look")
+    typer.confirm("Create it?" if action == "create" else "Repair it?", abort=True, err=True)
+
+
+def _wanted(settings: Settings, url: str) -> Hook:
+    from sync_worker.hooks import wanted_hook
+    from sync_worker.sanity import Queries
+
+    return wanted_hook(
+        Queries.load(settings.groq_folder),
+        url=url,
+        dataset=settings.sanity_dataset,
+        secret=next(iter(settings.sanity_webhook_secret), None),
+    )
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, manage_token: str, *, dry_run: bool) -> AsyncIterator[Hooks]:
+    from sync_worker.hooks import explain, open_hooks
+    from sync_worker.http import ServiceTransport, inner_transport
+
+    token = manage_token.strip() or settings.sanity_read_token.get_secret_value()
+    transport = ServiceTransport(
+        "Sanity",
+        inner_transport(),
+        {"Authorization": f"Bearer {token}"},
+        explain,
+        dry_run=dry_run,
+        attempts=1,  # a webhook that is created twice posts twice
+    )
+    hooks, client = open_hooks(
+        transport, url=settings.sanity_url, version=settings.sanity_api_version, project=settings.sanity_project_id
+    )
+    async with client:
+        yield hooks
