@@ -196,18 +196,46 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError(_explained(error)) from None
+        raise ConfigurationError("; ".join(_wrong(error).values())) from None
     _refuse_lost_disk(settings)
     return settings
 
 
-def _explained(error: ValidationError) -> str:
-    lines = []
+def load_what_is_right() -> tuple[Settings, dict[str, str]]:
+    """Read the environment as far as it is right, and say what is wrong with each other variable.
+
+    A wrong variable has its default, or a stand-in, so that those who do not use it can go on.
+    """
+    wrong: dict[str, str] = {}
+    while True:
+        try:
+            settings = Settings(**{name.lower(): _without(name.lower()) for name in wrong})
+            break
+        except ValidationError as error:
+            wrong = {**_wrong(error), **wrong}
+    try:
+        _refuse_lost_disk(settings)
+    except ConfigurationError as error:
+        wrong["DATABASE_URL"] = error.detail
+    return settings, wrong
+
+
+def _without(name: str) -> Any:
+    return _STAND_INS[name] if name in _STAND_INS else Settings.model_fields[name].default
+
+
+_STAND_INS = {"sanity_project_id": "unset", "sanity_read_token": "unset", "clerk_secret_key": "sk_test_unset"}
+"""For what is required and has no default."""
+
+
+def _wrong(error: ValidationError) -> dict[str, str]:
+    """Return what is wrong, by the name of the variable. Values that do not fit each other are told by one of them."""
+    sentences = {}
     for problem in error.errors(include_url=False, include_input=False):
-        name = ".".join(str(part) for part in problem["loc"][:1]).upper()
         text = "is not set" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{name} {text}".strip())
-    return "; ".join(lines)
+        name = str(problem["loc"][0]).upper() if problem["loc"] else text.partition(":")[0]
+        sentences[name] = f"{name} {text}" if problem["loc"] else text
+    return sentences
 
 
 def _refuse_lost_disk(settings: Settings) -> None:

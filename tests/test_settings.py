@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sync_worker.errors import ConfigurationError
 from sync_worker.model import Placement
-from sync_worker.settings import Settings, load_settings
+from sync_worker.settings import Settings, load_settings, load_what_is_right
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GIVEN = {"SANITY_PROJECT_ID": "p1", "SANITY_READ_TOKEN": "planted-token", "CLERK_SECRET_KEY": "sk_test_planted"}
 
@@ -86,3 +89,23 @@ def test_a_disk_that_is_thrown_away_is_refused_unless_a_database_is_named(load: 
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):
         load(**{variable: "x"})
     assert load(**{variable: "x", "DATABASE_URL": "postgres://u@h/d"}).database_url.startswith("postgres")
+
+
+def test_what_is_right_is_read_beside_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"SANITY_PROJECT_ID": "p1", "SANITY_DATASET": "test", "PORT": "ninety", "EXTRA_FIELDS": "features"}
+    for name, value in {**given, "CLERK_SECRET_KEY": "sk_live_x", "PRIVATE_FIELDS": "pan", "DYNO": "x"}.items():
+        monkeypatch.setenv(name, value)
+    settings, wrong = load_what_is_right()
+    assert set(wrong) == {"SANITY_READ_TOKEN", "PORT", "EXTRA_FIELDS", "PRIVATE_FIELDS", "DATABASE_URL"}
+    assert (wrong["SANITY_READ_TOKEN"], "write features=union" in wrong["EXTRA_FIELDS"]) == (
+        "SANITY_READ_TOKEN is not set",
+        True,
+    )
+    assert (settings.sanity_url, settings.sanity_dataset, settings.budget) == ("https://p1.api.sanity.io", "test", 300)
+    assert (settings.port, [field.name for field in settings.layout.fields]) == (8000, ["plan", "role", "courseSlugs"])
+
+
+def test_a_right_environment_has_nothing_wrong(load: Any) -> None:
+    expected = load(PORT="90")
+    assert load_what_is_right() == (expected, {})
