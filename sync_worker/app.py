@@ -33,6 +33,7 @@ from sync_worker.clerk_events import INSTANCE
 from sync_worker.converge import Converge
 from sync_worker.database import Database, open_database
 from sync_worker.errors import DatabaseUnavailable
+from sync_worker.heard import Heard
 from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.ledger import Ledger
 from sync_worker.metrics import Metrics, exposition
@@ -259,6 +260,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
                 chosen.layout,
                 chosen.sanity_project_id,
                 chosen.sanity_dataset,
+                Heard(store.workset),
                 [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
                 [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
                 app.state.metrics.webhook,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from sync_worker.heard import Heard
     from sync_worker.model import Layout, Subject
     from sync_worker.workset import WorkSet
 
@@ -82,6 +83,7 @@ class Receiver:
     layout: Layout
     project_id: str
     dataset: str
+    heard: Heard
     sanity_secrets: Sequence[str]
     clerk_secrets: Sequence[str] = ()
     count: Callable[[str, str], None] = lambda _source, _answer: None
@@ -120,6 +122,8 @@ class Receiver:
             answer = "unavailable"
             log.error("webhook_not_accepted", source=source, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
         self.count(source, answer)
+        if answer == ACCEPTED:
+            await self.heard.now(source)
         if answer in (ACCEPTED, IGNORED):
             return JSONResponse({"ok": True}, 202)
         status = REFUSALS[answer]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from sync_worker.app import create_app
+from sync_worker.heard import note_of
 from sync_worker.receiver import BODY_LIMIT
 from sync_worker.settings import Settings
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
@@ -126,6 +127,14 @@ async def test_a_delivery_that_comes_twice_is_marked_once(web: Web) -> None:
     await web.post(delivery())
     await web.post(delivery())
     assert await web.marked() == ["user:user_a", "user:user_b"]
+
+
+async def test_it_is_noted_when_sanity_was_last_heard(web: Web) -> None:
+    await web.post(delivery(), secret="another-secret")
+    await web.post(delivery(dataset="staging"))
+    assert await web.workset.recall(note_of("sanity")) is None
+    await web.post(delivery())
+    assert await web.workset.recall(note_of("sanity")) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sync_worker.database import open_database
+from sync_worker.heard import EVERY, Heard, note_of
+from sync_worker.workset import WorkSet
+from tests.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sync_worker.database import Database
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def database(sqlite_url: str, clock: Clock) -> AsyncIterator[Database]:
+    opened = open_database(sqlite_url, clock=clock)
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+async def heard_at(database: Database) -> float | None:
+    note = await WorkSet(database).recall(note_of("sanity"))
+    return note[1] if note else None
+
+
+async def test_a_burst_is_noted_once_and_a_later_webhook_again(database: Database, clock: Clock) -> None:
+    heard, started = Heard(WorkSet(database), clock), clock()
+    for _ in range(3):
+        await heard.now("sanity")
+        clock.advance(EVERY / 3 - 0.1)
+    assert await heard_at(database) == started
+    clock.advance(1)
+    await heard.now("sanity")
+    assert await heard_at(database) == clock()
+
+
+async def test_each_service_is_noted_by_itself(database: Database, clock: Clock) -> None:
+    heard = Heard(WorkSet(database), clock)
+    await heard.now("clerk")
+    assert await heard_at(database) is None
+    await heard.now("sanity")
+    assert await heard_at(database) == clock()
+
+
+async def test_trouble_with_the_database_is_kept_from_the_sender(database: Database, clock: Clock) -> None:
+    await database.close()
+    await Heard(WorkSet(database), clock).now("sanity")
