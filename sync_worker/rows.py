@@ -114,7 +114,7 @@ def _values(extra: Mapping[str, Any], fields: Iterable[OwnedField]) -> dict[str,
 def _scalar(name: str, value: object) -> Value | None:
     value = _trimmed(value)
     if value is not None and not isinstance(value, str | int | float | bool):
-        raise _WrongValueError(name, f"must be a text, a number or a boolean, not {_type(value)}")
+        raise _WrongValueError(name, f"must be a text, a number or a boolean, not {json_type(value)}")
     if isinstance(value, str) and len(value) > STRING_LIMIT:
         raise _WrongValueError(name, f"is longer than {STRING_LIMIT} characters")
     return value
@@ -124,7 +124,7 @@ def _strings(name: str, value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise _WrongValueError(name, f"must be a list of texts, not {_type(value)}")
+        raise _WrongValueError(name, f"must be a list of texts, not {json_type(value)}")
     items = [_trimmed(item) for item in value]
     texts = [item for item in items if isinstance(item, str)]
     if len(texts) + items.count(None) != len(items):
@@ -132,8 +132,20 @@ def _strings(name: str, value: object) -> tuple[str, ...] | None:
     return tuple(sorted(set(texts)))
 
 
-def _type(value: object) -> str:
-    return {"dict": "an object", "list": "a list"}.get(type(value).__name__, type(value).__name__)
+def json_type(value: object) -> str:
+    """Name the type of a JSON value, for people."""
+    return _JSON_TYPES.get(type(value), type(value).__name__)
+
+
+_JSON_TYPES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 
 
 _WHAT = {

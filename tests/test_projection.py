@@ -1,0 +1,131 @@
+"""What is said of a projection, for rows as real GROQ returns them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.model import CORE_FIELDS, Field, Rule
+from sync_worker.projection import shape_problems
+from sync_worker.sanity import Queries
+from sync_worker.settings import packaged_groq
+
+if TYPE_CHECKING:
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+FEATURES = Field("features", Rule.UNION)
+SLUG = "plan->slug.current"
+COURSES = "courses[]->slug.current"
+
+
+def reference(document: str) -> dict[str, str]:
+    return {"_type": "reference", "_ref": document, "_key": document}
+
+
+@pytest.fixture
+async def dataset(box: Sandbox) -> Sandbox:
+    """A plan, a course, and two entitlements, one of them empty but for its user."""
+    slug = {"_type": "slug", "current": "algebra"}
+    full = {"plan": reference("plan-1"), "role": "member", "courses": [reference("course-1")], "status": "active"}
+    await box.lake.mutate(
+        [
+            {"create": {"_id": "plan-1", "_type": "plan", "slug": {"_type": "slug", "current": "pro"}}},
+            {"create": {"_id": "course-1", "_type": "course", "slug": slug}},
+            {"create": {"_id": "ent-1", "_type": "entitlement", "clerkUserId": "user_1", **full}},
+            {"create": {"_id": "ent-2", "_type": "entitlement", "clerkUserId": "user_2"}},
+        ]
+    )
+    return box
+
+
+async def problems(box: Sandbox, old: str = "", new: str = "", *more: Field) -> tuple[str, ...]:
+    """Return what is wrong with our own projection once `old` is replaced by `new` in it."""
+    query = Queries.load(packaged_groq()).everything
+    assert old in query
+    result = await box.lake.query(query.replace(old, new) if old else query, {"after": ""})
+    assert len(result["entitlements"]) == 2
+    return shape_problems(result["entitlements"], (*CORE_FIELDS, *more))
+
+
+async def test_our_own_projection_yields_the_shape(dataset: Sandbox) -> None:
+    assert await problems(dataset) == ()
+
+
+@pytest.mark.parametrize("name", ["endsAt", "status", "role", "clerkOrganizationId"])
+async def test_a_name_that_is_misspelt_is_missing(dataset: Sandbox, name: str) -> None:
+    (problem,) = await problems(dataset, f"  {name}", f'  "{name}s": {name}')
+    assert problem == f'"{name}" is missing; write "{name}": null if your model has no such thing'
+
+
+@pytest.mark.parametrize("name", ["_rev", "_updatedAt"])
+async def test_what_every_document_has_must_not_be_left_out(dataset: Sandbox, name: str) -> None:
+    assert await problems(dataset, f"  {name},", "") == (f'"{name}" is missing',)
+    assert await problems(dataset, f"  {name},", f'  "{name}": null,') == (f'"{name}" is missing',)
+
+
+async def test_a_name_of_the_settings_must_be_projected_too(dataset: Sandbox) -> None:
+    (problem,) = await problems(dataset, "", "", FEATURES)
+    assert problem.startswith('"features" is missing')
+    assert await problems(dataset, "  status", '  "features": tags,\n  status', FEATURES) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            f"select(defined(plan._ref) => {SLUG}, plan)",
+            "plan",
+            '"plan" is an object, but must be one value; follow the reference with ->',
+        ),
+        (
+            f"select(defined(plan._ref) => {SLUG}, plan)",
+            "plan->slug",
+            '"plan" is an object, but must be one value; take its .current',
+        ),
+        (
+            f"coalesce({COURSES}, [])",
+            "coalesce(courses, [])",
+            '"courseSlugs" is a list with an object in it, but must be a list of texts; follow the reference with ->',
+        ),
+        ("  role", '  "role": [role]', '"role" is a list with a text in it, but must be one value'),
+        ("  status", '  "status": defined(status)', '"status" is a boolean, but must be a text'),
+    ],
+)
+async def test_a_wrong_type_is_named_with_what_is_usually_forgotten(
+    dataset: Sandbox, old: str, new: str, problem: str
+) -> None:
+    assert await problems(dataset, old, new) == (problem,)
+
+
+async def test_rows_that_name_nobody_are_told(dataset: Sandbox) -> None:
+    (problem,) = await problems(dataset, "  clerkUserId,", '  "clerkUserId": user,')
+    assert problem.startswith("no row names anybody: clerkUserId")
+
+
+async def test_one_odd_document_is_not_the_fault_of_the_projection(dataset: Sandbox) -> None:
+    await dataset.lake.mutate([{"patch": {"id": "ent-2", "set": {"role": {"name": "member"}, "clerkUserId": 7}}}])
+    assert await problems(dataset) == ()
+
+
+def test_without_rows_nothing_can_be_said() -> None:
+    assert shape_problems([], CORE_FIELDS) == ()
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    texts = dict.fromkeys(["clerkOrganizationId", "userEmail", "userExternalId", "startsAt", "endsAt", "status"])
+    core = {"plan": "pro", "role": None, "courseSlugs": ["a", None]}
+    return {
+        "_id": "e",
+        "_rev": "r",
+        "_updatedAt": "2026-05-01T12:00:00Z",
+        "clerkUserId": "user_1",
+        **texts,
+        **core,
+        **fields,
+    }
+
+
+def test_nulls_among_the_courses_are_no_fault() -> None:
+    assert shape_problems([row()], CORE_FIELDS) == ()
