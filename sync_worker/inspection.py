@@ -1,0 +1,82 @@
+"""A look at the database that changes nothing: is it there, can it be written, of which version are its tables.
+
+Why it exists: whatever opens the database brings its tables up to date. Who looks into trouble must not do that, least
+of all while the previous release is still at work, and must not make a file where somebody mistyped its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sync_worker.database import open_database
+from sync_worker.schema import STEPS
+from sync_worker.sqlite import BUSY_TIMEOUT, explained, file_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NEWEST = len(STEPS)
+VERSION = "SELECT version, compatible_from FROM schema_version ORDER BY version DESC LIMIT 1"
+TRIAL = "INSERT INTO schema_version (version, compatible_from, at) VALUES (-1, 0, 0) RETURNING version"
+"""A row that is taken back at once; that it could be written is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Of which version the tables are, and the oldest program that works with them. Version 0 means no tables."""
+
+    version: int
+    compatible_from: int
+
+
+NONE = Tables(0, 0)
+
+
+async def inspect(url: str) -> Tables:
+    """Look at the database of this address. Raises DatabaseUnavailable; ConfigurationError when it is no address."""
+    open_database(url)  # it is not started: this only reads the address
+    scheme, _, rest = url.strip().partition("://")
+    if scheme == "sqlite":
+        return await asyncio.to_thread(_inspect_file, file_of(rest))
+    return await asyncio.to_thread(_inspect_server, url.strip())
+
+
+def _inspect_file(path: str) -> Tables:
+    if not Path(path).exists():
+        return NONE
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            return _look(lambda sql: connection.execute(sql).fetchall(), "SELECT 1 FROM sqlite_master WHERE name = {}")
+    except sqlite3.Error as error:
+        raise explained(error) from None
+
+
+def _inspect_server(url: str) -> Tables:
+    import psycopg  # noqa: PLC0415 - an optional extra
+
+    from sync_worker.postgres import Server  # noqa: PLC0415 - as above
+
+    server = Server(url)
+    try:
+        with closing(server.connect()) as connection:
+            connection.execute("BEGIN")
+            return _look(
+                lambda sql: connection.execute(sql.encode()).fetchall(), "SELECT 1 WHERE to_regclass({}) IS NOT NULL"
+            )
+    except psycopg.Error as error:
+        raise server.unavailable(error) from None
+
+
+def _look(execute: Callable[[str], Sequence[Sequence[Any]]], exists: str) -> Tables:
+    """Read the version and try to write. Nothing is committed: the connection is closed in the transaction."""
+    if not execute(exists.format("'schema_version'")):
+        return NONE
+    tables = Tables(*execute(VERSION)[0])
+    execute(TRIAL)
+    return tables
