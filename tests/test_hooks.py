@@ -36,11 +36,7 @@ class Operator:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            **settings_for(self.box, "sqlite:///work.db"),
-            "SANITY_READ_TOKEN": self.box.lake.viewer_token,
-            "SANITY_MANAGE_TOKEN": self.box.lake.token,
-        }
+        return {**settings_for(self.box, "sqlite:///work.db"), "SANITY_MANAGE_TOKEN": self.box.lake.token}
 
     async def install(self, *arguments: str, url: str = URL, **environment: str) -> Ended:
         given = {**self.environment, **environment}

@@ -35,7 +35,7 @@ def settings_for(box: Sandbox, database_url: str) -> dict[str, str]:
     return {
         "SANITY_PROJECT_ID": box.lake.project_id,
         "SANITY_DATASET": box.lake.dataset,
-        "SANITY_READ_TOKEN": box.lake.token,
+        "SANITY_READ_TOKEN": box.lake.viewer_token,
         "SANITY_WEBHOOK_SECRET": SECRET,
         "SANITY_API_URL": box.sanity_url,
         "CLERK_SECRET_KEY": box.clerk.secret_key,

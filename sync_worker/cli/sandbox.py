@@ -34,5 +34,6 @@ async def _run(sanity_port: int, clerk_port: int, worker_url: str) -> None:
         install_hook(box, worker_url)
         for variable, value in settings_for(box, "sqlite:///sandbox.db").items():
             typer.echo(f"{variable}={value}")
+        typer.echo(f"Look at it with: SANITY_MANAGE_TOKEN={box.lake.token} sync-worker doctor", err=True)
         typer.echo("The sandbox runs until Ctrl-C. README.md has requests to try.", err=True)
         await stopped.wait()
