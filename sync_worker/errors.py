@@ -202,8 +202,8 @@ class NoSuchChangeset(SyncWorkerError):
 class MayNotManageHooks(SyncWorkerError):
     """This token may not see or change webhooks.
 
-    Create a token with the Administrator or Developer role, or take your own from `npx sanity debug --secrets`, and
-    give it to this one command as SANITY_MANAGE_TOKEN. The worker keeps its Viewer token.
+    Take a token with the Administrator or Developer role, or your own (`npx sanity debug --secrets`), and give it to
+    this one command as SANITY_MANAGE_TOKEN. The worker keeps its Viewer token.
     """
 
 

@@ -18,23 +18,28 @@ from sync_worker.schema import STEPS
 from sync_worker.sqlite import BUSY_TIMEOUT, explained, file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 NEWEST = len(STEPS)
 VERSION = "SELECT version, compatible_from FROM schema_version ORDER BY version DESC LIMIT 1"
+NOTED = "SELECT name, at FROM state"
 TRIAL = "INSERT INTO schema_version (version, compatible_from, at) VALUES (-1, 0, 0) RETURNING version"
 """A row that is taken back at once; that it could be written is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Of which version the tables are, and the oldest program that works with them. Version 0 means no tables."""
+    """Of which version the tables are, and the oldest program that works with them. Version 0 means no tables.
+
+    `noted` is when each of the named values was kept, in epoch seconds.
+    """
 
     version: int
     compatible_from: int
+    noted: Mapping[str, float]
 
 
-NONE = Tables(0, 0)
+NONE = Tables(0, 0, {})
 
 
 async def inspect(url: str) -> Tables:
@@ -73,10 +78,10 @@ def _inspect_server(url: str) -> Tables:
         raise server.unavailable(error) from None
 
 
-def _look(execute: Callable[[str], Sequence[Sequence[Any]]], exists: str) -> Tables:
+def _look(execute: Callable[[str], Sequence[tuple[Any, ...]]], exists: str) -> Tables:
     """Read the version and try to write. Nothing is committed: the connection is closed in the transaction."""
     if not execute(exists.format("'schema_version'")):
         return NONE
-    tables = Tables(*execute(VERSION)[0])
+    version, compatible_from = execute(VERSION)[0]
     execute(TRIAL)
-    return tables
+    return Tables(version, compatible_from, dict(execute(NOTED)))

@@ -10,13 +10,15 @@ import pytest
 from sync_worker.database import open_database
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.inspection import NEWEST, NONE, inspect
+from sync_worker.overview import Overview
 
 pytestmark = pytest.mark.anyio
 
 
 async def prepare(url: str) -> None:
-    database = open_database(url)
+    database = open_database(url, clock=lambda: 7.0)
     await database.start()
+    await Overview(database).remember("note", "text")
     await database.close()
 
 
@@ -30,10 +32,11 @@ def versions(url: str) -> list[int]:
         return [row[0] for row in server.execute(query.encode())]
 
 
-async def test_a_look_tells_the_version_and_leaves_nothing(database_url: str) -> None:
+async def test_a_look_tells_the_version_and_what_was_noted_and_leaves_nothing(database_url: str) -> None:
     await prepare(database_url)
     before = versions(database_url)
-    assert (await inspect(database_url)).version == NEWEST
+    tables = await inspect(database_url)
+    assert (tables.version, tables.compatible_from <= NEWEST, tables.noted) == (NEWEST, True, {"note": 7.0})
     assert versions(database_url) == before
 
 

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sync_worker.cli import approve, demo, history, reconcile, sandbox, serve, sync, verify, webhook
+from sync_worker.cli import approve, demo, doctor, history, reconcile, sandbox, serve, sync, verify, webhook
 from sync_worker.errors import SyncWorkerError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command()(approve.approve)
 app.command()(verify.verify)
 app.command()(sync.sync)
 app.command()(history.history)
+app.command()(doctor.doctor)
 app.add_typer(webhook.app, name="webhook")
 app.command()(sandbox.sandbox)
 app.command()(demo.demo)

@@ -1,4 +1,4 @@
-"""What the verbs print: tables for people, JSON for scripts."""
+"""What the verbs share: options, and how they print tables for people and JSON for scripts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ManageToken = Annotated[
+    str,
+    typer.Option(
+        envvar="SANITY_MANAGE_TOKEN",
+        help="A token that may manage webhooks (Administrator, Developer or your own), for this command alone: it is "
+        "no setting of the worker, because who can change webhooks can also silence them. Better given in the "
+        "environment, as others see arguments. Default: SANITY_READ_TOKEN.",
+    ),
+]
 
 
 def print_json(data: object) -> None:
@@ -19,7 +28,7 @@ def print_json(data: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table that wraps to the terminal."""
+    """Print a table that wraps to the terminal. A cell may be a rich Text, with its colour."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -28,5 +37,5 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     Console().print(table)

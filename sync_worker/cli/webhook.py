@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
 from sync_worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The webhook that Sanity posts to us.", no_args_is_help=True)
 DRIFT = 2
 """Exit code of a dry run that found something to do."""
-ManageToken = Annotated[
-    str,
-    typer.Option(
-        envvar="SANITY_MANAGE_TOKEN",
-        help="A token that may manage webhooks (Administrator, Developer or your own), for this command alone: it is "
-        "no setting of the worker, because who can change webhooks can also silence them. Better given in the "
-        "environment, as others see arguments. Default: SANITY_READ_TOKEN.",
-    ),
-]
 
 
 @app.command()

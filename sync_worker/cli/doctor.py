@@ -1,0 +1,62 @@
+"""`doctor`: look at everything that an installation needs, and say what to do about what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sync_worker.examination import Finding
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
+
+
+def doctor(
+    url: Annotated[
+        str, typer.Option(help="Where Sanity should post; default: what the webhook says that looks like ours.")
+    ] = "",
+    manage_token: ManageToken = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check settings, both services, the webhook, the clock and the database; change nothing.
+
+    Exit codes: 0 when nothing is a problem, else 1.
+
+    Example: sync-worker doctor --url https://sync.example.com/webhooks/sanity
+    """
+    findings = asyncio.run(_examine(url, manage_token.strip()))
+    healthy = all(finding.status != "problem" for finding in findings.values())
+    if as_json:
+        checks = [{"check": n, "status": f.status, "result": f.result, "fix": f.fix} for n, f in findings.items()]
+        print_json({"ok": healthy, "checks": checks})
+    else:
+        _show(findings)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _show(findings: Mapping[str, Finding]) -> None:
+    from rich.text import Text
+
+    def row(name: str, finding: Finding) -> tuple[object, ...]:
+        advice = f"\n→ {finding.fix}" if finding.fix else ""
+        return Text(finding.status, COLOURS[finding.status]), name, finding.result + advice
+
+    print_table(("status", "check", "result and what to do"), (row(*item) for item in findings.items()))
+
+
+async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
+    from sync_worker.doctor import CHECKS
+    from sync_worker.examination import examine, open_patient
+    from sync_worker.logs import configure_logs
+    from sync_worker.settings import load_what_is_right
+
+    settings, wrong = load_what_is_right()
+    configure_logs(settings.log_format)
+    async with open_patient(settings, wrong, url=url, manage_token=manage_token) as patient:
+        return await examine(patient, CHECKS)

@@ -1,0 +1,222 @@
+"""How `doctor` examines: whom it looks at, what a check may find, and why a check cannot run.
+
+Why it exists: each check in `doctor` is to say no more than what it looks at. That nothing is written is kept here, in
+the transport: every request that could change something is refused, but for a mutation that is marked as a dry run.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import httpx
+
+from sync_worker import clerk, hooks, sanity
+from sync_worker.errors import MayNotManageHooks, ServiceUnavailable, SyncWorkerError
+from sync_worker.http import ServiceTransport, inner_transport
+from sync_worker.sanity import Queries, Sanity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from sync_worker.settings import Settings
+
+TRY_AGAIN = (
+    "Run this again. If it stays so: check the address, this host's way to the internet, the service's status page."
+)
+
+
+class Status(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is so, and what to do about it."""
+
+    status: Status
+    result: str
+    fix: str = ""
+
+
+def ok(result: str) -> Finding:
+    """Say that it is as it should be."""
+    return Finding(Status.OK, result)
+
+
+def warning(result: str, fix: str) -> Finding:
+    """Say that it works, but that somebody should know."""
+    return Finding(Status.WARNING, result, fix)
+
+
+def problem(result: str, fix: str) -> Finding:
+    """Say that it does not work, or will not for long."""
+    return Finding(Status.PROBLEM, result, fix)
+
+
+def skipped(result: str, fix: str = "") -> Finding:
+    """Say that it could not be found out."""
+    return Finding(Status.SKIPPED, result, fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. It `uses` variables, and `needs` earlier checks to have found no problem."""
+
+    name: str
+    look: Callable[[Patient], Awaitable[Finding]]
+    uses: Sequence[str] = ()
+    needs: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """An installation, with ways to ask its services. `wrong` says what is wrong with which variable.
+
+    `url` is where Sanity should post, empty when unknown. `ahead` is by how many seconds our clock is ahead of that of
+    each service that has answered.
+    """
+
+    settings: Settings
+    wrong: Mapping[str, str]
+    url: str
+    clock: Callable[[], float]
+    sanity: httpx.AsyncClient
+    anonymous: httpx.AsyncClient
+    clerk: httpx.AsyncClient
+    hooks: hooks.Hooks
+    ahead: Mapping[str, float]
+
+    @property
+    def queries(self) -> Queries:
+        """The GROQ files. Raises ConfigurationError."""
+        return Queries.load(self.settings.groq_folder)
+
+    @property
+    def sanity_base(self) -> str:
+        """Where Sanity's API begins."""
+        return f"{self.settings.sanity_url}/v{self.settings.sanity_api_version}"
+
+    @property
+    def source(self) -> Sanity:
+        """Sanity, as the worker asks it."""
+        return self._source(self.sanity)
+
+    @property
+    def public_source(self) -> Sanity:
+        """Sanity, as anybody may ask it."""
+        return self._source(self.anonymous)
+
+    def _source(self, client: httpx.AsyncClient) -> Sanity:
+        return Sanity(client, self.queries, base=self.sanity_base, dataset=self.settings.sanity_dataset)
+
+
+@asynccontextmanager
+async def open_patient(
+    settings: Settings,
+    wrong: Mapping[str, str],
+    *,
+    url: str = "",
+    manage_token: str = "",
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Patient]:
+    """Open the ways to both services. The management API is asked with `manage_token`, else with the reading one."""
+    ahead: dict[str, float] = {}
+    read_token = settings.sanity_read_token.get_secret_value()
+
+    def transport(
+        service: str, token: str, explain: Callable[[httpx.Response], Exception | None], **more: str
+    ) -> ServiceTransport:
+        return ServiceTransport(
+            service,
+            Watched(inner_transport(), service, clock, ahead),
+            {**({"Authorization": f"Bearer {token}"} if token else {}), **more},
+            explain,
+            is_read=changes_nothing,
+            dry_run=True,
+            attempts=1,
+        )
+
+    managing, managing_client = hooks.open_hooks(
+        transport("Sanity", manage_token or read_token, hooks.explain),
+        url=settings.sanity_url,
+        version=settings.sanity_api_version,
+        project=settings.sanity_project_id,
+    )
+    key, version = settings.clerk_secret_key.get_secret_value(), {"Clerk-API-Version": clerk.API_VERSION}
+    async with (
+        managing_client,
+        httpx.AsyncClient(transport=transport("Sanity", read_token, sanity.explain), timeout=sanity.TIMEOUT) as reading,
+        httpx.AsyncClient(transport=transport("Sanity", "", sanity.explain), timeout=sanity.TIMEOUT) as anonymous,
+        httpx.AsyncClient(transport=transport("Clerk", key, clerk.explain, **version), timeout=clerk.TIMEOUT) as users,
+    ):
+        yield Patient(settings, wrong, url, clock, reading, anonymous, users, managing, ahead)
+
+
+def changes_nothing(request: httpx.Request) -> bool:
+    """Tell whether a request may be sent: it reads, or Sanity is told to only say what it would do."""
+    is_trial = "/data/mutate/" in request.url.path and request.url.params.get("dryRun") == "true"
+    return sanity.reads_only(request) or is_trial
+
+
+@dataclass(slots=True)
+class Watched(httpx.AsyncBaseTransport):
+    """Compares the Date of each answer with our clock."""
+
+    inner: httpx.AsyncBaseTransport
+    service: str
+    clock: Callable[[], float]
+    ahead: dict[str, float] = field(repr=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send, and look at the clock."""
+        response = await self.inner.handle_async_request(request)
+        try:
+            theirs = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+        except ValueError:
+            return response
+        self.ahead[self.service] = self.clock() - theirs
+        return response
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.inner.aclose()
+
+
+async def examine(patient: Patient, checks: Sequence[Check]) -> dict[str, Finding]:
+    """Do all checks, in order, whatever comes of each."""
+    findings: dict[str, Finding] = {}
+    for check in checks:
+        findings[check.name] = _hindered(check, patient, findings) or await _look(check, patient)
+    return findings
+
+
+def _hindered(check: Check, patient: Patient, findings: Mapping[str, Finding]) -> Finding | None:
+    """Return why the check cannot be done."""
+    for variable in check.uses:
+        if variable in patient.wrong:
+            return skipped(f"cannot be looked at: {patient.wrong[variable]}")
+    for name in check.needs:
+        if findings[name].status in (Status.PROBLEM, Status.SKIPPED):
+            return skipped(f"cannot be looked at before this is right: {name}")
+    return None
+
+
+async def _look(check: Check, patient: Patient) -> Finding:
+    try:
+        return await check.look(patient)
+    except MayNotManageHooks as error:
+        return skipped(error.headline(), error.next_step())
+    except SyncWorkerError as error:
+        return problem(str(error), TRY_AGAIN if isinstance(error, ServiceUnavailable) else error.next_step())
+    except httpx.InvalidURL as error:
+        return problem(f"An address cannot be read: {error}", "Correct SANITY_API_URL or CLERK_API_URL.")

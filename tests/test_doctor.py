@@ -1,0 +1,429 @@
+"""`sync-worker doctor` on an installation that works, and on ones with a planted fault each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.app import create_app, open_reconcile, open_store
+from sync_worker.cli.local import SECRET, install_hook, settings_for
+from sync_worker.doctor import CHECKS
+from sync_worker.examination import Finding, Status, examine, open_patient
+from sync_worker.sandbox.server import Sandbox, Server
+from sync_worker.settings import packaged_groq
+from tests.parts import settings_of
+from tests.verbs import Ended, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from sync_worker.sandbox.webhooks import Hook
+    from sync_worker.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Installation:
+    """A worker's web process beside the stand-ins, set up as README says. `ahead` is how fast its clock is."""
+
+    box: Sandbox
+    settings: Settings
+    manage_token: str = ""
+    ahead: float = 0.0
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hook(self) -> Hook:
+        return next(iter(self.box.lake.webhooks.hooks.values()))
+
+    def reconfigure(self, **given: Any) -> None:
+        """Have it looked at with other settings."""
+        changed = settings_of(self.box, **{"database_url": self.settings.database_url, **given})
+        self.settings = self.settings.model_copy(update={name: getattr(changed, name) for name in given})
+
+    async def change_hook(self, **settings: Any) -> None:
+        await self.box.lake.webhooks.change(self.hook.id, **settings)
+
+    async def publish(self, document: str, **fields: Any) -> None:
+        row = {"_id": document, "_type": "entitlement", "clerkUserId": "user_1", **fields}
+        await self.box.lake.mutate([{"createOrReplace": row}])
+        await self.box.lake.hooks_idle()
+
+    async def look(self, url: str = "") -> dict[str, Finding]:
+        def clock() -> float:
+            return time.time() + self.ahead
+
+        async with open_patient(
+            self.settings, self.wrong, url=url, manage_token=self.manage_token, clock=clock
+        ) as patient:
+            return await examine(patient, CHECKS)
+
+    async def remembered(self) -> list[Any]:
+        async with open_store(self.settings) as store:
+            return await store.database.read(lambda tx: tx.execute("SELECT name, value, at FROM state ORDER BY name"))
+
+
+@asynccontextmanager
+async def installation(database_url: str) -> AsyncIterator[Installation]:
+    """Everything is as it should be: a hook that arrives, an entitlement in Clerk, a reconcile that was good."""
+    async with Sandbox(dataset="staging") as box:
+        settings = settings_of(box, database_url)
+        one = Installation(box, settings, manage_token=box.lake.token)
+        box.clerk.add_user("user_1")
+        async with listening(settings) as url:
+            install_hook(box, url)
+            await one.publish("ent-1", plan="pro")
+            await reconcile(settings)
+            yield one
+
+
+@asynccontextmanager
+async def listening(settings: Settings) -> AsyncIterator[str]:
+    """Run the web application in this process, and yield its address."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        server = Server(app, 0)
+        running = asyncio.create_task(server.run_until_stopped())
+        yield server.url
+        server.stop()
+        await running
+
+
+async def reconcile(settings: Settings) -> None:
+    async with open_store(settings) as store, open_reconcile(settings, store, Counter()) as run_:
+        await run_.apply(await run_.find())
+
+
+@pytest.fixture
+async def installed(sqlite_url: str) -> AsyncIterator[Installation]:
+    async with installation(sqlite_url) as one:
+        yield one
+
+
+def having(findings: dict[str, Finding], status: Status) -> set[str]:
+    return {name for name, finding in findings.items() if finding.status is status}
+
+
+async def test_an_installation_that_works_is_all_green(database_url: str) -> None:
+    async with installation(database_url) as installed:
+        findings = await installed.look()
+    assert {name: f.result for name, f in findings.items() if f.status is not Status.OK} == {}
+    assert list(findings) == [check.name for check in CHECKS]
+
+
+async def test_a_look_changes_nothing(installed: Installation) -> None:
+    box, before = installed.box, await installed.remembered()
+    documents, users = dict(box.lake.documents), json.dumps(dict(box.clerk.users))
+    hooks = dict(box.lake.webhooks.hooks)
+    box.lake.requests.clear()
+    box.clerk.requests.clear()
+    installed.reconfigure(sanity_read_token=box.lake.token)
+    await installed.look()
+    asked = Counter((r.method, r.path) for r in (*box.lake.requests.requests, *box.clerk.requests.requests))
+    assert {one: n for one, n in asked.items() if one[0] != "GET"} == {("POST", "/v2025-02-19/data/mutate/staging"): 1}
+    assert (dict(box.lake.documents), json.dumps(dict(box.clerk.users))) == (documents, users)
+    assert (dict(box.lake.webhooks.hooks), await installed.remembered()) == (hooks, before)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to an installation, and what must be said of it."""
+
+    plant: Callable[[Installation], Any]
+    check: str
+    result: str
+    fix: str
+
+
+async def make_old(installed: Installation) -> None:
+    async with open_store(installed.settings) as store:
+        await store.database.run(lambda tx: tx.execute("UPDATE state SET at = at - 48 * 3600 WHERE name = 'reconcile'"))
+
+
+INSTALL = "sync-worker webhook install --url http://127.0.0.1"
+FAULTS = {
+    "a Clerk key that is wrong": Fault(
+        lambda i: i.reconfigure(clerk_secret_key="sk_test_another"), "Clerk", "(CLERK_SECRET_KEY)", "under API keys"
+    ),
+    "a token that can write": Fault(
+        lambda i: i.reconfigure(sanity_read_token=i.box.lake.token), "read-only token", "can write", "--role=viewer"
+    ),
+    "a hook that is disabled": Fault(
+        lambda i: i.change_hook(is_disabled_by_user=True), "webhook", "state is disabled, wanted enabled", INSTALL
+    ),
+    "a hook with another filter": Fault(
+        lambda i: i.change_hook(filter='_type == "course"'), "webhook", "filter is another one, wanted", INSTALL
+    ),
+    "a hook for every dataset": Fault(
+        lambda i: i.change_hook(dataset="*"), "webhook", "dataset is *, wanted staging", INSTALL
+    ),
+    "a clock that is fast": Fault(lambda i: setattr(i, "ahead", 75.0), "clock", "s ahead of that of", "NTP"),
+    "a clock that is slow": Fault(lambda i: setattr(i, "ahead", -75.0), "clock", "s behind that of", "NTP"),
+    "a hook without our secret": Fault(
+        lambda i: i.change_hook(secret=""), "webhook", "secret is none, wanted SANITY_WEBHOOK_SECRET", INSTALL
+    ),
+    "a Sanity token that is gone": Fault(
+        lambda i: i.reconfigure(sanity_read_token="sk-gone"), "Sanity", "Session not found", "--role=viewer"
+    ),
+    "a dataset that is not there": Fault(
+        lambda i: i.reconfigure(sanity_dataset="stage"), "Sanity", 'Dataset "stage" not found', "Correct the setting"
+    ),
+    "a database that is not there": Fault(
+        lambda i: i.reconfigure(database_url="postgres://u:planted@127.0.0.1:9/d"),
+        "database",
+        "PostgreSQL",
+        "Check DATABASE_URL",
+    ),
+    "a folder without GROQ files": Fault(
+        lambda i: i.reconfigure(groq_dir="/nowhere"), "GROQ files", "by_subject.groq cannot be read", "Correct"
+    ),
+    "a reconcile long ago": Fault(
+        make_old,
+        "reconcile",
+        "the last good one was 2 days ago",
+        "every night",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_planted_fault_is_named_with_its_fix_and_is_the_only_problem(
+    installed: Installation, name: str
+) -> None:
+    fault = FAULTS[name]
+    planted = fault.plant(installed)
+    if asyncio.iscoroutine(planted):
+        await planted
+    findings = await installed.look()
+    assert having(findings, Status.PROBLEM) == {fault.check}
+    assert fault.result in findings[fault.check].result
+    assert fault.fix in findings[fault.check].fix
+    assert "planted" not in str(findings)
+
+
+async def test_what_cannot_be_looked_at_says_why(installed: Installation) -> None:
+    installed.box.clerk.faults.some("reset", 1.0)
+    findings = await installed.look()
+    assert findings["Clerk"].status is Status.PROBLEM
+    assert findings["claims"] == Finding(Status.SKIPPED, "cannot be looked at before this is right: Clerk")
+    assert findings["clock"].result == "within 60 s of Sanity"
+    assert having(findings, Status.OK) == {check.name for check in CHECKS} - {"Clerk", "claims"}
+
+
+async def test_without_the_right_to_see_webhooks_they_are_left_out_with_the_way_to_see_them(
+    installed: Installation,
+) -> None:
+    installed.manage_token = ""
+    findings = await installed.look()
+    assert having(findings, Status.SKIPPED) == {"webhook", "deliveries"}
+    assert "SANITY_MANAGE_TOKEN" in findings["webhook"].fix
+    assert having(findings, Status.PROBLEM) == set()
+
+
+async def test_without_a_secret_every_webhook_is_answered_503(installed: Installation) -> None:
+    installed.reconfigure(sanity_webhook_secret=())
+    finding = (await installed.look())["settings"]
+    assert (finding.status, "answered 503" in finding.result, "openssl rand" in finding.fix) == (
+        Status.PROBLEM,
+        True,
+        True,
+    )
+
+
+async def test_the_old_secret_is_right_during_rotation(installed: Installation) -> None:
+    installed.reconfigure(sanity_webhook_secret=f"new,{SECRET}")
+    assert (await installed.look())["webhook"].status is Status.OK
+
+
+@pytest.mark.parametrize(("key", "dataset"), [("sk_live_1", "staging"), ("sk_test_1", "production")])
+async def test_a_live_key_on_test_content_is_told_and_the_reverse(
+    installed: Installation, key: str, dataset: str
+) -> None:
+    installed.reconfigure(clerk_secret_key=key, sanity_dataset=dataset)
+    finding = (await installed.look())["live or test"]
+    assert (finding.status, dataset in finding.result) == (Status.WARNING, True)
+
+
+async def test_a_public_dataset_is_told(installed: Installation) -> None:
+    installed.box.lake.public = True
+    finding = (await installed.look())["private dataset"]
+    assert (finding.status, finding.fix) == (Status.WARNING, "npx sanity datasets visibility set staging private")
+    await installed.box.lake.mutate([{"delete": {"id": "ent-1"}}])
+    assert (await installed.look())["private dataset"].status is Status.SKIPPED
+
+
+async def test_a_hook_elsewhere_is_not_ours(installed: Installation) -> None:
+    finding = (await installed.look(url="https://sync.example.com/webhooks/sanity"))["webhook"]
+    assert finding.status is Status.PROBLEM
+    assert finding.result == "no webhook posts to https://sync.example.com/webhooks/sanity"
+    await installed.box.lake.webhooks.remove(installed.hook.id)
+    assert "https://your-host/webhooks/sanity" in (await installed.look())["webhook"].fix
+
+
+async def test_the_hook_of_another_dataset_is_not_taken_for_ours(installed: Installation) -> None:
+    other = install_hook(installed.box, "https://production.example.com")
+    await installed.box.lake.webhooks.change(other.id, dataset="production")
+    assert (await installed.look())["webhook"].status is Status.OK
+
+
+async def test_a_second_hook_for_the_same_events_is_told(installed: Installation) -> None:
+    other = install_hook(installed.box, "https://old.example.com")
+    finding = (await installed.look())["webhook"]
+    assert (finding.status, other.id in finding.result) == (Status.WARNING, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "result", "fix"),
+    [
+        ({"secret": "another"}, "was answered 401", "The secrets differ"),
+        ({"http_method": "PUT"}, "was answered 405", "Something in front of us answers"),
+        ({"projection": "{_id}"}, "was answered 400", "Something in front of us answers"),
+    ],
+)
+async def test_refused_deliveries_are_told_with_what_it_means(
+    installed: Installation, change: dict[str, Any], result: str, fix: str
+) -> None:
+    await installed.change_hook(**change)
+    await installed.publish("ent-2")
+    finding = (await installed.look())["deliveries"]
+    assert (finding.status, result in finding.result, fix in finding.fix) == (Status.PROBLEM, True, True)
+
+
+async def test_deliveries_that_failed_a_while_ago_are_a_warning(installed: Installation) -> None:
+    await installed.change_hook(secret="another")
+    await installed.publish("ent-2")
+    await installed.change_hook(secret=SECRET)
+    await installed.publish("ent-3")
+    finding = (await installed.look())["deliveries"]
+    assert (finding.status, "1 of the last 3 failed" in finding.result) == (Status.WARNING, True)
+    installed.ahead = 25 * 3600.0
+    assert (await installed.look())["deliveries"].status is Status.OK
+
+
+async def test_a_publish_that_no_webhook_told_of_is_named(installed: Installation) -> None:
+    await installed.change_hook(is_disabled_by_user=True)
+    real, installed.box.lake.clock = installed.box.lake.clock, lambda: time.time() + 600
+    await installed.publish("ent-2")
+    installed.box.lake.clock = real
+    assert (await installed.look())["last webhook"].status is Status.OK, "it may still come"
+    installed.ahead = 1200.0
+    finding = (await installed.look())["last webhook"]
+    assert (finding.status, "but ent-2 was published at" in finding.result) == (Status.PROBLEM, True)
+
+
+async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, database_url: str) -> None:
+    settings = settings_of(box, database_url)
+    findings = await Installation(box, settings).look()
+    assert having(findings, Status.PROBLEM) == set()
+    assert having(findings, Status.WARNING) >= {"database", "projection", "last webhook", "reconcile"}
+    assert "`sync-worker release`" in findings["database"].fix
+    assert "not one entitlement is visible" in findings["projection"].result
+    assert (await Installation(box, settings).look())["database"].status is Status.WARNING, "nothing was made"
+
+
+async def test_access_that_fills_the_budget_of_claims_is_told(installed: Installation) -> None:
+    installed.reconfigure(claims_budget=30)
+    finding = (await installed.look())["claims"]
+    assert finding.status is Status.WARNING
+    assert "of 30 bytes: user:user_1" in finding.result
+    assert "PRIVATE_FIELDS" in finding.fix
+
+
+@pytest.fixture
+def groq(installed: Installation, tmp_path: Path) -> Path:
+    """The installation's own folder of queries."""
+    folder = tmp_path / "groq"
+    shutil.copytree(packaged_groq(), folder)
+    installed.reconfigure(groq_dir=folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "result"),
+    [
+        ("entitlement", ("  role,", '  "rolle": role,'), '"role" is missing'),
+        ("entitlement", ("  role,", '  "role": [role],'), '"role" is a list, but must be one value'),
+        ("entitlement", ("  role,", "  role,,"), "Sanity answered 400"),
+        ("by_subject", ('_type == "entitlement" && (', '_type == "access" && ('), "by_subject.groq does not find it"),
+        ("by_subject", ('_type == "entitlement" && (', '_type == "entitlement" || ('), "although nobody was asked for"),
+        ("by_subject", ('"visible"', '"seen"'), 'did not yield "visible" as a number'),
+        ("everything", ('"remaining"', '"left"'), 'did not yield "remaining" as a number'),
+        ("changed", ('"changed"', '"rows"'), 'did not yield "changed" as a list'),
+    ],
+)
+async def test_a_query_that_yields_something_else_is_named(
+    installed: Installation, groq: Path, file: str, change: tuple[str, str], result: str
+) -> None:
+    text = (groq / f"{file}.groq").read_text()
+    assert change[0] in text
+    (groq / f"{file}.groq").write_text(text.replace(*change))
+    findings = await installed.look()
+    assert "projection" in having(findings, Status.PROBLEM)
+    assert result in findings["projection"].result
+
+
+async def test_documents_that_are_refused_are_counted_and_the_first_is_named(installed: Installation) -> None:
+    await installed.publish("ent-2", status=7)
+    await installed.publish("ent-3", status="active")
+    finding = (await installed.look())["projection"]
+    assert finding.status is Status.WARNING
+    assert "1 of 3 rows are refused; the first is ent-2: status:" in finding.result
+
+
+async def doctor(installed: Installation, folder: Path, *arguments: str, **environment: str) -> Ended:
+    given = settings_for(installed.box, installed.settings.database_url)
+    given["SANITY_MANAGE_TOKEN"] = installed.box.lake.token
+    return await run("doctor", *arguments, cwd=folder, environment={**given, **environment})
+
+
+async def test_the_verb_ends_with_0_when_all_is_well(installed: Installation, tmp_path: Path) -> None:
+    ended = await doctor(installed, tmp_path, "--json")
+    told = json.loads(ended.out)
+    assert (ended.code, told["ok"], {check["status"] for check in told["checks"]}) == (0, True, {"ok"})
+    assert [set(check) for check in told["checks"]] == [{"check", "status", "result", "fix"}] * len(CHECKS)
+
+
+async def test_the_verb_ends_with_1_when_something_is_a_problem_and_says_what_to_do(
+    installed: Installation, tmp_path: Path
+) -> None:
+    await installed.change_hook(dataset="*")
+    ended = await doctor(installed, tmp_path, COLUMNS="200")
+    assert ended.code == 1
+    assert "dataset is *, wanted staging" in ended.out
+    assert f"→ SANITY_MANAGE_TOKEN=… sync-worker webhook install --url {installed.hook.url}" in ended.out
+
+
+async def test_every_wrong_variable_is_named_and_the_rest_is_looked_at(installed: Installation, tmp_path: Path) -> None:
+    wrong = {"PORT": "ninety", "SANITY_READ_TOKEN": "", "EXTRA_FIELDS": "features", "DYNO": "web.1", "DATABASE_URL": ""}
+    ended = await doctor(installed, tmp_path, "--json", **wrong)
+    checks = {check["check"]: check for check in json.loads(ended.out)["checks"]}
+    assert ended.code == 1
+    for variable in ("PORT", "SANITY_READ_TOKEN is not set", "EXTRA_FIELDS", "DATABASE_URL is not set"):
+        assert variable in checks["settings"]["result"]
+    assert checks["Clerk"]["status"] == "ok"
+    assert checks["Sanity"]["result"] == "cannot be looked at: SANITY_READ_TOKEN is not set"
+    assert "DATABASE_URL" in checks["database"]["result"]
+    assert "Traceback" not in ended.err
+
+
+async def test_without_any_setting_the_verb_says_so(tmp_path: Path) -> None:
+    ended = await run("doctor", cwd=tmp_path)
+    assert ended.code == 1
+    assert "CLERK_SECRET_KEY is not" in " ".join(ended.out.split())
+
+
+async def test_no_secret_is_printed(installed: Installation, tmp_path: Path) -> None:
+    await installed.change_hook(secret="planted-secret")
+    ended = await doctor(installed, tmp_path, CLERK_SECRET_KEY="sk_test_planted")
+    for secret in ("planted", SECRET, installed.box.lake.token, installed.box.clerk.secret_key):
+        assert secret not in ended.out + ended.err
