@@ -2,22 +2,21 @@
 
 Why it exists: most installations fail in the same few ways (a wrong key, a hook that is off, a projection that yields
 something else), and none of them shows until somebody lacks access. Each finding says what is so and what to do. How
-checks are done, and that they change nothing, is `examination`.
+checks are done, and that they change nothing, is `examination`; the checks of webhooks are `doctor_webhooks`.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sync_worker.app import RECONCILE_STALE
 from sync_worker.changes import claims_size, owned_values
 from sync_worker.clerk import Clerk
+from sync_worker.doctor_webhooks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
-from sync_worker.examination import Check, Finding, Patient, ok, problem, skipped, warning
-from sync_worker.heard import EVERY, SANITY
-from sync_worker.hooks import PATH, Hook, differences, needed, wanted_hook
+from sync_worker.examination import Check, Finding, Patient, ok, problem, rfc3339, skipped, warning
+from sync_worker.hooks import PATH
 from sync_worker.inspection import NEWEST, NONE, inspect
 from sync_worker.model import Kind, Refusal, Subject
 from sync_worker.projection import shape_problems
@@ -27,22 +26,15 @@ from sync_worker.runs import GOOD
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sync_worker.hooks import Attempt, Repair
     from sync_worker.sanity import Sanity
 
 CLOCK_TOLERANCE = 60.0
 """Seconds. Windows open and close by this clock, and Clerk's signatures carry a time."""
-GRACE = 90.0
-"""Seconds within which a webhook may be on its way, beyond what a note of the last one allows."""
 NEAR = 0.8
 """The part of the claims budget from which on somebody should know."""
 SAMPLE = 100
 """Users whose metadata are looked at."""
-RECENT = 24 * 3600.0
-"""Seconds for which a failed delivery counts."""
-HOUR, DAY = 3600.0, 24 * 3600.0
 VIEWER = "npx sanity tokens create sync-worker --role=viewer"
-INSTALL = "SANITY_MANAGE_TOKEN=… sync-worker webhook install --url"
 
 
 async def settings(patient: Patient) -> Finding:
@@ -139,7 +131,7 @@ async def projection(patient: Patient) -> Finding:
     nobody = await source.by_subject((), ())
     page = await source.everything("")
     await source.affected((), "", ())
-    await source.changed(_rfc3339(patient.clock()), "", _rfc3339(patient.clock()))
+    await source.changed(rfc3339(patient.clock()), "", rfc3339(patient.clock()))
     if nobody.rows:
         return problem("by_subject.groq yields rows although nobody was asked for", "Correct its filter.")
     if not page.rows:
@@ -173,73 +165,6 @@ async def _lost(source: Sanity, rows: Sequence[Mapping[str, Any]], patient: Pati
     return ""
 
 
-async def webhook(patient: Patient) -> Finding:
-    """Check that the webhook is there, is on, and tells us what we need."""
-    repair = _repair(patient, await patient.hooks.all())
-    if repair is None or repair.present is None:
-        url = patient.url or f"https://your-host{PATH}"
-        return problem(f"no webhook posts to {url}", f"{INSTALL} {url}")
-    if repair.differences:
-        return problem("; ".join(map(str, repair.differences)), f"{INSTALL} {repair.present.url}")
-    if repair.others:
-        told = ", ".join(f"{other.id} to {other.url}" for other in repair.others)
-        return warning(f"{repair.present.url}; other webhooks post the same: {told}", "Delete those that nobody needs.")
-    return ok(repair.present.url)
-
-
-def _repair(patient: Patient, hooks: Sequence[Hook]) -> Repair | None:
-    """Compare the webhook with what it should be. Its URL is the one that was given, or that of the likeliest."""
-    given = patient.settings
-
-    def wanted(hook: Hook) -> Hook:
-        known = hook.secret in given.sanity_webhook_secret
-        secret = hook.secret if known else next(iter(given.sanity_webhook_secret), None)
-        return wanted_hook(patient.queries, url=patient.url or hook.url, dataset=given.sanity_dataset, secret=secret)
-
-    likely = [
-        h for h in hooks if h.type == "document" and (h.url == patient.url if patient.url else h.url.endswith(PATH))
-    ]
-    best = min(likely, key=lambda hook: len(differences(hook, wanted(hook))), default=None)
-    return None if best is None else needed(hooks, wanted(best))
-
-
-async def deliveries(patient: Patient) -> Finding:
-    """Check that what the webhook sent was taken."""
-    repair = _repair(patient, await patient.hooks.all())
-    if repair is None or repair.present is None:
-        return skipped("there is no webhook")
-    attempts = await patient.hooks.attempts(repair.present)
-    if not attempts:
-        return ok("nothing was sent yet")
-    last = attempts[0]
-    if last.is_failure:
-        return problem(f"the last one {_answered(last)}, {_ago(patient, last.created_at.timestamp())}", _remedy(last))
-    since = patient.clock() - RECENT
-    failed = [one for one in attempts if one.is_failure and one.created_at.timestamp() > since]
-    if failed:
-        return warning(
-            f"{len(failed)} of the last {len(attempts)} failed; the newest of them {_answered(failed[0])}",
-            _remedy(failed[0]),
-        )
-    return ok(f"the last one arrived {_ago(patient, last.created_at.timestamp())}")
-
-
-def _answered(attempt: Attempt) -> str:
-    return f"was answered {attempt.result_code}" if attempt.result_code else f"failed: {attempt.failure_reason}"
-
-
-def _remedy(attempt: Attempt) -> str:
-    match attempt.result_code:
-        case None:
-            return "Nobody answers there: start `sync-worker serve`, and check name, certificate and firewall."
-        case 401:
-            return "The secrets differ: `sync-worker webhook install`. Then `sync-worker reconcile` for what was lost."
-        case code if code == 429 or code >= 500:  # noqa: PLR2004 - a status code is its own name
-            return "Look into the worker's log. Sanity repeats it for half an hour."
-        case _:
-            return "Something in front of us answers: open the URL. Then `sync-worker reconcile` for what was lost."
-
-
 async def clock(patient: Patient) -> Finding:
     """Check that our clock is theirs."""
     if not patient.ahead:
@@ -265,28 +190,12 @@ async def database(patient: Patient) -> Finding:
     return ok(f"writable, tables of version {tables.version}")
 
 
-async def last_webhook(patient: Patient) -> Finding:
-    """Check that nothing was published after the last webhook that came."""
-    at = (await inspect(patient.settings.database_url)).noted.get(SANITY)
-    if at is None:
-        return warning(
-            "none was accepted yet", "Publish an entitlement. If nothing comes, look at webhook and deliveries."
-        )
-    unheard = await patient.source.changed(_rfc3339(at + EVERY + GRACE), "", _rfc3339(patient.clock() - GRACE))
-    if unheard:
-        return problem(
-            f"it came {_ago(patient, at)}, but {unheard[-1]['_id']} was published at {unheard[-1]['_updatedAt']}",
-            "Look at webhook and deliveries; then `sync-worker reconcile` for what was lost.",
-        )
-    return ok(f"it came {_ago(patient, at)}, and nothing was published since")
-
-
 async def reconcile(patient: Patient) -> Finding:
     """Check that the nightly comparison is done."""
     at = (await inspect(patient.settings.database_url)).noted.get(GOOD)
     if at is None:
         return warning("there was none yet", "`sync-worker reconcile --dry-run`, then without it; then every night.")
-    told = f"the last good one was {_ago(patient, at)}"
+    told = f"the last good one was {patient.ago(at)}"
     if patient.clock() - at > RECONCILE_STALE:
         return problem(told, "Run `sync-worker reconcile`, and have it run every night.")
     return ok(told)
@@ -327,18 +236,7 @@ CHECKS: Sequence[Check] = (
     Check("clock", clock),
     Check("database", database, uses=("DATABASE_URL",)),
     Check("last webhook", last_webhook, needs=("database", "Sanity", "GROQ files")),
+    Check("Clerk webhook", clerk_webhook, uses=("CLERK_WEBHOOK_SECRET",), needs=("database", "Sanity", "GROQ files")),
     Check("reconcile", reconcile, needs=("database",)),
     Check("claims", claims, uses=("CLAIMS_BUDGET", *FIELDS), needs=("Clerk",)),
 )
-
-
-def _ago(patient: Patient, at: float) -> str:
-    seconds = max(0.0, patient.clock() - at)
-    for unit, length in (("days", DAY), ("hours", HOUR), ("minutes", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
-
-
-def _rfc3339(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -116,6 +117,14 @@ class Patient:
         """Sanity, as anybody may ask it."""
         return self._source(self.anonymous)
 
+    def ago(self, at: float) -> str:
+        """Say how long ago something was that happened `at`, in epoch seconds."""
+        seconds = max(0.0, self.clock() - at)
+        for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+            if seconds >= 2 * length:
+                return f"{seconds / length:.0f} {unit} ago"
+        return f"{seconds:.0f} s ago"
+
     def _source(self, client: httpx.AsyncClient) -> Sanity:
         return Sanity(client, self.queries, base=self.sanity_base, dataset=self.settings.sanity_dataset)
 
@@ -190,6 +199,11 @@ class Watched(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self.inner.aclose()
+
+
+def rfc3339(epoch: float) -> str:
+    """Return epoch seconds as Sanity writes a time."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 async def examine(patient: Patient, checks: Sequence[Check]) -> dict[str, Finding]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.app import create_app, open_reconcile, open_store
-from sync_worker.cli.local import SECRET, install_hook, settings_for
+from sync_worker.cli.local import SECRET, install_clerk_hook, install_hook, settings_for
 from sync_worker.doctor import CHECKS
 from sync_worker.examination import Finding, Status, examine, open_patient
 from sync_worker.sandbox.server import Sandbox, Server
@@ -79,9 +79,11 @@ async def installation(database_url: str) -> AsyncIterator[Installation]:
     async with Sandbox(dataset="staging") as box:
         settings = settings_of(box, database_url)
         one = Installation(box, settings, manage_token=box.lake.token)
-        box.clerk.add_user("user_1")
         async with listening(settings) as url:
             install_hook(box, url)
+            install_clerk_hook(box, url)
+            box.clerk.add_user("user_1")
+            await box.clerk.webhooks.deliveries.idle()
             await one.publish("ent-1", plan="pro")
             await reconcile(settings)
             yield one
@@ -321,11 +323,26 @@ async def test_a_publish_that_no_webhook_told_of_is_named(installed: Installatio
     assert (finding.status, "but ent-2 was published at" in finding.result) == (Status.PROBLEM, True)
 
 
+async def test_people_named_by_address_need_the_webhook_of_clerk(installed: Installation) -> None:
+    installed.reconfigure(clerk_webhook_secret="")
+    assert (await installed.look())["Clerk webhook"].status is Status.OK
+    await installed.publish("ent-2", clerkUserId=None, userEmail="ada@example.com")
+    finding = (await installed.look())["Clerk webhook"]
+    assert (finding.status, "set CLERK_WEBHOOK_SECRET" in finding.fix) == (Status.WARNING, True)
+    assert "ada@" not in str(await installed.look())
+
+
 async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, database_url: str) -> None:
     settings = settings_of(box, database_url)
     findings = await Installation(box, settings).look()
     assert having(findings, Status.PROBLEM) == set()
-    assert having(findings, Status.WARNING) >= {"database", "projection", "last webhook", "reconcile"}
+    assert having(findings, Status.WARNING) >= {
+        "database",
+        "projection",
+        "last webhook",
+        "Clerk webhook",
+        "reconcile",
+    }
     assert "`sync-worker release`" in findings["database"].fix
     assert "not one entitlement is visible" in findings["projection"].result
     assert (await Installation(box, settings).look())["database"].status is Status.WARNING, "nothing was made"
