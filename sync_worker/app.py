@@ -37,6 +37,7 @@ from sync_worker.heard import Heard
 from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.ledger import Ledger
 from sync_worker.metrics import Metrics, exposition
+from sync_worker.projection import refuse_wrong_shape
 from sync_worker.receiver import RETRY_AFTER, Receiver
 from sync_worker.reconcile import Reconcile, report
 from sync_worker.runs import GOOD, Runs, alone
@@ -187,6 +188,7 @@ async def running_worker(
             store.workset,
             Attempts(store.workset, converge),
             services.budget,
+            lambda: check_projection(services, settings),
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         await services.target.warm_up()
@@ -211,6 +213,12 @@ async def running_worker(
 async def _poll(services: Services, store: Store) -> None:
     marked = await catch_up(services.source, store.workset, datetime.now(UTC))
     log.info("polled", documents=marked)
+
+
+async def check_projection(services: Services, settings: Settings) -> None:
+    """Read a page of entitlements and judge its shape. Raises ConfigurationError, and what the read raises."""
+    page = await services.source.everything("")
+    refuse_wrong_shape(page.rows, settings.layout.fields)
 
 
 async def _ask_instance(services: Services, store: Store) -> None:

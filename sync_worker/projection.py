@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.errors import ConfigurationError
 from sync_worker.model import Rule
 from sync_worker.rows import Row, SubjectFields, json_type
 
@@ -30,6 +31,12 @@ def shape_problems(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -
     if not rows:
         return ()
     return (*_missing(rows, fields), *_nameless(rows), *_mistyped(rows, fields))
+
+
+def refuse_wrong_shape(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> None:
+    """Raise ConfigurationError when something is wrong in all of `rows`: written from them, it would be taken away."""
+    if wrong := shape_problems(rows, fields):
+        raise ConfigurationError(f"entitlement.groq does not yield the row that is needed: {'; '.join(wrong)}")
 
 
 def _missing(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Iterable[str]:

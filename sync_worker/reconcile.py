@@ -29,6 +29,7 @@ from sync_worker.errors import (
 )
 from sync_worker.http import current_lane
 from sync_worker.model import ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.projection import refuse_wrong_shape
 from sync_worker.resolve import FIELDS, PENDING, PENDING_REASON, assigned, owners
 from sync_worker.rows import read_row
 from sync_worker.runs import Good
@@ -243,6 +244,8 @@ class Reconcile:
         after, rows = "", 0
         while True:
             page = await self.converge.source.everything(after)
+            if not rows:
+                refuse_wrong_shape(page.rows, fields)
             for raw in page.rows:
                 subject, read = read_row(raw, fields)
                 if subject is not None:

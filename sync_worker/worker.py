@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from sync_worker.attempt import BATCH, DEADLINE, LEASE
-from sync_worker.errors import DatabaseUnavailable
+from sync_worker.attempt import BATCH, DEADLINE, LEASE, PROBE_AFTER
+from sync_worker.errors import ConfigurationError, DatabaseUnavailable, SyncWorkerError
 from sync_worker.http import current_lane
 
 if TYPE_CHECKING:
@@ -68,12 +68,16 @@ class Lane:
 
 @dataclass(slots=True)
 class Worker:
-    """Runs until `stop` is called; `run` returns when the last subject in flight is done or given back."""
+    """Runs until `stop` is called; `run` returns when the last subject in flight is done or given back.
+
+    `check` is asked before anything is claimed, and raises ConfigurationError while nothing may be.
+    """
 
     database: Database
     workset: WorkSet
     attempts: Attempts
     budget: Budget
+    check: Callable[[], Awaitable[None]]
     name: str = "worker"
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -93,6 +97,7 @@ class Worker:
         fan_outs = Lane(1, FAN_OUTS_AT_ONCE)
         beating = asyncio.create_task(self._heartbeat())
         try:
+            await self._until_configured()
             while not self._stopping.is_set():
                 self._nudge.clear()
                 try:
@@ -104,6 +109,20 @@ class Worker:
         finally:
             beating.cancel()
             await self._drain()
+
+    async def _until_configured(self) -> None:
+        """Wait while the configuration is known to be wrong. What cannot be read now does not say so."""
+        while not self._stopping.is_set():
+            try:
+                await self.check()
+            except ConfigurationError as error:
+                log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
+                await self._rest(PROBE_AFTER)
+            except SyncWorkerError as error:
+                log.warning("projection_not_checked", code=error.code, detail=error.detail)
+                return
+            else:
+                return
 
     async def _start_runs(self, lanes: Sequence[Lane], fan_outs: Lane) -> float:
         """Claim for every lane that has room. Return the seconds until the next look."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ pytestmark = pytest.mark.anyio
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("svix.json").read_text())
 SECRET: str = VECTORS["vectors"][0]["secret"]
 LAYOUT = Layout(CORE_FIELDS)
+NOW = 1_800_000_000.0
 
 
 class Web:
@@ -186,17 +186,16 @@ def echo(at: float, plan: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "waits"),
     [
-        (echo(time.time() - 5, "pro"), True),
-        (echo(time.time() - 5, "edited by hand"), False),
-        (echo(time.time() - 600, "pro"), False),
+        (echo(NOW - 5, "pro"), True),
+        (echo(NOW - 5, "edited by hand"), False),
+        (echo(NOW - 600, "pro"), False),
         (event("user.updated", id="user_1", public_metadata={}, private_metadata={}), False),
         (event("user.updated", id="user_1", private_metadata={"entitlementSync": {"at": "yesterday"}}), False),
     ],
 )
 def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dict[str, Any], waits: bool) -> None:
-    now = time.time()
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    mark = mark_of(parsed, LAYOUT, now)
+    mark = mark_of(parsed, LAYOUT, NOW)
     assert mark is not None
-    assert (mark.lane, mark.due) == ((ECHO_LANE, now + ECHO_WAIT) if waits else (0, None))
+    assert (mark.lane, mark.due) == ((ECHO_LANE, NOW + ECHO_WAIT) if waits else (0, None))

@@ -257,8 +257,8 @@ async def test_metrics_tell_what_was_answered_and_what_waits(web: Web) -> None:
     await web.workset.count("unannounced", 2)
     await web.workset.count("unannounced", 1)
     lines = (await web.client.get("/metrics")).text.splitlines()
-    assert 'sync_worker_webhooks_total{answer="accepted"} 1.0' in lines
-    assert 'sync_worker_webhooks_total{answer="bad_signature"} 1.0' in lines
+    assert 'sync_worker_webhooks_total{answer="accepted",source="sanity"} 1.0' in lines
+    assert 'sync_worker_webhooks_total{answer="bad_signature",source="sanity"} 1.0' in lines
     assert 'sync_worker_due{lane="0"} 2.0' in lines
     assert "sync_worker_unannounced_changes 3.0" in lines
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from sync_worker import attempt
+from sync_worker.app import open_reconcile
+from sync_worker.errors import ConfigurationError
 from sync_worker.ledger import Entry
 from sync_worker.model import Witness
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
 from tests.oracle import until, wrong
-from tests.parts import working
+from tests.parts import opened, working
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,3 +249,41 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
                 await asyncio.sleep(0.02)
     assert row.due is not None
     assert 5 < row.due - time.time() < 15
+
+
+def misspelt(tmp_path: Path) -> str:
+    """Return a folder of queries whose projection says `pln` for `plan`."""
+    folder = tmp_path / "groq"
+    shutil.copytree(packaged_groq(), folder)
+    mapping = folder / "entitlement.groq"
+    mapping.write_text(mapping.read_text().replace('"plan":', '"pln":'))
+    return str(folder)
+
+
+async def test_a_projection_without_a_name_stops_the_work_before_anything_is_taken_away(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+    with capture_logs() as logs:
+        async with working(box, sqlite_url, groq_dir=misspelt(tmp_path)) as parts:
+            await mark(parts, "user:user_1")
+            await until(lambda: any(line["event"] == "work_stopped" for line in logs))
+    assert any('"plan" is missing' in str(line.get("detail")) for line in logs)
+    assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
+
+
+async def test_a_reconcile_with_such_a_projection_ends_before_anything_is_written(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with (
+        opened(box, sqlite_url, groq_dir=misspelt(tmp_path)) as parts,
+        open_reconcile(parts.settings, parts.store, Counter()) as run,
+    ):
+        with pytest.raises(ConfigurationError, match='"plan" is missing'):
+            await run.find()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.errors import ConfigurationError
+from sync_worker.errors import ConfigurationError, RetryableError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -46,11 +46,15 @@ def worker() -> None:
 
 
 def release() -> None:
-    """Bring the database up to date and check settings and GROQ files, before new processes start.
+    """Bring the database up to date, check the settings, and that the projection yields the row that is needed.
+
+    Run it before new processes start. It reads one page of entitlements, and writes nothing but the tables.
 
     Example: sync-worker release
     """
-    asyncio.run(_prepare(_settings()))
+    settings = _settings()
+    asyncio.run(_prepare(settings))
+    asyncio.run(_release(settings))
     typer.echo("database, settings and GROQ files are ready")
 
 
@@ -62,6 +66,16 @@ async def _prepare(settings: Settings) -> None:
     Queries.load(settings.groq_folder)
     async with open_store(settings):
         pass
+
+
+async def _release(settings: Settings) -> None:
+    from sync_worker.app import check_projection, open_services, open_store
+
+    async with open_store(settings) as store, open_services(settings, store, dry_run=True) as services:
+        try:
+            await check_projection(services, settings)
+        except RetryableError as error:  # a service that is down for a moment must not stop a deploy
+            typer.echo(f"warning: the projection was not checked: {error}", err=True)
 
 
 def _settings() -> Settings:
