@@ -1,0 +1,290 @@
+"""Clerk's OpenAPI file against both sides of the wire: what our adapter sends, and what the stand-in answers.
+
+What is checked is what really passes between them, not a list made by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import yaml
+
+from sync_worker.clerk import Clerk
+from sync_worker.model import Change, ChangeKind, Kind, Subject
+from sync_worker.sandbox import clerk_routes
+from sync_worker.sandbox.clerk import ClerkApi
+from sync_worker.sandbox.clerk_errors import ANSWERS
+from sync_worker.sandbox.limits import Limits
+from tests.contract.openapi import Specification
+from tests.parts import opened
+from tests.wire import Exchange, Wire, tapped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+
+BESIDE = Path(__file__).parents[2].parent / "shared" / "vectors" / "clerk-bapi-2026-05-12.yml"
+FILE = Path(os.environ.get("CLERK_OPENAPI", BESIDE))
+if not FILE.exists():
+    pytest.skip("set CLERK_OPENAPI to bapi/2026-05-12.yml of github.com/clerk/openapi-specs", allow_module_level=True)
+CLERK = Specification(yaml.load(FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+"""Clerk's own file, which is not ours to ship."""
+
+ROUTES = [
+    (method, route.path.removeprefix("/v1"))
+    for route in clerk_routes.routes(ClerkApi())
+    for method in (route.methods or set()) - {"HEAD"}
+]
+UNDOCUMENTED = {
+    ("GET", "/organizations/{organization_id}/memberships"): {404},
+    ("GET", "/users/{user_id}/organization_memberships"): {404},
+}
+"""Answers about somebody who is gone that the file leaves out, though it has them for the routes beside these."""
+ANYWHERE = {400, 401, 409, 415, 429, 500, 502, 503}
+"""What any route may answer by Clerk's error catalogue, whether the file repeats it there or not."""
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    wire = Wire(httpx.AsyncHTTPTransport())
+    yield wire
+    await wire.aclose()
+
+
+@pytest.fixture
+async def clerk(box: Sandbox, wire: Wire) -> AsyncIterator[httpx.AsyncClient]:
+    """A client as anybody would write one, whose traffic is noted."""
+    headers = {"authorization": f"Bearer {box.clerk.secret_key}", "clerk-api-version": "2026-05-12"}
+    async with httpx.AsyncClient(base_url=f"{box.clerk_url}/v1", headers=headers, transport=wire) as client:
+        yield client
+
+
+def differences(exchanges: Sequence[Exchange]) -> list[str]:
+    return [problem for exchange in exchanges for problem in CLERK.problems(_without_version(exchange))]
+
+
+def _without_version(exchange: Exchange) -> Exchange:
+    """Return the exchange with its path as the file has it."""
+    return Exchange(**{**vars(exchange), "path": exchange.path.removeprefix("/v1")})
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_every_route_of_the_stand_in_exists_at_clerk(method: str, path: str) -> None:
+    found = CLERK.find(method, path)
+    assert found is not None
+    assert re.sub(r"{\w+}", "", found.path) == re.sub(r"{\w+}", "", path)
+
+
+async def _observes(target: Clerk, somebody: Sequence[Subject]) -> None:
+    assert set(await target.observe(somebody)) == set(somebody)
+
+
+async def _applies(target: Clerk, somebody: Sequence[Subject]) -> None:
+    marker: dict[str, object] = {"entitlementSync": {"sources": ["e1"], "fingerprint": "f", "at": "t"}}
+    for subject in {one.kind: one for one in somebody}.values():
+        public: dict[str, object] = {"plan": "pro", "role": None, "courseSlugs": ["algebra"]}
+        await target.apply(Change(subject, ChangeKind.GRANT, {}, public, public=public, private=marker))
+        await target.apply(Change(subject, ChangeKind.REVOKE, public, {}, public={"plan": None}))
+
+
+async def _sweeps(target: Clerk, somebody: Sequence[Subject]) -> None:
+    seen = {observed.subject async for page in target.sweep() for observed in page}
+    assert set(somebody) <= seen
+
+
+USES: dict[str, Callable[[Clerk, Sequence[Subject]], Awaitable[None]]] = {
+    "observe": _observes,
+    "apply": _applies,
+    "sweep": _sweeps,
+}
+
+
+def test_every_use_of_the_adapter_is_tried_here() -> None:
+    offline = {"warm_up", "sdk"}
+    assert USES.keys() == {name for name in vars(Clerk) if not name.startswith("_")} - offline
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_what_the_adapter_sends_and_reads_is_as_clerk_specifies_it(
+    box: Sandbox, sqlite_url: str, use: str
+) -> None:
+    users = [box.clerk.add_user(f"user_{n:03}", email=f"u{n}@example.com") for n in range(501)]
+    organizations = [box.clerk.add_organization(f"org_{n:03}") for n in range(101)]
+    for user in users[:101]:
+        box.clerk.add_membership("org_000", user)
+    somebody = [
+        *(Subject(Kind.USER, user) for user in users[:101]),
+        *(Subject(Kind.ORGANIZATION, organization) for organization in organizations),
+        *(Subject.membership("org_000", user) for user in users[:101]),
+    ]
+    async with opened(box, sqlite_url) as parts:
+        wire = tapped(parts.services.target._client, Wire)
+        await USES[use](parts.services.target, somebody)
+    assert wire.exchanges
+    assert {(e.method, e.path) for e in wire.exchanges} == {(r.method, r.path) for r in box.clerk.requests.select()}
+    assert differences(wire.exchanges) == []
+
+
+async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
+    clerk: httpx.AsyncClient, wire: Wire, box: Sandbox
+) -> None:
+    async def call(method: str, path: str, body: Any = None, **query: Any) -> Any:
+        answer = await clerk.request(method, path, json=body, params=query)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    metadata = {"public_metadata": {"plan": "pro"}, "private_metadata": {"n": {"x": 1}}}
+    ada = await call("POST", "/users", {"email_address": ["ada@example.com"], "external_id": "a", **metadata})
+    await call(
+        *("POST", "/users"),
+        {"email_address": ["bob@example.com"], "email_address_identification_status": ["reserved"]},
+    )
+    box.clerk.add_user(email="eve@example.com", verified=False)
+    box.clerk.add_user(banned=True, username="nobody")
+    user = f"/users/{ada['id']}"
+    await call("GET", user)
+    await call("PATCH", user, {"first_name": "Ada"})
+    await call("PATCH", f"{user}/metadata", {**metadata, "unsafe_metadata": {"theme": None}})
+    await call("PUT", f"{user}/metadata", {"public_metadata": {}})
+    filters: dict[str, Any] = {"user_id": [ada["id"], "-user_nobody"], "external_id": "a", "banned": "false"}
+    for more in ({}, filters, {"email_address": ["ada@example.com"]}, {"organization_id": ["-org_nobody"]}):
+        await call("GET", "/users", limit=500, order_by="+created_at", **more)
+        await call("GET", "/users/count", **more)
+    await call("GET", "/users", limit=1, starting_after=ada["id"])
+
+    acme = await call("POST", "/organizations", {"name": "Acme", "created_by": ada["id"], **metadata})
+    organization = f"/organizations/{acme['id']}"
+    await call("GET", organization, include_members_count="true")
+    await call("PATCH", organization, {"name": "Acme Ltd", "slug": "acme"})
+    await call("PATCH", f"{organization}/metadata", metadata)
+    await call("PUT", f"{organization}/metadata", metadata)
+    await call("GET", "/organizations", organization_id=[acme["id"]], user_id=[ada["id"]], limit=100, offset=0)
+
+    (eve,) = await call("GET", "/users", email_address=["eve@example.com"])
+    await call("POST", f"{organization}/memberships", {"user_id": eve["id"], "role": "org:member", **metadata})
+    membership = f"{organization}/memberships/{eve['id']}"
+    await call("PATCH", membership, {"role": "org:admin"})
+    await call("PATCH", f"{membership}/metadata", metadata)
+    await call("GET", "/organization_memberships", limit=500, offset=0, order_by="+created_at")
+    await call("GET", f"{organization}/memberships", user_id=[eve["id"]], role=["org:admin"], limit=100)
+    await call("GET", f"/users/{eve['id']}/organization_memberships", limit=10)
+    await call("DELETE", membership)
+    await call("DELETE", organization)
+    await call("DELETE", user)
+
+    asked = {(e.method, _template(e.method, e.path)) for e in wire.exchanges}
+    assert asked == set(ROUTES)
+    assert differences(wire.exchanges) == []
+
+
+def _template(method: str, path: str) -> str:
+    """Return the stand-in's route of a request; routes with fewer placeholders go first in its table."""
+    parts = path.removeprefix("/v1").split("/")
+    for known, template in ROUTES:
+        wanted = template.split("/")
+        if known == method and len(wanted) == len(parts):
+            pairs = zip(wanted, parts, strict=True)
+            if all(w == p or w.startswith("{") for w, p in pairs):
+                return template
+    return path
+
+
+MANY = [f"x{n}" for n in range(101)]
+LARGE = {"public_metadata": {"text": "x" * 8192}}
+REFUSED: list[tuple[int, str, str, Any, dict[str, Any]]] = [
+    (400, "GET", "/users", None, {"__clerk_api_version": "2026-05-12"}),
+    (400, "POST", "/organizations/org_1/memberships", {"user_id": "user_1", "role": "org:member"}, {}),
+    (404, "GET", "/users/user_nobody", None, {}),
+    (404, "DELETE", "/users/user_nobody", None, {}),
+    (404, "PATCH", "/users/user_nobody/metadata", {}, {}),
+    (404, "PUT", "/users/user_nobody/metadata", {}, {}),
+    (404, "GET", "/users/user_nobody/organization_memberships", None, {}),
+    (404, "GET", "/organizations/org_nobody", None, {}),
+    (404, "PATCH", "/organizations/org_nobody/metadata", {}, {}),
+    (404, "GET", "/organizations/org_nobody/memberships", None, {}),
+    (404, "PATCH", "/organizations/org_1/memberships/user_nobody", {"role": "org:member"}, {}),
+    (404, "PATCH", "/organizations/org_1/memberships/user_nobody/metadata", {}, {}),
+    (422, "GET", "/users", None, {"limit": 501}),
+    (422, "GET", "/users", None, {"user_id": MANY}),
+    (422, "GET", "/users/count", None, {"external_id": MANY}),
+    (422, "GET", "/organizations", None, {"organization_id": MANY}),
+    (422, "GET", "/organizations/org_1/memberships", None, {"user_id": MANY}),
+    (422, "GET", "/users", None, {"order_by": "plan"}),
+    (422, "GET", "/users", None, {"starting_after": "user_1", "order_by": "username"}),
+    (422, "POST", "/users", {"email_address": ["ada@example.com"]}, {}),
+    (422, "POST", "/organizations", {}, {}),
+    (422, "PATCH", "/users/user_1", {"public_metadata": {}}, {}),
+    (422, "PATCH", "/users/user_1/metadata", {"plan": "pro"}, {}),
+    (422, "PATCH", "/users/user_1/metadata", {"public_metadata": "x"}, {}),
+    (422, "PATCH", "/users/user_1/metadata", LARGE, {}),
+    (422, "PATCH", "/organizations/org_1/metadata", LARGE, {}),
+    (422, "PATCH", "/organizations/org_1/memberships/user_1/metadata", LARGE, {}),
+    (422, "PATCH", "/organizations/org_1/memberships/user_1", {"role": "org:king"}, {}),
+]
+
+
+@pytest.fixture
+def somebody(box: Sandbox) -> None:
+    """One user, who is the member of one organization."""
+    box.clerk.add_user("user_1", email="ada@example.com")
+    box.clerk.add_organization("org_1")
+    box.clerk.add_membership("org_1", "user_1")
+
+
+@pytest.mark.usefixtures("somebody")
+async def test_a_refusal_has_clerks_status_and_envelope(clerk: httpx.AsyncClient, wire: Wire) -> None:
+    for status, method, path, body, query in REFUSED:
+        answer = await clerk.request(method, path, json=body, params=query)
+        operation = CLERK.find(method, path)
+        assert operation is not None
+        documented = {int(code) for code in operation.responses} | UNDOCUMENTED.get((method, operation.path), set())
+        assert answer.status_code == status, (method, path, body, query)
+        assert status in documented | ANYWHERE, (method, path)
+    assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
+
+
+@pytest.mark.usefixtures("somebody")
+async def test_a_field_that_clerk_does_not_know_is_refused(clerk: httpx.AsyncClient, wire: Wire) -> None:
+    body = {"user_id": "user_1", "role": "org:member", "name": "x", "no_such_field": 1}
+    for method, path in ROUTES:
+        if method in {"POST", "PUT", "PATCH"}:
+            answer = await clerk.request(method, path.format(user="user_1", organization="org_1"), json=body)
+            assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "form_param_unknown"), path
+    assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
+
+
+async def test_what_goes_wrong_at_clerk_has_its_envelope_too(
+    clerk: httpx.AsyncClient, wire: Wire, box: Sandbox
+) -> None:
+    for fault in ANSWERS.keys() - {"bad_gateway"}:
+        box.clerk.faults.next(fault)
+        await clerk.patch("/users/user_1/metadata", json={})
+    assert len(wire.exchanges) == len(ANSWERS) - 1
+    assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
+
+
+@pytest.mark.parametrize("limits", [Limits(instance=1), Limits(subject=1)])
+async def test_a_caller_over_a_limit_is_told_to_wait_in_whole_seconds(
+    clerk: httpx.AsyncClient, wire: Wire, box: Sandbox, limits: Limits
+) -> None:
+    box.clerk.add_user("user_1")
+    box.clerk.limiter.limits = limits
+    for _ in range(2):
+        await clerk.patch("/users/user_1/metadata", json={})
+    allowed, refused = wire.exchanges
+    assert (allowed.status, refused.status) == (200, 429)
+    assert refused.headers["retry-after"].isdigit()
+    assert 1 <= int(refused.headers["retry-after"]) <= 10
+    assert envelope_problems(refused) == []
+
+
+def envelope_problems(exchange: Exchange) -> list[str]:
+    return list(CLERK.schema_problems({"$ref": "#/components/schemas/ClerkErrors"}, exchange.answered))
