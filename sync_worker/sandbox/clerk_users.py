@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.clerk import ClerkApi
 
 FIELDS = frozenset({"external_id", "first_name", "last_name", "username", "locale", "primary_email_address_id"})
+CREATE_FIELDS = frozenset({"email_address", "email_address_identification_status", "skip_password_requirement"})
 FILTERS = ("user_id", "external_id", "email_address", "organization_id", "banned")
 
 
@@ -76,10 +77,8 @@ class UserRoutes:
 
     async def create(self, request: Request) -> Response:
         """Create a user."""
-        body = await body_of(
-            request,
-            {"email_address", "email_address_identification_status", *(FIELDS), *USER_METADATA},
-        )
+        body = await body_of(request, FIELDS | CREATE_FIELDS | set(USER_METADATA))
+        body.pop("skip_password_requirement", None)  # nobody here has a password
         addresses = body.pop("email_address", [])
         statuses = body.pop("email_address_identification_status", None) or ["verified"]
         if len(addresses) > 1:
