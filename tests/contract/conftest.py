@@ -1,0 +1,39 @@
+"""Each test of a service runs at the stand-in and, where its keys are given, at a real account too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sync_worker.sandbox.server import Sandbox
+from tests.contract import places
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def shared_box() -> AsyncIterator[Sandbox]:
+    """Stand-ins that, like an account, hold what other tests left there."""
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(params=places.choices(places.CLERK_KEY))
+async def clerk(request: pytest.FixtureRequest, shared_box: Sandbox) -> AsyncIterator[places.ClerkPlace]:
+    local = (shared_box.clerk_url, shared_box.clerk.secret_key)
+    async with places.clerk_at(*(local if request.param == "stand-in" else places.clerk_account())) as place:
+        yield place
+
+
+@pytest.fixture(params=places.choices(*places.SANITY_ACCOUNT))
+async def sanity(request: pytest.FixtureRequest, shared_box: Sandbox) -> AsyncIterator[places.SanityPlace]:
+    local = (shared_box.sanity_url, shared_box.lake.dataset, shared_box.lake.token)
+    async with places.sanity_at(*(local if request.param == "stand-in" else places.sanity_account())) as place:
+        yield place
