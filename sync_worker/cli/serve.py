@@ -91,6 +91,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     import uvicorn
 
     from sync_worker.app import create_app
+    from sync_worker.bounded import BoundedProtocol
 
     settings = _settings()
     asyncio.run(_prepare(settings))
@@ -109,6 +110,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
         app,
         host=host,
         port=chosen,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,0 +1,129 @@
+"""What a client may take of the server before it has shown a signature: over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from sync_worker import bounded
+from sync_worker.bounded import HEAD_LIMIT, BoundedProtocol
+from tests.raw import connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+pytestmark = pytest.mark.anyio
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+PIECE = b"x" * 16_384
+HEADERS = b"a: b\r\n" * 2_500
+WHOLE = POST + b"Content-Length: 3\r\n\r\nabc"
+
+
+async def size(request: Request) -> PlainTextResponse:
+    body = await request.body()
+    await asyncio.sleep(float(request.headers.get("sleep", "0")))
+    return PlainTextResponse(str(len(body)))
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def port() -> AsyncIterator[int]:
+    """A server that tells the size of what was posted, after as many seconds as it was asked to sleep."""
+    app = Starlette(routes=[Route("/", size, methods=["POST"])])
+    config = uvicorn.Config(app, http=BoundedProtocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        await running
+
+
+@pytest.mark.parametrize(
+    ("begin", "endless"),
+    [
+        (b"POST /", PIECE),
+        (POST + b"a: ", PIECE),
+        (POST, HEADERS),
+        (CHUNKED + b"3;", PIECE),
+        (CHUNKED + b"0\r\n", HEADERS),
+        (CHUNKED + b"0\r\na: ", PIECE),
+        (b"", b"\r\n" * 8_192),
+        (WHOLE + POST, HEADERS),
+    ],
+    ids=["address", "header", "headers", "extension", "trailers", "trailer", "nothing", "second request"],
+)
+async def test_a_head_without_end_is_cut_off(port: int, begin: bytes, endless: bytes) -> None:
+    async with connected(port) as line:
+        sending = asyncio.create_task(line.send(begin, *(1000 * [endless])))
+        assert await line.closed(3)
+        await sending
+
+
+async def test_a_head_that_is_only_large_is_answered(port: int) -> None:
+    async with connected(port) as line:
+        await line.send(POST + b"a: " + b"x" * (HEAD_LIMIT // 2) + b"\r\nContent-Length: 3\r\n\r\nabc")
+        assert (await line.answer()).body == b"3"
+
+
+@pytest.mark.parametrize("piece", [b"4000\r\n" + PIECE + b"\r\n", b"1\r\nx\r\n" * 20_000])
+async def test_a_body_may_be_larger_than_a_head(port: int, piece: bytes) -> None:
+    async with connected(port) as line:
+        await line.send(CHUNKED, *(10 * [piece]), b"0\r\n\r\n")
+        assert int((await line.answer()).body) > 2 * HEAD_LIMIT
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"\r\n", b"POST", POST, POST + b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"3\r\nabc\r\n"]
+)
+async def test_a_request_that_does_not_arrive_in_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, port: int, begun: bytes
+) -> None:
+    monkeypatch.setattr(bounded, "ARRIVAL_SECONDS", 0.3)
+    async with connected(port) as line:
+        await line.send(begun)
+        assert not await line.closed(0.1)
+        assert await line.closed()
+
+
+async def test_a_client_that_sends_byte_by_byte_for_ever_is_given_up_too(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setattr(bounded, "ARRIVAL_SECONDS", 0.3)
+    async with connected(port) as line:
+        sending = asyncio.create_task(line.send(POST, *(1000 * [b"a: b\r\n"]), pause=0.02))
+        assert await line.closed()
+        sending.cancel()
+
+
+async def test_time_runs_for_each_request_and_not_for_the_connection_or_the_work(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setattr(bounded, "ARRIVAL_SECONDS", 0.3)
+    async with connected(port) as line:
+        for _ in range(3):
+            await line.send(WHOLE.replace(b"Host: x", b"Sleep: 0.4"))
+            assert (await line.answer()).body == b"3"
+
+
+async def test_requests_in_one_piece_are_answered_one_by_one(port: int) -> None:
+    async with connected(port) as line:
+        await line.send(3 * WHOLE)
+        assert [(await line.answer()).body for _ in range(3)] == [b"3"] * 3
