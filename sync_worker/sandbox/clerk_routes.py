@@ -65,7 +65,8 @@ def routes(clerk: ClerkApi) -> list[Route]:
 
 async def _instance(clerk: ClerkApi) -> Response:
     kind = "development" if clerk.secret_key.startswith("sk_test_") else "production"
-    return JSONResponse({"object": "instance", "id": clerk.webhooks.instance_id, "environment_type": kind})
+    body = {"object": "instance", "id": clerk.webhooks.instance_id, "environment_type": kind}
+    return JSONResponse({**body, "allowed_origins": None, "workspace_id": None})
 
 
 def _guarded(

@@ -100,10 +100,24 @@ async def _sweeps(target: Clerk, somebody: Sequence[Subject]) -> None:
     assert set(somebody) <= seen
 
 
+async def _finds(target: Clerk, _: Sequence[Subject]) -> None:
+    addresses = [
+        *(Subject(Kind.EMAIL, f"u{n}@example.com") for n in range(101)),
+        *(Subject(Kind.EXTERNAL, f"-ext-{n}") for n in range(101)),
+    ]
+    assert set(await target.find(addresses)) == set(addresses)
+
+
+async def _asks_for_the_instance(target: Clerk, _: Sequence[Subject]) -> None:
+    assert await target.instance()
+
+
 USES: dict[str, Callable[[Clerk, Sequence[Subject]], Awaitable[None]]] = {
     "observe": _observes,
     "apply": _applies,
     "sweep": _sweeps,
+    "find": _finds,
+    "instance": _asks_for_the_instance,
 }
 
 
@@ -116,7 +130,7 @@ def test_every_use_of_the_adapter_is_tried_here() -> None:
 async def test_what_the_adapter_sends_and_reads_is_as_clerk_specifies_it(
     box: Sandbox, sqlite_url: str, use: str
 ) -> None:
-    users = [box.clerk.add_user(f"user_{n:03}", email=f"u{n}@example.com") for n in range(501)]
+    users = [box.clerk.add_user(f"user_{n:03}", email=f"u{n}@example.com", external_id=f"-ext-{n}") for n in range(501)]
     organizations = [box.clerk.add_organization(f"org_{n:03}") for n in range(101)]
     for user in users[:101]:
         box.clerk.add_membership("org_000", user)
@@ -179,6 +193,8 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     await call("DELETE", membership)
     await call("DELETE", organization)
     await call("DELETE", user)
+
+    await call("GET", "/instance")
 
     asked = {(e.method, _template(e.method, e.path)) for e in wire.exchanges}
     assert asked == set(ROUTES)

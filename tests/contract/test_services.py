@@ -40,6 +40,7 @@ async def test_the_sanity_token_may_write(sanity: SanityPlace) -> None:
     await sanity.create("e1")
 
 
+RESERVED = {"email_address_identification_status": ["reserved"]}
 NESTED = {"app": {"theme": "dark", "deep": {"kept": 1, "gone": 2}}, "list": [1, {"a": 1}, None], "plan": "free"}
 
 
@@ -50,6 +51,10 @@ def error(answer: httpx.Response) -> tuple[int, str]:
 async def public(clerk: ClerkPlace, path: str) -> dict[str, Any]:
     found: dict[str, Any] = (await clerk.get(path))["public_metadata"]
     return found
+
+
+async def address_of(clerk: ClerkPlace, user: str) -> Subject:
+    return Subject(Kind.EMAIL, (await clerk.get(f"/users/{user}"))["email_addresses"][0]["email_address"])
 
 
 async def test_metadata_is_merged_at_every_depth_and_foreign_keys_stay(clerk: ClerkPlace) -> None:
@@ -166,7 +171,7 @@ async def test_an_address_says_whether_it_is_the_primary_one_and_verified(clerk:
 
 
 async def test_a_reserved_address_says_that_it_is(clerk: ClerkPlace) -> None:
-    user = await clerk.get(f"/users/{await clerk.user(email_address_identification_status=['reserved'])}")
+    user = await clerk.get(f"/users/{await clerk.user(**RESERVED)}")
     assert [address["reserved"] for address in user["email_addresses"]] == [True]
 
 
@@ -238,6 +243,19 @@ async def test_what_the_adapter_wrote_is_what_it_reads(clerk: ClerkPlace) -> Non
         assert held.public == {"courseSlugs": ["a"]}, subject
         assert held.marker is not None
         assert held.marker.sources == ("e1",)
+
+
+async def test_the_adapter_finds_who_has_an_address_and_an_external_id(clerk: ClerkPlace) -> None:
+    external = f"-ext-{secrets.token_hex(6)}"
+    user, reserved = await clerk.user(external_id=external), await clerk.user(**RESERVED)
+    email, unproven = [await address_of(clerk, one) for one in (user, reserved)]
+    asked = [email, unproven, Subject.parse(f"external:{external}"), Subject.parse("email:nobody@example.com")]
+    found = {address: list(ids) for address, ids in (await clerk.target.find(asked)).items()}
+    assert found == {email: [user], Subject.parse(f"external:{external}"): [user]}
+
+
+async def test_the_instance_has_an_id(clerk: ClerkPlace) -> None:
+    assert (await clerk.target.instance()).startswith("ins_")
 
 
 async def test_the_sweep_comes_by_everybody(clerk: ClerkPlace) -> None:
