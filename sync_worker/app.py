@@ -292,6 +292,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
         lifespan=lifespan,
         exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
     )
+    app.router.redirect_slashes = False  # a redirect would repeat what was asked for, and breaks on some of it
     app.state.metrics = Metrics()
     app.state.entered = app.state.broken = False
     app.state.stop = lambda: None
