@@ -42,11 +42,12 @@ $(NODE): $(READY) sync_worker/sandbox/package-lock.json
 	@touch $@
 
 # Locks carry hashes and no address of any index. Needs `pip install uv` once.
-LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
         --no-emit-find-links --no-annotate --quiet --custom-compile-command "make lock"
 lock:
-	$(LOCK) --extra postgres --output-file requirements.txt
-	$(LOCK) --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
+	$(LOCK) pyproject.toml --extra postgres --output-file requirements.txt
+	$(LOCK) pyproject.toml --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
+	$(LOCK) --group build --constraint requirements-dev.txt --output-file deploy/requirements-build.txt
 	cd sync_worker/sandbox && npm install --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund
 
 clean:
