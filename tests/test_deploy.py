@@ -1,40 +1,206 @@
-"""The deploy kits parse, and start verbs that exist."""
+"""The deploy kits are true: the commands and settings they name exist, and platforms ask for routes that exist."""
 
 from __future__ import annotations
 
-import configparser
-import shlex
-from pathlib import Path
+import json
+import re
+from typing import TYPE_CHECKING
 
 import pytest
 import typer.main
 import yaml
 
+from sync_worker.app import create_app
+from sync_worker.attempt import DEADLINE
 from sync_worker.cli import app
+from sync_worker.cli.serve import DRAIN
+from sync_worker.settings import Settings
+from tests import kits
+from tests.kits import DEPLOY, ROOT, Start
 
-ROOT = Path(__file__).parent.parent
-VERBS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # click's group, typed as a command
+if TYPE_CHECKING:
+    from typing import Any
 
-
-def test_the_procfile_starts_verbs_that_exist() -> None:
-    lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
-    assert set(lines) == {"release", "web", "worker"}
-    assert {shlex.split(command)[3] for command in lines.values()} <= VERBS
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "deploy" / "systemd").glob("*.service")), ids=lambda f: f.name)
-def test_each_systemd_service_is_hardened_and_starts_a_verb_that_exists(file: Path) -> None:
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's names have capitals
-    unit.read_string(file.read_text())
-    service = unit["Service"]
-    assert shlex.split(service["ExecStart"])[1] in VERBS
-    assert (service["NoNewPrivileges"], service["ProtectSystem"], service["DynamicUser"]) == ("yes", "strict", "yes")
+SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
+REQUIRED = {name for name, field in SETTINGS.items() if field.is_required()}
+STARTS = kits.starts()
+IN_CONTAINERS = [start for start in STARTS if not start.kit.startswith("systemd")]
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml")), ids=lambda f: f.name)
-def test_each_kubernetes_file_starts_a_verb_that_exists(file: Path) -> None:
-    job = yaml.safe_load(file.read_text())
-    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    assert container["args"][0] in VERBS
+def routes() -> set[str]:
+    settings = Settings(_env_file=None, sanity_project_id="p", sanity_read_token="t", clerk_secret_key="sk_test_x")
+    return {getattr(route, "path", "") for route in create_app(settings).routes}
+
+
+def test_no_platform_is_forgotten() -> None:
+    platforms = {"image", "compose", "heroku", "render", "fly", "kubernetes", "systemd"}
+    assert {start.kit.split()[0] for start in STARTS} == platforms
+
+
+@pytest.mark.parametrize("start", STARTS, ids=str)
+def test_each_command_is_a_verb_with_options_that_it_has(start: Start) -> None:
+    verb, *options = start.arguments
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # click's group, typed as a command
+    commands[verb].make_context(verb, options)  # raises on an option that is not there
+
+
+@pytest.mark.parametrize("start", STARTS, ids=str)
+def test_each_command_gets_only_settings_that_exist_and_all_that_it_needs(start: Start) -> None:
+    assert start.environment - set(SETTINGS) == set()
+    needed = REQUIRED | {"DATABASE_URL"}
+    if start.arguments[0] in {"web", "serve"}:
+        needed |= {"SANITY_WEBHOOK_SECRET"}
+    assert needed - start.environment == set()
+
+
+@pytest.mark.parametrize("start", [s for s in IN_CONTAINERS if s.arguments[0] in {"web", "serve"}], ids=str)
+def test_inside_a_container_it_listens_on_every_address(start: Start) -> None:
+    assert start.arguments[1:] == ["--host", "0.0.0.0"]
+
+
+@pytest.mark.parametrize(
+    "start", [s for s in STARTS if s.arguments[0] in {"web", "serve", "worker"} and s.grace], ids=str
+)
+def test_each_platform_waits_until_work_in_flight_has_ended(start: Start) -> None:
+    assert start.grace is not None
+    assert start.grace >= DRAIN + DEADLINE
+
+
+def test_an_environment_file_holds_nothing_that_its_readers_read_differently() -> None:
+    lines = [line for line in (DEPLOY / "env.example").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Z_]+=[^\s\"'#$]*", line)] == []
+
+
+def test_platforms_send_traffic_by_liveness_because_a_web_process_without_a_worker_still_keeps_webhooks() -> None:
+    (web,) = (pod for pod in kits.pods() if pod["containers"][0]["name"] == "web")
+    probes = [web["containers"][0][f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")]
+    asked = {
+        *probes,
+        *(check["path"] for check in kits.fly_toml()["http_service"]["checks"]),
+        *(service["healthCheckPath"] for service in kits.render_services() if service["type"] == "web"),
+    }
+    assert asked == {"/healthz"}
+    assert {*asked, "/metrics", "/readyz"} <= routes()
+
+
+def test_every_port_is_the_one_that_the_process_is_told() -> None:
+    exposed = {rest for word, rest in kits.dockerfile() if word == "EXPOSE"}
+    (environment,) = (rest for word, rest in kits.dockerfile() if word == "ENV" and "PORT=" in rest)
+    told = set(re.findall(r"PORT=(\d+)", environment))
+    web = kits.compose_services()["web"]
+    told |= {web["environment"]["PORT"]}
+    exposed |= {web["ports"][0].split(":")[-1]}
+    machine = kits.fly_toml()
+    told |= {machine["env"]["PORT"]}
+    exposed |= {str(machine["http_service"]["internal_port"]), *(str(m["port"]) for m in machine["metrics"])}
+    (container,) = (c for pod in kits.pods() for c in pod["containers"] if c["name"] == "web")
+    told |= {v["value"] for v in container["env"] if v["name"] == "PORT"}
+    exposed |= {str(container["ports"][0]["containerPort"])}
+    told |= {v["value"] for s in kits.render_services() for v in s["envVars"] if v["key"] == "PORT"}
+    assert told == exposed == {str(SETTINGS["PORT"].default)}
+
+
+def test_nothing_that_runs_it_asks_for_root_or_a_writable_disk() -> None:
+    (user,) = (rest for word, rest in kits.dockerfile() if word == "USER")
+    uid = int(user.split(":")[0])
+    assert uid > 0
+    for pod in kits.pods():
+        (container,) = pod["containers"]
+        assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, uid)
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert pod["automountServiceAccountToken"] is False
+    for name, service in kits.compose_services().items():
+        if name != "postgres":
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+
+
+def test_in_kubernetes_selectors_find_their_pods() -> None:
+    found = kits.kubernetes_objects()
+    labels = [o["spec"]["template"]["metadata"]["labels"] for o in found if o["kind"] == "Deployment"]
+    selectors = [
+        o["spec"]["selector"].get("matchLabels", o["spec"]["selector"])
+        for o in found
+        if o["kind"] in {"Deployment", "Service", "PodDisruptionBudget"}
+    ]
+    assert len(selectors) == 5
+    for selector in selectors:
+        assert sum(selector.items() <= own.items() for own in labels) == 1
+
+
+def test_in_kubernetes_a_reconcile_never_runs_twice_at_once_and_does_not_repeat_what_the_brake_holds() -> None:
+    (job,) = (o for o in kits.kubernetes_objects() if o["kind"] == "CronJob")
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    (rule,) = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [3])
+
+
+def test_one_process_reconciles_each_night_on_platforms_without_a_scheduler_of_ours() -> None:
+    assert kits.compose_services()["worker"]["environment"]["RECONCILE_AT"]
+    assert kits.fly_toml()["env"]["RECONCILE_AT"]
+    assert json.loads((ROOT / "app.json").read_text())["env"]["RECONCILE_AT"]["value"]
+
+
+def test_on_fly_nothing_sleeps_and_the_files_it_names_are_there() -> None:
+    machine = kits.fly_toml()
+    assert machine["http_service"]["auto_stop_machines"] == "off"
+    assert (DEPLOY / machine["build"]["dockerfile"]).is_file()
+    groups = set(machine["processes"])
+    assert set(machine["http_service"]["processes"]) == set(machine["metrics"][0]["processes"]) == {"web"} <= groups
+
+
+def test_on_render_each_reference_leads_somewhere() -> None:
+    services = {(s["type"], s["name"]): {v["key"] for v in s["envVars"]} for s in kits.render_services()}
+    databases = {d["name"] for d in yaml.safe_load((DEPLOY / "render.yaml").read_text())["databases"]}
+    for service in kits.render_services():
+        assert (ROOT / service["dockerfilePath"]).is_file()
+        for variable in service["envVars"]:
+            assert_leads_somewhere(variable, services, databases)
+
+
+def assert_leads_somewhere(
+    variable: dict[str, Any], services: dict[tuple[str, str], set[str]], databases: set[str]
+) -> None:
+    if "fromService" in variable:
+        source = variable["fromService"]
+        assert source["envVarKey"] in services[source["type"], source["name"]]
+    elif "fromDatabase" in variable:
+        assert variable["fromDatabase"]["name"] in databases
+    else:
+        assert set(variable) & {"value", "sync", "generateValue"}
+
+
+def test_heroku_is_told_what_each_variable_is_for() -> None:
+    manifest = json.loads((ROOT / "app.json").read_text())
+    assert [name for name, variable in manifest["env"].items() if not variable.get("description")] == []
+    assert set(manifest["formation"]) | {"release"} == {
+        line.split(":")[0] for line in (ROOT / "Procfile").read_text().splitlines()
+    }
+
+
+@pytest.mark.parametrize("name", ["sync-worker.service", "sync-worker-reconcile.service"])
+def test_both_systemd_services_are_one_user_with_one_folder_and_the_same_walls(name: str) -> None:
+    services = {name: dict(unit["Service"]) for name, unit in kits.units().items() if "Service" in unit}
+    service = services[name]
+    walls = [key for key in service if key.startswith(("Protect", "Private", "Restrict", "SystemCall"))]
+    assert len(walls) >= 15
+    for key in [
+        *walls,
+        "User",
+        "DynamicUser",
+        "StateDirectory",
+        "NoNewPrivileges",
+        "MemoryDenyWriteExecute",
+        "Environment",
+    ]:
+        assert service[key] == services["sync-worker.service"][key]
+    assert (service["ProtectSystem"], service["DynamicUser"], service["CapabilityBoundingSet"]) == ("strict", "yes", "")
+
+
+def test_the_systemd_timer_starts_the_reconcile_service() -> None:
+    timer = kits.units()["sync-worker-reconcile.timer"]
+    assert timer["Timer"]["Persistent"] == "yes"
+    assert timer["Timer"].get("Unit", "sync-worker-reconcile.service") in kits.units()

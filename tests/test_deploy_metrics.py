@@ -1,0 +1,76 @@
+"""The alerts and the dashboard ask for metrics that exist, and every alert says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from typing import Any
+
+import typer.main
+import yaml
+
+from sync_worker.cli import app
+from tests.kits import DEPLOY
+
+METRICS = {
+    "sync_worker_webhooks_total",
+    "sync_worker_due",
+    "sync_worker_running",
+    "sync_worker_oldest_due_seconds",
+    "sync_worker_publish_to_clerk_seconds_bucket",
+    "sync_worker_calls_total",
+    "sync_worker_budget_left",
+    "sync_worker_changes_total",
+    "sync_worker_held",
+    "sync_worker_failed",
+    "sync_worker_pending",
+    "sync_worker_unannounced_changes",
+    "sync_worker_reconcile_age_seconds",
+    "sync_worker_reconcile_ok",
+}
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    board: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    return board
+
+
+def asked(expressions: list[str]) -> set[str]:
+    return {name for expression in expressions for name in re.findall(r"sync_worker_\w+", expression)}
+
+
+def test_alerts_and_dashboard_ask_only_for_metrics_that_the_worker_tells() -> None:
+    assert asked([rule["expr"] for rule in alerts()]) - METRICS == set()
+    assert asked([t["expr"] for panel in dashboard()["panels"] for t in panel["targets"]]) == METRICS
+
+
+def test_each_alert_names_a_next_step_and_only_commands_that_exist() -> None:
+    verbs = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # click's group, typed as a command
+    for rule in alerts():
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["annotations"]["summary"].endswith(".")
+        named = re.findall(r"sync-worker (\w+)", rule["annotations"]["next_step"])
+        assert set(named) <= verbs | {"failed"}, rule["alert"]
+
+
+def test_each_alert_is_specified_to_fire_and_to_be_silent() -> None:
+    specified = (DEPLOY / "prometheus" / "alerts_test.yaml").read_text()
+    for rule in alerts():
+        assert f"alertname: {rule['alert']}, exp_alerts: []" in specified
+        assert re.search(rf'alertname="{rule["alert"]}"', specified), rule["alert"]
+
+
+def test_the_panels_of_the_dashboard_have_ids_of_their_own_and_do_not_overlap() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        apart = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or apart
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
