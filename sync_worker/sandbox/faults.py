@@ -11,7 +11,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -77,8 +77,8 @@ class Rule:
 class Faults:
     """The switches of one service.
 
-    `latency` is added to every answer, in seconds. `answers` are the canned answers by name: rate_limited,
-    unauthorized, locked, internal, bad_gateway, unavailable, error_in_ok.
+    `latency` is added to every answer, in seconds; a caller that leaves meanwhile has asked all the same. `answers` are
+    the canned answers by name: rate_limited, unauthorized, locked, internal, bad_gateway, unavailable, error_in_ok.
     """
 
     answers: Mapping[str, Answer]
@@ -153,6 +153,7 @@ class FaultyService:
 
         try:
             if self.faults.latency:
+                receive = await _arrived(receive)
                 await asyncio.sleep(self.faults.latency)
             await self._serve(rule, scope, receive, noting)
         finally:
@@ -174,6 +175,18 @@ class FaultyService:
             await _end(scope, receive)
         else:
             await _answer(self.faults.answers[rule.fault], rule.retry_after, send)
+
+
+async def _arrived(receive: Receive) -> Receive:
+    """Wait for the whole request; return a receive that gives it out again, whatever the caller does meanwhile."""
+    messages: deque[Message] = deque()
+    while not messages or messages[-1].get("more_body"):
+        messages.append(await receive())
+
+    async def again() -> Message:
+        return messages.popleft() if messages else await receive()
+
+    return again
 
 
 async def _ignore(_: Message) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sync_worker.sandbox.faults import Faults
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sandbox.traffic import Traffic, subject_of
+from tests.oracle import until
 
 if TYPE_CHECKING:
     from typing import Any
@@ -140,6 +141,17 @@ async def test_a_fraction_of_the_requests_fails_until_it_is_cleared(ada: Sandbox
     assert ada.clerk.faults.struck["unavailable"] == statuses.count(503)
     ada.clerk.faults.clear()
     assert {(await clerk.get("/users")).status_code for _ in range(10)} == {200}
+
+
+@pytest.mark.anyio
+async def test_what_a_slow_service_was_asked_is_done_although_the_caller_left(
+    ada: Sandbox, clerk: httpx.AsyncClient
+) -> None:
+    ada.clerk.faults.latency = 0.2
+    with pytest.raises(httpx.ReadTimeout):
+        await clerk.patch(METADATA, json=BODY, timeout=0.1)
+    assert plan(ada) is None
+    await until(lambda: plan(ada) == "pro")
 
 
 @pytest.mark.anyio
