@@ -38,12 +38,16 @@ class Policy:
 
 @dataclass
 class Mischief:
-    """What goes wrong: fractions of the messages, decided by the seeded random generator. Delays are in seconds."""
+    """What goes wrong: fractions of the messages, decided by the seeded random generator. Delays are in seconds.
+
+    `at_once` is how many requests of a hook are under way together, for hooks that send their first message after it.
+    """
 
     drop: float = 0.0
     duplicate: float = 0.0
     delay: float = 0.0
     delay_seconds: tuple[float, float] = (0.0, 0.2)
+    at_once: int = 1
 
 
 @dataclass(eq=False)
@@ -64,9 +68,9 @@ class Message:
 
 @dataclass(eq=False)
 class _Lane:
-    """What belongs to one hook: the turn to send, and the deliveries under way."""
+    """What belongs to one hook: the turns to send, and the deliveries under way."""
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: asyncio.Semaphore
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -117,7 +121,8 @@ class Deliveries:
 
     async def cancel(self, hook_id: str) -> None:
         """Give up every delivery of a hook, as disabling or deleting it does."""
-        tasks = tuple(self._lanes.pop(hook_id, _Lane()).tasks)
+        lane = self._lanes.pop(hook_id, None)
+        tasks = tuple(lane.tasks) if lane else ()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -139,7 +144,7 @@ class Deliveries:
             await self._client.aclose()
 
     def _start(self, hook_id: str, delivery: Coroutine[Any, Any, None]) -> None:
-        tasks = self._lanes.setdefault(hook_id, _Lane()).tasks
+        tasks = self._lanes.setdefault(hook_id, _Lane(asyncio.Semaphore(self.mischief.at_once))).tasks
         task = asyncio.create_task(delivery)
         tasks.add(task)
         task.add_done_callback(tasks.discard)

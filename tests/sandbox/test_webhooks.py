@@ -10,6 +10,7 @@ import pytest
 
 from sync_worker.sandbox.groq import GroqError
 from sync_worker.sandbox.webhooks import POLICY, sign
+from tests.oracle import until
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
@@ -206,6 +207,19 @@ async def test_one_request_of_a_hook_is_in_flight_at_a_time(box: Sandbox, receiv
     receiver.hold.set()
     await settled(box)
     assert bodies(receiver) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.anyio
+async def test_mischief_can_be_several_requests_at_once(box: Sandbox, receiver: Receiver) -> None:
+    receiver.hold.clear()
+    box.lake.webhooks.deliveries.mischief.at_once = 3
+    box.lake.add_hook(receiver.url, projection="_id")
+    await box.lake.mutate([{"create": {"_id": id_, "_type": "t"}} for id_ in "abcd"])
+    await until(lambda: len(receiver.received) == 3)
+    assert [message.status for message in box.lake.webhooks.deliveries.messages][-1] == "queued"
+    receiver.hold.set()
+    await settled(box)
+    assert sorted(bodies(receiver)) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.anyio
