@@ -1,19 +1,37 @@
 """How logs are written: event names are snake_case facts with key-values; JSON for machines, columns for people.
 
 Why it exists: logs go to stderr, data to stdout, so that both can be piped. The libraries below us stay quiet: their
-lines hold addresses and headers that have no place in a log.
+lines hold addresses and headers that have no place in a log. A line that cannot be written is lost, and nothing else is.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
+
+
+class _Patient:
+    """A stream that may be on a full disk, or a pipe that nobody reads any more: no work is to fail for that."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, if that is possible."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(form: Literal["auto", "json", "console"], *, level: int = logging.INFO) -> None:
@@ -33,7 +51,7 @@ def configure_logs(form: Literal["auto", "json", "console"], *, level: int = log
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _Patient(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     for name in ("httpx", "httpcore", "uvicorn.access", "svix"):
