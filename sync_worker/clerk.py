@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import httpx
 
-from sync_worker.changes import DEFAULT_SLOTS, MARKER_KEY
+from sync_worker.clerk_objects import add, add_membership, add_user, as_list
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -28,7 +27,7 @@ from sync_worker.errors import (
     UnreadableAnswer,
 )
 from sync_worker.http import retry_after
-from sync_worker.model import Kind, Marker, Observed, Slot, Subject
+from sync_worker.model import Kind, Observed, Subject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -80,11 +79,11 @@ class Clerk:
         organizations = sorted(s.id for s in subjects if s.kind is Kind.ORGANIZATION)
         found: dict[Subject, Observed] = {}
         for ids in _parts(users):
-            for item in _list(await self._get("/users", user_id=ids, limit=IDS_A_CALL)):
-                _add_user(found, item)
+            for item in as_list(await self._get("/users", user_id=ids, limit=IDS_A_CALL)):
+                add_user(found, item)
         for ids in _parts(organizations):
             for item in await self._organizations(organization_id=ids, limit=IDS_A_CALL):
-                _add(found, Kind.ORGANIZATION, item)
+                add(found, Kind.ORGANIZATION, item)
         for organization, members in _by_organization(subjects).items():
             await self._observe_members(organization, members, found)
         return found
@@ -97,8 +96,8 @@ class Clerk:
                 answer = await self._get(path, user_id=ids, limit=IDS_A_CALL)
             except NoSuchSubject:
                 return  # an organization that is gone has no members
-            for item in _list(answer.get("data") if isinstance(answer, dict) else answer):
-                _add_membership(found, item)
+            for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
+                add_membership(found, item)
 
     async def find(self, addresses: Collection[Subject]) -> Holders:
         """See Target. A hundred addresses a call.
@@ -147,10 +146,10 @@ class Clerk:
         last = ""
         while True:
             cursor = {"starting_after": last} if last else {}
-            page = _list(await self._get("/users", limit=PAGE, order_by="+created_at", **filters, **cursor))
+            page = as_list(await self._get("/users", limit=PAGE, order_by="+created_at", **filters, **cursor))
             found: dict[Subject, Observed] = {}
             for item in page:
-                _add_user(found, item)
+                add_user(found, item)
             yield list(found.values())
             if len(page) < PAGE:
                 return
@@ -165,7 +164,7 @@ class Clerk:
             page = await self._organizations(limit=PAGE, offset=offset, order_by="+created_at")
             found: dict[Subject, Observed] = {}
             for item in page:
-                _add(found, Kind.ORGANIZATION, item)
+                add(found, Kind.ORGANIZATION, item)
             if found:
                 yield list(found.values())
             offset += len(page)
@@ -180,10 +179,10 @@ class Clerk:
         seen, offset = 0, 0
         while True:
             answer = await self._get("/organization_memberships", limit=PAGE, offset=offset, order_by="+created_at")
-            page = _list(answer.get("data") if isinstance(answer, dict) else answer)
+            page = as_list(answer.get("data") if isinstance(answer, dict) else answer)
             found: dict[Subject, Observed] = {}
             for item in page:
-                _add_membership(found, item)
+                add_membership(found, item)
             yield list(found.values())
             seen, offset = seen + len(page), offset + len(page)
             if len(page) < PAGE:
@@ -199,7 +198,7 @@ class Clerk:
             if "organization_not_enabled_in_instance" in error.detail:
                 return []
             raise
-        return _list(answer.get("data") if isinstance(answer, dict) else answer)
+        return as_list(answer.get("data") if isinstance(answer, dict) else answer)
 
     async def _count_users(self) -> int:
         answer = await self._get("/users/count")
@@ -292,28 +291,6 @@ def open_clerk(transport: ServiceTransport, *, url: str) -> tuple[Clerk, httpx.A
     return Clerk(client, f"{url}/v1"), client
 
 
-def read_marker(private: Mapping[str, object]) -> Marker | None:
-    """Read our marker. One that somebody damaged still says that the subject is ours."""
-    raw = private.get(MARKER_KEY)
-    if not isinstance(raw, dict):
-        return None
-    sources, slots = raw.get("sources"), raw.get("slots")
-    return Marker(
-        sources=tuple(str(s) for s in sources) if isinstance(sources, list) else (),
-        fingerprint=str(raw.get("fingerprint", "")),
-        at=str(raw.get("at", "")),
-        slots=tuple(_slots(slots)) if isinstance(slots, list) else DEFAULT_SLOTS,
-    )
-
-
-def _slots(texts: Iterable[object]) -> Iterable[Slot]:
-    for text in texts:
-        try:
-            yield Slot.parse(str(text))
-        except ValueError:
-            continue
-
-
 def _safe(subject: Subject) -> str:
     """Return the id for a path. It was validated when the subject was read; the SDK does not escape it."""
     return quote(Subject.parse(str(subject)).id, safe="")
@@ -333,68 +310,9 @@ def _require_object(response: httpx.Response) -> None:
         raise UnreadableAnswer(f"Clerk answered a PATCH with {response.status_code}, but not with what it changed")
 
 
-def _list(answer: object) -> list[Any]:
-    if not isinstance(answer, list):
-        raise UnreadableAnswer(f"Clerk answered {type(answer).__name__} where a list was asked for")
-    return answer
-
-
-def _add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
-    """Add one list item, under its id."""
-    _add_as(found, Subject(kind, _id(item)), item)
-
-
-def _add_user(found: dict[Subject, Observed], item: object) -> None:
-    """Add one user, under the id, with the addresses that an entitlement can name."""
-    subject = Subject(Kind.USER, _id(item))
-    _add_as(found, subject, item)
-    found[subject] = replace(found[subject], addresses=addresses_of(item))
-
-
-def _id(item: object) -> str:
-    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-        raise UnreadableAnswer("Clerk listed something without an id")
-    return str(item["id"])
-
-
-def addresses_of(user: Any) -> tuple[Subject, ...]:
-    """Return the addresses by which an entitlement can name a user: those that nobody else can claim.
-
-    An e-mail address must be the primary one, verified, and not reserved: the others may be somebody else's.
-    """
-    emails = [e for e in user.get("email_addresses") or () if isinstance(e, dict)]
-    primary = user.get("primary_email_address_id")
-    named = [(Kind.EMAIL, e.get("email_address")) for e in emails if primary and e.get("id") == primary and _proven(e)]
-    named.append((Kind.EXTERNAL, user.get("external_id")))
-    found = (_address(kind, value) for kind, value in named if isinstance(value, str))
-    return tuple(address for address in found if address is not None)
-
-
-def _proven(email: Mapping[str, Any]) -> bool:
-    verification = email.get("verification")
-    verified = isinstance(verification, dict) and verification.get("status") == "verified"
-    return verified and email.get("reserved") is not True
-
-
-def _address(kind: Kind, value: str) -> Subject | None:
-    try:
-        subject = Subject.parse(f"{kind}:{value}")
-    except InvalidSubject:
-        return None
-    return None if subject.organization_id else subject
-
-
 def _included(address: Subject) -> str:
     """Return the value of a filter. Clerk reads a leading sign of an external id as "include" or "exclude"."""
     return f"+{address.id}" if address.kind is Kind.EXTERNAL and address.id[0] in "+-" else address.id
-
-
-def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None:
-    """Add one list item as `subject`. Metadata that is no object is an answer that we cannot trust."""
-    public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
-    if not isinstance(public, dict) or not isinstance(private, dict):
-        raise UnreadableAnswer(f"Clerk listed {subject} with metadata that is not an object")
-    found[subject] = Observed(subject, public, private, read_marker(private))
 
 
 def _by_organization(subjects: Collection[Subject]) -> Mapping[str, list[str]]:
@@ -402,15 +320,6 @@ def _by_organization(subjects: Collection[Subject]) -> Mapping[str, list[str]]:
     for subject in sorted(s for s in subjects if s.kind is Kind.MEMBERSHIP):
         members.setdefault(subject.organization_id, []).append(subject.user_id)
     return members
-
-
-def _add_membership(found: dict[Subject, Observed], item: Any) -> None:
-    """Add one membership, under the ids of its organization and its user."""
-    try:
-        subject = Subject.membership(item["organization"]["id"], item["public_user_data"]["user_id"])
-    except (KeyError, TypeError):
-        raise UnreadableAnswer("Clerk listed a membership without its organization or its user") from None
-    _add_as(found, subject, item)
 
 
 def _first_error(response: httpx.Response) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sync_worker.changes import fingerprint, owned_values
-from sync_worker.clerk import read_marker
+from sync_worker.clerk_objects import read_marker
 from sync_worker.errors import InvalidSubject
 from sync_worker.model import Kind, Observed, Subject
 from sync_worker.workset import Mark

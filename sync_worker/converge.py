@@ -114,7 +114,11 @@ class Converge:
             fresh = [due for due in waiting if all(shows(reading.snapshot.sightings, w) for w in due.witnesses)]
             if fresh:
                 yield await self._settle(fresh, reading, observed)
-            waiting = [due for due in waiting if due not in fresh]
+            # Of two revisions in one moment no wait will tell which was the last: their dues are not waited for.
+            tied = [due for due in waiting if due not in fresh and not all(w.revision for w in due.witnesses)]
+            if tied:
+                yield await self._arbitrate(tied, reading, observed)
+            waiting = [due for due in waiting if due not in fresh and due not in tied]
             if not waiting:
                 return
             if wait is not None:

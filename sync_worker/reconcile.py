@@ -17,7 +17,7 @@ import structlog
 
 from sync_worker import changes, policy
 from sync_worker.attempt import BATCH, LEASE, lease_check
-from sync_worker.changeset import Difference, Tally, changeset_id, classify
+from sync_worker.changeset import Difference, changeset_id, classify
 from sync_worker.converge import Due
 from sync_worker.errors import (
     AccessTooLarge,
@@ -28,7 +28,8 @@ from sync_worker.errors import (
     UnreadableAnswer,
 )
 from sync_worker.http import current_lane
-from sync_worker.model import ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.model import ChangeKind, Entitlement, Refusal, Subject
+from sync_worker.population import Desired, Directory, Findings
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.resolve import FIELDS, PENDING, PENDING_REASON, assigned, owners
 from sync_worker.rows import read_row
@@ -36,7 +37,7 @@ from sync_worker.runs import Good
 from sync_worker.workset import FANOUT, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.changeset import Brake
@@ -52,72 +53,6 @@ PATIENCE = 60.0
 POLL = 0.5
 RETRY_DELAY = 30.0
 log = structlog.get_logger("reconcile")
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """All that Sanity publishes, by the subject that is named: an id, or an address."""
-
-    named: Mapping[Subject, Sequence[Entitlement | Refusal]]
-    unaddressed: Sequence[Refusal]
-    rows: int
-
-    def addresses(self) -> set[Subject]:
-        """Return the addresses that somebody may have."""
-        return {subject.address for subject in self.named if subject.is_address}
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """Who has the addresses that entitlements name, as far as Clerk has been read."""
-
-    wanted: Collection[Subject]
-    holders: dict[Subject, set[str]] = field(default_factory=dict)
-    of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
-
-    def add(self, observed: Observed) -> None:
-        """Note the addresses of a user."""
-        having = tuple(address for address in observed.addresses if address in self.wanted)
-        if having:
-            self.of[observed.subject.id] = having
-        for address in having:
-            self.holders.setdefault(address, set()).add(observed.subject.id)
-
-    def shared(self) -> frozenset[Subject]:
-        """Return the addresses that several people have."""
-        return frozenset(address for address, users in self.holders.items() if len(users) > 1)
-
-    def names_of(self, subject: Subject) -> tuple[Subject, ...]:
-        """Return all by which an entitlement can name a subject: itself, and the addresses that stand for it."""
-        match subject.kind:
-            case Kind.USER:
-                return (subject, *self.of.get(subject.id, ()))
-            case Kind.MEMBERSHIP:
-                within = subject.organization_id
-                addresses = self.of.get(subject.user_id, ())
-                return (subject, *(Subject(a.kind, f"{within}/{a.id}") for a in addresses))
-            case _:
-                return (subject,)
-
-
-@dataclass(slots=True)
-class Findings:
-    """What a comparison found; nothing is written yet. `pending` says of documents why they wait for a sign-up."""
-
-    rows: int
-    checked: int = 0
-    ours: int = 0
-    differences: list[Difference] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    pending: dict[str, str] = field(default_factory=dict)
-    transitions: dict[Subject, datetime] = field(default_factory=dict)
-    published: Tally = field(default_factory=Tally.empty)
-    held_in_clerk: Tally = field(default_factory=Tally.empty)
-
-    @property
-    def revocations(self) -> list[Difference]:
-        """The differences that take access away."""
-        return [d for d in self.differences if d.change.kind is ChangeKind.REVOKE]
 
 
 @dataclass(slots=True)

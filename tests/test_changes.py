@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from sync_worker.changes import MARKER_KEY, claims_size, diff, merge_patch
-from sync_worker.clerk import read_marker
+from sync_worker.clerk_objects import read_marker
 from sync_worker.errors import AccessTooLarge
 from sync_worker.model import CORE_FIELDS, Access, ChangeKind, Layout, Observed
 from sync_worker.policy import merge

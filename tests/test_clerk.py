@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.clerk import Clerk, explain, open_clerk, read_marker
+from sync_worker.clerk import Clerk, explain, open_clerk
+from sync_worker.clerk_objects import read_marker
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,

@@ -7,13 +7,14 @@ import json
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker import attempt
+from sync_worker import attempt, converge
 from sync_worker.app import open_reconcile
 from sync_worker.errors import ConfigurationError
 from sync_worker.ledger import Entry
@@ -287,3 +288,19 @@ async def test_a_reconcile_with_such_a_projection_ends_before_anything_is_writte
     ):
         with pytest.raises(ConfigurationError, match='"plan" is missing'):
             await run.find()
+
+
+async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converge, "STALE_WAITS", (30.0,))
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    seen = witness(box, "e1")
+    async with working(box, sqlite_url) as parts:
+        both = [
+            Mark("user:user_1", witness=seen),
+            Mark("user:user_1", witness=replace(seen, revision="another")),
+        ]
+        await parts.store.workset.mark(both)
+        await until(lambda: not wrong(box), 10)

@@ -14,7 +14,8 @@ import typer
 from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
-    from sync_worker.reconcile import Findings, Result
+    from sync_worker.population import Findings
+    from sync_worker.reconcile import Result
     from sync_worker.settings import Settings
 
 DRIFT, HELD = 2, 3

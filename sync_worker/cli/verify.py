@@ -11,7 +11,7 @@ import typer
 from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
-    from sync_worker.reconcile import Findings
+    from sync_worker.population import Findings
     from sync_worker.settings import Settings
 
 

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from sync_worker import cli, worker
+from sync_worker import attempt, cli, worker
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.postgres import PostgresDatabase
@@ -62,7 +62,10 @@ def plant(trouble: Trouble) -> None:
 
 def shorten_lease(seconds: float) -> None:
     """Keep the order of the three: what is still sent, the deadline of a run, the lease."""
-    worker.LEASE, worker.DEADLINE, worker.MARGIN = seconds, seconds * 0.8, seconds * 0.1
+    for name, value in (("LEASE", seconds), ("DEADLINE", seconds * 0.8), ("MARGIN", seconds * 0.1)):
+        for module in (attempt, worker):
+            if hasattr(module, name):
+                setattr(module, name, value)
 
 
 def plant_kill(trouble: Trouble) -> None:

@@ -1,0 +1,109 @@
+"""What Clerk answers, as far as it is needed: users, organizations and memberships become what is observed of them.
+
+Why it exists: Clerk's objects are large and sometimes odd, and one odd user must not cost a page of 500. So only what
+matters here is read, and judged: whose metadata it is, our marker in it, and which addresses are certainly that user's.
+Asking for them is `clerk`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sync_worker.changes import DEFAULT_SLOTS, MARKER_KEY
+from sync_worker.errors import InvalidSubject, UnreadableAnswer
+from sync_worker.model import Kind, Marker, Observed, Slot, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+def as_list(answer: object) -> list[Any]:
+    """Return an answer that must be a list. Raises UnreadableAnswer."""
+    if not isinstance(answer, list):
+        raise UnreadableAnswer(f"Clerk answered {type(answer).__name__} where a list was asked for")
+    return answer
+
+
+def add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
+    """Add one list item, under its id."""
+    _add_as(found, Subject(kind, _id(item)), item)
+
+
+def add_user(found: dict[Subject, Observed], item: object) -> None:
+    """Add one user, under the id, with the addresses that an entitlement can name."""
+    subject = Subject(Kind.USER, _id(item))
+    _add_as(found, subject, item)
+    found[subject] = replace(found[subject], addresses=addresses_of(item))
+
+
+def _id(item: object) -> str:
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        raise UnreadableAnswer("Clerk listed something without an id")
+    return str(item["id"])
+
+
+def addresses_of(user: Any) -> tuple[Subject, ...]:
+    """Return the addresses by which an entitlement can name a user: those that nobody else can claim.
+
+    An e-mail address must be the primary one, verified, and not reserved: the others may be somebody else's.
+    """
+    emails = [e for e in user.get("email_addresses") or () if isinstance(e, dict)]
+    primary = user.get("primary_email_address_id")
+    named = [(Kind.EMAIL, e.get("email_address")) for e in emails if primary and e.get("id") == primary and _proven(e)]
+    named.append((Kind.EXTERNAL, user.get("external_id")))
+    found = (_address(kind, value) for kind, value in named if isinstance(value, str))
+    return tuple(address for address in found if address is not None)
+
+
+def _proven(email: Mapping[str, Any]) -> bool:
+    verification = email.get("verification")
+    verified = isinstance(verification, dict) and verification.get("status") == "verified"
+    return verified and email.get("reserved") is not True
+
+
+def _address(kind: Kind, value: str) -> Subject | None:
+    try:
+        subject = Subject.parse(f"{kind}:{value}")
+    except InvalidSubject:
+        return None
+    return None if subject.organization_id else subject
+
+
+def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None:
+    """Add one list item as `subject`. Metadata that is no object is an answer that we cannot trust."""
+    public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
+    if not isinstance(public, dict) or not isinstance(private, dict):
+        raise UnreadableAnswer(f"Clerk listed {subject} with metadata that is not an object")
+    found[subject] = Observed(subject, public, private, read_marker(private))
+
+
+def add_membership(found: dict[Subject, Observed], item: Any) -> None:
+    """Add one membership, under the ids of its organization and its user."""
+    try:
+        subject = Subject.membership(item["organization"]["id"], item["public_user_data"]["user_id"])
+    except (KeyError, TypeError):
+        raise UnreadableAnswer("Clerk listed a membership without its organization or its user") from None
+    _add_as(found, subject, item)
+
+
+def read_marker(private: Mapping[str, object]) -> Marker | None:
+    """Read our marker. One that somebody damaged still says that the subject is ours."""
+    raw = private.get(MARKER_KEY)
+    if not isinstance(raw, dict):
+        return None
+    sources, slots = raw.get("sources"), raw.get("slots")
+    return Marker(
+        sources=tuple(str(s) for s in sources) if isinstance(sources, list) else (),
+        fingerprint=str(raw.get("fingerprint", "")),
+        at=str(raw.get("at", "")),
+        slots=tuple(_slots(slots)) if isinstance(slots, list) else DEFAULT_SLOTS,
+    )
+
+
+def _slots(texts: Iterable[object]) -> Iterable[Slot]:
+    for text in texts:
+        try:
+            yield Slot.parse(str(text))
+        except ValueError:
+            continue
