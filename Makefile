@@ -26,7 +26,7 @@ contracts: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY) $(NODE)
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench
 
 $(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -304,3 +304,29 @@ async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(
         ]
         await parts.store.workset.mark(both)
         await until(lambda: not wrong(box), 10)
+
+
+async def test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_their_size(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro", role="x" * 900)])
+    with capture_logs() as logs:
+        async with working(box, sqlite_url, claims_budget=800) as parts:
+            await mark(parts, "user:user_1")
+            await until(lambda: any(line["event"] == "claims_large" for line in logs))
+    (told,) = (line for line in logs if line["event"] == "claims_large")
+    held = json.dumps(box.clerk.users["user_1"]["public_metadata"], separators=(",", ":"))
+    assert (told["subject"], told["bytes"], told["budget"]) == ("user:user_1", len(held), 800)
+
+
+async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1", public_metadata={"theme": "x" * 7500})
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro", role="x" * 900)])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        async with asyncio.timeout(10):
+            while (row := await row_of(parts, "user:user_1")).code != "access_too_large":
+                await asyncio.sleep(0.02)
+    assert "user:user_1" in row.detail
+    assert box.clerk.requests.count("PATCH") == 0

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-LATE = 1.0
-"""Seconds that access may be late."""
+LATE = 5.0
+"""Seconds that access may be late on a machine that is busy with other tests; what is usual, `bench/` tells."""
 
 
 def ahead(seconds: float) -> tuple[str, float]:

@@ -1,0 +1,118 @@
+"""Accept: signed deliveries, each marked durably before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING
+
+from bench.figures import Figure, percentile
+from bench.stage import WEB, running
+from sync_worker.cli.local import SECRET
+from sync_worker.sandbox.server import Sandbox
+from sync_worker.signatures import SANITY_HEADER, sign_sanity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.stage import Program
+
+COUNT, CLIENTS = 10_000, 50
+STEADY_RATE, STEADY_SECONDS = 200, 10
+
+
+def requests(project: str, count: int) -> Iterator[bytes]:
+    """Yield whole HTTP requests, signed as Sanity signs them, for a thousand people."""
+    now = int(time.time() * 1000)
+    for number in range(count):
+        body = json.dumps(
+            {
+                "operation": "update",
+                "projectId": project,
+                "dataset": "production",
+                "id": f"ent-{number}",
+                "type": "entitlement",
+                "rev": f"r{number}",
+                "updatedAt": "2026-05-01T12:00:00Z",
+                "before": None,
+                "after": {"clerkUserId": f"user_{number % 1000}"},
+            }
+        ).encode()
+        head = (
+            "POST /webhooks/sanity HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{SANITY_HEADER}: {sign_sanity(body, SECRET, now)}\r\n\r\n"
+        )
+        yield head.encode() + body
+
+
+class Client:
+    """One connection. It writes bytes: an HTTP library would need more of the two cores than the server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def to(cls, program: Program) -> Client:
+        return cls(*await asyncio.open_connection("127.0.0.1", int(program.url.rpartition(":")[2])))
+
+    async def post(self, request: bytes) -> None:
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 202"):
+            raise RuntimeError(head.decode())
+        await self._reader.readexactly(len(b'{"ok":true}'))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def throughput(program: Program, project: str) -> float:
+    """Return accepts per second with many connections at once."""
+    prepared = iter(list(requests(project, COUNT)))
+
+    async def client() -> None:
+        connection = await Client.to(program)
+        for request in prepared:
+            await connection.post(request)
+        connection.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return COUNT / (time.perf_counter() - started)
+
+
+async def steady(program: Program, project: str) -> list[float]:
+    """Return the milliseconds of each answer at a steady rate, whatever the answers before took."""
+    taken: list[float] = []
+    idle = [await Client.to(program) for _ in range(20)]
+    started = time.perf_counter()
+
+    async def one(number: int, request: bytes) -> None:
+        due = started + number / STEADY_RATE
+        await asyncio.sleep(due - time.perf_counter())
+        connection = idle.pop() if idle else await Client.to(program)
+        await connection.post(request)
+        taken.append((time.perf_counter() - due) * 1000)
+        idle.append(connection)
+
+    prepared = list(requests(project, STEADY_RATE * STEADY_SECONDS))
+    await asyncio.gather(*(one(number, request) for number, request in enumerate(prepared)))
+    for connection in idle:
+        connection.close()
+    return taken
+
+
+async def measure(database_url: str = "") -> list[Figure]:
+    """Measure both, on SQLite or on the database that is given."""
+    where = "PostgreSQL" if database_url else "SQLite"
+    settings = {"database_url": database_url} if database_url else {}
+    async with Sandbox() as box, running(box, WEB, **settings) as program:
+        rate = await throughput(program, box.lake.project_id)
+        cpu = program.cpu
+        late = percentile(await steady(program, box.lake.project_id), 99)
+        peak = program.peak_mb
+    return [
+        Figure(f"accepted, one process, {where}", rate, "/s", 3000, more_is_better=True, cpu=cpu, peak_mb=peak),
+        Figure(f"answered at 200/s, {where}, p99", late, "ms", 10),
+    ]

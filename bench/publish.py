@@ -1,0 +1,74 @@
+"""Publish → Clerk: how long an editor waits, near and far, beside the handler of the guides."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from bench.figures import Figure
+from bench.stage import NAIVE, SERVE, calls, running, until
+from sync_worker.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from bench.stage import Program
+
+SANITY_MS, CLERK_MS = 40, 80
+ONE_BY_ONE, AT_ONCE = 50, 200
+
+
+async def one_by_one(box: Sandbox, count: int) -> float:
+    """Return the median milliseconds from a publish until Clerk holds it, one publish after the other."""
+    taken = []
+    for _ in range(count):
+        user = box.clerk.add_user()
+        row = {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", "courses": []}
+        started = time.perf_counter()
+        await box.lake.mutate([{"create": row}])
+        await until(lambda user=user: "plan" in box.clerk.users[user]["public_metadata"])  # type: ignore[misc]
+        taken.append((time.perf_counter() - started) * 1000)
+    return statistics.median(taken)
+
+
+async def all_at_once(box: Sandbox) -> float:
+    """Return the seconds until the last of many publishes is right."""
+    users = [box.clerk.add_user() for _ in range(AT_ONCE)]
+    rows = [
+        {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", "courses": []}
+        for user in users
+    ]
+    started = time.perf_counter()
+    for row in rows:
+        await box.lake.mutate([{"create": row}])
+    await until(lambda: all("plan" in box.clerk.users[user]["public_metadata"] for user in users), pause=0.005)
+    return time.perf_counter() - started
+
+
+async def near(command: tuple[str, ...]) -> tuple[float, Program | None, int]:
+    """Return the median milliseconds without latency, and the calls."""
+    async with Sandbox() as box, running(box, command) as program:
+        await one_by_one(box, 5)
+        before = calls(box)
+        return await one_by_one(box, ONE_BY_ONE), program, calls(box) - before
+
+
+async def far(command: tuple[str, ...]) -> tuple[float, float]:
+    """Return the median milliseconds, and the seconds for many, with the latencies of the real services."""
+    async with Sandbox() as box, running(box, command):
+        box.lake.faults.latency, box.clerk.faults.latency = SANITY_MS / 1000, CLERK_MS / 1000
+        await one_by_one(box, 3)
+        return await one_by_one(box, 20), await all_at_once(box)
+
+
+async def measure() -> list[Figure]:
+    """Measure ours and theirs."""
+    ours, _, ours_calls = await near(SERVE)
+    theirs, _, _ = await near(NAIVE)
+    ours_far, ours_many = await far(SERVE)
+    theirs_far, theirs_many = await far(NAIVE)
+    distance = f"{SANITY_MS} ms per Sanity and {CLERK_MS} ms per Clerk call"
+    return [
+        Figure("publish → Clerk, p50", ours, "ms", 20, naive=theirs, calls=round(ours_calls / ONE_BY_ONE)),
+        Figure(f"the same, {distance}", ours_far, "ms", 250, naive=theirs_far),
+        Figure(f"{AT_ONCE} publishes right, {distance}", ours_many, "s", 3, naive=theirs_many),
+    ]

@@ -1,0 +1,125 @@
+"""Reconciles: a first sync at the budget, large populations without drift and with some, and how cost grows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from bench.figures import Figure
+from sync_worker.changes import MARKER_KEY, fingerprint, marker_json
+from sync_worker.cli.local import settings_for
+from sync_worker.model import CORE_FIELDS, Layout, Marker
+from sync_worker.sandbox.limits import Limits
+from sync_worker.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LARGE = 100_000
+CURVE = (1_000, 3_000, 10_000, 30_000, 100_000)
+FIRST = 10_000
+RUN = """
+import resource, sys
+sys.argv = ["sync-worker", "reconcile", "--json", "--max-revocations", "100%"]
+from sync_worker.cli import main
+try:
+    main()
+finally:
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    print("cost", own.ru_maxrss / 1024, own.ru_utime + own.ru_stime)
+"""
+
+
+async def reconcile(box: Sandbox, budget: int = 1_000_000) -> dict[str, float]:
+    """Run one reconcile as a process of its own. Returns its report with `peak_mb` and `cpu`."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**settings_for(box, f"sqlite:///{folder}/work.db"), "CLERK_BUDGET": str(budget)}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RUN),
+            env={"PATH": os.environ["PATH"], "LOG_FORMAT": "json", **environment},
+            cwd=folder,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        out, _ = await process.communicate()
+    report, _, cost = out.decode().rpartition("cost ")
+    peak_mb, cpu = map(float, cost.split())
+    return {**json.loads(report), "peak_mb": peak_mb, "cpu": cpu}
+
+
+def row(user: str, plan: str = "pro") -> dict[str, str]:
+    return {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": plan}
+
+
+async def populate(box: Sandbox, users: int) -> list[str]:
+    """Put people and what entitles them into both services. Returns the people's ids."""
+    ids = [box.clerk.add_user(f"user_{number:06}", email=f"user{number}@example.org") for number in range(users)]
+    await box.lake.load([row(user) for user in ids])
+    return ids
+
+
+def apply(box: Sandbox) -> None:
+    """Put what a first reconcile would write into Clerk, without the time that it would take."""
+    layout = Layout(CORE_FIELDS)
+    values = {"plan": "pro", "courseSlugs": []}
+    for user_id, user in box.clerk.users.items():
+        marker = Marker((f"ent-{user_id}",), fingerprint(values, layout), "2026-05-01T12:00:00+00:00", layout.slots)
+        user["public_metadata"].update(plan="pro", courseSlugs=[])
+        user["private_metadata"][MARKER_KEY] = marker_json(marker)
+
+
+async def grown(sizes: Sequence[int] = CURVE) -> list[tuple[int, dict[str, float], dict[str, float]]]:
+    """Return for each size the cost without drift and with 1 % drift."""
+    points = []
+    for size in sizes:
+        async with Sandbox() as box:
+            ids = await populate(box, size)
+            apply(box)
+            quiet = await reconcile(box)
+            await box.lake.load([row(user, "basic") for user in ids[::100]])
+            points.append((size, quiet, await reconcile(box)))
+    return points
+
+
+async def large() -> list[Figure]:
+    """The largest population."""
+    ((_, quiet, drift),) = await grown((LARGE,))
+    people = f"{LARGE:,} users"
+    return [
+        Figure(f"reconcile without drift, {people}: Clerk calls", quiet["clerk_calls"], "", 210),
+        Figure("… writes", quiet["writes"], "", 0),
+        Figure("… time", quiet["seconds"], "s", 60, cpu=quiet["cpu"], peak_mb=quiet["peak_mb"]),
+        Figure("… peak memory", quiet["peak_mb"], "MB", 300),
+        Figure("with 1 % drift: Clerk calls", drift["clerk_calls"], "", naive=None),
+        Figure("… writes", drift["writes"], "", LARGE / 100),
+        Figure("… time", drift["seconds"], "s", cpu=drift["cpu"], peak_mb=drift["peak_mb"]),
+    ]
+
+
+async def first_sync(budget: int) -> list[Figure]:
+    """A first sync of many people at a budget per 10 s, while Clerk enforces exactly that limit."""
+    async with Sandbox(clerk_limits=Limits(instance=budget, subject=10)) as box:
+        await populate(box, FIRST)
+        told = await reconcile(box, budget)
+        refused = sum(request.status == 429 for request in box.clerk.requests.select())
+    # The window may begin full: a whole budget can go out at once, which is not a rate.
+    used = (told["clerk_calls"] - budget) / (told["seconds"] / 10 * budget)
+    return [
+        Figure(
+            f"first sync of {FIRST:,} at {budget} calls per 10 s: budget used", used * 100, "%", 90, more_is_better=True
+        ),
+        Figure("… refused with 429", refused, "", 0),
+        Figure(
+            "… time", told["seconds"], "s", calls=round(told["clerk_calls"]), cpu=told["cpu"], peak_mb=told["peak_mb"]
+        ),
+        Figure("… CPU per write", told["cpu"] / told["writes"] * 1000, "ms"),
+    ]
+
+
+async def measure() -> list[Figure]:
+    """Measure the large population and both first syncs."""
+    return [*await large(), *await first_sync(1000), *await first_sync(300)]
