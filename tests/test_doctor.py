@@ -16,7 +16,9 @@ import pytest
 from sync_worker.app import create_app, open_reconcile, open_store
 from sync_worker.cli.local import SECRET, install_clerk_hook, install_hook, settings_for
 from sync_worker.doctor import CHECKS
+from sync_worker.errors import MutationInDryRun
 from sync_worker.examination import Finding, Status, examine, open_patient
+from sync_worker.hooks import Hook, Repair
 from sync_worker.sandbox.server import Sandbox, Server
 from sync_worker.settings import packaged_groq
 from tests.parts import settings_of
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from sync_worker.sandbox.webhooks import Hook
+    from sync_worker.sandbox.webhooks import Hook as Configured
     from sync_worker.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +45,7 @@ class Installation:
     wrong: dict[str, str] = field(default_factory=dict)
 
     @property
-    def hook(self) -> Hook:
+    def hook(self) -> Configured:
         return next(iter(self.box.lake.webhooks.hooks.values()))
 
     def reconfigure(self, **given: Any) -> None:
@@ -135,6 +137,23 @@ async def test_a_look_changes_nothing(installed: Installation) -> None:
     assert {one: n for one, n in asked.items() if one[0] != "GET"} == {("POST", "/v2025-02-19/data/mutate/staging"): 1}
     assert (dict(box.lake.documents), json.dumps(dict(box.clerk.users))) == (documents, users)
     assert (dict(box.lake.webhooks.hooks), await installed.remembered()) == (hooks, before)
+
+
+async def test_what_could_change_something_is_not_even_sent(installed: Installation) -> None:
+    box = installed.box
+    box.lake.requests.clear()
+    box.clerk.requests.clear()
+    async with open_patient(installed.settings, {}, manage_token=box.lake.token) as patient:
+        for client, url in (
+            (patient.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging"),
+            (patient.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging?dryRun=false"),
+            (patient.clerk, f"{box.clerk_url}/v1/users/user_1/metadata"),
+        ):
+            with pytest.raises(MutationInDryRun):
+                await client.post(url, json={})
+        with pytest.raises(MutationInDryRun):
+            await patient.hooks.apply(Repair(None, (), ()), Hook(url=f"{box.sanity_url}/x", dataset="*"))
+    assert (box.lake.requests.count(), box.clerk.requests.count()) == (0, 0)
 
 
 @dataclass(frozen=True)
@@ -317,6 +336,7 @@ async def test_a_publish_that_no_webhook_told_of_is_named(installed: Installatio
     real, installed.box.lake.clock = installed.box.lake.clock, lambda: time.time() + 600
     await installed.publish("ent-2")
     installed.box.lake.clock = real
+    installed.ahead = 630.0
     assert (await installed.look())["last webhook"].status is Status.OK, "it may still come"
     installed.ahead = 1200.0
     finding = (await installed.look())["last webhook"]
@@ -343,9 +363,26 @@ async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, database
         "Clerk webhook",
         "reconcile",
     }
-    assert "`sync-worker release`" in findings["database"].fix
+    assert findings["database"].result == "there are no tables yet"
     assert "not one entitlement is visible" in findings["projection"].result
     assert (await Installation(box, settings).look())["database"].status is Status.WARNING, "nothing was made"
+
+
+@pytest.mark.parametrize(
+    ("sql", "status", "result"),
+    [
+        ("DELETE FROM schema_version WHERE version > 1", Status.WARNING, "of version 1, not"),
+        ("INSERT INTO schema_version VALUES (99, 1, 0)", Status.OK, "writable, tables of version 99"),
+        ("INSERT INTO schema_version VALUES (99, 99, 0)", Status.PROBLEM, "too new for this program"),
+    ],
+)
+async def test_tables_of_another_release_are_told(
+    installed: Installation, sql: str, status: Status, result: str
+) -> None:
+    async with open_store(installed.settings) as store:
+        await store.database.run(lambda tx: tx.execute(sql))
+    finding = (await installed.look())["database"]
+    assert (finding.status, result in finding.result) == (status, True)
 
 
 async def test_access_that_fills_the_budget_of_claims_is_told(installed: Installation) -> None:
