@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sync_worker.model import Field
 
 WHOM = tuple(SubjectFields.model_fields)
+ENOUGH = 2
+"""How many documents must agree that something is wrong with more than themselves."""
 ALWAYS = ("_id", "_rev", "_updatedAt")
 TEXTS = tuple(field.alias or name for name, field in Row.model_fields.items())
 
@@ -26,7 +28,8 @@ TEXTS = tuple(field.alias or name for name, field in Row.model_fields.items())
 def shape_problems(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> tuple[str, ...]:
     """Return a sentence for each thing that is wrong in all of `rows`; nothing when there are no rows to judge by.
 
-    A name that the content model has no counterpart for must be there too, as null: only so is it no slip.
+    A name that the content model has no counterpart for must be there too, as null: only so is it no slip. One document
+    among others proves nothing, or its editor could hold up everybody.
     """
     if not rows:
         return ()
@@ -49,7 +52,7 @@ def _missing(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Iter
 
 
 def _nameless(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    if not any(row.get(name) for row in rows for name in WHOM):
+    if len(rows) >= ENOUGH and not any(row.get(name) for row in rows for name in WHOM):
         yield f"no row names anybody: {', '.join(WHOM)} are all empty"
 
 
@@ -63,7 +66,7 @@ def _mistyped(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Ite
     }
     for name, (fits, wanted) in expected.items():
         values = [row[name] for row in rows if row.get(name) not in (None, [])]
-        if values and not any(fits(value) for value in values):
+        if len(values) >= min(ENOUGH, len(rows)) and not any(fits(value) for value in values):
             yield f'"{name}" is {_seen(values[0])}, but must be {wanted}{_hint(values[0])}'
 
 

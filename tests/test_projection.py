@@ -26,7 +26,7 @@ def reference(document: str) -> dict[str, str]:
 
 @pytest.fixture
 async def dataset(box: Sandbox) -> Sandbox:
-    """A plan, a course, and two entitlements, one of them empty but for its user."""
+    """A plan, a course, and three entitlements, one of them empty but for its user."""
     slug = {"_type": "slug", "current": "algebra"}
     full = {"plan": reference("plan-1"), "role": "member", "courses": [reference("course-1")], "status": "active"}
     await box.lake.mutate(
@@ -34,7 +34,8 @@ async def dataset(box: Sandbox) -> Sandbox:
             {"create": {"_id": "plan-1", "_type": "plan", "slug": {"_type": "slug", "current": "pro"}}},
             {"create": {"_id": "course-1", "_type": "course", "slug": slug}},
             {"create": {"_id": "ent-1", "_type": "entitlement", "clerkUserId": "user_1", **full}},
-            {"create": {"_id": "ent-2", "_type": "entitlement", "clerkUserId": "user_2"}},
+            {"create": {"_id": "ent-2", "_type": "entitlement", "clerkUserId": "user_2", **full}},
+            {"create": {"_id": "ent-3", "_type": "entitlement", "clerkUserId": "user_3"}},
         ]
     )
     return box
@@ -45,7 +46,7 @@ async def problems(box: Sandbox, old: str = "", new: str = "", *more: Field) -> 
     query = Queries.load(packaged_groq()).everything
     assert old in query
     result = await box.lake.query(query.replace(old, new) if old else query, {"after": ""})
-    assert len(result["entitlements"]) == 2
+    assert len(result["entitlements"]) == 3
     return shape_problems(result["entitlements"], (*CORE_FIELDS, *more))
 
 
@@ -107,6 +108,23 @@ async def test_rows_that_name_nobody_are_told(dataset: Sandbox) -> None:
 async def test_one_odd_document_is_not_the_fault_of_the_projection(dataset: Sandbox) -> None:
     await dataset.lake.mutate([{"patch": {"id": "ent-2", "set": {"role": {"name": "member"}, "clerkUserId": 7}}}])
     assert await problems(dataset) == ()
+
+
+async def test_what_only_one_document_holds_and_wrongly_is_not_either(dataset: Sandbox) -> None:
+    await dataset.lake.mutate([{"patch": {"id": "ent-3", "set": {"startsAt": 7}}}])
+    assert await problems(dataset) == ()
+
+
+def test_the_only_row_is_enough_to_see_a_wrong_type() -> None:
+    assert shape_problems([row(plan={"_ref": "plan-1"})], CORE_FIELDS) == (
+        '"plan" is an object, but must be one value; follow the reference with ->',
+    )
+
+
+def test_one_document_that_names_nobody_is_not_the_fault_of_the_projection() -> None:
+    nameless = row(clerkUserId=None)
+    assert shape_problems([nameless], CORE_FIELDS) == ()
+    assert len(shape_problems([nameless, nameless], CORE_FIELDS)) == 1
 
 
 def test_without_rows_nothing_can_be_said() -> None:
