@@ -342,6 +342,7 @@ async def readiness(store: Store, now: Callable[[], float] = time.time) -> dict[
     """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
     try:
         await store.workset.remember("readyz", "written")
+        await store.workset.next_due()  # the table of the work itself may be locked alone
         beat = _age(await store.workset.recall("heartbeat"), now())
         reconciled = _age(await store.workset.recall(GOOD) or await store.workset.recall("installed"), now())
     except DatabaseUnavailable as error:

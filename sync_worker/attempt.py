@@ -213,13 +213,13 @@ class Attempts:
             case _ if isinstance(error, RefusedError) or claim.attempts + 1 >= LAST_ATTEMPT:
                 return Failed(claim, error.code, str(error), next_due)
             case _:
-                return Retry(claim, error.code, str(error), self._backoff(claim.attempts, error), wrote)
+                asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+                delay = asked + self._backoff(claim.attempts)
+                return Retry(claim, error.code, str(error), delay, wrote, not_before=asked)
 
-    def _backoff(self, attempts: int, error: SyncWorkerError) -> float:
-        """Return the seconds to wait: doubling with jitter, and never less than the service asked for."""
-        asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-        doubled = min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12))
-        return asked + doubled * self.random.uniform(0.5, 1.0)
+    def _backoff(self, attempts: int) -> float:
+        """Return the seconds to wait: doubling with jitter."""
+        return min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12)) * self.random.uniform(0.5, 1.0)
 
     def _pause(self, error: SyncWorkerError) -> None:
         self.paused_until = self.monotonic() + PROBE_AFTER

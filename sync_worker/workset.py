@@ -92,13 +92,17 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The run failed and is due again in `delay` seconds. `wrote`: the write may have reached Clerk all the same."""
+    """The run failed and is due again in `delay` seconds. `wrote`: the write may have reached Clerk all the same.
+
+    `not_before` is in seconds too: what the service asked to wait, which a mark does not shorten.
+    """
 
     claim: Claim
     code: str
     detail: str
     delay: float
     wrote: bool = False
+    not_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,7 @@ SERVED = "DELETE FROM witness WHERE key = ? AND generation <= ?"
 
 RETRY = """
 UPDATE work SET owner = NULL, attempts = attempts + 1, code = ?, detail = ?, settled = NOW(), again = NULL,
-  due = NOW() + ?
+  due = NOW() + ?, paced = CASE WHEN CAST(? AS double precision) > 0 THEN GREATEST(paced, NOW() + ?) ELSE paced END
 WHERE key = ?
 """
 
@@ -373,7 +377,8 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     tx.executemany(DONE, [_done(s) for s in done])
     tx.executemany(SERVED, [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses])
     tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith(ADDRESSES)])
-    tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.claim.key) for s in settlements if isinstance(s, Retry)])
+    retries = [s for s in settlements if isinstance(s, Retry)]
+    tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.not_before, s.claim.key) for s in retries])
     tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
     tx.executemany(
         SOON, [(s.claim.key,) for s in settlements if isinstance(s, Done | Failed) and s.next_due is not None]
