@@ -223,6 +223,10 @@ class Converge:
             for outcome in revoking
             if not any(w.deleted for w in outcome.due.witnesses) or not needed[outcome.due.subject] <= stored.missing
         }
+        if len(unproven) < len(revoking):
+            # The blindness may have ended before the proof: then the first read missed what others may publish.
+            again = await self.source.by_subject([o.due.subject for o in revoking], ())
+            unproven |= {o.due.subject for o in revoking} if again.visible else set()
         return [Outcome(o.due, error=NothingVisible()) if o.due.subject in unproven else o for o in outcomes]
 
     async def _apply(self, outcomes: list[Outcome]) -> list[Outcome]:

@@ -23,6 +23,7 @@ from sync_worker.errors import (
     AccessTooLarge,
     NothingVisible,
     RefusedError,
+    RetryableError,
     SourceShrank,
     SyncWorkerError,
     UnreadableAnswer,
@@ -266,7 +267,8 @@ def _settlement(claim: Claim, outcome: Outcome) -> Settlement:
     if isinstance(error, RefusedError):
         return Failed(claim, error.code, str(error), outcome.next_due)
     if error is not None:
-        return Retry(claim, error.code, str(error), RETRY_DELAY, wrote)
+        asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+        return Retry(claim, error.code, str(error), max(RETRY_DELAY, asked), wrote, not_before=asked)
     return Done(claim, outcome.next_due, wrote)
 
 

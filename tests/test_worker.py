@@ -7,9 +7,9 @@ import json
 import shutil
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,7 +18,7 @@ from sync_worker import attempt, converge
 from sync_worker.app import open_reconcile
 from sync_worker.errors import ConfigurationError
 from sync_worker.ledger import Entry
-from sync_worker.model import Witness
+from sync_worker.model import Subject, Witness
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
 from tests.oracle import until, wrong
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
+    from sync_worker.sanity import Snapshot, Source
     from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
@@ -330,3 +331,39 @@ async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(
                 await asyncio.sleep(0.02)
     assert "user:user_1" in row.detail
     assert box.clerk.requests.count("PATCH") == 0
+
+
+@dataclass
+class BlindOnce:
+    """Reads Sanity, but the first read sees nothing, as with a token that has no rights for a moment."""
+
+    source: Source
+    has_read: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    async def by_subject(self, *asked: Any) -> Snapshot:
+        snapshot = await self.source.by_subject(*asked)
+        blind, self.has_read = not self.has_read, True
+        return replace(snapshot, rows=(), sightings={}, visible=0) if blind else snapshot
+
+
+async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro"), entitlement("e2", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        told = deleted(box, "e1")
+        await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
+        await box.lake.mutate([entitlement("e3", "user_1", plan="pro")])
+        services = parts.services
+        run = converge.Converge(
+            cast("Source", BlindOnce(services.source)), services.target, parts.store.ledger, parts.settings.layout
+        )
+        due = converge.Due(Subject.parse("user_1"), (told,))
+        (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
+    assert outcome.error is not None
+    assert outcome.error.code == "nothing_visible"
+    assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
