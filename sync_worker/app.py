@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync_worker import __version__, clerk, sanity
-from sync_worker.attempt import Attempts
+from sync_worker.attempt import Attempts, moved
 from sync_worker.brake import FanOutBrake
 from sync_worker.budget import Budget
 from sync_worker.catchup import catch_up
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
+
+    from sync_worker.converge import Outcome
 
 BUDGET_WINDOW = 10.0
 """Seconds that Clerk counts calls over."""
@@ -175,14 +177,15 @@ async def running_worker(
 
     `broken` is called when the worker ended by itself, which only a bug can make it do.
     """
+    brake = FanOutBrake(store.runs, Brake(settings.max_revocations))
+
+    async def screen(outcomes: list[Outcome]) -> list[Outcome]:
+        screened = await brake.screen(outcomes)
+        await store.workset.mark(moved(screened))
+        return screened
+
     async with open_services(settings, store) as services:
-        converge = Converge(
-            services.source,
-            services.target,
-            store.ledger,
-            settings.layout,
-            FanOutBrake(store.runs, Brake(settings.max_revocations)).screen,
-        )
+        converge = Converge(services.source, services.target, store.ledger, settings.layout, screen)
         worker = Worker(
             store.database,
             store.workset,

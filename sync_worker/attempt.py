@@ -99,8 +99,8 @@ class Attempts:
             ]
             async for outcomes in self.converge.run(batch):
                 done = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
-                await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in done])
                 await self._follow_up(done)
+                await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in done])
                 await self._report(outcomes)
 
     async def resolve(self, claims: Sequence[Claim]) -> None:
@@ -236,15 +236,12 @@ class Attempts:
         )
 
     async def _follow_up(self, done: Sequence[tuple[Claim, Outcome]]) -> None:
-        """Look again at documents that stopped counting for somebody: they are somebody else's now, or pending.
+        """Look again at documents whose address turned out to be shared: the others who have it do not know yet.
 
-        The same where an address turned out to be shared: the others who have it do not know yet.
+        It comes before the settling: that a subject is known to share an address is all that a later run would see.
         """
-        lost = [(document, outcome) for _, outcome in done for document in outcome.lost]
-        lost += [
-            (document, outcome) for claim, outcome in done if claim.code != SHARED for document in _shared(outcome)
-        ]
-        await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause) for document, o in lost])
+        news = [(document, o) for claim, o in done if claim.code != SHARED for document in _shared(o)]
+        await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause) for document, o in news])
         gained = {FANOUT + document for _, outcome in done for document in outcome.gained}
         if gained:
             await self.workset.clear_notes(gained, PENDING)
@@ -282,6 +279,19 @@ class Attempts:
         size = claims_size(change.after, layout)
         if size > layout.claims_budget:
             log.warning("claims_large", subject=subject, bytes=size, budget=layout.claims_budget)
+
+
+def moved(outcomes: Iterable[Outcome]) -> list[Mark]:
+    """Return the documents that stop counting for somebody: they are somebody else's now, or pending.
+
+    They are marked before the write that takes them out of the marker: after it only a killed process would know.
+    """
+    return [
+        Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause)
+        for o in outcomes
+        if o.error is None
+        for document in o.lost
+    ]
 
 
 def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
