@@ -28,13 +28,20 @@ SLOT = 0.25
 RESERVE = 0.1
 """The part of the limit that only lane 0 may use."""
 
+LONGEST_PAUSE = 60.0
+"""Seconds. What is paused for longer was paused by a clock that has been set back since, and does not count."""
+
 READ = "SELECT slots, paused_until FROM budget WHERE name = ? {lock}"
 
 CREATE = "INSERT INTO budget (name, slots, paused_until) VALUES (?, '{}', 0) ON CONFLICT (name) DO NOTHING"
 
 WRITE = "UPDATE budget SET slots = ? WHERE name = ?"
 
-PAUSE = "UPDATE budget SET paused_until = GREATEST(paused_until, NOW() + ?) WHERE name = ?"
+PAUSE = f"""
+UPDATE budget SET paused_until = GREATEST(
+  CASE WHEN paused_until > NOW() + {LONGEST_PAUSE} THEN 0 ELSE paused_until END, NOW() + LEAST(?, {LONGEST_PAUSE})
+) WHERE name = ?
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ class Budget:
             if not rows:
                 return self._limit - reserved
             now = tx.now
-            return 0 if rows[0][1] > now else self._window(rows[0][0]).at(now).room(reserved=reserved)
+            return 0 if _pause(rows[0][1], now) else self._window(rows[0][0]).at(now).room(reserved=reserved)
 
         return await self._db.read(work)
 
@@ -165,8 +172,8 @@ class Budget:
             rows = tx.execute(READ.format(lock="FOR UPDATE"), (self._name,))
         now = tx.now
         slots, paused_until = rows[0]
-        if paused_until > now:
-            return 0, 0, paused_until - now
+        if pause := _pause(paused_until, now):
+            return 0, 0, pause
         window = self._window(slots).at(now)
         for_direct = min(direct, window.room())
         window = window.grant(for_direct, now)
@@ -192,6 +199,11 @@ class Budget:
         finally:
             sleep.cancel()
             arrival.cancel()
+
+
+def _pause(until: float, now: float) -> float:
+    """Return the seconds that a pause still lasts."""
+    return until - now if now < until <= now + LONGEST_PAUSE else 0.0
 
 
 def _waiting(queue: deque[asyncio.Future[None]]) -> int:

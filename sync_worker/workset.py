@@ -124,13 +124,16 @@ class Released:
 
 Settlement = Done | Retry | Failed | Released
 
-MARK = """
+# No pace is longer than PACE: after a clock was set back, nobody is to wait until it is where it was.
+PACED_DUE = f"GREATEST(excluded.due, LEAST(work.paced, NOW() + {PACE}))"
+
+MARK = f"""
 INSERT INTO work (key, fanout, lane, due, wanted, since, cause)
 VALUES (?, ?, ?, COALESCE(?, NOW()), 1, GREATEST(NOW(), COALESCE(?, NOW())), ?)
 ON CONFLICT (key) DO UPDATE SET
   lane = CASE WHEN work.wanted > work.done THEN LEAST(work.lane, excluded.lane) ELSE excluded.lane END,
   due = CASE WHEN work.owner IS NOT NULL THEN work.due
-        ELSE LEAST(COALESCE(work.due, GREATEST(excluded.due, work.paced)), GREATEST(excluded.due, work.paced)) END,
+        ELSE LEAST(COALESCE(work.due, {PACED_DUE}), {PACED_DUE}) END,
   wanted = work.wanted + 1,
   since = LEAST(COALESCE(work.since, excluded.since), excluded.since),
   again = CASE WHEN work.owner IS NOT NULL THEN COALESCE(work.again, excluded.since) END,
@@ -139,7 +142,7 @@ ON CONFLICT (key) DO UPDATE SET
   code = CASE WHEN work.dead = 1 THEN '' ELSE work.code END,
   detail = CASE WHEN work.dead = 1 THEN '' ELSE work.detail END,
   dead = 0
-"""
+"""  # noqa: S608 - constants
 
 # Of two witnesses the later one counts. Revisions have no order, so of two in one moment neither proves that a read is
 # fresh: then no revision is kept, and the document store has to decide. A delete names the revision that it ended.
@@ -229,7 +232,7 @@ OWNERS = "SELECT DISTINCT owner FROM work WHERE owner IS NOT NULL"
 
 RELEASE_OWNED = "UPDATE work SET owner = NULL, due = NOW(), again = NULL WHERE owner = ? RETURNING key"
 
-WROTE = "UPDATE work SET paced = GREATEST(paced, NOW() - ?) + ? WHERE key = ?"
+WROTE = "UPDATE work SET paced = GREATEST(LEAST(paced, NOW() + ?), NOW() - ?) + ? WHERE key = ?"
 
 PACED = "UPDATE work SET due = paced WHERE key = ? AND due < paced"
 
@@ -385,7 +388,7 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     )
     tx.executemany(RELEASED, [(s.claim.key,) for s in settlements if isinstance(s, Released)])
     wrote = [s.claim.key for s in settlements if isinstance(s, Done | Retry) and s.wrote]
-    tx.executemany(WROTE, [(PACE_TOLERANCE, PACE, key) for key in wrote])
+    tx.executemany(WROTE, [(PACE, PACE_TOLERANCE, PACE, key) for key in wrote])
     tx.executemany(PACED, [(key,) for key in wrote])
 
 

@@ -275,6 +275,25 @@ async def test_of_two_pauses_the_longer_holds(budget: Budget, clock: Clock) -> N
 
 
 @pytest.mark.anyio
+async def test_a_clock_that_was_set_back_does_not_prolong_a_pause(budget: Budget, clock: Clock) -> None:
+    await budget.pause(3.0)
+    clock.advance(-3600)
+    assert await budget.left() == LIMIT
+    await budget.pause(2.0)
+    start = clock.now
+    await budget.take()
+    assert clock.now - start == 2.0
+
+
+@pytest.mark.anyio
+async def test_nobody_is_held_for_longer_than_a_minute_by_one_refusal(budget: Budget, clock: Clock) -> None:
+    start = clock.now
+    await budget.pause(86_400)
+    await budget.take()
+    assert clock.now - start == 60.0
+
+
+@pytest.mark.anyio
 async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: Clock) -> None:
     assert (await budget.left(), await budget.left(lane=1)) == (LIMIT, LIMIT - RESERVE)
     await all_of([budget.take() for _ in range(5)])

@@ -556,6 +556,20 @@ async def test_a_mark_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
     assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
 
 
+async def test_after_a_clock_was_set_back_nobody_waits_until_it_is_where_it_was(
+    ws: WorkSet, clock: Clock, paced: Claim
+) -> None:
+    await ws.settle([Done(paced, wrote=True)])
+    clock.advance(-3600)
+    await ws.mark([Mark(A)])
+    assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
+    clock.advance(workset.PACE)
+    claim = await claim_one(ws)
+    await ws.mark([Mark(A)])
+    await ws.settle([Done(claim, wrote=True)])
+    assert await wait_of(ws) == pytest.approx(2 * workset.PACE, abs=0.01)
+
+
 async def test_the_run_once_more_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
     await ws.mark([Mark(A)])
     await ws.settle([Done(paced, wrote=True)])
