@@ -1,8 +1,7 @@
 """How logs are written: event names are snake_case facts with key-values; JSON for machines, columns for people.
 
 Why it exists: logs go to stderr, data to stdout, so that both can be piped. The libraries below us stay quiet: their
-lines hold addresses and headers that have no place in a log. A line that cannot be written is lost, and nothing
-else is.
+lines hold addresses and headers that have no place in a log. A line that cannot be written is lost, and nothing else.
 """
 
 from __future__ import annotations

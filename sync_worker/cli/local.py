@@ -18,7 +18,7 @@ from sync_worker.sanity import Queries
 from sync_worker.settings import packaged_groq
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
@@ -28,7 +28,6 @@ SECRET = "sandbox-webhook-secret"  # noqa: S105 - it guards servers of this mach
 CLERK_SECRET = "whsec_c2FuZGJveC1jbGVyay13ZWJob29rLXNlY3JldA=="  # noqa: S105 - likewise
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
-SYNC_WORKER = (sys.executable, "-m", "sync_worker")
 
 
 def settings_for(box: Sandbox, database_url: str) -> dict[str, str]:
@@ -71,13 +70,13 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def process(
-    verb: str, environment: Mapping[str, str], log: Path, *arguments: str, program: Sequence[str] = SYNC_WORKER
+    verb: str, environment: Mapping[str, str], log: Path, *arguments: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run one `sync-worker` process; it is asked to stop at the end, and killed when it does not."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     with log.open("a") as output:
         running = await asyncio.create_subprocess_exec(
-            *(*program, verb, *arguments),
+            *(sys.executable, "-m", "sync_worker", verb, *arguments),
             env={**inherited, "LOG_FORMAT": "json", **environment},
             stdout=output,
             stderr=output,

@@ -2,7 +2,8 @@
 
 Each boundary is a call of one method. A process is killed before it, while its transaction is written but
 `uncommitted`, and after it; a request to Clerk has no transaction, so it is killed before the request is sent, while
-Clerk works on it, and after the answer. The work of all those processes is left to the last one, which lives.
+Clerk works on it, and after the answer. The work of all those processes is left to the last one, which lives: on SQLite
+it sees that they are gone; on PostgreSQL they pass for processes of other machines, whose leases have to end.
 """
 
 from __future__ import annotations
@@ -15,22 +16,29 @@ import pytest
 
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
-from tests.crash.launcher import Moment, Trouble
+from tests.crash.site import Site
+from tests.crash.trouble import Moment, Trouble
 from tests.oracle import until, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from tests.crash.site import Site
+    from sync_worker.sandbox.server import Sandbox
+    from sync_worker.sandbox.traffic import Request
+    from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.anyio
 LEASE = 1.0
-LIVING = Trouble(lease=LEASE)
 
 COMMIT: tuple[Moment, ...] = ("before", "uncommitted", "after")
 EFFECTS_OF_A_RUN = ("WorkSet.claim", "Ledger.intend", "Ledger.settle", "WorkSet.settle")
 EFFECTS_OF_A_FAN_OUT = ("WorkSet.mark", "WorkSet.renew", "WorkSet.settle")
+
+
+def to(site: Site, method: str = "", moment: Moment = "before", call: int = 1) -> Trouble:
+    return Trouble(method, moment, call, LEASE, elsewhere=site.database_url.startswith("postgres"))
 
 
 def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
@@ -79,8 +87,8 @@ async def test_a_worker_killed_at_an_effect_of_a_run(site: Site, method: str) ->
     await prepare(site, COMMIT)
     for moment in COMMIT:
         await edit(site, moment)
-        await site.dies(Trouble(method, moment, lease=LEASE))
-    async with site.worker(LIVING):
+        await site.dies(to(site, method, moment))
+    async with site.worker(to(site)):
         await site.comes_right()
 
 
@@ -89,23 +97,44 @@ async def test_a_worker_killed_at_a_write_to_clerk(site: Site) -> None:
     await prepare(site, [f"{moment}_{call}" for moment, call in boundaries])
     for moment, call in boundaries:
         await edit(site, f"{moment}_{call}")
-        await site.dies(Trouble("ServiceTransport._send", moment, call, LEASE))
-    async with site.worker(LIVING):
+        await site.dies(to(site, "ServiceTransport._send", moment, call))
+    async with site.worker(to(site)):
         await site.comes_right()
 
 
-async def test_a_worker_killed_while_clerk_works_on_its_write(site: Site) -> None:
+async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overlap(
+    nursery: Nursery, box: Sandbox, postgres_url: str, tmp_path: Path
+) -> None:
+    site = Site(nursery, box, postgres_url, tmp_path)
+    await killed_over_a_write(site, to(site), latency=0.4)
+    async with site.worker(to(site)):
+        await site.comes_right()
+
+
+async def test_a_write_that_outlives_its_process_does_not_undo_what_the_next_one_writes(site: Site) -> None:
+    box, here = site.box, Trouble(lease=2.5)
+    outliving = await killed_over_a_write(site, here, latency=1.0)
+    await box.lake.mutate([{"patch": {"id": "e-user_updated_now", "set": {"plan": "team"}}}])
+    await mark(site, Mark("user:user_updated_now"))
+    async with site.worker(here):
+        await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "team")
+        assert not all(write.ended for write in outliving), "it did not outlive its process"
+        await until(lambda: all(write.ended for write in outliving))
+        await site.settles()
+
+
+async def killed_over_a_write(site: Site, trouble: Trouble, *, latency: float) -> list[Request]:
+    """Kill a worker while Clerk works on its writes, which take `latency` seconds; return them."""
     await prepare(site, ["now"])
     await edit(site, "now")
     site.box.clerk.requests.clear()
-    site.box.clerk.faults.latency = 0.4
-    async with site.worker(LIVING) as first:
+    site.box.clerk.faults.latency = latency
+    async with site.worker(trouble) as worker:
         await until(lambda: site.box.clerk.requests.count("PATCH") > 0)
-        first.kill()
-        assert await first.wait() == -signal.SIGKILL
+        worker.kill()
+        assert await worker.wait() == -signal.SIGKILL
     site.box.clerk.faults.latency = 0.0
-    async with site.worker(LIVING):
-        await site.comes_right()
+    return site.box.clerk.requests.writes
 
 
 @pytest.mark.parametrize("method", EFFECTS_OF_A_FAN_OUT)
@@ -116,9 +145,28 @@ async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, method: str
         course = {"create": {"_id": moment, "_type": "course", "slug": {"current": moment}}}
         await box.lake.mutate([course, *(entitlement(f"e-{u}", u, courses=[reference(moment)]) for u in users)])
         await mark(site, Mark(f"document:{moment}", lane=1))
-        await site.dies(Trouble(method, moment, lease=LEASE))
-    async with site.worker(LIVING):
+        await site.dies(to(site, method, moment))
+    async with site.worker(to(site)):
         await site.comes_right()
+
+
+async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_address(site: Site) -> None:
+    box = site.box
+    boundaries: list[tuple[str, Moment]] = [("WorkSet.mark", moment) for moment in COMMIT]
+    for number, (method, moment) in enumerate([*boundaries, ("ServiceTransport._send", "after")]):
+        address = f"crm-{number}"
+        old = box.clerk.add_user(f"user_old_{number}", external_id=address)
+        row = {"_id": f"e-{number}", "_type": "entitlement", "userExternalId": address, "plan": "pro"}
+        await box.lake.mutate([{"create": row}])
+        async with working(box, site.database_url) as parts:
+            await parts.store.workset.mark([Mark(f"document:e-{number}")])
+            await until(lambda: not wrong(box))
+        box.clerk.update_user(old, external_id=None)
+        box.clerk.add_user(f"user_new_{number}", external_id=address)
+        await mark(site, Mark(f"user:{old}", cause="clerk:user.updated"))
+        await site.dies(to(site, method, moment))
+        async with site.worker(to(site)):
+            await site.comes_right()
 
 
 async def test_a_receiver_killed_at_its_mark(site: Site) -> None:

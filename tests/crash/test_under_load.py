@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.launcher import Trouble
 from tests.crash.load import Account, Editors
+from tests.crash.trouble import Trouble
 from tests.oracle import wrong
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from tests.crash.nursery import Child
     from tests.crash.site import Site
 
 pytestmark = pytest.mark.anyio
@@ -39,8 +39,8 @@ USERS = max(60, WEBHOOKS // 20)
 class Immortal:
     """A process that is started again whenever it was killed."""
 
-    start: Callable[[], AbstractAsyncContextManager[Process]]
-    current: Process | None = None
+    start: Callable[[], AbstractAsyncContextManager[Child]]
+    current: Child | None = None
     starts: int = 0
     _life: asyncio.Task[None] = field(init=False)
 
@@ -55,8 +55,7 @@ class Immortal:
 
     def kill(self) -> None:
         if self.current is not None:
-            with suppress(ProcessLookupError):
-                self.current.kill()
+            self.current.kill()
 
     async def end(self) -> None:
         self._life.cancel()

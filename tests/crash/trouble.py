@@ -1,22 +1,23 @@
-"""Runs a `sync-worker` verb in a process in which something goes wrong on purpose.
+"""What goes wrong in a process on purpose: bent inside the process, just before it runs its verb.
 
 Why it exists: the program has no hooks for tests, yet a test has to stop it exactly between two effects, or to be
-faster than a lease of half a minute. So the test starts this file instead of `-m sync_worker`; it imports the program,
-bends the one thing that `Trouble` names, and then runs the verb. What is bent stands here and nowhere else.
+faster than a lease of half a minute. What is bent stands here and nowhere else; `nursery` starts the processes.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import sys
+import time
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from sync_worker import attempt, cli, worker
+from sync_worker import app, attempt, converge, worker, workset
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.postgres import PostgresDatabase
@@ -34,17 +35,17 @@ class Trouble:
     """What goes wrong.
 
     `kill_at` names a method, as `WorkSet.mark`: its `call`-th call ends the process with SIGKILL, `before` it begins,
-    while all is written but `uncommitted`, or `after` it. `lease` is in seconds.
+    while all is written but `uncommitted`, or `after` it. `lease` is in seconds. `clock_jump` is how many seconds the
+    clock of the process jumps at each SIGUSR1. `elsewhere` lets the process pass for one on another machine, so that
+    nobody sees when it is gone.
     """
 
     kill_at: str = ""
     moment: Moment = "before"
     call: int = 1
     lease: float | None = None
-
-    def command(self) -> tuple[str, ...]:
-        """Return what is run instead of `sync-worker`."""
-        return (sys.executable, "-P", __file__, json.dumps(asdict(self)))
+    clock_jump: float | None = None
+    elsewhere: bool = False
 
 
 def die() -> NoReturn:
@@ -56,16 +57,44 @@ def die() -> NoReturn:
 def plant(trouble: Trouble) -> None:
     if trouble.lease is not None:
         shorten_lease(trouble.lease)
+    if trouble.elsewhere:
+        vars(workset)["identity"] = lambda: "elsewhere"
+    if trouble.clock_jump is not None:
+        plant_clock(trouble.clock_jump)
     if trouble.kill_at:
         plant_kill(trouble)
 
 
 def shorten_lease(seconds: float) -> None:
-    """Keep the order of the three: what is still sent, the deadline of a run, the lease."""
-    for name, value in (("LEASE", seconds), ("DEADLINE", seconds * 0.8), ("MARGIN", seconds * 0.1)):
-        for module in (attempt, worker):
-            if hasattr(module, name):
-                setattr(module, name, value)
+    """Shorten all that goes with it: how long a run may take, and how late a write may land."""
+    for module in (attempt, worker):
+        vars(module).update(LEASE=seconds, DEADLINE=seconds * 0.8, MARGIN=seconds * 0.1)
+    vars(converge)["LANDS_WITHIN"] = timedelta(seconds=seconds)
+
+
+def plant_clock(jump: float) -> None:
+    """Replace every way in which the program reads the time of day, also where it is the default of a parameter."""
+    right, ahead = time.time, 0.0
+
+    def clock() -> float:
+        return right() + ahead
+
+    def set_clock(*_: object) -> None:
+        nonlocal ahead
+        ahead += jump
+
+    class Datetime(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(clock(), tz)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("sync_worker") and getattr(module, "datetime", None) is datetime:
+            vars(module)["datetime"] = Datetime
+    time.time = clock
+    app.readiness.__defaults__ = (clock,)
+    vars(app)["Attempts"] = partial(attempt.Attempts, wall=clock)
+    signal.signal(signal.SIGUSR1, set_clock)
 
 
 def plant_kill(trouble: Trouble) -> None:
@@ -108,8 +137,3 @@ def _doom_commits(database: Any, doomed: ContextVar[bool]) -> None:
         return await run(self, work_and_die)
 
     database.run = run_or_die
-
-
-if __name__ == "__main__":
-    plant(Trouble(**json.loads(sys.argv.pop(1))))
-    cli.main()
