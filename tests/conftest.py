@@ -45,6 +45,15 @@ def postgres_server_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the test may stop and start."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
 def postgres_url(postgres_server_url: str) -> Iterator[str]:
     """A new, empty PostgreSQL database for one test."""
     with new_database(postgres_server_url) as url:

@@ -14,13 +14,12 @@ import pytest
 from sync_worker.cli.local import SECRET, free_port, install_hook, listening, process, settings_for
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
 from tests.oracle import until, wrong
-from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
+    from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -101,14 +100,6 @@ async def test_a_stop_that_was_asked_for_ends_with_0_even_while_a_request_hangs(
         running.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(running.wait(), 15) == 0
         writer.close()
-
-
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
 
 
 async def test_a_database_that_is_gone_is_503_and_the_delivery_works_when_it_is_back(
