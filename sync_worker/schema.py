@@ -107,6 +107,8 @@ STEPS: Sequence[Step] = (
         ),
     ),
     Step(compatible_from=1, statements=(HELD,)),
+    # Not to be run before this moment, because the service asked for it.
+    Step(compatible_from=1, statements=("ALTER TABLE work ADD COLUMN asked DOUBLE PRECISION NOT NULL DEFAULT 0",)),
 )
 
 

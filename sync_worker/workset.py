@@ -40,6 +40,9 @@ PACE = 5.05
 of 8 and one each 5.05 s is 9 in any ten. This is a leaky bucket (GCRA); `paced` is the moment of the next write. The
 burst is long because an editor who publishes a few times in a row should not wait."""
 
+LONGEST_ASKED = 300.0
+"""Seconds for which a service's wish to wait is kept against marks; the clock may have been set since."""
+
 PACE_BURST = 8
 
 PACE_TOLERANCE = (PACE_BURST - 1) * PACE
@@ -125,7 +128,7 @@ class Released:
 Settlement = Done | Retry | Failed | Released
 
 # No pace is longer than PACE: after a clock was set back, nobody is to wait until it is where it was.
-PACED_DUE = f"GREATEST(excluded.due, LEAST(work.paced, NOW() + {PACE}))"
+PACED_DUE = f"GREATEST(excluded.due, LEAST(work.paced, NOW() + {PACE}), LEAST(work.asked, NOW() + {LONGEST_ASKED}))"
 
 MARK = f"""
 INSERT INTO work (key, fanout, lane, due, wanted, since, cause)
@@ -206,7 +209,7 @@ SERVED = "DELETE FROM witness WHERE key = ? AND generation <= ?"
 
 RETRY = """
 UPDATE work SET owner = NULL, attempts = attempts + 1, code = ?, detail = ?, settled = NOW(), again = NULL,
-  due = NOW() + ?, paced = CASE WHEN CAST(? AS double precision) > 0 THEN GREATEST(paced, NOW() + ?) ELSE paced END
+  due = NOW() + ?, asked = NOW() + ?
 WHERE key = ?
 """
 
@@ -381,7 +384,7 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     tx.executemany(SERVED, [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses])
     tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith(ADDRESSES)])
     retries = [s for s in settlements if isinstance(s, Retry)]
-    tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.not_before, s.claim.key) for s in retries])
+    tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.claim.key) for s in retries])
     tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
     tx.executemany(
         SOON, [(s.claim.key,) for s in settlements if isinstance(s, Done | Failed) and s.next_due is not None]

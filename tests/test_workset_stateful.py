@@ -62,6 +62,7 @@ class ModelRow:
     again: float | None = None
     settled: float | None = None
     paced: float = 0.0
+    asked: float = 0.0
     writes: list[float] = field(default_factory=list)
     witnesses: dict[str, tuple[Witness, int]] = field(default_factory=dict)
 
@@ -90,7 +91,9 @@ class Model:
         row.lane = min(row.lane, mark.lane) if row.wanted > row.done else mark.lane
         wanted_since = max(self.now, due)
         if row.owner is None:
-            allowed = max(due, row.paced)
+            allowed = max(
+                due, min(row.paced, self.now + workset.PACE), min(row.asked, self.now + workset.LONGEST_ASKED)
+            )
             row.due = allowed if row.due is None else min(row.due, allowed)
         elif row.again is None:
             row.again = wanted_since
@@ -149,6 +152,7 @@ class Model:
                 row.due = self.now
             case Retry():
                 row.due, row.attempts = self.now + settlement.delay, row.attempts + 1
+                row.asked = self.now + settlement.not_before
             case Done() | Failed():
                 soon = None if settlement.next_due is None else max(settlement.next_due, self.now + 0.25)
                 row.due = self.now if marked_again else soon
@@ -164,7 +168,8 @@ class Model:
             row.note, row.settled = (settlement.code, settlement.detail), self.now
         if isinstance(settlement, Done | Retry) and settlement.wrote:
             row.writes.append(self.now)
-            row.paced = max(row.paced, self.now - workset.PACE_TOLERANCE) + workset.PACE
+            capped = min(row.paced, self.now + workset.PACE)
+            row.paced = max(capped, self.now - workset.PACE_TOLERANCE) + workset.PACE
             row.due = None if row.due is None else max(row.due, row.paced)
         row.again = None
 
