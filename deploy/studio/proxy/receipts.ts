@@ -1,0 +1,86 @@
+/**
+ * A route of your app that tells the Studio the receipts of sync-worker. ADMIN_TOKEN stays on this server: it opens every
+ * page of the worker, so no browser may ever have it. What an editor gets is one receipt, and nothing else.
+ *
+ * Web standards only: a function from Request to Response, for Next.js, Remix, Hono, Cloudflare, Deno and Node alike.
+ */
+import {PASS_LASTS, passDocument} from '../receipts/pass.ts'
+import {readReceipt} from '../receipts/receipt.ts'
+
+export interface ProxyOptions {
+  /** Where the worker listens, as https://sync.example.com. */
+  workerUrl: string
+  /** The worker's ADMIN_TOKEN. */
+  adminToken: string
+  /** Where your Studio is, as https://acme.sanity.studio; nobody else's page may read the answers. */
+  studioOrigins: string[]
+  /** Who may ask: passOf(…), or a check of your own, such as the session of an app that the Studio is part of. */
+  allowed: (request: Request) => Promise<boolean>
+}
+
+const DOCUMENT = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
+const PASS = /^Bearer ([0-9a-f]{64})$/
+const ANSWER_WITHIN = 5000
+
+export function receiptProxy({workerUrl, adminToken, studioOrigins, allowed}: ProxyOptions) {
+  return async function answer(request: Request): Promise<Response> {
+    const origin = request.headers.get('origin')
+    const headers = new Headers({'cache-control': 'no-store', vary: 'origin'})
+    if (origin && studioOrigins.includes(origin)) {
+      headers.set('access-control-allow-origin', origin)
+      headers.set('access-control-allow-headers', 'authorization')
+      headers.set('access-control-max-age', '600')
+    }
+    const tell = (status: number, body: unknown) => Response.json(body, {status, headers})
+
+    if (request.method === 'OPTIONS') return new Response(null, {status: 204, headers})
+    if (request.method !== 'GET') return tell(405, {error: 'method_not_allowed'})
+    const id = new URL(request.url).searchParams.get('document') ?? ''
+    if (!DOCUMENT.test(id)) return tell(400, {error: 'bad_document'})
+    try {
+      if (!(await allowed(request))) return tell(401, {error: 'not_an_editor'})
+      const receipt = await fetchReceipt(workerUrl, adminToken, id)
+      return receipt ? tell(200, receipt) : tell(502, {error: 'no_receipt'})
+    } catch {
+      return tell(502, {error: 'unavailable'})
+    }
+  }
+}
+
+async function fetchReceipt(workerUrl: string, adminToken: string, id: string) {
+  const answer = await fetch(new URL(`/documents/${encodeURIComponent(id)}`, workerUrl), {
+    headers: {accept: 'application/json', authorization: `Bearer ${adminToken}`},
+    cache: 'no-store',
+    redirect: 'error',
+    signal: AbortSignal.timeout(ANSWER_WITHIN),
+  })
+  return answer.ok ? readReceipt(await answer.json()) : null
+}
+
+export interface Dataset {
+  projectId: string
+  dataset: string
+  /** A token that may read drafts; the worker's SANITY_READ_TOKEN will do. */
+  token: string
+  /** Only for tests and proxies; default: the project's own host. */
+  apiUrl?: string
+}
+
+/** Allow whoever shows that they can write into this dataset; receipts/pass.ts tells how. */
+export function passOf({projectId, dataset, token, apiUrl = `https://${projectId}.api.sanity.io`}: Dataset) {
+  return async function allowed(request: Request): Promise<boolean> {
+    const pass = PASS.exec(request.headers.get('authorization') ?? '')?.[1]
+    if (!pass) return false
+    const id = await passDocument(pass)
+    // The document store is never behind, unlike the query index: a pass counts from the moment that it is written.
+    const answer = await fetch(new URL(`/v2025-02-19/data/doc/${dataset}/${id}`, apiUrl), {
+      headers: {authorization: `Bearer ${token}`},
+      cache: 'no-store',
+      signal: AbortSignal.timeout(ANSWER_WITHIN),
+    })
+    if (!answer.ok) throw new Error(`Sanity answered ${answer.status}`)
+    const {documents = []} = (await answer.json()) as {documents?: {_id: string; _updatedAt: string}[]}
+    const draft = documents.find((one) => one._id === id)
+    return draft !== undefined && Date.now() - Date.parse(draft._updatedAt) < PASS_LASTS
+  }
+}

@@ -1,0 +1,85 @@
+import {issuePass, type Pass, type PassClient} from './pass.ts'
+import {asOf, readReceipt, STATES, type Receipt} from './receipt.ts'
+
+/** What the badge and the pane show: a receipt, or why there is none. */
+export type Seen = {receipt: Receipt; trouble?: undefined} | {receipt?: undefined; trouble: string}
+
+const NO_PASS =
+  'Receipts need the permission to create drafts in this dataset (Contributor or above), or the proxy refuses this Studio.'
+const NO_ANSWER = 'The receipt cannot be had right now. Publishing works all the same.'
+const SAME_ANSWER = 500
+const AFTER_TROUBLE = 15_000
+const LONGEST = 60_000
+
+/** A document, and when it was published; null when it is not. */
+export interface Followed {
+  id: string
+  publishedAt: string | null
+}
+
+/** Asks the proxy for receipts. The badge and the pane of one document share an answer. */
+export class Desk {
+  readonly #url: string
+  readonly #client: PassClient
+  #pass: Promise<Pass> | undefined
+  #last: {id: string; at: number; answer: Promise<Seen>} | undefined
+
+  constructor(url: string, client: PassClient) {
+    this.#url = url
+    this.#client = client
+  }
+
+  ask(id: string): Promise<Seen> {
+    const now = Date.now()
+    if (this.#last?.id !== id || now - this.#last.at > SAME_ANSWER) {
+      this.#last = {id, at: now, answer: this.#ask(id).catch(() => ({trouble: NO_ANSWER}))}
+    }
+    return this.#last.answer
+  }
+
+  /** Show what is seen, again and again while it may still change, until the signal. */
+  async follow({id, publishedAt}: Followed, show: (seen: Seen) => void, signal: AbortSignal): Promise<void> {
+    for (let turn = 1; !signal.aborted; turn++) {
+      let seen = await this.ask(id)
+      if (signal.aborted) return
+      if (seen.receipt) seen = {receipt: asOf(seen.receipt, publishedAt)}
+      show(seen)
+      const lasts = seen.receipt ? STATES[seen.receipt.state].lasts : AFTER_TROUBLE
+      if (!lasts) return
+      await pause(Math.min(lasts * turn, LONGEST), signal)
+    }
+  }
+
+  async #ask(id: string): Promise<Seen> {
+    let answer = await this.#get(id)
+    if (answer?.status === 401) {
+      this.#pass = undefined // it expired, or somebody deleted its draft
+      answer = await this.#get(id)
+    }
+    if (!answer || answer.status === 401) return {trouble: NO_PASS}
+    const receipt = answer.ok ? readReceipt(await answer.json()) : null
+    return receipt ? {receipt} : {trouble: NO_ANSWER}
+  }
+
+  /** Ask once; null when Sanity does not let us put a pass into the dataset. */
+  async #get(id: string): Promise<Response | null> {
+    const pass = await this.#current().catch(() => null)
+    if (!pass) return null
+    const url = new URL(this.#url)
+    url.searchParams.set('document', id)
+    return fetch(url, {headers: {authorization: `Bearer ${pass.text}`}, credentials: 'same-origin'})
+  }
+
+  async #current(): Promise<Pass> {
+    const pass = await this.#pass?.catch(() => undefined)
+    if (!pass || pass.renewAt < Date.now()) this.#pass = issuePass(this.#client)
+    return this.#pass as Promise<Pass>
+  }
+}
+
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds)
+    signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), {once: true})
+  })
+}

@@ -1,0 +1,39 @@
+/**
+ * How the proxy knows that whoever asks is an editor, without a secret in the browser: the Studio puts a draft into the
+ * dataset, which only members of the project can, and the proxy asks Sanity whether it is there. The draft's id is a
+ * hash, so whoever may only read the dataset cannot turn it into a pass.
+ */
+export const PASS_TYPE = 'syncWorkerPass'
+/** Milliseconds that the proxy accepts a pass for; the Studio takes a new one a little earlier. */
+export const PASS_LASTS = 60 * 60 * 1000
+const RENEWED_AFTER = PASS_LASTS - 10 * 60 * 1000
+
+const EXPIRED = `*[_type == "${PASS_TYPE}" && dateTime(_updatedAt) < dateTime(now()) - ${PASS_LASTS / 1000}]`
+
+/** What is needed of the Studio's client. */
+export interface PassClient {
+  createOrReplace(document: {_id: string; _type: string}): Promise<unknown>
+  delete(selection: {query: string}): Promise<unknown>
+}
+
+export interface Pass {
+  text: string
+  renewAt: number
+}
+
+export async function issuePass(client: PassClient): Promise<Pass> {
+  const pass = {text: hex(crypto.getRandomValues(new Uint8Array(32))), renewAt: Date.now() + RENEWED_AFTER}
+  await client.createOrReplace({_id: await passDocument(pass.text), _type: PASS_TYPE})
+  client.delete({query: EXPIRED}).catch(() => {}) // the next one tidies up
+  return pass
+}
+
+/** Return the id of the draft that proves a pass. */
+export async function passDocument(pass: string): Promise<string> {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(pass))
+  return `drafts.${PASS_TYPE}-${hex(new Uint8Array(digest))}`
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+}

@@ -1,0 +1,71 @@
+/** What sync-worker tells of one document: whether access follows what is published. */
+export interface Receipt {
+  document: string
+  state: State
+  /** One plain sentence for editors. */
+  headline: string
+  /** Times are RFC 3339. */
+  published: string | null
+  inClerk: string | null
+  inSessionsBy: string | null
+  subjects: {subject: string; state: string; reason: string | null}[]
+  nextStep: string | null
+}
+
+export type State = keyof typeof STATES
+
+/** How each state is shown, and for how many milliseconds it may be believed; 0 is until the document changes. */
+export const STATES = {
+  synced: {label: 'In Clerk', tone: 'positive', lasts: 0},
+  late: {label: 'On its way', tone: 'caution', lasts: 2_000},
+  pending: {label: 'Waiting', tone: 'primary', lasts: 15_000},
+  unknown: {label: 'Not seen yet', tone: 'primary', lasts: 2_000},
+  held: {label: 'Held for approval', tone: 'caution', lasts: 15_000},
+  refused: {label: 'Refused', tone: 'critical', lasts: 0},
+  expired: {label: 'Not active', tone: 'default', lasts: 0},
+  deleted: {label: 'Taken away', tone: 'default', lasts: 0},
+} as const
+
+/** Read an answer; null when it is no receipt, as from a worker of another version. */
+export function readReceipt(answer: unknown): Receipt | null {
+  if (!isObject(answer) || typeof answer.document !== 'string' || typeof answer.headline !== 'string') return null
+  const state = typeof answer.state === 'string' && answer.state in STATES ? (answer.state as State) : 'unknown'
+  const subjects = Array.isArray(answer.subjects) ? answer.subjects.filter(isObject) : []
+  return {
+    document: answer.document,
+    state,
+    headline: answer.headline,
+    published: text(answer.published),
+    inClerk: text(answer.inClerk),
+    inSessionsBy: text(answer.inSessionsBy),
+    subjects: subjects.map((one) => ({
+      subject: text(one.subject) ?? '',
+      state: text(one.state) ?? '',
+      reason: text(one.reason),
+    })),
+    nextStep: text(answer.nextStep),
+  }
+}
+
+/**
+ * Compare a receipt with the document in the Studio. A receipt from before the last publish, or from before the
+ * unpublish (`publishedAt` is null), says nothing of it: the webhook is still under way.
+ */
+export function asOf(receipt: Receipt, publishedAt: string | null): Receipt {
+  const behind = publishedAt
+    ? receipt.published !== null && Date.parse(receipt.published) + A_SECOND < Date.parse(publishedAt)
+    : receipt.state !== 'deleted' && receipt.state !== 'unknown'
+  if (!behind) return receipt
+  const headline = `${publishedAt ? 'This publish' : 'The unpublish'} has not reached sync-worker yet.`
+  return {...receipt, state: 'unknown', headline, published: publishedAt, inClerk: null, inSessionsBy: null, nextStep: null}
+}
+
+const A_SECOND = 1000 // the two times may differ in precision
+
+function text(value: unknown): string | null {
+  return typeof value === 'string' && value ? value : null
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null
+}
