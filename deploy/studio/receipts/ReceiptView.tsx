@@ -1,9 +1,10 @@
-import {Badge, Box, Card, Code, Flex, Label, Spinner, Stack, Text} from '@sanity/ui'
+import {Badge, Box, Card, Flex, Label, Spinner, Text} from '@sanity/ui'
+import type {ReactNode} from 'react'
 
 import type {Seen} from './ask.ts'
 import {STATES, type Receipt} from './receipt.ts'
 
-/** What the pane shows. */
+/** What the pane shows. Of @sanity/ui only what versions 3 and 4 have in common. */
 export function ReceiptView({seen}: {seen: Seen | null}) {
   if (!seen) {
     return (
@@ -15,7 +16,9 @@ export function ReceiptView({seen}: {seen: Seen | null}) {
   if (!seen.receipt) {
     return (
       <Box padding={4}>
-        <Text muted>{seen.trouble}</Text>
+        <Text size={1} muted>
+          {seen.trouble}
+        </Text>
       </Box>
     )
   }
@@ -24,67 +27,65 @@ export function ReceiptView({seen}: {seen: Seen | null}) {
 
 function Told({receipt}: {receipt: Receipt}) {
   const {label, tone} = STATES[receipt.state]
-  const steps = [
-    {title: 'Published', at: receipt.published},
-    {title: 'In Clerk', at: receipt.inClerk},
-    {title: 'In every session by', at: receipt.inSessionsBy},
-  ]
   return (
-    <Stack padding={4} space={5}>
+    <Flex direction="column" padding={4} gap={5}>
       <Card tone={tone} padding={4} radius={2} border aria-live="polite">
-        <Stack space={4}>
-          <Flex>
-            <Badge tone={tone}>{label}</Badge>
-          </Flex>
+        <Flex direction="column" gap={4} align="flex-start">
+          <Badge tone={tone}>{label}</Badge>
           <Text size={1}>{receipt.headline}</Text>
-        </Stack>
+        </Flex>
       </Card>
-      {receipt.nextStep && <Section title="What to do">{[<Text key="next" size={1}>{receipt.nextStep}</Text>]}</Section>}
+      {receipt.nextStep && (
+        <Section title="What to do">
+          <Text size={1}>{receipt.nextStep}</Text>
+        </Section>
+      )}
       <Section title="When">
-        {steps.map(({title, at}) => (
-          <Flex key={title} gap={3} justify="space-between">
-            <Text size={1} muted>
-              {title}
-            </Text>
-            <Text size={1}>{at ? <time dateTime={at}>{clock(at)}</time> : '—'}</Text>
-          </Flex>
-        ))}
+        <Line left="Published" right={clock(receipt.published)} />
+        <Line left="In Clerk" right={clock(receipt.inClerk)} />
+        <Line left="In every session by" right={clock(receipt.inSessionsBy)} />
       </Section>
-      <Section title="Who">
-        {receipt.subjects.map(({subject, state, reason}) => (
-          <Stack key={subject} space={3}>
-            <Flex gap={3} justify="space-between" align="center">
-              <Code size={1} style={{overflowWrap: 'anywhere', whiteSpace: 'normal'}}>
-                {subject}
-              </Code>
-              <Text size={1} muted>
-                {state}
-              </Text>
+      {receipt.subjects.length > 0 && (
+        <Section title="Who">
+          {receipt.subjects.map(({subject, state, reason}) => (
+            <Flex key={subject} direction="column" gap={3}>
+              <Line left={<code style={{overflowWrap: 'anywhere'}}>{subject}</code>} right={state} />
+              {reason && (
+                <Text size={1} muted>
+                  {reason}
+                </Text>
+              )}
             </Flex>
-            {reason && (
-              <Text size={1} muted>
-                {reason}
-              </Text>
-            )}
-          </Stack>
-        ))}
-      </Section>
-    </Stack>
+          ))}
+        </Section>
+      )}
+    </Flex>
   )
 }
 
-function Section({title, children}: {title: string; children: React.ReactNode[]}) {
-  if (children.length === 0) return null
+function Section({title, children}: {title: string; children: ReactNode}) {
   return (
-    <Stack space={4}>
+    <Flex direction="column" gap={4}>
       <Label size={1} muted>
         {title}
       </Label>
       {children}
-    </Stack>
+    </Flex>
   )
 }
 
-function clock(at: string): string {
-  return new Date(at).toLocaleString(undefined, {dateStyle: 'medium', timeStyle: 'medium'})
+function Line({left, right}: {left: ReactNode; right: ReactNode}) {
+  return (
+    <Flex gap={3} justify="space-between">
+      <Text size={1} muted>
+        {left}
+      </Text>
+      <Text size={1}>{right}</Text>
+    </Flex>
+  )
+}
+
+function clock(at: string | null): ReactNode {
+  if (!at) return '—'
+  return <time dateTime={at}>{new Date(at).toLocaleString(undefined, {dateStyle: 'medium', timeStyle: 'medium'})}</time>
 }
