@@ -151,7 +151,12 @@ async def test_a_pass_is_good_for_an_hour(box: Sandbox, minutes: int, status: in
 async def test_old_passes_are_tidied_up(box: Sandbox) -> None:
     await written(box, 3700, {"_id": "drafts.syncWorkerPass-old", "_type": "syncWorkerPass"})
     await written(box, 3700, {"_id": "drafts.ent-1", "_type": "entitlement"})
-    await play(box, "http://127.0.0.1", "await issuePass(client)")
+    script = """
+      let tidied;
+      await issuePass({...client, delete: (selection) => (tidied = client.delete(selection))});
+      await tidied;
+    """
+    await play(box, "http://127.0.0.1", script)
     assert sorted(document["_type"] for document in box.lake.documents.values()) == ["entitlement", "syncWorkerPass"]
     assert "drafts.syncWorkerPass-old" not in box.lake.documents
 

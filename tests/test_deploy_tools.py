@@ -45,6 +45,20 @@ def test_kubectl_puts_the_kubernetes_files_together() -> None:
     assert images == {"registry.example.com/sync-worker:latest"}
 
 
+def test_kubernetes_own_schemas_fit_every_object(tmp_path: Path) -> None:
+    file = tmp_path / "objects.yaml"
+    file.write_text(yaml.safe_dump_all(kubernetes_objects()))
+    example = DEPLOY / "kubernetes" / "secret.example.yaml"
+    done = run(tool("kubernetes-validate"), "--strict", str(file), str(example))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_compose_file_fits_the_specification() -> None:
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    done = run(tool("check-jsonschema"), *schema, str(DEPLOY / "compose.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("file", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda f: f.name)
 def test_systemd_finds_little_that_a_service_could_still_reach(file: Path) -> None:
     done = run(tool("systemd-analyze"), "security", "--offline=true", f"--threshold={EXPOSURE}", str(file))
