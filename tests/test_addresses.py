@@ -1,0 +1,85 @@
+"""Entitlements that name people by address, with the real parts: what follows from what, and where it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from sync_worker.model import Witness
+from sync_worker.workset import Mark
+from tests.oracle import quiet, until, wrong
+from tests.parts import working
+
+if TYPE_CHECKING:
+    from sync_worker.sandbox.server import Sandbox
+    from tests.parts import Parts
+
+pytestmark = pytest.mark.anyio
+ADA = "ada@example.org"
+
+
+def entitlement(document: str, **fields: Any) -> dict[str, Any]:
+    return {"createOrReplace": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}
+
+
+async def mark(parts: Parts, *keys: str, **given: Any) -> None:
+    await parts.store.workset.mark([Mark(key, **given) for key in keys])
+
+
+def witness(box: Sandbox, document: str) -> Witness:
+    held = box.lake.documents[document]
+    return Witness(document, held["_rev"], held["_updatedAt"])
+
+
+async def comes_to_rest(box: Sandbox) -> None:
+    """Fail when the worker goes on asking although nothing happens any more."""
+    with anyio.fail_after(8):
+        await quiet(box)
+
+
+@pytest.mark.parametrize("name", [{"clerkUserId": "user_ada"}, {"userEmail": ADA}])
+async def test_one_of_two_equal_entitlements_that_ends_is_looked_at_once(
+    box: Sandbox, sqlite_url: str, name: dict[str, str]
+) -> None:
+    box.clerk.add_user("user_ada", email=ADA)
+    rows = [entitlement("e1", **name), entitlement("e2", **name), entitlement("e3", userEmail="nobody@example.org")]
+    await box.lake.mutate(rows)
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_ada")
+        await until(lambda: not wrong(box))
+        await box.lake.mutate([entitlement("e1", **name, status="paused")])
+        await mark(parts, "user:user_ada", witness=witness(box, "e1"))
+        await comes_to_rest(box)
+
+
+async def test_somebody_with_a_shared_address_who_is_no_member_is_not_tried_for_ever(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    for user in ("user_ada", "user_twin"):
+        box.clerk.add_user(user, email=ADA)
+    box.clerk.add_organization("org_1")
+    rows = [
+        entitlement("e1", clerkOrganizationId="org_1", userEmail=ADA),
+        entitlement("e2", clerkOrganizationId="org_1", clerkUserId="user_ada"),
+    ]
+    await box.lake.mutate(rows)
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "membership:org_1/user_ada")
+        await comes_to_rest(box)
+
+
+async def test_a_refused_write_to_somebody_with_a_shared_address_is_not_sent_for_ever(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_ada", email=ADA)
+    await box.lake.mutate([entitlement("e1", userEmail=ADA)])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_ada")
+        await until(lambda: not wrong(box))
+        box.clerk.add_user("user_twin", email=ADA)
+        box.clerk.faults.some("conflict", 1.0, method="PATCH")
+        await mark(parts, "user:user_ada")
+        await comes_to_rest(box)
+        box.clerk.faults.clear()
