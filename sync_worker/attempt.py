@@ -188,11 +188,10 @@ class Attempts:
         await self.workset.settle([self._failure(claim, error) for claim in pending.values()])
 
     def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
-        access, change = outcome.access, outcome.change
-        wrote = change is not None and change.kind is not ChangeKind.NONE
+        wrote = _wrote(outcome)
         if outcome.error is not None:
             return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote)
-        refusals = access.refusals if access else ()
+        refusals = outcome.access.refusals if outcome.access else ()
         return Done(
             claim,
             next_due=outcome.next_due,
@@ -238,11 +237,13 @@ class Attempts:
     async def _follow_up(self, done: Sequence[tuple[Claim, Outcome]]) -> None:
         """Look again at documents whose address turned out to be shared: the others who have it do not know yet.
 
-        It comes before the settling: that a subject is known to share an address is all that a later run would see.
+        It comes before the settling: that a subject is known to share an address is all that a later run would see. A
+        run that failed would find the same the next time.
         """
-        news = [(document, o) for claim, o in done if claim.code != SHARED for document in _shared(o)]
+        right = [(claim, outcome) for claim, outcome in done if outcome.error is None]
+        news = [(document, o) for claim, o in right if claim.code != SHARED for document in _shared(o)]
         await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause) for document, o in news])
-        gained = {FANOUT + document for _, outcome in done for document in outcome.gained}
+        gained = {FANOUT + document for _, outcome in right for document in outcome.gained}
         if gained:
             await self.workset.clear_notes(gained, PENDING)
 
@@ -252,7 +253,7 @@ class Attempts:
             subject = str(outcome.due.subject)
             if outcome.error is not None:
                 log.warning("subject_failed", subject=subject, code=outcome.error.code, detail=outcome.error.detail)
-            elif outcome.change is not None and outcome.change.kind is not ChangeKind.NONE:
+            elif outcome.change is not None and _wrote(outcome):
                 log.info(
                     "access_changed",
                     subject=subject,
@@ -289,7 +290,7 @@ def moved(outcomes: Iterable[Outcome]) -> list[Mark]:
     return [
         Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause)
         for o in outcomes
-        if o.error is None
+        if o.error is None and _wrote(o)  # one that writes nothing would lose the same the next time
         for document in o.lost
     ]
 
@@ -299,6 +300,11 @@ def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
     for subject in subjects:
         for witness in claim.witnesses or (None,):
             yield Mark(str(subject), claim.lane, witness=witness, cause=claim.cause)
+
+
+def _wrote(outcome: Outcome) -> bool:
+    """Tell whether a change was sent to Clerk, perhaps without success."""
+    return outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
 
 
 def _shared(outcome: Outcome) -> tuple[str, ...]:
