@@ -169,6 +169,22 @@ async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_addres
             await site.comes_right()
 
 
+async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_again(site: Site) -> None:
+    box, shared = site.box, "ada@example.org"
+    box.clerk.add_user("user_ada", email=shared)
+    row = {"_id": "e1", "_type": "entitlement", "userEmail": shared, "plan": "pro"}
+    await box.lake.mutate([{"create": row}])
+    async with working(box, site.database_url) as parts:
+        await parts.store.workset.mark([Mark("user:user_ada")])
+        await until(lambda: not wrong(box))
+    box.clerk.add_user("user_twin", email=shared)
+    await mark(site, Mark("user:user_ada"))
+    await site.dies(to(site, "WorkSet.settle", "after"))
+    async with site.worker(to(site)), site.store() as store, asyncio.timeout(10):
+        while (noted := await store.workset.get("document:e1")) is None or noted.due is None:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_receiver_killed_at_its_mark(site: Site) -> None:
     site.install_hook()
     for moment in COMMIT:
