@@ -253,6 +253,19 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
     assert 5 < row.due - time.time() < 15
 
 
+async def test_a_mark_in_between_does_not_undo_the_second_look(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        await parts.store.ledger.intend([Entry("", "user:user_1", "grant", {}, {"plan": "old"}, ["e1"])])
+        for _ in range(2):
+            await mark(parts, "user:user_1")
+            async with asyncio.timeout(10):
+                while (row := await row_of(parts, "user:user_1")).pending:
+                    await asyncio.sleep(0.02)
+    assert row.due is not None
+
+
 def misspelt(tmp_path: Path) -> str:
     """Return a folder of queries whose projection says `pln` for `plan`."""
     folder = tmp_path / "groq"
