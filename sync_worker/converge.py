@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 WRITES_AT_ONCE = 24
 LANDS_WITHIN = timedelta(seconds=10)
 """How long a request that nobody waits for any more may take to be applied; ours are given up after 8 s."""
+MARGIN = timedelta(seconds=1)
+"""Between that moment and the second look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,24 +169,34 @@ class Converge:
         if reading.snapshot.addressed:
             outcomes = [_with_moves(outcome, observed.get(outcome.due.subject)) for outcome in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
-        late = await self._resolve([due.subject for due in batch], observed)
-        again = now + LANDS_WITHIN
+        late = await self._resolve([due.subject for due in batch], observed, now)
+        again = now + LANDS_WITHIN + MARGIN
         outcomes = [replace(o, again=again) if o.due.subject in late else o for o in outcomes]
         return await self._apply(outcomes if self.screen is None else await self.screen(outcomes))
 
-    async def _resolve(self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]) -> set[Subject]:
+    async def _resolve(
+        self, subjects: Collection[Subject], observed: Mapping[Subject, Observed], now: datetime
+    ) -> set[Subject]:
         """Say of changes that a killed or failed run left open whether they were applied: Clerk shows it now.
 
-        Returns the subjects whose change is not there: it may have been sent, and land later than what is written now.
+        One that Clerk does not show may have been sent, and land later than what is written now: it stays open until
+        it cannot any more, whatever is marked meanwhile. Returns the subjects of such changes.
         """
-        left = {entry.subject: entry for entry in await self.ledger.unsettled(map(str, subjects))}
+        states: dict[State, list[int]] = defaultdict(list)
         late = set()
-        for subject in subjects:
-            entry, held = left.get(str(subject)), observed.get(subject)
-            if entry is not None:
-                applied = held is not None and changes.owned_values(held, self.layout) == entry.after
-                await self.ledger.resolve(entry.subject, after_applied=applied)
-                late |= set() if applied else {subject}
+        for entry in await self.ledger.unsettled(map(str, subjects)):
+            subject = Subject.parse(entry.subject)
+            held = observed.get(subject)
+            if held is not None and changes.owned_values(held, self.layout) == entry.after:
+                states[State.APPLIED].append(entry.id)
+            elif entry.settled_at is not None and now.timestamp() - entry.settled_at > LANDS_WITHIN.total_seconds():
+                states[State.ABANDONED].append(entry.id)
+            else:
+                late.add(subject)
+                if entry.state is State.INTENDED:
+                    states[State.UNKNOWN].append(entry.id)
+        for state, entries in states.items():
+            await self.ledger.settle(entries, state)
         return late
 
     def _outcome(self, due: Due, access: Access, held: Observed | None, now: datetime) -> Outcome:

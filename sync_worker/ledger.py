@@ -2,7 +2,8 @@
 
 Why it exists: after an incident people ask what this program did to whom. An entry is written as `intended` before the
 request is sent, so a process that is killed in between leaves a trace, and the next run of the subject, which sees what
-Clerk holds, resolves it. The ledger is for people; nothing is ever decided from it.
+Clerk holds, settles it. The ledger is for people. One thing alone is decided from it: when to look once more at a
+subject whose write may still land.
 """
 
 from __future__ import annotations
@@ -33,10 +34,6 @@ OPEN = f"""
 SELECT {COLUMNS} FROM ledger WHERE state IN ('intended', 'unknown') AND subject IN (EACH(?)) ORDER BY id
 """  # noqa: S608 - constants
 
-RESOLVE = """
-UPDATE ledger SET state = ?, settled_at = NOW() WHERE state IN ('intended', 'unknown') AND subject = ? RETURNING id
-"""
-
 HISTORY = f"SELECT {COLUMNS} FROM ledger WHERE id < ? {{which}} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
 
 PURGE = """
@@ -49,7 +46,7 @@ NEWEST = 2**63 - 1
 class State(StrEnum):
     """What is known of a change.
 
-    `unknown`: the request was sent and no answer came. `abandoned`: a later run saw that it had not been applied.
+    `unknown`: the request may have been sent, and no answer came. `abandoned`: it was not applied, and will not be.
     """
 
     INTENDED = "intended"
@@ -105,14 +102,6 @@ class Ledger:
         """Return what runs of these subjects left `intended` or `unknown`, the oldest first."""
         keys = json.dumps(list(subjects))
         return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OPEN, (keys,)))]
-
-    async def resolve(self, subject: str, *, after_applied: bool) -> int:
-        """Turn what a subject's earlier runs left open into `applied` or `abandoned`; return how many it were.
-
-        Only the owner of the subject may call this, before it intends anything itself.
-        """
-        state = State.APPLIED if after_applied else State.ABANDONED
-        return len(await self._db.run(lambda tx: tx.execute(RESOLVE, (str(state), subject))))
 
     async def history(self, subject: str | None = None, limit: int = 100, before_id: int | None = None) -> list[Entry]:
         """Return entries, of one subject or of all, the newest first; `before_id` is where the last page ended."""

@@ -73,7 +73,7 @@ async def test_json_is_stored_with_sorted_keys(ledger: Ledger, db: Database) -> 
     assert rows == [('{"a": {"c": ["x"], "d": 1}, "b": 1}', '{"é": null}', "[]")]
 
 
-@pytest.mark.parametrize("state", [State.APPLIED, State.REFUSED, State.UNKNOWN])
+@pytest.mark.parametrize("state", [State.APPLIED, State.REFUSED, State.UNKNOWN, State.ABANDONED])
 async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: Clock, state: State) -> None:
     first, second = await ledger.intend([entry(A), entry(B)])
     clock.advance(2)
@@ -90,20 +90,6 @@ async def test_only_changes_without_a_known_end_are_unsettled(ledger: Ledger) ->
     assert [one.kind for one in await ledger.unsettled([A])] == ["intended", "unknown"]
     assert [one.subject for one in await ledger.unsettled([A, B])] == [A, A, B]
     assert await ledger.unsettled([]) == []
-
-
-@pytest.mark.parametrize(("after_applied", "state"), [(True, State.APPLIED), (False, State.ABANDONED)])
-async def test_what_a_killed_process_left_is_resolved(
-    ledger: Ledger, clock: Clock, after_applied: bool, state: State
-) -> None:
-    intended, unknown, refused, foreign = await ledger.intend([entry(), entry(), entry(), entry(B)])
-    await ledger.settle([unknown], State.UNKNOWN)
-    await ledger.settle([refused], State.REFUSED)
-    clock.advance(30)
-    assert await ledger.resolve(A, after_applied=after_applied) == 2
-    kept = {one.id: one.state for one in await ledger.history()}
-    assert kept == {intended: state, unknown: state, refused: State.REFUSED, foreign: State.INTENDED}
-    assert await ledger.resolve(A, after_applied=after_applied) == 0
 
 
 async def test_history_is_the_newest_first_page_by_page(ledger: Ledger) -> None:
