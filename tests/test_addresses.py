@@ -83,3 +83,21 @@ async def test_a_refused_write_to_somebody_with_a_shared_address_is_not_sent_for
         await mark(parts, "user:user_ada")
         await comes_to_rest(box)
         box.clerk.faults.clear()
+
+
+async def test_an_entitlement_that_names_the_same_person_by_address_now_takes_nothing_away(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_ada", email=ADA)
+    await box.lake.mutate([entitlement("e1", clerkUserId="user_ada")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_ada")
+        await until(lambda: not wrong(box))
+        await comes_to_rest(box)
+        box.lake.lag = 0.5
+        await box.lake.mutate([entitlement("e1", userEmail=ADA)])
+        await mark(parts, "user:user_ada", witness=witness(box, "e1"))
+        await until(lambda: box.lake.requests.count() > 3)
+        await comes_to_rest(box)
+    assert box.clerk.requests.count("PATCH") == 1
+    assert not wrong(box)
