@@ -36,13 +36,14 @@ from sync_worker.errors import DatabaseUnavailable
 from sync_worker.heard import Heard
 from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.ledger import Ledger
-from sync_worker.metrics import Metrics, exposition
+from sync_worker.metrics import Metrics
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.receiver import RETRY_AFTER, Receiver
 from sync_worker.reconcile import Reconcile, report
-from sync_worker.runs import GOOD, Runs, alone
+from sync_worker.runs import GOOD, Runs, alone, judged
 from sync_worker.settings import Settings, load_settings
 from sync_worker.timers import daily, every
+from sync_worker.totals import Totals
 from sync_worker.worker import HEARTBEAT, Worker
 from sync_worker.workset import WorkSet
 
@@ -74,6 +75,7 @@ class Store:
     workset: WorkSet
     ledger: Ledger
     runs: Runs
+    totals: Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +96,29 @@ async def open_store(settings: Settings, *, watch: bool = False) -> AsyncIterato
         workset = WorkSet(database)
         if await workset.recall("installed") is None:
             await workset.remember("installed", __version__)
-        yield Store(database, workset, Ledger(database), Runs(database))
+        totals = Totals(workset)
+        async with totals.kept():
+            yield Store(database, workset, Ledger(database), Runs(database), totals)
     finally:
         await database.close()
+
+
+def clerk_budget(settings: Settings, store: Store) -> Budget:
+    """Return the call budget that all processes share."""
+    return Budget(store.database, "clerk", settings.budget, BUDGET_WINDOW)
 
 
 @asynccontextmanager
 async def open_services(
     settings: Settings, store: Store, *, dry_run: bool = False, told: Callable[[Call], None] = lambda _: None
 ) -> AsyncIterator[Services]:
-    """Open both services on our transport. `told` hears of every call."""
-    budget = Budget(store.database, "clerk", settings.budget, BUDGET_WINDOW)
+    """Open both services on our transport. `told` hears of every call, as the totals do."""
+
+    def observe(call: Call) -> None:
+        store.totals.call(call)
+        told(call)
+
+    budget = clerk_budget(settings, store)
     queries = sanity.Queries.load(settings.groq_folder)
     source, sanity_client = sanity.open_sanity(
         ServiceTransport(
@@ -114,7 +128,7 @@ async def open_services(
             sanity.explain,
             is_read=sanity.reads_only,
             dry_run=dry_run,
-            observe=told,
+            observe=observe,
         ),
         queries,
         url=settings.sanity_url,
@@ -132,7 +146,7 @@ async def open_services(
             clerk.explain,
             budget=budget,
             dry_run=dry_run,
-            observe=told,
+            observe=observe,
         ),
         url=settings.clerk_api_url,
     )
@@ -160,7 +174,7 @@ async def open_reconcile(
         if not dry_run:
             await services.target.warm_up()
         yield Reconcile(
-            Converge(services.source, services.target, store.ledger, settings.layout),
+            Converge(services.source, services.target, store.ledger, settings.layout, told=store.totals.change),
             store.workset,
             store.runs,
             Brake(settings.max_revocations),
@@ -185,7 +199,8 @@ async def running_worker(
         return screened
 
     async with open_services(settings, store) as services:
-        converge = Converge(services.source, services.target, store.ledger, settings.layout, screen)
+        totals = store.totals
+        converge = Converge(services.source, services.target, store.ledger, settings.layout, screen, totals.change)
         worker = Worker(
             store.database,
             store.workset,
@@ -237,7 +252,7 @@ async def _purge(store: Store) -> None:
 async def _nightly(settings: Settings, store: Store) -> None:
     calls: Counter[str] = Counter()
     started = time.monotonic()
-    async with alone(store.runs), open_reconcile(settings, store, calls) as run:
+    async with alone(store.runs), judged(store.runs), open_reconcile(settings, store, calls) as run:
         findings = await run.find()
         result = await run.apply(findings)
     told = report(findings, result, calls, time.monotonic() - started)
@@ -264,6 +279,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(chosen, watch=with_worker))
             app.state.store = store
+            app.state.metrics = Metrics(store.workset, store.runs, store.totals, clerk_budget(chosen, store))
             if chosen.clerk_webhook_secret:
                 await asyncio.to_thread(importlib.import_module, "svix.webhooks")
             app.state.receiver = Receiver(
@@ -274,7 +290,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
                 Heard(store.workset),
                 [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
                 [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
-                app.state.metrics.webhook,
+                store.totals.webhook,
             )
             if with_worker:
                 worker = await stack.enter_async_context(running_worker(chosen, store, broken))
@@ -296,7 +312,6 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
         exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
     )
     app.router.redirect_slashes = False  # a redirect would repeat what was asked for, and breaks on some of it
-    app.state.metrics = Metrics()
     app.state.entered = app.state.broken = False
     app.state.stop = lambda: None
     return app
@@ -333,9 +348,9 @@ async def _readyz(request: Request) -> JSONResponse:
 
 
 async def _metrics(request: Request) -> Response:
-    store: Store = request.app.state.store
+    metrics: Metrics = request.app.state.metrics
     try:
-        text = await exposition(request.app.state.metrics, store.workset, time.time())
+        text = await metrics.exposition()
     except DatabaseUnavailable:
         return JSONResponse({"error": "unavailable"}, 503, headers={"Retry-After": RETRY_AFTER})
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -18,7 +18,6 @@ import structlog
 
 from sync_worker.catchup import CAUSE as POLLED
 from sync_worker.changes import claims_size
-from sync_worker.converge import Due
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -33,14 +32,16 @@ from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import fan_out
 from sync_worker.metrics import UNANNOUNCED
 from sync_worker.model import ChangeKind, Subject
+from sync_worker.outcome import Due
 from sync_worker.resolve import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
 from sync_worker.workset import FANOUT, Claim, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from sync_worker.converge import Converge, Outcome
+    from sync_worker.converge import Converge
     from sync_worker.model import Change
+    from sync_worker.outcome import Outcome
     from sync_worker.resolve import Named
     from sync_worker.workset import Settlement, WorkSet
 
@@ -94,7 +95,7 @@ class Attempts:
         pending = {claim.key: claim for claim in claims}
         async with self._giving_back(pending):
             batch = [
-                Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall))
+                Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall), c.since)
                 for c in claims
             ]
             async for outcomes in self.converge.run(batch):
@@ -273,7 +274,7 @@ class Attempts:
             for refusal in outcome.access.refusals if outcome.access else ():
                 log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
         if silent:
-            await self.workset.count(UNANNOUNCED, silent)
+            await self.workset.count({UNANNOUNCED: silent})
 
     def _warn_of_large_claims(self, subject: str, change: Change) -> None:
         layout = self.converge.layout

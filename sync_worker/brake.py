@@ -21,7 +21,7 @@ from sync_worker.model import ChangeKind
 
 if TYPE_CHECKING:
     from sync_worker.changeset import Brake
-    from sync_worker.converge import Outcome
+    from sync_worker.outcome import Outcome
     from sync_worker.runs import Runs
 
 log = structlog.get_logger("brake")

@@ -19,6 +19,7 @@ from sync_worker.freshness import STALE_WAITS, agrees, shows
 from sync_worker.http import guarded
 from sync_worker.ledger import Entry, State
 from sync_worker.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.outcome import Due, Outcome
 from sync_worker.resolve import assigned
 from sync_worker.rows import read_row
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from sync_worker.clerk import Holders, Target
     from sync_worker.ledger import Ledger
-    from sync_worker.model import Change, Layout, Observed, Witness
+    from sync_worker.model import Change, Layout, Observed
     from sync_worker.sanity import Snapshot, Source
 
 WRITES_AT_ONCE = 24
@@ -35,45 +36,6 @@ LANDS_WITHIN = timedelta(seconds=10)
 """How long a request that nobody waits for any more may take to be applied; ours are given up after 8 s."""
 MARGIN = timedelta(seconds=1)
 """Between that moment and the second look."""
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A subject to make right. `check` raises LeaseLost once somebody else owns it.
-
-    With `adopt`, owned keys without our marker are taken for ours.
-    """
-
-    subject: Subject
-    witnesses: tuple[Witness, ...] = ()
-    cause: str = ""
-    check: Callable[[], None] = lambda: None
-    adopt: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one subject: a change (perhaps none was needed) with its access, or an error.
-
-    `gained` and `lost` are the documents that count for it now and did not, and the other way round; they are told
-    where entitlements name people by address, because then somebody else may have them, or nobody. `again` is when to
-    look once more, because an earlier write may land late.
-    """
-
-    due: Due
-    access: Access | None = None
-    change: Change | None = None
-    error: SyncWorkerError | None = None
-    gained: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-    again: datetime | None = None
-
-    @property
-    def next_due(self) -> float | None:
-        """When the subject may differ without any event (epoch seconds); None if never."""
-        transition = self.access.next_transition if self.access else None
-        moments = [moment.timestamp() for moment in (transition, self.again) if moment is not None]
-        return min(moments, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +48,18 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Converge:
-    """Holds the parts; `run` does the work. `screen` sees what is about to be written, and may hold some of it."""
+    """Holds the parts; `run` does the work.
+
+    `screen` sees what is about to be written, and may hold some of it. `told` hears of each change that
+    Clerk has taken.
+    """
 
     source: Source
     target: Target
     ledger: Ledger
     layout: Layout
     screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
+    told: Callable[[Outcome], None] = lambda _: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -265,6 +232,8 @@ class Converge:
                     await self.target.apply(outcome.change)
             except SyncWorkerError as error:
                 return replace(outcome, error=error, gained=(), lost=())
+        outcome = replace(outcome, written=self.now())
+        self.told(outcome)
         return outcome
 
 

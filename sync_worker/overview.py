@@ -51,6 +51,8 @@ RUNNING = "SELECT lane, COUNT(*) FILTER (WHERE due > NOW()) FROM work WHERE owne
 
 COUNTS = "SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND code <> '')"
 
+CODES = "SELECT code, COUNT(*) FROM work WHERE dead = 0 AND code <> '' GROUP BY code"
+
 REVIVE = """
 UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
   due = CASE WHEN owner IS NULL THEN NOW() ELSE due END
@@ -77,6 +79,9 @@ INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
 ON CONFLICT (name) DO UPDATE
 SET value = CAST(CAST(state.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT), at = excluded.at
 """
+
+# The collation of the database may overlook a colon.
+RECALL_ALL = 'SELECT name, value FROM state WHERE name COLLATE "C" >= ? AND name COLLATE "C" < ?'
 
 REMEMBER = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
@@ -166,6 +171,10 @@ class Overview:
 
         return await self._db.read(work)
 
+    async def noted_by_code(self) -> Mapping[str, int]:
+        """Count the rows that `noted` returns, by their code."""
+        return dict(await self._db.read(lambda tx: tx.execute(CODES)))
+
     async def revive(self, keys: Iterable[str] | None = None) -> int:
         """Make failed rows due now, all or those named; return how many it were."""
         which, named = ("", ()) if keys is None else ("AND key IN (EACH(?))", (json.dumps(list(keys)),))
@@ -204,14 +213,20 @@ class Overview:
         """Keep a named value, with the time."""
         await self._db.run(lambda tx: tx.execute(REMEMBER, (name, value)))
 
-    async def count(self, name: str, more: int) -> None:
-        """Add to a number that all processes share."""
-        await self._db.run(lambda tx: tx.execute(COUNT, (name, str(more))))
+    async def count(self, more: Mapping[str, int]) -> None:
+        """Add to numbers that all processes share, in one transaction."""
+        rows = [(name, str(number)) for name, number in sorted(more.items())]
+        await self._db.run(lambda tx: tx.executemany(COUNT, rows))
 
     async def recall(self, name: str) -> tuple[str, float] | None:
         """Return a named value and when it was kept (epoch seconds)."""
         rows = await self._db.read(lambda tx: tx.execute("SELECT value, at FROM state WHERE name = ?", (name,)))
         return (rows[0][0], rows[0][1]) if rows else None
+
+    async def recall_all(self, prefix: str) -> Mapping[str, str]:
+        """Return all named values whose name begins with `prefix`, which ends with a colon."""
+        bounds = (prefix, prefix.removesuffix(":") + ";")  # the character after the colon
+        return dict(await self._db.read(lambda tx: tx.execute(RECALL_ALL, bounds)))
 
 
 def _row(columns: Columns) -> Row:

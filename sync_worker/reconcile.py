@@ -18,7 +18,6 @@ import structlog
 from sync_worker import changes, policy
 from sync_worker.attempt import BATCH, LEASE, lease_check
 from sync_worker.changeset import Difference, changeset_id, classify
-from sync_worker.converge import Due
 from sync_worker.errors import (
     AccessTooLarge,
     NothingVisible,
@@ -30,6 +29,7 @@ from sync_worker.errors import (
 )
 from sync_worker.http import current_lane
 from sync_worker.model import ChangeKind, Entitlement, Refusal, Subject
+from sync_worker.outcome import Due
 from sync_worker.population import Desired, Directory, Findings
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.resolve import FIELDS, PENDING, PENDING_REASON, assigned, owners
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sync_worker.changeset import Brake
-    from sync_worker.converge import Converge, Outcome
+    from sync_worker.converge import Converge
     from sync_worker.model import Access, Layout, Observed
+    from sync_worker.outcome import Outcome
     from sync_worker.runs import Runs
     from sync_worker.workset import Claim, Settlement, WorkSet
 
@@ -134,6 +135,7 @@ class Reconcile:
         await self.workset.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
         if not result.failed:
             await self.runs.remember_good(Good(findings.rows, findings.ours))
+        await self.runs.remember_end(well=not result.failed)
         return result
 
     async def repair(self, subjects: Sequence[Subject], result: Result) -> None:
@@ -161,7 +163,14 @@ class Reconcile:
     async def _run(self, claims: Sequence[Claim], result: Result) -> None:
         pending = {claim.key: claim for claim in claims}
         batch = [
-            Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall), adopt=self.adopt)
+            Due(
+                Subject.parse(c.key),
+                c.witnesses,
+                c.cause,
+                lease_check(c, self.monotonic, self.wall),
+                c.since,
+                self.adopt,
+            )
             for c in claims
         ]
         try:

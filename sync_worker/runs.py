@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.errors import AlreadyRunning
+from sync_worker.errors import AlreadyRunning, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LOCK = "reconcile:running"
 GOOD = "reconcile"
+ENDED = "reconcile:ended"
+WELL, BADLY = "well", "badly"
+"""How the last run ended, of those that meant to write."""
 RENEWAL = 15.0
 LOCK_SECONDS = 60.0
 """How long a run that does not say that it lives keeps others out."""
@@ -42,6 +45,10 @@ ON CONFLICT (id) DO UPDATE SET at = excluded.at, expires = excluded.expires, rea
 """
 _NOTE = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW()) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+_REMEMBER = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 """
 _SELECT = "SELECT id, at, expires, reason, subjects FROM held WHERE expires > NOW()"
 
@@ -66,7 +73,7 @@ class Held:
 
 
 class Runs:
-    """The table `held`, and two rows of `state`. Errors: DatabaseUnavailable."""
+    """The table `held`, and the rows of `state` about runs. Errors: DatabaseUnavailable."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -87,15 +94,16 @@ class Runs:
 
     async def remember_good(self, good: Good) -> None:
         """Keep what a good run saw, and that it was now."""
+        await self._db.run(lambda tx: tx.execute(_REMEMBER, (GOOD, json.dumps(asdict(good)))))
 
-        def work(tx: Transaction) -> None:
-            tx.execute(
-                "INSERT INTO state (name, value, at) VALUES (?, ?, NOW()) "
-                "ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at",
-                (GOOD, json.dumps(asdict(good))),
-            )
+    async def remember_end(self, *, well: bool) -> None:
+        """Keep how a run that meant to write ended."""
+        await self._db.run(lambda tx: tx.execute(_REMEMBER, (ENDED, WELL if well else BADLY)))
 
-        await self._db.run(work)
+    async def ended_well(self) -> bool | None:
+        """Tell whether the last run ended well; None when none has ended yet."""
+        rows = await self._db.read(lambda tx: tx.execute("SELECT value FROM state WHERE name = ?", (ENDED,)))
+        return rows[0][0] == WELL if rows else None
 
     async def hold(self, id_: str, subjects: Sequence[str], reason: str) -> None:
         """Keep a changeset until it is approved or expires. Holding one again adds to it and prolongs it."""
@@ -155,6 +163,17 @@ async def alone(runs: Runs) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await renewal
         await runs.release(token)
+
+
+@asynccontextmanager
+async def judged(runs: Runs) -> AsyncIterator[None]:
+    """Remember of a run that means to write that it ended badly when it raises; otherwise it says so itself."""
+    try:
+        yield
+    except BaseException:
+        with suppress(DatabaseUnavailable):
+            await runs.remember_end(well=False)
+        raise
 
 
 def _held(row: Row) -> Held:

@@ -254,8 +254,8 @@ async def test_other_paths_are_404_by_name(web: Web) -> None:
 async def test_metrics_tell_what_was_answered_and_what_waits(web: Web) -> None:
     await web.post(delivery())
     await web.post(delivery(), secret="wrong")
-    await web.workset.count("unannounced", 2)
-    await web.workset.count("unannounced", 1)
+    await web.workset.count({"unannounced": 2})
+    await web.workset.count({"unannounced": 1})
     lines = (await web.client.get("/metrics")).text.splitlines()
     assert 'sync_worker_webhooks_total{answer="accepted",source="sanity"} 1.0' in lines
     assert 'sync_worker_webhooks_total{answer="bad_signature",source="sanity"} 1.0' in lines

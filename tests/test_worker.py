@@ -19,6 +19,7 @@ from sync_worker.app import open_reconcile
 from sync_worker.errors import ConfigurationError
 from sync_worker.ledger import Entry
 from sync_worker.model import Subject, Witness
+from sync_worker.outcome import Due
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
 from tests.oracle import until, wrong
@@ -375,7 +376,7 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
         run = converge.Converge(
             cast("Source", BlindOnce(services.source)), services.target, parts.store.ledger, parts.settings.layout
         )
-        due = converge.Due(Subject.parse("user_1"), (told,))
+        due = Due(Subject.parse("user_1"), (told,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
     assert outcome.error is not None
     assert outcome.error.code == "nothing_visible"

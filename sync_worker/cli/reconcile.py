@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -54,13 +55,14 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
     from sync_worker.app import open_reconcile, open_store
     from sync_worker.reconcile import report
-    from sync_worker.runs import alone
+    from sync_worker.runs import alone, judged
 
     calls: Counter[str] = Counter()
     started = time.monotonic()
     async with (
         open_store(settings) as store,
         alone(store.runs),
+        nullcontext() if dry_run else judged(store.runs),
         open_reconcile(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as parts,
     ):
         with Bars() as bars:
