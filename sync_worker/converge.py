@@ -69,15 +69,15 @@ class Converge:
         Subjects whose read is stale are asked for again, while the others go on. An error of a read as a whole is
         raised, and then says nothing about any subject that was not yielded yet.
         """
-        first = asyncio.create_task(self._read(batch, ()))
+        first = asyncio.create_task(self.read(batch, ()))
         try:
             observed = await self.target.observe([due.subject for due in batch])
             reading = await first
         finally:
             first.cancel()
-        addresses = await self._addresses(batch, observed) if reading.snapshot.addressed else ()
+        addresses = await self.addresses(batch, observed) if reading.snapshot.addressed else ()
         if addresses:
-            reading = await self._read(batch, addresses)
+            reading = await self.read(batch, addresses)
         waiting = list(batch)
         for wait in (*STALE_WAITS, None):
             fresh = [due for due in waiting if all(shows(reading.snapshot.sightings, w) for w in due.witnesses)]
@@ -92,17 +92,17 @@ class Converge:
                 return
             if wait is not None:
                 await self.sleep(wait)
-                reading = await self._read(waiting, addresses)
+                reading = await self.read(waiting, addresses)
         yield await self._arbitrate(waiting, reading, observed)
 
-    async def _addresses(self, batch: Sequence[Due], observed: Mapping[Subject, Observed]) -> set[Subject]:
+    async def addresses(self, batch: Sequence[Due], observed: Mapping[Subject, Observed]) -> set[Subject]:
         """Return the addresses by which entitlements can name the people of a batch, members included."""
         subjects = {due.subject for due in batch}
         members = {Subject(Kind.USER, s.user_id) for s in subjects if s.kind is Kind.MEMBERSHIP} - observed.keys()
         people = {**observed, **(await self.target.observe(members) if members else {})}
         return {address for held in people.values() for address in held.addresses}
 
-    async def _read(self, batch: Sequence[Due], addresses: Collection[Subject]) -> Reading:
+    async def read(self, batch: Sequence[Due], addresses: Collection[Subject]) -> Reading:
         """Read all rows of a batch as one snapshot, then ask Clerk who has the addresses that occur in them.
 
         The second question is what proves an address to be one person's at the moment of a grant.

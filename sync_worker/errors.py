@@ -57,11 +57,22 @@ class SyncWorkerError(Exception):
     @property
     def code(self) -> str:
         """Name the error for logs and JSON: `NoSuchSubject` is `no_such_subject`."""
-        name = type(self).__name__
-        return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+        return _code(type(self))
 
     def __str__(self) -> str:
         return f"{self.headline()} {self.detail}".rstrip()
+
+
+def error_named(code: str) -> type[SyncWorkerError] | None:
+    """Return the class whose errors have this code, if there is one."""
+    found: list[type[SyncWorkerError]] = [SyncWorkerError]
+    for error in found:
+        found += error.__subclasses__()
+    return next((error for error in found if _code(error) == code), None)
+
+
+def _code(error: type[SyncWorkerError]) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in error.__name__).lstrip("_")
 
 
 class ConfigurationError(SyncWorkerError):

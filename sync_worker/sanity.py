@@ -56,12 +56,20 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a walk in the order of `_id`. `between` are documents that lead to further entitlements."""
+    """One page of a walk in the order of `_id`. `between` are documents that lead to further entitlements.
+
+    `remaining` counts the rows from here on, this page included.
+    """
 
     rows: tuple[Mapping[str, Any], ...]
-    last: bool
+    remaining: int
     between: tuple[str, ...] = ()
     sightings: Mapping[str, Sighting] | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether no page follows."""
+        return len(self.rows) >= self.remaining
 
     @property
     def cursor(self) -> str:
@@ -267,7 +275,7 @@ def _page(result: Mapping[str, Any]) -> Page:
         raise UnreadableAnswer('the query did not yield "between" as a list of ids')
     return Page(
         rows=rows,
-        last=len(rows) >= remaining,
+        remaining=remaining,
         between=tuple(str(document) for document in between),
         sightings=_sightings(result) if "witnesses" in result else None,
     )
