@@ -36,6 +36,13 @@ SELECT {COLUMNS} FROM ledger WHERE state IN ('intended', 'unknown') AND subject 
 
 HISTORY = f"SELECT {COLUMNS} FROM ledger WHERE id < ? {{which}} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
 
+# Only the newest entries are searched, because no index serves it.
+OF_DOCUMENT = f"""
+SELECT {COLUMNS} FROM ledger WHERE id > (SELECT COALESCE(MAX(id), 0) FROM ledger) - ?
+AND (documents LIKE ? ESCAPE '!' OR cause IN (EACH(?))) ORDER BY id DESC LIMIT ?
+"""  # noqa: S608 - constants
+SEARCHED = 100_000
+
 PURGE = """
 DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE at < NOW() - ? ORDER BY at LIMIT ?) RETURNING id
 """
@@ -109,6 +116,12 @@ class Ledger:
         which, chosen = ("", ()) if subject is None else ("AND subject = ?", (subject,))
         sql, parameters = HISTORY.format(which=which), (last, *chosen, limit)
         return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(sql, parameters))]
+
+    async def of_document(self, document: str, causes: Sequence[str], limit: int) -> list[Entry]:
+        """Return entries that a document had a part in, or that have one of these causes, the newest first."""
+        quoted = json.dumps(document).replace("!", "!!").replace("_", "!_").replace("%", "!%")
+        parameters = (SEARCHED, f"%{quoted}%", json.dumps(list(causes)), limit)
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OF_DOCUMENT, parameters))]
 
     async def purge(self, older_than: float) -> int:
         """Forget entries older than `older_than` seconds, in small transactions; return how many it were."""

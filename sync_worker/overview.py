@@ -53,6 +53,8 @@ COUNTS = "SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FR
 
 CODES = "SELECT code, COUNT(*) FROM work WHERE dead = 0 AND code <> '' GROUP BY code"
 
+CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND fanout = 0 AND wanted > done"
+
 REVIVE = """
 UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
   due = CASE WHEN owner IS NULL THEN NOW() ELSE due END
@@ -174,6 +176,10 @@ class Overview:
     async def noted_by_code(self) -> Mapping[str, int]:
         """Count the rows that `noted` returns, by their code."""
         return dict(await self._db.read(lambda tx: tx.execute(CODES)))
+
+    async def caused_by(self, cause: str) -> int:
+        """Return how many subjects still wait because of `cause`."""
+        return int((await self._db.read(lambda tx: tx.execute(CAUSED, (cause,))))[0][0])
 
     async def revive(self, keys: Iterable[str] | None = None) -> int:
         """Make failed rows due now, all or those named; return how many it were."""

@@ -107,6 +107,23 @@ async def test_history_of_a_subject_is_its_own(ledger: Ledger) -> None:
     assert await ledger.history("user:user_nobody") == []
 
 
+async def test_entries_of_a_document_are_those_it_had_a_part_in_or_set_off(ledger: Ledger) -> None:
+    def by(documents: list[str], cause: str) -> Entry:
+        return Entry("run-1", A, "grant", {}, {}, documents, cause)
+
+    await ledger.intend(
+        [
+            by(["d_1", "other"], "sync"),
+            by(["dx1", "d_10", "a.d_1"], "sync"),
+            by([], "webhook:d_1"),
+            by([], "webhook:d_10"),
+        ]
+    )
+    found = await ledger.of_document("d_1", ["webhook:d_1"], 10)
+    assert [(e.documents, e.cause) for e in found] == [((), "webhook:d_1"), (("d_1", "other"), "sync")]
+    assert len(await ledger.of_document("d_1", ["webhook:d_1"], 1)) == 1
+
+
 async def test_old_entries_are_forgotten_in_small_steps(ledger: Ledger, clock: Clock) -> None:
     many = ledger_module.PURGE_BATCH + 1
     await ledger.intend([entry() for _ in range(many)])
