@@ -35,6 +35,7 @@ from sync_worker.database import Database, open_database
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.heard import Heard
 from sync_worker.http import Call, ServiceTransport, inner_transport
+from sync_worker.inquiry import Inquiry
 from sync_worker.ledger import Ledger
 from sync_worker.metrics import Metrics
 from sync_worker.projection import refuse_wrong_shape
@@ -181,6 +182,14 @@ async def open_reconcile(
             adopt=adopt,
             accept_fewer=accept_fewer,
         )
+
+
+@asynccontextmanager
+async def open_inquiry(settings: Settings, store: Store, patience: float = 20.0) -> AsyncIterator[Inquiry]:
+    """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
+    async with open_services(settings, store, dry_run=True) as services:
+        converge = Converge(services.source, services.target, store.ledger, settings.layout)
+        yield Inquiry(converge, store.workset, store.ledger, store.runs, patience)
 
 
 @asynccontextmanager

@@ -10,7 +10,20 @@ import sys
 
 import typer
 
-from sync_worker.cli import approve, demo, doctor, history, reconcile, sandbox, serve, sync, verify, webhook
+from sync_worker.cli import (
+    approve,
+    demo,
+    doctor,
+    explain,
+    failed,
+    history,
+    reconcile,
+    sandbox,
+    serve,
+    sync,
+    verify,
+    webhook,
+)
 from sync_worker.errors import SyncWorkerError
 
 app = typer.Typer(
@@ -29,6 +42,8 @@ app.command()(reconcile.reconcile)
 app.command()(approve.approve)
 app.command()(verify.verify)
 app.command()(sync.sync)
+app.command()(explain.explain)
+app.add_typer(failed.app, name="failed")
 app.command()(history.history)
 app.command()(doctor.doctor)
 app.add_typer(webhook.app, name="webhook")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.history import when
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.errors import NoSuchChangeset
+from sync_worker.wording import rfc3339
 
 if TYPE_CHECKING:
     from sync_worker.runs import Held
@@ -46,8 +46,8 @@ def _list(held: list[Held], *, as_json: bool) -> None:
             [
                 {
                     "id": one.id,
-                    "at": when(one.at),
-                    "expires": when(one.expires),
+                    "at": rfc3339(one.at),
+                    "expires": rfc3339(one.expires),
                     "reason": one.reason,
                     "subjects": list(one.subjects),
                 }
@@ -55,7 +55,7 @@ def _list(held: list[Held], *, as_json: bool) -> None:
             ]
         )
         return
-    rows = ((one.id, when(one.at), when(one.expires), one.reason, ", ".join(one.subjects[:5])) for one in held)
+    rows = ((one.id, rfc3339(one.at), rfc3339(one.expires), one.reason, ", ".join(one.subjects[:5])) for one in held)
     print_table(("id", "held at", "expires", "reason", "subjects"), rows)
 
 

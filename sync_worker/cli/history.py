@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sync_worker.changeset import describe
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.render import entry_json
+from sync_worker.wording import rfc3339
 
 if TYPE_CHECKING:
     from sync_worker.ledger import Entry
 
 
 def history(
-    subject: Annotated[str | None, typer.Argument(help="user:user_… or org:org_…; default: everybody.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[SUBJECT]", help="A subject, an e-mail address or a document id; default: everybody."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many changes, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -24,39 +28,30 @@ def history(
 
     Example: sync-worker history user:user_2abc --limit 5
     """
-    from sync_worker.model import Subject
-
-    key = str(Subject.parse(subject)) if subject else None
-    entries = asyncio.run(_read(key, limit))
+    entries = asyncio.run(_read(target, limit))
     if as_json:
         print_json([entry_json(entry) for entry in entries])
         return
-    rows = ((when(e.at), e.subject, e.kind, describe(e.before), describe(e.after), e.cause, e.state) for e in entries)
+    rows = (
+        (rfc3339(e.at), e.subject, e.kind, describe(e.before), describe(e.after), e.cause, e.state) for e in entries
+    )
     print_table(("at", "subject", "change", "before", "after", "cause", "state"), rows)
 
 
-def entry_json(entry: Entry) -> dict[str, object]:
-    """Return one ledger entry as the command line and the pages show it."""
-    return {
-        "at": when(entry.at),
-        "subject": entry.subject,
-        "change": entry.kind,
-        "before": entry.before,
-        "after": entry.after,
-        "documents": list(entry.documents),
-        "cause": entry.cause,
-        "state": entry.state,
-    }
-
-
-def when(epoch: float) -> str:
-    """Return an epoch time as RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-async def _read(subject: str | None, limit: int) -> list[Entry]:
+async def _read(target: str | None, limit: int) -> list[Entry]:
     from sync_worker.app import open_store
+    from sync_worker.cli.people import keys_of
+    from sync_worker.inquiry import causes_of
     from sync_worker.settings import load_settings
+    from sync_worker.workset import FANOUT
 
-    async with open_store(load_settings()) as store:
-        return await store.ledger.history(subject=subject, limit=limit)
+    settings = load_settings()
+    async with open_store(settings) as store:
+        entries = [] if target else await store.ledger.history(limit=limit)
+        for key in await keys_of(settings, store, [target]) if target else ():
+            document = key.removeprefix(FANOUT)
+            if document != key:
+                entries += await store.ledger.of_document(document, causes_of(document), limit)
+            else:
+                entries += await store.ledger.history(key, limit)
+    return sorted(entries, key=lambda entry: entry.id, reverse=True)[:limit]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sync_worker.changeset import describe
-from sync_worker.cli.history import entry_json
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.render import entry_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,139 @@
+"""`explain`: why somebody has the access they have, or what became of a document."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sync_worker.cli.output import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sync_worker.document import DocumentExplanation
+    from sync_worker.explain import Explanation
+    from sync_worker.model import Subject
+
+
+SHOWN = 8
+"""Characters of a revision that a table shows; the JSON has it whole."""
+
+
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="user:user_…, org:org_…, membership:org_…/user_…, an e-mail address, external:…, or a document id."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Tell why somebody has the access they have, or what became of a published document. It only reads.
+
+    Example: sync-worker explain user:user_2abc
+    """
+    from sync_worker.document import DocumentExplanation
+    from sync_worker.inquiry import parse_target
+    from sync_worker.logs import configure_logs
+    from sync_worker.render import document_json, subject_json
+
+    configure_logs("auto")
+    explained = asyncio.run(_explain(parse_target(target)))
+    if isinstance(explained, DocumentExplanation):
+        if as_json:
+            subjects = [
+                {**subject_json(one), "state": explained.state(one).value, "reason": explained.reason(one)}
+                for one in explained.subjects
+            ]
+            print_json({**document_json(explained), "subjects": subjects})
+        else:
+            _show_document(explained)
+    elif as_json:
+        print_json(subject_json(explained))
+    else:
+        _show_subject(explained)
+
+
+async def _explain(target: Subject | str) -> Explanation | DocumentExplanation:
+    from sync_worker.app import open_inquiry, open_store
+    from sync_worker.settings import load_settings
+
+    settings = load_settings()
+    async with open_store(settings) as store, open_inquiry(settings, store) as inquiry:
+        return await (inquiry.document(target) if isinstance(target, str) else inquiry.subject(target))
+
+
+def _show_document(one: DocumentExplanation) -> None:
+    _say(f"{one.facts.id}: {one.verdict.state}")
+    _say(one.verdict.headline)
+    _say_next(one.verdict.next_step)
+    for subject in one.subjects:
+        typer.echo()
+        _show_subject(subject)
+
+
+def _show_subject(one: Explanation) -> None:
+    """Print the verdict, the published rows with what is to be said of each, and both sides."""
+    _say(f"{one.subject}: {one.verdict.state}")
+    _say(one.verdict.headline)
+    _say_next(one.verdict.next_step)
+    typer.echo()
+    _show_lines(one)
+    for name, value in _sides(one):
+        _say(f"{name:<20} {value}")
+
+
+def _show_lines(one: Explanation) -> None:
+    from sync_worker.wording import at, masked
+
+    rows = [
+        (
+            line.document,
+            f"{line.revision[:SHOWN]}…" if len(line.revision) > SHOWN else line.revision,
+            at(line.published, one.facts.now) if line.published else "",
+            line.standing,
+            masked(line.reason),
+        )
+        for line in one.lines
+    ]
+    if rows:
+        print_table(("document", "revision", "published", "standing", "why"), rows)
+        typer.echo()
+
+
+def _sides(one: Explanation) -> Iterator[tuple[str, str]]:
+    """Yield what is published, what Clerk holds, and what is known of the way between them."""
+    from sync_worker.changeset import describe
+    from sync_worker.render import work_state
+    from sync_worker.wording import rfc3339
+
+    facts, marker, applied = one.facts, one.marker, one.applied
+    yield "access as published", describe(one.access.values)
+    if one.access.next_transition is not None:
+        yield "it changes next", rfc3339(one.access.next_transition.timestamp()) or ""
+    if not one.subject.is_address:
+        yield "what Clerk holds", describe(one.held_in_clerk) if facts.observed else "nobody by this id"
+    if marker is not None:
+        yield "our marker there", f"of {marker.at}, from {', '.join(marker.sources) or 'no document'}"
+    if one.drift is not None:
+        yield "why it differs", one.drift.value
+    if applied is not None:
+        documents = ", ".join(applied.documents) or "no document"
+        yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
+    if facts.work is not None and (facts.work.pending or facts.work.dead):
+        yield "in the work set", f"{work_state(facts.work)} {facts.work.detail}"
+    for changeset in facts.held:
+        yield "held as", changeset
+
+
+def _say(text: str) -> None:
+    from sync_worker.wording import masked
+
+    typer.echo(masked(text))
+
+
+def _say_next(step: str) -> None:
+    if step:
+        _say(f"Next: {step}")

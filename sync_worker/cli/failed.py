@@ -1,0 +1,115 @@
+"""`failed`: all that needs somebody, with the reason and the next step; `failed retry` sets it going again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sync_worker.cli.output import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sync_worker.app import Store
+    from sync_worker.trouble import Trouble
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def failed(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many to list at most.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """List what failed, is tried again, is refused or held, or waits for a sign-up, with reason and next step.
+
+    Example: sync-worker failed
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from sync_worker.trouble import as_json as trouble_json
+
+    troubles = asyncio.run(_read(limit))
+    if as_json:
+        print_json([trouble_json(one) for one in troubles])
+    else:
+        _show(troubles, limit)
+
+
+@app.command()
+def retry(
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SUBJECT]...", help="Whom to try again, or document:ID; default: all that failed."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set failed subjects going again; a running worker tries them at once.
+
+    Example: sync-worker failed retry user:user_2abc
+    """
+    told = asyncio.run(_retry(keys or []))
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo(f"{told['retried']} set going again")
+        for key in told["notFailed"]:
+            typer.echo(f"not failed: {key}")
+
+
+async def _read(limit: int) -> list[Trouble]:
+    from sync_worker.app import open_store
+    from sync_worker.settings import load_settings
+    from sync_worker.trouble import gathered
+
+    async with open_store(load_settings()) as store:
+        rows = [*await store.workset.failed(limit), *await store.workset.noted(limit)]
+        return gathered(rows, await store.runs.held())[:limit]
+
+
+def _show(troubles: Sequence[Trouble], limit: int) -> None:
+    """Print one line each, and each next step once."""
+    from sync_worker.trouble import next_step
+    from sync_worker.wording import rfc3339
+
+    if not troubles:
+        typer.echo("nothing failed, is refused, held or waits")
+        return
+    rows = (
+        (one.sort, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.reason}{_again(one)}")
+        for one in troubles
+    )
+    print_table(("state", "what", "since", "attempts", "reason"), rows)
+    if len(troubles) == limit:
+        typer.echo(f"… only the first {limit}; --limit lists more")
+    typer.echo("\nWhat to do")
+    for code in dict.fromkeys(one.code for one in troubles):
+        typer.echo(f"  {code}: {next_step(code)}")
+
+
+def _again(one: Trouble) -> str:
+    from sync_worker.wording import rfc3339
+
+    return f" (again at {rfc3339(one.again)})" if one.attempts and one.again is not None else ""
+
+
+async def _retry(texts: Sequence[str]) -> dict[str, Any]:
+    from sync_worker.app import open_store
+    from sync_worker.cli.people import keys_of
+    from sync_worker.settings import load_settings
+
+    settings = load_settings()
+    async with open_store(settings) as store:
+        if not texts:
+            return {"retried": await store.workset.revive(), "notFailed": []}
+        keys = await keys_of(settings, store, texts)
+        alive = [key for key in keys if not await _failed(store, key)]
+        return {"retried": await store.workset.revive(set(keys) - set(alive)), "notFailed": alive}
+
+
+async def _failed(store: Store, key: str) -> bool:
+    row = await store.workset.get(key)
+    return row is not None and row.dead

@@ -1,0 +1,161 @@
+"""`explain`, `failed` and `history`, as operators run them when somebody cannot get in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.app import open_store
+from sync_worker.cli.local import process, settings_for
+from sync_worker.errors import NoSuchSubject
+from tests.oracle import until
+from tests.parts import settings_of
+from tests.verbs import Ended, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+ADA = "ada@example.org"
+STATES = {"state", "key", "code", "reason", "since", "attempts", "nextAttempt", "nextStep"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Somebody at a terminal."""
+
+    box: Sandbox
+    folder: Path
+    environment: dict[str, str]
+
+    async def run(self, *arguments: str) -> Ended:
+        return await run(*arguments, cwd=self.folder, environment=self.environment)
+
+    async def json(self, *arguments: str) -> Any:
+        ended = await self.run(*arguments, "--json")
+        assert ended.code == 0, ended.err
+        return json.loads(ended.out)
+
+    async def publish(self, document: str, **fields: Any) -> None:
+        row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
+        await self.box.lake.mutate([{"createOrReplace": row}])
+
+
+@pytest.fixture
+def operator(box: Sandbox, tmp_path: Path) -> Operator:
+    environment = settings_for(box, f"sqlite:///{tmp_path / 'work.db'}")
+    return Operator(box, tmp_path, {**environment, "PLAN_ORDER": "basic,pro"})
+
+
+async def test_explain_tells_of_an_address_whose_it_is_and_never_prints_it(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1", email=ADA)
+    await operator.publish("e1", userEmail=ADA)
+    told = await operator.json("explain", ADA)
+    assert (told["subject"], told["state"], told["clerk"]["found"]) == ("user:user_1", "late", True)
+    assert "sync-worker sync user:user_1" in told["nextStep"]
+    assert [row["document"] for row in told["rows"]] == ["e1"]
+    shown = await operator.run("explain", ADA)
+    assert "user:user_1: late" in shown.out
+    assert ADA not in shown.out + shown.err + json.dumps(told)
+
+
+async def test_explain_of_a_document_has_the_agreed_keys(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1")
+    await operator.publish("e1", clerkUserId="user_1")
+    await operator.run("sync", "user_1")
+    told = await operator.json("explain", "e1")
+    keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "subjects", "nextStep"}
+    assert set(told) == keys
+    assert (told["document"], told["state"]) == ("e1", "synced")
+    assert told["subjects"][0]["access"]["values"]["plan"] == "pro"
+    assert "→ in every session by" in (await operator.run("explain", "e1")).out
+
+
+async def test_explain_writes_nothing(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1")
+    await operator.publish("e1", clerkUserId="user_1")
+    await operator.run("explain", "user_1")
+    await operator.run("explain", "e1")
+    assert operator.box.clerk.requests.writes == []
+
+
+async def test_explain_refuses_what_is_neither_subject_nor_document(operator: Operator) -> None:
+    ended = await operator.run("explain", "../etc")
+    assert (ended.code, "This names no subject" in ended.err) == (1, True)
+
+
+async def test_failed_lists_each_sort_of_trouble_with_its_next_step(operator: Operator) -> None:
+    await operator.publish("nobody", clerkUserId="user_nobody")
+    operator.box.clerk.add_user("user_1")
+    await operator.publish("off-list", clerkUserId="user_1", plan="gold")
+    await operator.publish("waiting", userEmail=ADA)
+    await operator.run("sync", "user_nobody", "user_1")
+    await operator.run("reconcile")
+    told = await operator.json("failed")
+    assert all(set(one) == STATES for one in told)
+    found = {one["key"]: (one["state"], one["code"]) for one in told}
+    assert found == {
+        "user:user_nobody": ("failed", "no_such_subject"),
+        "user:user_1": ("refused", "row_refused"),
+        "document:waiting": ("pending", "pending_sign_up"),
+    }
+    steps = {one["code"]: one["nextStep"] for one in told}
+    assert steps["no_such_subject"] == NoSuchSubject.next_step().replace("SUBJECT", "user:user_nobody")
+    assert all(steps.values())
+    shown = await operator.run("failed")
+    assert "What to do" in shown.out
+    assert ADA not in shown.out + json.dumps(told)
+
+
+async def test_failed_lists_a_held_changeset_once(operator: Operator) -> None:
+    users = [operator.box.clerk.add_user(f"user_{n}") for n in range(10)]
+    for user in users:
+        await operator.publish(f"ent-{user}", clerkUserId=user)
+    await operator.run("reconcile")
+    await operator.box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:6]])
+    assert (await operator.run("reconcile", "--accept-fewer")).code == 3
+    (held,) = await operator.json("failed")
+    assert (held["state"], held["code"]) == ("held", "revocation_held")
+    assert f"sync-worker approve {held['key']}" in held["nextStep"]
+
+
+async def test_failed_is_quiet_when_all_is_well(operator: Operator) -> None:
+    assert await operator.json("failed") == []
+    assert "nothing failed" in (await operator.run("failed")).out
+
+
+async def test_retry_sets_what_failed_going_again(operator: Operator) -> None:
+    await operator.publish("e1", userEmail=ADA)
+    await operator.publish("e2", clerkUserId="user_2")
+    await operator.run("sync", "user_2")
+    operator.box.clerk.add_user("user_2", email=ADA)
+    assert await operator.json("failed", "retry", ADA) == {"retried": 1, "notFailed": []}
+    async with process("worker", operator.environment, operator.folder / "log"):
+        await until(lambda: operator.box.clerk.users["user_2"]["public_metadata"].get("plan") == "pro")
+    assert await operator.json("failed", "retry", "user_2") == {"retried": 0, "notFailed": ["user:user_2"]}
+    assert (await operator.run("failed", "retry", "nobody@example.org")).code == 1
+
+
+async def test_retry_without_a_name_sets_everything_going_again(operator: Operator) -> None:
+    for n in range(3):
+        await operator.publish(f"e{n}", clerkUserId=f"user_{n}")
+    await operator.run("sync", *(f"user_{n}" for n in range(3)))
+    assert (await operator.json("failed", "retry"))["retried"] == 3
+    async with open_store(settings_of(operator.box, operator.environment["DATABASE_URL"])) as store:
+        assert await store.workset.failed(10) == []
+
+
+async def test_history_takes_an_address_and_a_document(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1", email=ADA)
+    operator.box.clerk.add_user("user_2")
+    await operator.publish("e1", clerkUserId="user_1")
+    await operator.publish("e_1", clerkUserId="user_2")
+    await operator.run("sync", "user_1", "user_2")
+    assert [one["subject"] for one in await operator.json("history", ADA)] == ["user:user_1"]
+    assert [one["subject"] for one in await operator.json("history", "e_1")] == ["user:user_2"]
+    assert len(await operator.json("history")) == 2
