@@ -55,6 +55,14 @@ CODES = "SELECT code, COUNT(*) FROM work WHERE dead = 0 AND code <> '' GROUP BY 
 
 CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND fanout = 0 AND wanted > done"
 
+NOTES = "SELECT code, dead, COUNT(*) FROM work WHERE code <> '' GROUP BY code, dead"
+
+IN_STEP = """
+SELECT COUNT(*) FILTER (WHERE fanout = 0 AND (wanted = done OR since > NOW()) AND dead = 0 AND code = ''),
+  MIN(since) FILTER (WHERE wanted > done AND dead = 0 AND since <= NOW())
+FROM work
+"""
+
 REVIVE = """
 UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
   due = CASE WHEN owner IS NULL THEN NOW() ELSE due END
@@ -133,6 +141,18 @@ class Depth:
     oldest: float
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the rows are: `synced` subjects whose last run left nothing to say, and the others by code and whether dead.
+
+    `oldest` is when the oldest change came that no finished run has served (epoch seconds).
+    """
+
+    synced: int
+    noted: Mapping[tuple[str, bool], int]
+    oldest: float | None
+
+
 class Overview:
     """Looks into the work set, and the operators' changes to it. Errors: DatabaseUnavailable."""
 
@@ -176,6 +196,15 @@ class Overview:
     async def noted_by_code(self) -> Mapping[str, int]:
         """Count the rows that `noted` returns, by their code."""
         return dict(await self._db.read(lambda tx: tx.execute(CODES)))
+
+    async def tally(self) -> Tally:
+        """Count how the rows are. It looks at each of them, so it is for people, not for every scrape."""
+
+        def work(tx: Transaction) -> Tally:
+            synced, oldest = tx.execute(IN_STEP)[0]
+            return Tally(synced, {(code, bool(dead)): number for code, dead, number in tx.execute(NOTES)}, oldest)
+
+        return await self._db.read(work)
 
     async def caused_by(self, cause: str) -> int:
         """Return how many subjects still wait because of `cause`."""

@@ -1,0 +1,68 @@
+"""The work set counted for people, on both databases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sync_worker.database import open_database
+from sync_worker.overview import Tally
+from sync_worker.workset import Claim, Done, Failed, Mark, Retry, WorkSet
+from tests.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def ws(database_url: str, clock: Clock) -> AsyncIterator[WorkSet]:
+    database = open_database(database_url, clock=clock)
+    await database.start()
+    yield WorkSet(database)
+    await database.close()
+
+
+async def claimed(ws: WorkSet, *keys: str) -> list[Claim]:
+    await ws.mark([Mark(key) for key in keys])
+    return sorted(await ws.claim(0, 100, 30.0), key=lambda claim: claim.key)
+
+
+async def test_an_empty_work_set_counts_nobody(ws: WorkSet) -> None:
+    assert await ws.tally() == Tally(0, {}, None)
+
+
+async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: Clock) -> None:
+    right, noted, retried, failed = await claimed(ws, "user:a", "user:b", "user:c", "user:d")
+    await ws.settle(
+        [
+            Done(right),
+            Done(noted, code="row_refused"),
+            Retry(retried, "rate_limited", "", 60.0),
+            Failed(failed, "no_such_subject", ""),
+        ]
+    )
+    since = clock()
+    clock.advance(10)
+    await ws.mark([Mark("user:e"), Mark("user:f", due=clock() + 1000)])
+    assert await ws.tally() == Tally(
+        2,  # user:a, and user:f, whose window opens later
+        {("row_refused", False): 1, ("rate_limited", False): 1, ("no_such_subject", True): 1},
+        since,
+    )
+
+
+async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_served(ws: WorkSet) -> None:
+    await ws.mark([Mark(f"user:{n}", cause="document:course-1") for n in range(3)])
+    await ws.mark([Mark("user:x", cause="document:course-2"), Mark("document:course-1", cause="document:course-1")])
+    assert await ws.caused_by("document:course-1") == 3
+    (first,) = await ws.claim(0, 1, 30.0)
+    await ws.settle([Done(first)])
+    assert await ws.caused_by("document:course-1") == 2
