@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import StaleRead
-from sync_worker.explain import ADVICE, NO_ACCESS, Standing, State, Verdict
+from sync_worker.explain import ADVICE, NO_ACCESS, Standing, State, Verdict, waits
 from sync_worker.freshness import moment
 from sync_worker.ledger import State as LedgerState
 from sync_worker.trouble import next_step
@@ -171,7 +171,8 @@ def _entitlement(facts: DocumentFacts) -> Judgement:
 
 def _not_counting(facts: DocumentFacts, subject: Explanation, line: Line) -> Judgement:
     """Judge a row that does not count now, though perhaps it did."""
-    headline = f"{_published(facts)}but it does not count, because {line.reason}."
+    yet = " yet" if NO_ACCESS[line.standing] is State.PENDING else ""
+    headline = f"{_published(facts)}but it does not count{yet}, because {line.reason}."
     if subject.change is not None:
         return replace(subject.verdict, headline=f"{headline} {subject.verdict.headline}"), None
     return Verdict(NO_ACCESS[line.standing], headline, ADVICE[line.standing]), _left(facts, [subject])
@@ -198,7 +199,7 @@ def _referenced(facts: DocumentFacts) -> Judgement:
     if work is not None and work.dead:
         given_up = f"{leads} Its last change was given up: {work.detail}"
         return Verdict(State.REFUSED, given_up, next_step(work.code, work.key)), None
-    if work is not None and work.pending:
+    if work is not None and waits(work, facts.now):
         return Verdict(State.LATE, f"{leads} Its last change is being passed on. {work.detail}".rstrip()), None
     if reach.waiting:
         return Verdict(State.LATE, f"{leads} Its last change has still to reach {reach.waiting} of them."), None

@@ -214,8 +214,7 @@ def _standing(row: Published, access: Access, facts: Facts, now: datetime) -> tu
     if not policy.is_active(read, now):
         assert read.starts_at is not None  # noqa: S101 - nothing else is left that keeps it from counting
         return Standing.NOT_YET, f"it begins {_moment(read.starts_at, facts.now)}"
-    until = f" until {_moment(read.ends_at, facts.now)}" if read.ends_at is not None else ""
-    return Standing.COUNTS, f"it counts{until}"
+    return Standing.COUNTS, f"until {_moment(read.ends_at, facts.now)}" if read.ends_at is not None else ""
 
 
 def _of_address(facts: Facts, lines: tuple[Line, ...]) -> Verdict:
@@ -272,13 +271,13 @@ def _differing(facts: Facts, change: Change, drift: Drift) -> Verdict:
     what = f"Clerk holds {_told(change.before)}, published is {_told(change.after)}"
     key, work = str(facts.subject), facts.work
     if change.kind is ChangeKind.REVOKE and facts.held:
-        headline = f"Its access is to be taken away, but many others' with it, so it is held. {what}."
+        headline = f"Too many would lose access at once, so its revocation is held. {what}."
         return Verdict(State.HELD, headline, f"Read the list, then `sync-worker approve {facts.held[0]}`.")
     if work is not None and work.dead:
         return Verdict(
             State.REFUSED, f"Given up after {work.attempts} attempts: {work.detail}", next_step(work.code, key)
         )
-    if work is None or not work.pending:
+    if work is None or not waits(work, facts.now):
         foreign = "what is there is not ours" if change.before else NOT_TOLD
         why = {Drift.EDITED: "somebody edited it in Clerk", Drift.FOREIGN: foreign}.get(drift, NOT_TOLD)
         return Verdict(State.LATE, f"{what}: {why}.", f"`sync-worker sync {key}` makes it right now.")
@@ -290,6 +289,11 @@ def _differing(facts: Facts, change: Change, drift: Drift) -> Verdict:
             "Start `sync-worker serve` or `sync-worker worker`.",
         )
     return Verdict(State.LATE, f"{what}; {_waiting(work, facts.now)}.", "Nothing to do, unless it lasts.")
+
+
+def waits(work: Row, now: float) -> bool:
+    """Tell whether a row waits for a run now; one that waits for a window to open or close does not."""
+    return work.pending and (work.since is None or work.since <= now)
 
 
 def _waiting(work: Row, now: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sync_worker.explain import waits
 from sync_worker.wording import masked, rfc3339
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def subject_json(one: Explanation) -> dict[str, object]:
             "drift": one.drift.value if one.drift else None,
         },
         "lastApplied": entry_json(one.applied) if one.applied else None,
-        "work": _work_json(facts.work),
+        "work": _work_json(facts.work, facts.now),
         "held": facts.held,
     }
     return {key: without_addresses(value) for key, value in told.items()}
@@ -101,11 +102,11 @@ def _marker_json(marker: Marker | None) -> dict[str, object] | None:
     return None if marker is None else {"documents": list(marker.sources), "at": marker.at}
 
 
-def _work_json(row: Row | None) -> dict[str, object] | None:
+def _work_json(row: Row | None, now: float) -> dict[str, object] | None:
     if row is None:
         return None
     return {
-        "state": work_state(row),
+        "state": work_state(row, now),
         "since": rfc3339(row.since),
         "nextAttempt": None if row.dead or row.owner else rfc3339(row.due),
         "attempts": row.attempts,
@@ -114,12 +115,12 @@ def _work_json(row: Row | None) -> dict[str, object] | None:
     }
 
 
-def work_state(row: Row) -> str:
+def work_state(row: Row, now: float) -> str:
     """Say in a word how a row of the work set is."""
     if row.dead:
         return "failed"
     if row.owner is not None:
         return "running"
-    if row.pending:
+    if waits(row, now):
         return "retrying" if row.attempts else "waiting"
     return "idle" if row.due is None else "scheduled"

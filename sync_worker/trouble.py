@@ -66,7 +66,7 @@ def next_step(code: str, key: str = "SUBJECT") -> str:
 def of_row(row: Row) -> Trouble:
     """Describe a row that failed for good, is tried again, or carries a note."""
     key = masked(row.key)
-    sort = _sort(row)
+    sort = sort_of(row.code, dead=row.dead)
     return Trouble(
         sort=sort,
         key=key,
@@ -116,7 +116,8 @@ def as_json(one: Trouble) -> dict[str, object]:
     }
 
 
-def _sort(row: Row) -> Sort:
-    if row.dead:
+def sort_of(code: str, *, dead: bool) -> Sort:
+    """Return the sort of a row that carries `code`."""
+    if dead:
         return Sort.FAILED
-    return {PENDING: Sort.PENDING, SHARED: Sort.REFUSED, REFUSED: Sort.REFUSED}.get(row.code, Sort.RETRYING)
+    return {PENDING: Sort.PENDING, SHARED: Sort.REFUSED, REFUSED: Sort.REFUSED}.get(code, Sort.RETRYING)

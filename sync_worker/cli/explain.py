@@ -122,8 +122,9 @@ def _sides(one: Explanation) -> Iterator[tuple[str, str]]:
     if applied is not None:
         documents = ", ".join(applied.documents) or "no document"
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
-    if facts.work is not None and (facts.work.pending or facts.work.dead):
-        yield "in the work set", f"{work_state(facts.work)} {facts.work.detail}"
+    state = work_state(facts.work, facts.now) if facts.work else "idle"
+    if facts.work is not None and state not in {"idle", "scheduled"}:
+        yield "in the work set", f"{state} {facts.work.detail}"
     for changeset in facts.held:
         yield "held as", changeset
 
