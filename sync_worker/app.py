@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from sync_worker.converge import Outcome
+    from sync_worker.outcome import Outcome
 
 BUDGET_WINDOW = 10.0
 """Seconds that Clerk counts calls over."""

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sync_worker.converge import Due
 from sync_worker.document import DocumentFacts, Reach, Sort, explain_document
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.explain import Facts, Published, explain
@@ -21,6 +20,7 @@ from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import DEEPEST
 from sync_worker.freshness import moment
 from sync_worker.model import Refusal, Subject
+from sync_worker.outcome import Due
 from sync_worker.resolve import FIELDS, SHARED_REASON, assigned, owners
 from sync_worker.rows import read_row
 from sync_worker.workset import FANOUT
