@@ -199,6 +199,8 @@ class PostgresDatabase(Database):
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
                 reason: psycopg.Error = error
                 time.sleep(YIELD)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+                raise self._server.unavailable(error) from error  # a newer release is being rolled out
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
                 was_dead = connection.closed and not fresh and not attempt.committing
                 connection.close()  # a server that turned read-only is not to be asked again

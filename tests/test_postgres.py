@@ -241,6 +241,14 @@ async def test_a_read_only_replica_is_unavailable_and_left(postgres_url: str) ->
         await put(db, "a")
 
 
+@pytest.mark.parametrize("change", ["ALTER TABLE state RENAME COLUMN value TO text", "DROP TABLE state"])
+async def test_tables_that_a_newer_release_changed_are_trouble_that_may_pass(postgres_url: str, change: str) -> None:
+    async with opened(postgres_url) as db:
+        await db.run(lambda tx: tx.execute(change))
+        with pytest.raises(DatabaseUnavailable, match="does not exist"):
+            await put(db, "a")
+
+
 async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_may_have_missed(
     postgres_url: str,
 ) -> None:
