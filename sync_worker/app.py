@@ -365,21 +365,23 @@ async def _metrics(request: Request) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-async def readiness(store: Store, now: Callable[[], float] = time.time) -> dict[str, dict[str, object]]:
+async def readiness(store: Store) -> dict[str, dict[str, object]]:
     """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
     try:
         await store.workset.remember("readyz", "written")
         await store.workset.next_due()  # the table of the work itself may be locked alone
-        beat = _age(await store.workset.recall("heartbeat"), now())
-        reconciled = _age(await store.workset.recall(GOOD) or await store.workset.recall("installed"), now())
+        beat = await store.workset.age("heartbeat")
+        reconciled = await store.workset.age(GOOD)
+        if reconciled is None:
+            reconciled = await store.workset.age("installed")
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
     return {
         "database": {"ok": True},
-        "worker": {"ok": beat is not None and beat < HEARTBEAT_STALE, "age": beat},
-        "reconcile": {"ok": reconciled is not None and reconciled < RECONCILE_STALE, "age": reconciled},
+        "worker": _within(beat, HEARTBEAT_STALE),
+        "reconcile": _within(reconciled, RECONCILE_STALE),
     }
 
 
-def _age(fact: tuple[str, float] | None, now: float) -> float | None:
-    return None if fact is None else round(now - fact[1], 1)
+def _within(age: float | None, most: float) -> dict[str, object]:
+    return {"ok": age is not None and age < most, "age": None if age is None else round(age, 1)}

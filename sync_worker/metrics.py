@@ -7,7 +7,6 @@ maximum over them, never the sum. Counting is `totals`.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -89,13 +88,12 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Reads what there is to tell. `wall` gives epoch seconds."""
+    """Reads what there is to tell."""
 
     workset: WorkSet
     runs: Runs
     totals: Totals
     budget: Budget
-    wall: Callable[[], float] = time.time
 
     async def exposition(self) -> bytes:
         """Return everything as Prometheus text. Raises DatabaseUnavailable."""
@@ -123,9 +121,9 @@ class Metrics:
         yield _gauge(HELD, len(await self.runs.held()))
         silent = await self.workset.recall(UNANNOUNCED)
         yield _gauge(SILENT, int(silent[0]) if silent else 0)
-        good = await self.workset.recall(GOOD)
+        good = await self.workset.age(GOOD)
         if good is not None:
-            yield _gauge(AGE, self.wall() - good[1])
+            yield _gauge(AGE, good)
         well = await self.runs.ended_well()
         if well is not None:
             yield _gauge(OK, well)

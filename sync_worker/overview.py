@@ -253,6 +253,12 @@ class Overview:
         rows = [(name, str(number)) for name, number in sorted(more.items())]
         await self._db.run(lambda tx: tx.executemany(COUNT, rows))
 
+    async def age(self, name: str) -> float | None:
+        """Return for how many seconds a named value has been kept, by the clock of the database."""
+        sql = "SELECT NOW() - at FROM state WHERE name = ?"
+        rows = await self._db.read(lambda tx: tx.execute(sql, (name,)))
+        return float(rows[0][0]) if rows else None
+
     async def recall(self, name: str) -> tuple[str, float] | None:
         """Return a named value and when it was kept (epoch seconds)."""
         rows = await self._db.read(lambda tx: tx.execute("SELECT value, at FROM state WHERE name = ?", (name,)))

@@ -674,6 +674,8 @@ async def test_a_named_value_is_kept_with_its_time(ws: WorkSet, clock: Clock) ->
     clock.advance(5)
     await ws.remember("cursor", "2")
     assert await ws.recall("cursor") == ("2", clock.now)
+    clock.advance(3)
+    assert (await ws.age("cursor"), await ws.age("nothing")) == (3.0, None)
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------
