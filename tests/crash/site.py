@@ -72,6 +72,11 @@ class Site:
             await self._until_up(running)
             yield running
 
+    async def ends(self, verb: str, trouble: Trouble = NONE) -> int:
+        """Run a verb to its end, and return its exit code."""
+        async with self.nursery.child([verb], self.environment, self.log, trouble) as running:
+            return await asyncio.wait_for(running.wait(), 20)
+
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
         """Open the database in this process, to look into it or to mark."""

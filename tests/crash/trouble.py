@@ -17,10 +17,11 @@ from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from sync_worker import app, attempt, converge, worker, workset
+from sync_worker import app, attempt, converge, postgres, schema, worker, workset
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.postgres import PostgresDatabase
+from sync_worker.schema import Step
 from sync_worker.sqlite import SqliteDatabase
 from sync_worker.workset import WorkSet
 
@@ -37,7 +38,10 @@ class Trouble:
     `kill_at` names a method, as `WorkSet.mark`: its `call`-th call ends the process with SIGKILL, `before` it begins,
     while all is written but `uncommitted`, or `after` it. `lease` is in seconds. `clock_jump` is how many seconds the
     clock of the process jumps at each SIGUSR1. `elsewhere` lets the process pass for one on another machine, so that
-    nobody sees when it is gone.
+    nobody sees when it is gone. `patience` is how many seconds it waits for a lock of the database.
+    `probe_after` is how many seconds pass between two tries while a key is refused.
+    `steps` are statements that a later release will bring the tables up to date with, each with the oldest version of
+    the tables whose programs still work after it.
     """
 
     kill_at: str = ""
@@ -46,6 +50,9 @@ class Trouble:
     lease: float | None = None
     clock_jump: float | None = None
     elsewhere: bool = False
+    patience: int | None = None
+    probe_after: float | None = None
+    steps: tuple[tuple[int, str], ...] = ()
 
 
 def die() -> NoReturn:
@@ -59,6 +66,13 @@ def plant(trouble: Trouble) -> None:
         shorten_lease(trouble.lease)
     if trouble.elsewhere:
         vars(workset)["identity"] = lambda: "elsewhere"
+    if trouble.probe_after is not None:
+        vars(attempt)["PROBE_AFTER"] = trouble.probe_after
+    if trouble.steps:
+        later = (Step(compatible_from, (statement,)) for compatible_from, statement in trouble.steps)
+        vars(schema)["STEPS"] = (*schema.STEPS, *later)
+    if trouble.patience is not None:
+        lose_patience(trouble.patience)
     if trouble.clock_jump is not None:
         plant_clock(trouble.clock_jump)
     if trouble.kill_at:
@@ -70,6 +84,13 @@ def shorten_lease(seconds: float) -> None:
     for module in (attempt, worker):
         vars(module).update(LEASE=seconds, DEADLINE=seconds * 0.8, MARGIN=seconds * 0.1)
     vars(converge)["LANDS_WITHIN"] = timedelta(seconds=seconds)
+
+
+def lose_patience(seconds: int) -> None:
+    vars(postgres)["LIMITS"] = postgres.LIMITS.replace("lock_timeout = '5s'", f"lock_timeout = '{seconds}s'")
+    defaults = SqliteDatabase.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["busy_timeout"] = float(seconds)
 
 
 def plant_clock(jump: float) -> None:
@@ -92,7 +113,6 @@ def plant_clock(jump: float) -> None:
         if name.startswith("sync_worker") and getattr(module, "datetime", None) is datetime:
             vars(module)["datetime"] = Datetime
     time.time = clock
-    app.readiness.__defaults__ = (clock,)
     vars(app)["Attempts"] = partial(attempt.Attempts, wall=clock)
     signal.signal(signal.SIGUSR1, set_clock)
 

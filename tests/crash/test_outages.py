@@ -1,0 +1,134 @@
+"""Clerk or Sanity is down, slow, hung or refuses us: the receiver goes on accepting, work waits, recovery is smooth."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.crash.load import Account
+from tests.crash.site import Site
+from tests.crash.trouble import Trouble
+from tests.oracle import until, wrong
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.faults import Faults
+    from sync_worker.sandbox.server import Sandbox
+    from tests.crash.nursery import Nursery
+
+pytestmark = pytest.mark.anyio
+USERS = 60
+OUTAGE = 4.0
+MOST_ASKED = 200
+"""Requests to both services in such an outage; a worker that spins makes thousands."""
+PLENTY, TIGHT = 100_000, 40
+CLERKS_WINDOW = 10.0
+PENDING = "SELECT COUNT(*) FROM work WHERE wanted > done"
+
+
+@pytest.fixture
+def site(nursery: Nursery, box: Sandbox, sqlite_url: str, tmp_path: Path) -> Site:
+    return Site(nursery, box, sqlite_url, tmp_path)
+
+
+def faults_of(box: Sandbox, service: str) -> Faults:
+    return box.clerk.faults if service == "Clerk" else box.lake.faults
+
+
+async def metric(site: Site, name: str) -> float:
+    """Return what /metrics says, all labels together."""
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"{site.url}/metrics")).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+def is_logged(site: Site, event: str) -> bool:
+    lines = [json.loads(line) for line in site.log.read_text().splitlines() if line.startswith("{")]
+    return any(line["event"] == event for line in lines)
+
+
+async def publish(site: Site, users: int, kind: str = "first") -> None:
+    """Publish for so many users; return once Sanity has told of it."""
+    for number in range(users):
+        user = site.box.clerk.add_user(f"user_{kind}_{number}")
+        row = {"_id": f"e-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro"}
+        await site.box.lake.mutate([{"create": row}])
+    await site.box.lake.hooks_idle()
+
+
+@pytest.mark.parametrize(
+    ("service", "fault", "budget"),
+    [("Clerk", "unavailable", TIGHT), ("Clerk", "rate_limited", PLENTY), ("Sanity", "unavailable", PLENTY)],
+)
+async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_it_is_back(
+    site: Site, service: str, fault: str, budget: int
+) -> None:
+    box, account = site.box, Account(site.box)
+    site.environment["CLERK_BUDGET"] = str(budget)
+    faults_of(box, service).some(fault, 1.0)
+    async with site.receiver("serve"):
+        site.install_hook()
+        began = time.monotonic()
+        await publish(site, USERS)
+        assert account.by_status().keys() == {202}
+        await until(lambda: time.monotonic() - began > OUTAGE)
+        assert box.clerk.requests.count() + box.lake.requests.count() < MOST_ASKED
+        assert await waiting(site) == USERS
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{site.url}/readyz")).status_code == 200
+        faults_of(box, service).clear()
+        box.clerk.requests.clear()
+        await site.comes_right(60)
+        assert (await waiting(site), await metric(site, "sync_worker_failed")) == (0, 0)
+    moments = [request.started for request in box.clerk.requests.requests]
+    assert max(sum(first <= moment < first + CLERKS_WINDOW for moment in moments) for first in moments) <= budget
+
+
+async def waiting(site: Site) -> int:
+    """Return how many subjects the database holds that a finished run has not served."""
+    async with site.store() as store:
+        return int((await store.database.read(lambda tx: tx.execute(PENDING)))[0][0])
+
+
+async def test_slow_answers_only_slow_work_down(site: Site) -> None:
+    site.box.clerk.faults.latency = site.box.lake.faults.latency = 1.5
+    async with site.receiver("serve"):
+        site.install_hook()
+        await publish(site, USERS)
+        await site.comes_right()
+    assert not is_logged(site, "run_failed")
+
+
+async def test_connections_that_hang_hold_up_only_those_who_wait_on_them(site: Site) -> None:
+    box = site.box
+    box.clerk.faults.next("hang", 2, method="GET")
+    async with site.receiver("serve"):
+        site.install_hook()
+        await publish(site, 2)
+        await until(lambda: box.clerk.faults.struck["hang"] > 0)
+        hanging = set(wrong(box))
+        await publish(site, 20, "later")
+        await until(lambda: set(wrong(box)) <= hanging, 5)
+        await site.comes_right()
+
+
+@pytest.mark.parametrize("service", ["Clerk", "Sanity"])
+async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(site: Site, service: str) -> None:
+    box, account = site.box, Account(site.box)
+    faults_of(box, service).some("unauthorized", 1.0)
+    async with site.receiver("serve", Trouble(probe_after=2.0)):
+        site.install_hook()
+        await publish(site, USERS)
+        assert account.by_status().keys() == {202}
+        await until(lambda: is_logged(site, "work_stopped"))
+        began, asked = time.monotonic(), box.clerk.requests.count() + box.lake.requests.count()
+        await until(lambda: time.monotonic() - began > 4.5)
+        more = box.clerk.requests.count() + box.lake.requests.count() - asked
+        assert 0 < more < 20, "it is probed now and then"
+        faults_of(box, service).clear()
+        await site.comes_right(10)

@@ -1,0 +1,159 @@
+"""Several web and worker processes on one PostgreSQL, each as if it was on a machine of its own; and deploys.
+
+`CRASH_EDITS=2000` is the run that is not done every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from sync_worker.cli.local import free_port
+from sync_worker.schema import STEPS
+from sync_worker.workset import Mark
+from tests.crash.load import Account, Editors
+from tests.crash.site import Site
+from tests.crash.trouble import Trouble
+from tests.oracle import until, wrong
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+    from tests.crash.nursery import Nursery
+
+pytestmark = pytest.mark.anyio
+EDITS = int(os.environ.get("CRASH_EDITS", "400"))
+ELSEWHERE = Trouble(elsewhere=True)
+CLERKS_WINDOW = 10.0
+
+
+@pytest.fixture
+def site(nursery: Nursery, box: Sandbox, postgres_url: str, tmp_path: Path) -> Site:
+    return Site(nursery, box, postgres_url, tmp_path)
+
+
+def second(site: Site) -> Site:
+    """Return the same installation as the next machine sees it."""
+    other = replace(site, port=free_port())
+    other.log, other.environment = site.folder / "second", site.environment
+    return other
+
+
+async def publish(site: Site, user: str) -> None:
+    row = {"_id": f"e-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro"}
+    await site.box.lake.mutate([{"create": row}])
+
+
+async def test_two_web_and_two_worker_processes_share_the_work(site: Site) -> None:
+    box, machines = site.box, (site, second(site))
+    editors, account = await Editors.begin(box, 50), Account(box)
+    box.clerk.faults.latency = 0.02
+    async with AsyncExitStack() as stack:
+        for machine in machines:
+            await stack.enter_async_context(machine.receiver(trouble=ELSEWHERE))
+            await stack.enter_async_context(machine.worker(ELSEWHERE))
+            machine.install_hook()  # each web process hears of every edit
+        for _ in range(EDITS):
+            await editors.edit()
+        await box.lake.hooks_idle()
+        await site.comes_right(90)
+        async with site.store() as store:
+            assert await account.lost(store) == 0
+    assert all("access_changed" in machine.log.read_text() for machine in machines)
+
+
+async def test_all_processes_together_stay_within_the_budget(site: Site) -> None:
+    box, budget = site.box, 30
+    site.environment["CLERK_BUDGET"] = str(budget)
+    users = [box.clerk.add_user(f"user_{n}") for n in range(45)]
+    async with site.receiver(), site.worker(ELSEWHERE), second(site).worker(ELSEWHERE):
+        site.install_hook()
+        for user in users:
+            await publish(site, user)
+        await site.comes_right(60)
+    moments = [request.started for request in box.clerk.requests.requests]
+    assert len(moments) > budget, "the budget was never used up"
+    busiest = max(sum(first <= moment < first + CLERKS_WINDOW for moment in moments) for first in moments)
+    assert busiest <= budget
+
+
+async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_ends(site: Site) -> None:
+    box, lease = site.box, 3.0
+    users = [box.clerk.add_user(f"user_{n}") for n in range(20)]
+    for user in users:
+        await publish(site, user)
+    async with site.store() as store:
+        await store.workset.mark([Mark(f"user:{user}") for user in users])
+    trouble = replace(ELSEWHERE, lease=lease)
+    box.clerk.faults.latency = 0.3
+    async with site.worker(trouble) as lost, second(site).worker(trouble):
+        await until(lambda: box.clerk.requests.count() > 0)
+        lost.kill()
+        died = time.monotonic()
+        await site.comes_right()
+        assert time.monotonic() - died < lease + 5
+    assert not wrong(box)
+
+
+async def test_a_machine_whose_clock_is_an_hour_off_says_that_it_is_ready_all_the_same(site: Site) -> None:
+    jumps = Trouble(clock_jump=3600.0)
+    async with site.worker(), site.receiver(trouble=jumps) as web, httpx.AsyncClient() as client:
+        await until_ready(client, site)
+        web.send(signal.SIGUSR1)
+        checks = (await client.get(f"{site.url}/readyz")).json()["checks"]
+    assert all(check["ok"] for check in checks.values())
+    assert 0 <= checks["worker"]["age"] < 30
+
+
+async def until_ready(client: httpx.AsyncClient, site: Site) -> None:
+    async with asyncio.timeout(20):
+        while not (await client.get(f"{site.url}/readyz")).is_success:
+            await asyncio.sleep(0.05)
+
+
+async def test_an_older_release_works_on_while_a_newer_one_is_rolled_out_and_after_a_rollback(site: Site) -> None:
+    box, newer = site.box, Trouble(steps=((1, "ALTER TABLE work ADD COLUMN news TEXT NOT NULL DEFAULT ''"),))
+    users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
+    async with site.receiver(), site.worker():
+        site.install_hook()
+        await publish(site, users[0])
+        await site.comes_right()
+        assert await site.ends("release", newer) == 0
+        await publish(site, users[1])
+        await site.comes_right()
+    async with site.receiver(trouble=newer), site.worker(), second(site).worker(newer):
+        await publish(site, users[2])
+        await site.comes_right()
+        async with site.store() as store:
+            assert await store.database.schema_version() == len(STEPS) + 1
+
+
+async def test_an_older_release_that_cannot_work_any_more_refuses_to_start_and_loses_nothing(site: Site) -> None:
+    box, account = site.box, Account(site.box)
+    breaking = len(STEPS) + 1, "ALTER TABLE work RENAME COLUMN cause TO reason"
+    users = [box.clerk.add_user(f"user_{n}") for n in range(2)]
+    async with site.receiver() as older:
+        site.install_hook()
+        await publish(site, users[0])
+        await box.lake.hooks_idle()
+        assert await site.ends("release", Trouble(steps=(breaking,))) == 0
+        await publish(site, users[1])
+        await until(lambda: account.by_status()[503] > 0)
+        assert account.by_status().keys() == {202, 503}
+        assert older.returncode is None
+    assert await site.ends("worker") == 1
+    assert "Install the newer release again." in site.log.read_text()
+    back = "ALTER TABLE work RENAME COLUMN reason TO cause"
+    newest = Trouble(steps=(breaking, (len(STEPS) + 2, back)))
+    async with site.receiver(trouble=newest), site.worker(newest):
+        await box.lake.hooks_idle()
+        await until(lambda: not wrong(box))
