@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from datetime import UTC, datetime
@@ -94,6 +95,20 @@ async def test_a_list_tells_whom_an_entitlement_is_for_and_what_it_gives(
 ) -> None:
     script = f"return (await import('{SCHEMA}')).entitlementTypes[0].preview.prepare(given)"
     assert await evaluate(script, seen) == {"title": title, "subtitle": subtitle}
+
+
+@pytest.mark.parametrize("kit", ["studio", "sanity-function"])
+def test_npm_ci_finds_every_platforms_package_in_the_lock(kit: str) -> None:
+    packages = json.loads((DEPLOY / kit / "package-lock.json").read_text())["packages"]
+    locked = {(name.rpartition("node_modules/")[2], package.get("version")) for name, package in packages.items()}
+    wanted = {
+        (name, version)
+        for package in packages.values()
+        for name, version in package.get("optionalDependencies", {}).items()
+        if re.fullmatch(r"[\d.]+", version)
+    }
+    assert wanted
+    assert wanted - locked == set()
 
 
 def installed(kit: Path) -> Path:
