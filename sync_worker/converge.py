@@ -75,11 +75,12 @@ class Converge:
             reading = await first
         finally:
             first.cancel()
-        addresses = await self.addresses(batch, observed) if reading.snapshot.addressed else ()
-        if addresses:
-            reading = await self.read(batch, addresses)
+        addresses: Collection[Subject] | None = None
         waiting = list(batch)
         for wait in (*STALE_WAITS, None):
+            if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
+                addresses = await self.addresses(batch, observed)
+                reading = await self.read(waiting, addresses) if addresses else reading
             fresh = [due for due in waiting if all(shows(reading.snapshot.sightings, w) for w in due.witnesses)]
             if fresh:
                 yield await self._settle(fresh, reading, observed)
@@ -92,7 +93,7 @@ class Converge:
                 return
             if wait is not None:
                 await self.sleep(wait)
-                reading = await self.read(waiting, addresses)
+                reading = await self.read(waiting, addresses or ())
         yield await self._arbitrate(waiting, reading, observed)
 
     async def addresses(self, batch: Sequence[Due], observed: Mapping[Subject, Observed]) -> set[Subject]:
