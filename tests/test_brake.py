@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sync_worker.model import Witness
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
-from tests.oracle import until, wrong
+from tests.oracle import quiet, until, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ async def publish(box: Sandbox, count: int) -> list[str]:
     return users
 
 
+def with_a_wrong_query(folder: Path) -> Path:
+    """Return a folder of queries of which the one that decides access finds nobody."""
+    for file in packaged_groq().glob("*.groq"):
+        text = file.read_text()
+        wrong_text = text.replace('clerkUserId, " "', 'clerkId, " "')
+        (folder / file.name).write_text(wrong_text if file.name == "by_subject.groq" else text)
+    return folder
+
+
 async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -38,17 +48,64 @@ async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
     async with working(box, sqlite_url) as parts:
         await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
-    for file in packaged_groq().glob("*.groq"):
-        text = file.read_text()
-        (tmp_path / file.name).write_text(
-            text.replace('clerkUserId, " "', 'clerkId, " "') if "by_sub" in file.name else text
-        )
-    async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
+    async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
         await parts.store.workset.mark([Mark("document:c1", lane=1)])
         await until_held(parts.store.runs, 120)
         assert wrong(box) == []
         failed = await parts.store.workset.failed(1)
         assert failed[0].code == "revocation_held"
+
+
+async def test_what_people_do_in_clerk_does_not_take_their_access_away_over_a_wrong_query(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    users = await publish(box, 60)
+    async with working(box, sqlite_url) as parts:
+        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await until(lambda: not wrong(box))
+    async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
+        await parts.store.workset.mark([Mark(f"user:{user}", cause="clerk:user.updated") for user in users])
+        await until_held(parts.store.runs, 60)
+    assert wrong(box) == []
+
+
+async def test_what_is_held_is_not_taken_away_because_somebody_edits_a_profile(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    users = await publish(box, 120)
+    async with working(box, sqlite_url) as parts:
+        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await until(lambda: not wrong(box))
+    async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
+        await parts.store.workset.mark([Mark("document:c1", lane=1)])
+        await until_held(parts.store.runs, 120)
+        await parts.store.workset.mark([Mark(f"user:{users[0]}", cause="clerk:user.updated")])
+        await quiet(box)
+    assert wrong(box) == []
+
+
+async def test_a_deleted_plan_takes_nothing_from_many_people_unseen(
+    box: Sandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    for file in packaged_groq().glob("*.groq"):
+        status = '"status": select(plan->state == "on" => "active", "off")'
+        text = file.read_text()
+        is_mapping = file.name == "entitlement.groq"
+        (tmp_path / file.name).write_text(text.replace("  status\n", f"  {status}\n") if is_mapping else text)
+    plan = {"_id": "p1", "_type": "plan", "state": "on", "slug": {"current": "pro"}}
+    users = [box.clerk.add_user(f"user_{n:03}") for n in range(30)]
+    reference = {"_type": "reference", "_ref": "p1", "_weak": True}
+    rows = [{"_id": f"ent-{u}", "_type": "entitlement", "clerkUserId": u, "plan": reference} for u in users]
+    await box.lake.mutate([{"create": document} for document in (plan, *rows)])
+    async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
+        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await until(lambda: not wrong(box))
+        gone = box.lake.documents["p1"]
+        await box.lake.mutate([{"delete": {"id": "p1"}}])
+        witness = Witness("p1", gone["_rev"], gone["_updatedAt"], deleted=True)
+        await parts.store.workset.mark([Mark("document:p1", lane=1, witness=witness)])
+        await until_held(parts.store.runs, 30)
+    assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)
 
 
 async def until_held(runs: Any, count: int) -> None:
