@@ -1,8 +1,9 @@
-"""The brake on fan-outs: one changed document must not take the access of many people away unseen.
+"""The brake: what nobody published for a person must not take the access of many people away unseen.
 
-Why it exists: a plan, a course or a wrong query may stand behind thousands of subjects. Revocations that follow from
-one document are counted over an hour, in the shared database; beyond what MAX_REVOCATIONS allows they are held as a
-changeset, like those of a reconcile. What a webhook says of one entitlement is never held.
+Why it exists: a plan, a course or a wrong query may stand behind thousands of subjects, and people who use Clerk have
+it compared without any publish. Revocations that follow from one document, or from one kind of Clerk's events, are
+counted over an hour, in the shared database; beyond what MAX_REVOCATIONS allows they are held as a changeset, like
+those of a reconcile. What a webhook says of one entitlement is never held.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import structlog
 
 from sync_worker.catchup import CAUSE as POLLED
 from sync_worker.changeset import changeset_id
+from sync_worker.clerk_events import CAUSE as IN_CLERK
 from sync_worker.errors import RevocationHeld
 from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.model import ChangeKind
@@ -39,9 +41,10 @@ class FanOutBrake:
         by_cause: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
-            ended = any(witness.deleted for witness in outcome.due.witnesses)
-            if revokes and not ended and outcome.due.cause.startswith((FANNED_OUT, POLLED)):
-                by_cause[outcome.due.cause].append(outcome)
+            cause = outcome.due.cause
+            ended = any(w.deleted and FANNED_OUT + w.document != cause for w in outcome.due.witnesses)
+            if revokes and not ended and cause.startswith((FANNED_OUT, POLLED, IN_CLERK)):
+                by_cause[cause].append(outcome)
         held = {str(o.due.subject): id_ for cause, some in by_cause.items() for o, id_ in await self._held(cause, some)}
         return [_hold(o, held[str(o.due.subject)]) if str(o.due.subject) in held else o for o in outcomes]
 
@@ -50,7 +53,8 @@ class FanOutBrake:
         good = await self.runs.last_good()
         allowed = self.brake.allowed(good.ours if good else 0)
         if total <= allowed:
-            return []
+            waiting = {subject: one.id for one in await self.runs.held() for subject in one.subjects}
+            return [(o, waiting[str(o.due.subject)]) for o in revoking if str(o.due.subject) in waiting]
         id_ = changeset_id([cause])
         reason = f"{total} revocations by {cause} in an hour, {allowed} are allowed (MAX_REVOCATIONS={self.brake.text})"
         await self.runs.hold(id_, [str(o.due.subject) for o in revoking], reason)

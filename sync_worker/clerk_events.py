@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 INSTANCE = "clerk_instance"
 """Where the id of our instance is remembered; the worker asks Clerk for it."""
+CAUSE = "clerk:"
 DIRECT, ECHO_LANE = 0, 1
 ECHO_SECONDS = 60.0
 """How young our own marker is in the echo of our own write."""
@@ -82,7 +83,7 @@ def mark_of(event: Event, layout: Layout, now: float) -> Mark | None:
     subject = event.subject()
     if subject is None:
         return None
-    cause = f"clerk:{event.type}"
+    cause = CAUSE + event.type
     if _is_echo(subject, event.data, layout, now):
         return Mark(str(subject), ECHO_LANE, due=now + ECHO_WAIT, cause=cause)
     return Mark(str(subject), DIRECT, cause=cause)
