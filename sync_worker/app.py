@@ -23,7 +23,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sync_worker import __version__, clerk, sanity
+from sync_worker import __version__, clerk, pages, sanity
+from sync_worker.admission import Admission
 from sync_worker.attempt import Attempts, moved
 from sync_worker.brake import FanOutBrake
 from sync_worker.budget import Budget
@@ -43,6 +44,7 @@ from sync_worker.receiver import RETRY_AFTER, Receiver
 from sync_worker.reconcile import Reconcile, report
 from sync_worker.runs import GOOD, Runs, alone, judged
 from sync_worker.settings import Settings, load_settings
+from sync_worker.status import Glance
 from sync_worker.timers import daily, every
 from sync_worker.totals import Totals
 from sync_worker.worker import HEARTBEAT, Worker
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 
 BUDGET_WINDOW = 10.0
 """Seconds that Clerk counts calls over."""
+LOOK_SECONDS = 5.0
+"""How long Sanity and Clerk may keep somebody waiting who looks at a page."""
 HEARTBEAT_STALE = 3 * HEARTBEAT
 RECONCILE_STALE = 26 * 3600.0
 """Seconds since the last good reconcile; a fresh installation has as long for its first."""
@@ -301,6 +305,14 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
                 [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
                 store.totals.webhook,
             )
+            if chosen.admin_token:
+                inquiry = await stack.enter_async_context(open_inquiry(chosen, store, LOOK_SECONDS))
+                app.state.pages = pages.Pages(
+                    Admission(chosen.admin_token.get_secret_value().encode()),
+                    Glance(store.workset, store.ledger, store.runs),
+                    inquiry,
+                    store.runs,
+                )
             if with_worker:
                 worker = await stack.enter_async_context(running_worker(chosen, store, broken))
                 app.state.stop = worker.stop
@@ -316,6 +328,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
+            *(pages.routes() if chosen.admin_token else ()),
         ],
         lifespan=lifespan,
         exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},

@@ -1,0 +1,81 @@
+"""Who is let in: the token, sessions that end, and guesses that are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from sync_worker.admission import CLIENTS, MINUTE, SESSION_SECONDS, WRONG_GUESSES, Admission, Guesses
+from tests.clock import Clock
+
+TOKEN = "träge-katze".encode()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def admission(clock: Clock) -> Admission:
+    return Admission(TOKEN, clock)
+
+
+@pytest.mark.parametrize("given", [b"", b"tr", TOKEN + b" ", TOKEN[:-1], b"x" * len(TOKEN)])
+def test_only_the_token_is_the_token(admission: Admission, given: bytes) -> None:
+    assert admission.is_token(TOKEN)
+    assert not admission.is_token(given)
+
+
+def test_a_session_is_good_for_twelve_hours_and_no_longer(admission: Admission, clock: Clock) -> None:
+    cookie = admission.new_session()
+    clock.advance(SESSION_SECONDS - 1)
+    assert admission.is_session(cookie)
+    clock.advance(1)
+    assert not admission.is_session(cookie)
+
+
+def test_a_session_with_any_letter_changed_is_none(admission: Admission) -> None:
+    cookie = admission.new_session()
+    for place, letter in enumerate(cookie):
+        changed = cookie[:place] + ("1" if letter != "1" else "2") + cookie[place + 1 :]
+        assert not admission.is_session(changed)
+
+
+@pytest.mark.parametrize("cookie", ["", ".", "..", "9999999999.x", "9999999999.x.", "ä.ö.ü", "x.y.z"])
+def test_what_was_not_made_here_is_no_session(admission: Admission, cookie: str) -> None:
+    assert not admission.is_session(cookie)
+
+
+def test_another_token_ends_every_session(admission: Admission, clock: Clock) -> None:
+    assert not Admission(b"another", clock).is_session(admission.new_session())
+
+
+def test_what_signs_a_form_is_no_session_and_belongs_to_one_only(admission: Admission) -> None:
+    first, second = admission.new_session(), admission.new_session()
+    assert first != second
+    code = admission.sign_out_code(first)
+    assert code != admission.sign_out_code(second)
+    assert not admission.is_session(f"{first.rpartition('.')[0]}.{code}")
+
+
+def test_the_token_is_in_nothing_that_is_printed(admission: Admission) -> None:
+    assert TOKEN.decode() not in repr(admission)
+    assert TOKEN.decode() not in admission.new_session()
+
+
+def test_ten_wrong_guesses_in_a_minute_are_enough_for_one_client(clock: Clock) -> None:
+    guesses = Guesses(clock)
+    for _ in range(WRONG_GUESSES):
+        assert not guesses.exhausted("10.0.0.1")
+        guesses.wrong("10.0.0.1")
+    assert guesses.exhausted("10.0.0.1")
+    assert not guesses.exhausted("10.0.0.2")
+    clock.advance(MINUTE)
+    assert not guesses.exhausted("10.0.0.1")
+
+
+def test_many_clients_do_not_fill_the_memory(clock: Clock) -> None:
+    guesses = Guesses(clock)
+    for number in range(CLIENTS + 10):
+        guesses.wrong(str(number))
+    assert len(guesses._seen) == CLIENTS

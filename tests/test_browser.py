@@ -1,0 +1,125 @@
+"""The pages in a real browser: what is to be read there, in light and dark, on a desk and on a phone."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.cli.local import install_hook, listening, settings_for
+from tests.browser import FOUND, browsing
+from tests.oracle import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+    from tests.browser import Tab
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(FOUND is None, reason="no Chromium is installed: chromium, chromium-browser or google-chrome"),
+]
+TOKEN = "a long random text"
+PAGES = ("/status", "/documents/e1", "/documents/e2", "/documents/e3", "/subjects/user:user_1", "/subjects/nobody:x")
+LOOKS = [(1100, 800, "light"), (1100, 800, "dark"), (360, 740, "light"), (360, 740, "dark")]
+
+# Every text that is shown, with the contrast to what is behind it (WCAG 2: 4.5 to 1 is enough for any size).
+FAINT = """
+(() => {
+  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  for (const e of document.body.querySelectorAll("*")) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || !e.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(e.outerHTML.slice(0, 80));
+  }
+  return faint;
+})()
+"""
+NAMELESS = """
+[...document.querySelectorAll("input:not([type=hidden]):not([hidden]), button, a, section, table")].filter(e =>
+  !(e.labels?.length || e.textContent.trim() && e.matches("button, a") || e.querySelector("caption")
+    || document.getElementById(e.getAttribute("aria-labelledby")))).map(e => e.outerHTML.slice(0, 80))
+"""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Somebody in front of a browser."""
+
+    box: Sandbox
+    tab: Tab
+    url: str
+
+    async def open(self, path: str) -> str:
+        await self.tab.open(self.url + path)
+        return await self.tab.text()
+
+
+@pytest.fixture
+async def desk(box: Sandbox, sqlite_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+    environment = {**settings_for(box, sqlite_url), "ADMIN_TOKEN": TOKEN, "PLAN_ORDER": "basic,pro"}
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(listening("serve", environment, tmp_path / "log"))
+        install_hook(box, url)
+        tab = await stack.enter_async_context(browsing(tmp_path / "profile"))
+        yield Desk(box, tab, url)
+
+
+async def publish(box: Sandbox, document: str, **fields: Any) -> None:
+    await box.lake.mutate([{"createOrReplace": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}])
+
+
+async def populate(box: Sandbox) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1")
+    await publish(box, "e2", clerkUserId="user_1", plan="gold")
+    await publish(box, "e3", userEmail="ada@example.org")
+    await until(lambda: box.clerk.users["user_1"]["public_metadata"].get("plan") == "pro")
+
+
+async def test_an_editor_signs_in_and_sees_that_a_publish_has_arrived(desk: Desk) -> None:
+    await populate(desk.box)
+    assert "Sign in" in await desk.open("/documents/e1")
+    await desk.tab.submit(".sign-in", token=TOKEN)
+    assert await desk.tab.run("location.pathname") == "/documents/e1"
+    text = await desk.tab.text()
+    assert all(words in text for words in ("synced", "Published", "In Clerk", "In every session by", "user:user_1"))
+    await desk.tab.submit(".look-up", what="e3")
+    text = await desk.tab.text()
+    assert "nobody in Clerk has this address yet" in text
+    assert "email:a***@example.org" in text
+    await desk.tab.submit(".look-up", what="ada@example.org")
+    assert "ada@" not in await desk.tab.text() + await desk.tab.run("location.href")
+    await desk.tab.submit(".sign-out")
+    assert "Sign in" in await desk.open("/status")
+
+
+async def test_every_page_can_be_read_by_everybody(desk: Desk) -> None:
+    await populate(desk.box)
+    await desk.open("/status")
+    await desk.tab.submit(".sign-in", token=TOKEN)
+    for path in PAGES:
+        await desk.open(path)
+        for width, height, scheme in LOOKS:
+            await desk.tab.look(width, height, scheme)
+            assert await desk.tab.run(FAINT) == []
+            assert await desk.tab.run("document.documentElement.scrollWidth") <= width
+        assert await desk.tab.run(NAMELESS) == []
+        assert await desk.tab.run("document.querySelectorAll('h1, main, header').length") == 3
+        assert await desk.tab.run("getComputedStyle(document.querySelector('h1')).fontWeight") == "700"
+    assert [told for told in desk.tab.complaints if "404" not in told] == []
