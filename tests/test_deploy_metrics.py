@@ -51,7 +51,7 @@ def test_each_alert_names_a_next_step_and_only_commands_that_exist() -> None:
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert rule["annotations"]["summary"].endswith(".")
         named = re.findall(r"sync-worker (\w+)", rule["annotations"]["next_step"])
-        assert set(named) <= verbs | {"failed"}, rule["alert"]
+        assert set(named) <= verbs, rule["alert"]
 
 
 def test_each_alert_is_specified_to_fire_and_to_be_silent() -> None:
