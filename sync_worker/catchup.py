@@ -48,7 +48,8 @@ async def catch_up(source: Source, workset: WorkSet, now: datetime) -> int:
     while rows := await source.changed(since, after, before):
         await workset.mark([_mark(row) for row in rows])
         last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
-        if last <= (since, after):
+        if not (since, after) < last < (before, ""):
+            # A cursor that is no moment of this span would never find anything again.
             raise UnreadableAnswer("a page of changes did not go on from the one before")
         since, after = last
         await workset.remember(CURSOR, json.dumps([since, after]))

@@ -8,14 +8,13 @@ SDK loses a page to one odd user and drops `starting_after`; single writes go th
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import httpx
 
-from sync_worker.clerk_objects import add, add_membership, add_user, as_list
+from sync_worker.clerk_objects import add, add_membership, add_user, as_list, total_of
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -26,7 +25,7 @@ from sync_worker.errors import (
     ServiceUnavailable,
     UnreadableAnswer,
 )
-from sync_worker.http import retry_after
+from sync_worker.http import read_json, retry_after
 from sync_worker.model import Kind, Observed, Subject
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from sync_worker.http import ServiceTransport
     from sync_worker.model import Change
 
+SERVICE = "Clerk"
 API_VERSION = "2026-05-12"
 PAGE = 500
 """Rows in one page of a list; more are refused."""
@@ -126,6 +126,8 @@ class Clerk:
             await self._patch(change)
         except (ResponseValidationError, SDKError) as error:
             _require_object(error.raw_response)
+        except RecursionError:
+            raise UnreadableAnswer("Clerk answered a PATCH with something nested too deeply") from None
 
     async def sweep(self) -> AsyncIterator[Sequence[Observed]]:
         """See Target. Users come by cursor, so that none is skipped while others are created or deleted.
@@ -187,8 +189,8 @@ class Clerk:
             seen, offset = seen + len(page), offset + len(page)
             if len(page) < PAGE:
                 break
-        if isinstance(answer, dict) and seen < int(answer.get("total_count") or 0):
-            raise UnreadableAnswer(f"Clerk listed {seen} memberships, but counts {answer.get('total_count')}")
+        if isinstance(answer, dict) and seen < total_of(answer):
+            raise UnreadableAnswer(f"Clerk listed {seen} memberships, but counts {total_of(answer)}")
 
     async def _organizations(self, **parameters: Sequence[str] | str | int) -> list[Any]:
         """List organizations. An instance that has them switched off has none."""
@@ -201,11 +203,7 @@ class Clerk:
         return as_list(answer.get("data") if isinstance(answer, dict) else answer)
 
     async def _count_users(self) -> int:
-        answer = await self._get("/users/count")
-        count = answer.get("total_count") if isinstance(answer, dict) else None
-        if not isinstance(count, int):
-            raise UnreadableAnswer("Clerk did not count its users")
-        return count
+        return total_of(await self._get("/users/count"))
 
     async def instance(self) -> str:
         """Return the id of the instance that the key belongs to."""
@@ -257,11 +255,7 @@ class Clerk:
         return self._sdk
 
     async def _get(self, path: str, **parameters: Sequence[str] | str | int) -> Any:
-        response = await self._client.get(self._base + path, params=parameters)
-        try:
-            return response.json()
-        except ValueError:
-            raise UnreadableAnswer(f"Clerk answered GET {path} with something that is not JSON") from None
+        return read_json(SERVICE, await self._client.get(self._base + path, params=parameters))
 
 
 def explain(response: httpx.Response) -> Exception | None:
@@ -302,10 +296,7 @@ def _parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
 
 def _require_object(response: httpx.Response) -> None:
     """Look at the body of a PATCH that the SDK could not read. Raises UnreadableAnswer unless it is the object."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
+    body = read_json(SERVICE, response)
     if not isinstance(body, dict) or "id" not in body or "errors" in body:
         raise UnreadableAnswer(f"Clerk answered a PATCH with {response.status_code}, but not with what it changed")
 
@@ -324,7 +315,7 @@ def _by_organization(subjects: Collection[Subject]) -> Mapping[str, list[str]]:
 
 def _first_error(response: httpx.Response) -> tuple[str, str]:
     try:
-        first = response.json()["errors"][0]
+        first = read_json(SERVICE, response)["errors"][0]
         return str(first["code"]), str(first.get("long_message") or first.get("message") or "")[:300]
-    except (json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError):
+    except (UnreadableAnswer, KeyError, IndexError, TypeError, AttributeError):
         return "", response.reason_phrase

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from sync_worker.changes import DEFAULT_SLOTS, MARKER_KEY
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.model import Kind, Marker, Observed, Slot, Subject
@@ -18,11 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+STRICT = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
 def as_list(answer: object) -> list[Any]:
     """Return an answer that must be a list. Raises UnreadableAnswer."""
     if not isinstance(answer, list):
         raise UnreadableAnswer(f"Clerk answered {type(answer).__name__} where a list was asked for")
     return answer
+
+
+def total_of(answer: object) -> int:
+    """Return how many Clerk counts. Raises UnreadableAnswer."""
+    count = answer.get("total_count") if isinstance(answer, dict) else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise UnreadableAnswer("Clerk answered without the total that was asked for")
+    return count
 
 
 def add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
@@ -43,23 +56,47 @@ def _id(item: object) -> str:
     return str(item["id"])
 
 
-def addresses_of(user: Any) -> tuple[Subject, ...]:
+class _Verification(BaseModel):
+    model_config = STRICT
+    status: str
+
+
+class _Email(BaseModel):
+    model_config = STRICT
+    id: str = ""
+    email_address: str
+    reserved: bool = False
+    verification: _Verification | None
+
+    @property
+    def proven(self) -> bool:
+        return self.verification is not None and self.verification.status == "verified" and not self.reserved
+
+
+class _Addressed(BaseModel):
+    model_config = STRICT
+    email_addresses: list[_Email]
+    primary_email_address_id: str | None
+    external_id: str | None
+
+
+def addresses_of(user: object) -> tuple[Subject, ...]:
     """Return the addresses by which an entitlement can name a user: those that nobody else can claim.
 
-    An e-mail address must be the primary one, verified, and not reserved: the others may be somebody else's.
+    An e-mail address must be the primary one, verified, and not reserved: the others may be somebody else's. Raises
+    UnreadableAnswer, because what an odd answer does not show would pass for an address that was given up.
     """
-    emails = [e for e in user.get("email_addresses") or () if isinstance(e, dict)]
-    primary = user.get("primary_email_address_id")
-    named = [(Kind.EMAIL, e.get("email_address")) for e in emails if primary and e.get("id") == primary and _proven(e)]
-    named.append((Kind.EXTERNAL, user.get("external_id")))
-    found = (_address(kind, value) for kind, value in named if isinstance(value, str))
+    try:
+        read = _Addressed.model_validate(user)
+    except ValidationError as error:
+        places = {".".join(map(str, e["loc"])) for e in error.errors(include_url=False, include_input=False)}
+        raise UnreadableAnswer(f"Clerk listed a user with odd addresses: {', '.join(sorted(places))}") from None
+    primary = read.primary_email_address_id
+    named = [(Kind.EMAIL, e.email_address) for e in read.email_addresses if primary and e.id == primary and e.proven]
+    if read.external_id is not None:
+        named.append((Kind.EXTERNAL, read.external_id))
+    found = (_address(kind, value) for kind, value in named)
     return tuple(address for address in found if address is not None)
-
-
-def _proven(email: Mapping[str, Any]) -> bool:
-    verification = email.get("verification")
-    verified = isinstance(verification, dict) and verification.get("status") == "verified"
-    return verified and email.get("reserved") is not True
 
 
 def _address(kind: Kind, value: str) -> Subject | None:

@@ -8,19 +8,20 @@ status means is told by the `explain` function of each adapter; how long a subje
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tenacity.stop import stop_base
 
 from sync_worker import __version__
-from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, ServiceUnavailable
+from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, ServiceUnavailable, UnreadableAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LONGEST_WAIT = 5.0
 """Seconds that a call waits for itself. A longer Retry-After goes back to the work set, so no lease is slept away."""
+LONGEST_ASKED = 3600.0
+"""Seconds that a service may ask us to wait. Everybody waits so long after a 429, so no slip may stop us for good."""
 ATTEMPTS = 4
 CLOSE = 2.0
 """Seconds within which refusals of two subjects mean that the instance's limit is reached."""
@@ -151,7 +154,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             await response.aclose()
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise ServiceUnavailable(f"{self.service}: {type(error).__name__}") from error
-        headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in _BODY_HEADERS]
+        headers = [(k, v) for k, v in response.headers.raw if k.lower() not in _BODY_HEADERS]
         return httpx.Response(
             response.status_code, headers=headers, content=body, request=request, extensions=response.extensions
         )
@@ -164,7 +167,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
 current_lane: ContextVar[int] = ContextVar("current_lane", default=0)
 """The lane of the work that calls are made for: the budget serves lane 0 first."""
 
-_BODY_HEADERS = {"content-encoding", "content-length", "transfer-encoding"}
+_BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
 class _stop_when_asked_for_patience(stop_base):  # noqa: N801 - named as tenacity names its stops
@@ -185,17 +188,26 @@ def _retry_after(state: RetryCallState) -> float | None:
     return error.retry_after if isinstance(error, RetryableError) else None
 
 
+def read_json(service: str, response: httpx.Response) -> Any:
+    """Return the body. Raises UnreadableAnswer for one that is not JSON, or nested too deeply to be an answer."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        told = f"{service} answered {response.status_code} with something that is not JSON"
+        raise UnreadableAnswer(told) from None
+
+
 def retry_after(response: httpx.Response) -> float | None:
     """Return the seconds of a Retry-After header, given as seconds or as an HTTP date; None without a usable one."""
     text = response.headers.get("retry-after", "").strip()
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(0.0, seconds), LONGEST_ASKED) if math.isfinite(seconds) else None
 
 
 def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:

@@ -23,7 +23,7 @@ from sync_worker.errors import (
     UnreadableAnswer,
 )
 from sync_worker.freshness import Sighting, Stored
-from sync_worker.http import ServiceTransport, retry_after
+from sync_worker.http import ServiceTransport, read_json, retry_after
 from sync_worker.model import Kind
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from sync_worker.model import Subject
 
+SERVICE = "Sanity"
 GET_LIMIT = 11_264
 """Characters of an encoded query beyond which the official client sends a POST; the server takes 15 KB of headers."""
 DOCUMENTS_A_CALL = 100
@@ -167,15 +168,11 @@ class Sanity:
         wanted = sorted(ids)
         for start in range(0, len(wanted), DOCUMENTS_A_CALL):
             part = ",".join(quote(i, safe="") for i in wanted[start : start + DOCUMENTS_A_CALL])
-            answer = _object(
-                _json(await self._client.get(f"{self._base}/data/doc/{self._dataset}/{part}", params={"tag": TAG}))
-            )
+            url = f"{self._base}/data/doc/{self._dataset}/{part}"
+            answer = _object(read_json(SERVICE, await self._client.get(url, params={"tag": TAG})))
             documents.update(_sightings_of(answer.get("documents")))
-            missing.update(
-                str(gone.get("id"))
-                for gone in answer.get("omitted") or ()
-                if isinstance(gone, dict) and gone.get("reason") == "existence"
-            )
+            omitted = _objects(answer.get("omitted") or [])
+            missing.update(str(gone.get("id")) for gone in omitted if gone.get("reason") == "existence")
         return Stored(documents, frozenset(missing - documents.keys()))
 
     async def _query(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
@@ -186,7 +183,7 @@ class Sanity:
             response = await self._client.get(url, params=encoded)
         else:
             response = await self._client.post(url, params=options, json={"query": query, "params": parameters})
-        answer = _object(_json(response))
+        answer = _object(read_json(SERVICE, response))
         if "result" not in answer:
             raise UnreadableAnswer("Sanity answered a query without a result")
         return answer["result"]
@@ -223,13 +220,6 @@ def reads_only(request: httpx.Request) -> bool:
     return request.method == "GET" or (request.method == "POST" and "/data/query/" in request.url.path)
 
 
-def _json(response: httpx.Response) -> object:
-    try:
-        return response.json()
-    except ValueError:
-        raise UnreadableAnswer(f"Sanity answered {response.status_code} with something that is not JSON") from None
-
-
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableAnswer(f"Sanity answered {type(value).__name__} where an object was asked for")
@@ -238,9 +228,13 @@ def _object(value: object) -> dict[str, Any]:
 
 def _rows(result: Mapping[str, Any], name: str = "entitlements") -> tuple[Mapping[str, Any], ...]:
     rows = result.get(name)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("_id") for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_id(row.get("_id")) for row in rows):
         raise UnreadableAnswer(f'the query did not yield "{name}" as a list of rows with an _id')
     return tuple(rows)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _count(result: Mapping[str, Any], name: str) -> int:
@@ -255,13 +249,16 @@ def _sightings(result: Mapping[str, Any]) -> dict[str, Sighting]:
 
 
 def _sightings_of(documents: object) -> dict[str, Sighting]:
-    if not isinstance(documents, list):
-        raise UnreadableAnswer("a list of documents was asked for")
-    return {
-        str(d["_id"]): Sighting(str(d.get("_rev") or ""), str(d.get("_updatedAt") or ""))
-        for d in documents
-        if isinstance(d, dict) and d.get("_id")
-    }
+    found = _objects(documents)
+    if not all(_is_id(document.get("_id")) for document in found):
+        raise UnreadableAnswer("a document came without an _id")
+    return {d["_id"]: Sighting(str(d.get("_rev") or ""), str(d.get("_updatedAt") or "")) for d in found}
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise UnreadableAnswer(f"Sanity answered {type(value).__name__} where a list was asked for")
+    return [_object(item) for item in value]
 
 
 def _page(result: Mapping[str, Any]) -> Page:
@@ -271,12 +268,12 @@ def _page(result: Mapping[str, Any]) -> Page:
     if len(rows) < remaining and not rows:
         raise UnreadableAnswer(f"a page came empty although {remaining} entitlements remain")
     between = result.get("between") or []
-    if not isinstance(between, list):
+    if not isinstance(between, list) or not all(map(_is_id, between)):
         raise UnreadableAnswer('the query did not yield "between" as a list of ids')
     return Page(
         rows=rows,
         remaining=remaining,
-        between=tuple(str(document) for document in between),
+        between=tuple(between),
         sightings=_sightings(result) if "witnesses" in result else None,
     )
 
@@ -297,7 +294,7 @@ def error_code(response: httpx.Response) -> str:
 
 def _body(response: httpx.Response) -> dict[str, Any]:
     try:
-        body = response.json()
-    except ValueError:
+        body = read_json(SERVICE, response)
+    except UnreadableAnswer:
         return {}
     return body if isinstance(body, dict) else {}

@@ -264,7 +264,13 @@ async def test_users_created_or_deleted_during_a_sweep_do_no_harm(box: Sandbox, 
 
 
 async def test_a_sweep_that_is_cut_short_is_an_error() -> None:
-    short = iter([{"object": "total_count", "total_count": 5}, [{"id": "user_1"}], {"total_count": 5}])
+    user: dict[str, Any] = {
+        "id": "user_1",
+        "email_addresses": [],
+        "primary_email_address_id": None,
+        "external_id": None,
+    }
+    short = iter([{"object": "total_count", "total_count": 5}, [user], {"total_count": 5}])
     client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=next(short))))
     async with client:
         with pytest.raises(UnreadableAnswer, match="1 users"):
