@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 
 BUDGET_WINDOW = 10.0
 """Seconds that Clerk counts calls over."""
-LOOK_SECONDS = 5.0
-"""How long Sanity and Clerk may keep somebody waiting who looks at a page."""
+LOOK_SECONDS = 3.0
+"""How long Sanity and Clerk may keep somebody waiting who looks at a page; the Studio kit waits for five."""
 HEARTBEAT_STALE = 3 * HEARTBEAT
 RECONCILE_STALE = 26 * 3600.0
 """Seconds since the last good reconcile; a fresh installation has as long for its first."""

@@ -95,12 +95,12 @@ class Inquiry:
         )
         try:
             async with asyncio.timeout(self.patience):
-                facts = await self._looked_up(facts)
+                facts = await self._with_former(await self._looked_up(facts))
         except MutationInDryRun:
             raise
         except (SyncWorkerError, TimeoutError) as error:
-            return explain_document(replace(facts, problem=self._problem(error)))
-        return explain_document(await self._with_former(facts))
+            facts = replace(facts, problem=self._problem(error))
+        return explain_document(facts)
 
     async def _asked(self, facts: Facts) -> Facts:
         """Ask both services as a run does."""
@@ -146,6 +146,8 @@ class Inquiry:
         )
         shown = (page.sightings or {}).get(facts.id)
         known = stored.documents.get(facts.id) or (None if facts.id in stored.missing else shown)
+        if known is None and facts.id not in stored.missing:
+            return replace(facts, problem="Sanity does not say whether it exists: may the token read it?")
         facts = replace(facts, stored=known, shown=shown)
         row = next((row for row in page.rows if row["_id"] == facts.id), None)
         if row is not None:

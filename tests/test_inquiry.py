@@ -285,6 +285,16 @@ async def test_an_id_that_was_never_published_is_unknown(parts: Parts) -> None:
     assert (told.verdict.state, told.subjects) == (State.UNKNOWN, ())
 
 
+async def test_a_document_that_may_not_be_read_is_not_taken_for_deleted(box: Sandbox, parts: Parts) -> None:
+    await publish(box, "private.e1", clerkUserId="user_1")
+    await parts.store.workset.mark([Mark("document:private.e1")])
+    box.lake.public = True
+    async with open_inquiry(parts.settings, parts.store) as inquiry:
+        inquiry.converge.source._client._transport.headers = {}  # type: ignore[attr-defined]  # so it may not read dots
+        told = await inquiry.document("private.e1")
+    assert (told.verdict.state, "may the token read it" in told.verdict.headline) == (State.UNKNOWN, True)
+
+
 async def test_a_course_tells_how_many_people_it_leads_to(box: Sandbox, parts: Parts) -> None:
     await box.lake.mutate(
         [
