@@ -42,7 +42,7 @@ class FanOutBrake:
         for outcome in outcomes:
             revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
             cause = outcome.due.cause
-            ended = any(w.deleted and FANNED_OUT + w.document != cause for w in outcome.due.witnesses)
+            ended = any(w.ends and FANNED_OUT + w.document != cause for w in outcome.due.witnesses)
             if revokes and not ended and cause.startswith((FANNED_OUT, POLLED, IN_CLERK)):
                 by_cause[cause].append(outcome)
         held = {str(o.due.subject): id_ for cause, some in by_cause.items() for o, id_ in await self._held(cause, some)}

@@ -246,13 +246,20 @@ class Witness:
     """What an event told of one document: a read that does not show it is stale.
 
     `updated_at` is Sanity's `_updatedAt` text (RFC 3339, UTC), empty when unknown. After a delete `revision` is the
-    last one that existed, because that is what Sanity sends.
+    last one that existed, because that is what Sanity sends. `news` is False for what a finished run has served: a
+    delete is remembered, so that an older event which comes late does not pass for a newer one.
     """
 
     document: str
     revision: str
     updated_at: str = ""
     deleted: bool = False
+    news: bool = True
+
+    @property
+    def ends(self) -> bool:
+        """Whether it tells, and did not tell before, that the document is no more."""
+        return self.deleted and self.news
 
 
 @dataclass(frozen=True, slots=True)

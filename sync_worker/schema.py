@@ -107,8 +107,15 @@ STEPS: Sequence[Step] = (
         ),
     ),
     Step(compatible_from=1, statements=(HELD,)),
-    # Not to be run before this moment, because the service asked for it.
-    Step(compatible_from=1, statements=("ALTER TABLE work ADD COLUMN asked DOUBLE PRECISION NOT NULL DEFAULT 0",)),
+    Step(
+        compatible_from=1,
+        statements=(
+            # Not to be run before this moment, because the service asked for it.
+            "ALTER TABLE work ADD COLUMN asked DOUBLE PRECISION NOT NULL DEFAULT 0",
+            # A finished run has seen this delete; it is kept so that its create, told late, is known to be old.
+            "ALTER TABLE witness ADD COLUMN served INTEGER NOT NULL DEFAULT 0",
+        ),
+    ),
 )
 
 

@@ -163,7 +163,7 @@ ON CONFLICT (key, document) DO UPDATE SET
     ELSE excluded.deleted END,
   updated_at = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.updated_at
     ELSE excluded.updated_at END,
-  generation = excluded.generation
+  generation = excluded.generation, served = 0
 """
 
 CLAIM = """
@@ -185,7 +185,7 @@ RETURNING key, lane, wanted, attempts, cause, code, due, since
 """
 
 WITNESSES = """
-SELECT witness.key, document, revision, updated_at, deleted
+SELECT witness.key, document, revision, updated_at, deleted, served
 FROM witness JOIN work ON work.key = witness.key WHERE work.owner = ? ORDER BY document
 """
 
@@ -205,7 +205,10 @@ UPDATE work SET owner = NULL, done = ?, attempts = 0, code = ?, detail = ?, sett
 WHERE key = ?
 """
 
-SERVED = "DELETE FROM witness WHERE key = ? AND generation <= ?"
+# A delete stays, until the row goes: its create may be told of later, and must not bring the access back.
+SERVED = "DELETE FROM witness WHERE key = ? AND generation <= ? AND deleted = 0"
+
+ENDED = "UPDATE witness SET served = 1 WHERE key = ? AND generation <= ?"
 
 RETRY = """
 UPDATE work SET owner = NULL, attempts = attempts + 1, code = ?, detail = ?, settled = NOW(), again = NULL,
@@ -362,8 +365,8 @@ def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> lis
     """Return the claims of rows that were just taken, the longest due first, with their witnesses."""
     witnesses: dict[str, list[Witness]] = defaultdict(list)
     if rows:
-        for key, document, revision, updated_at, deleted in tx.execute(WITNESSES, (token,)):
-            witnesses[key].append(Witness(document, revision, updated_at, bool(deleted)))
+        for key, document, revision, updated_at, deleted, served in tx.execute(WITNESSES, (token,)):
+            witnesses[key].append(Witness(document, revision, updated_at, bool(deleted), not served))
     return [
         Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, code, due, since)
         for key, lane, wanted, attempts, cause, code, due, since in sorted(rows, key=lambda row: (row[-1], row[0]))
@@ -381,7 +384,9 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     """Write settlements of rows that are owned and locked."""
     done = [s for s in settlements if isinstance(s, Done)]
     tx.executemany(DONE, [_done(s) for s in done])
-    tx.executemany(SERVED, [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses])
+    served = [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses]
+    tx.executemany(SERVED, served)
+    tx.executemany(ENDED, served)
     tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith(ADDRESSES)])
     retries = [s for s in settlements if isinstance(s, Retry)]
     tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.claim.key) for s in retries])

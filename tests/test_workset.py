@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -765,3 +766,18 @@ async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finis
     await db.close()
     assert marked == dict.fromkeys(names, 40)
     assert marked_at_start == marked
+
+
+async def test_a_delete_is_remembered_when_an_older_event_comes_late(ws: WorkSet) -> None:
+    gone = Witness("e", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    await ws.mark([Mark("user:user_a", witness=gone)])
+    claim = await claim_one(ws)
+    assert claim.witnesses == (gone,)
+    await ws.settle([Done(claim)])
+    await ws.mark([Mark("user:user_a", witness=Witness("other", "r9"))])
+    claim = await claim_one(ws)
+    assert claim.witnesses == (replace(gone, news=False), Witness("other", "r9"))
+    await ws.settle([Done(claim)])
+    await ws.mark([Mark("user:user_a", witness=replace(gone, deleted=False))])
+    (late,) = (await claim_one(ws)).witnesses
+    assert late.deleted

@@ -7,7 +7,7 @@ ends of leases, settlements and revivals after which the two differ, and then fo
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import HealthCheck, settings
@@ -73,7 +73,7 @@ def merged(known: Witness, told: Witness) -> Witness:
         if told.revision != known.revision:
             return Witness(told.document, "", told.updated_at)
         return Witness(told.document, told.revision, told.updated_at, told.deleted or known.deleted)
-    return max(known, told, key=lambda witness: witness.updated_at.rstrip("Z"))
+    return replace(max(known, told, key=lambda witness: witness.updated_at.rstrip("Z")), news=True)
 
 
 class Model:
@@ -128,7 +128,7 @@ class Model:
             claim.token,
             row.wanted,
             row.attempts,
-            tuple(row.witnesses[document][0] for document in sorted(row.witnesses)),
+            tuple(witness for _, (witness, _generation) in sorted(row.witnesses.items())),
             row.cause,
             row.note[0],
             self.now + lease,
@@ -163,7 +163,11 @@ class Model:
         if isinstance(settlement, Done):
             row.lane = row.lane if marked_again else 1
             row.cause = row.cause if marked_again else ""
-            row.witnesses = {d: (w, g) for d, (w, g) in row.witnesses.items() if g > claim.generation}
+            row.witnesses = {
+                document: (replace(witness, news=generation > claim.generation), generation)
+                for document, (witness, generation) in row.witnesses.items()
+                if generation > claim.generation or witness.deleted
+            }
         if not isinstance(settlement, Released):
             row.note, row.settled = (settlement.code, settlement.detail), self.now
         if isinstance(settlement, Done | Retry) and settlement.wrote:
@@ -206,10 +210,10 @@ class Model:
 def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
     witnesses: dict[str, dict[str, Witness]] = {}
-    for key, document, revision, updated_at, deleted in tx.execute(
-        "SELECT key, document, revision, updated_at, deleted FROM witness"
+    for key, document, revision, updated_at, deleted, served in tx.execute(
+        "SELECT key, document, revision, updated_at, deleted, served FROM witness"
     ):
-        witnesses.setdefault(key, {})[document] = Witness(document, revision, updated_at, bool(deleted))
+        witnesses.setdefault(key, {})[document] = Witness(document, revision, updated_at, bool(deleted), not served)
     rows = tx.execute(
         "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled "
         "FROM work"
