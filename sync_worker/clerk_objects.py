@@ -40,20 +40,22 @@ def total_of(answer: object) -> int:
 
 def add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
     """Add one list item, under its id."""
-    _add_as(found, Subject(kind, _id(item)), item)
+    _add_as(found, _named(kind, item), item)
 
 
 def add_user(found: dict[Subject, Observed], item: object) -> None:
     """Add one user, under the id, with the addresses that an entitlement can name."""
-    subject = Subject(Kind.USER, _id(item))
+    subject = _named(Kind.USER, item)
     _add_as(found, subject, item)
     found[subject] = replace(found[subject], addresses=addresses_of(item))
 
 
-def _id(item: object) -> str:
-    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-        raise UnreadableAnswer("Clerk listed something without an id")
-    return str(item["id"])
+def _named(kind: Kind, item: object) -> Subject:
+    """Return whom a list item is. What is no id of Clerk must not get into the work set, where nothing could use it."""
+    try:
+        return Subject.parse(f"{kind}:{item['id']}" if isinstance(item, dict) else "")
+    except (KeyError, InvalidSubject):
+        raise UnreadableAnswer(f"Clerk listed something without the id of a {kind}") from None
 
 
 class _Verification(BaseModel):
@@ -118,8 +120,9 @@ def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None
 def add_membership(found: dict[Subject, Observed], item: Any) -> None:
     """Add one membership, under the ids of its organization and its user."""
     try:
-        subject = Subject.membership(item["organization"]["id"], item["public_user_data"]["user_id"])
-    except (KeyError, TypeError):
+        organization, user = item["organization"]["id"], item["public_user_data"]["user_id"]
+        subject = Subject.parse(f"{Kind.MEMBERSHIP}:{organization}/{user}")
+    except (KeyError, TypeError, InvalidSubject):
         raise UnreadableAnswer("Clerk listed a membership without its organization or its user") from None
     _add_as(found, subject, item)
 
