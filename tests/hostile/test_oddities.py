@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-USER = Subject.parse("user_1")
+USER, MEMBER = Subject.parse("user_1"), Subject.membership("org_1", "user_1")
 GRANT = Change(USER, ChangeKind.GRANT, {}, {"plan": "pro"}, public={"plan": "pro"})
 DEEP = b'{"a":' * 50_000
 
@@ -115,6 +115,15 @@ async def test_odd_addresses_are_unreadable_and_do_not_pass_for_given_up(odd: di
     with pytest.raises(UnreadableAnswer, match="odd addresses") as told:
         await target(httpx.Response(200, json=[user])).observe([USER])
     assert "ada@" not in str(told.value)
+
+
+@pytest.mark.parametrize("odd", [None, 7, "", "another", "user_1/..", "org_1", ["user_1"]])
+async def test_an_odd_id_is_unreadable_and_gets_nowhere(odd: Any) -> None:
+    with pytest.raises(UnreadableAnswer):
+        await target(httpx.Response(200, json=[{"id": odd, **ADDRESSED}])).observe([USER])
+    member = {"organization": {"id": "org_1"}, "public_user_data": {"user_id": odd}}
+    with pytest.raises(UnreadableAnswer):
+        await target(httpx.Response(200, json={"data": [member], "total_count": 1})).observe([MEMBER])
 
 
 @pytest.mark.parametrize("odd", [7, [None], [{}], [{"_id": 7}]])
