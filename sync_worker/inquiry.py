@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from sync_worker.rows import read_row
 from sync_worker.workset import FANOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from sync_worker.converge import Converge, Reading
@@ -71,11 +70,10 @@ class Inquiry:
     ledger: Ledger
     runs: Runs
     patience: float = 20.0
-    wall: Callable[[], float] = time.time
 
     async def subject(self, subject: Subject) -> Explanation:
         """Explain a subject; of an address the one person who has it. Raises DatabaseUnavailable."""
-        facts = Facts(subject, self.wall(), self.converge.layout)
+        facts = Facts(subject, await self.workset.now(), self.converge.layout)
         try:
             async with asyncio.timeout(self.patience):
                 facts = await self._asked(facts)
@@ -89,7 +87,7 @@ class Inquiry:
         """Explain a document. Raises DatabaseUnavailable."""
         facts = DocumentFacts(
             document,
-            self.wall(),
+            await self.workset.now(),
             history=tuple(await self.ledger.of_document(document, causes_of(document), ENTRIES)),
             work=await self.workset.get(FANOUT + document),
         )

@@ -55,8 +55,6 @@ CODES = "SELECT code, COUNT(*) FROM work WHERE dead = 0 AND code <> '' GROUP BY 
 
 CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND fanout = 0 AND wanted > done"
 
-NOTES = "SELECT code, dead, COUNT(*) FROM work WHERE code <> '' GROUP BY code, dead"
-
 IN_STEP = """
 SELECT COUNT(*) FILTER (WHERE fanout = 0 AND (wanted = done OR since > NOW()) AND dead = 0 AND code = ''),
   MIN(since) FILTER (WHERE wanted > done AND dead = 0 AND since <= NOW())
@@ -143,13 +141,12 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How the rows are: `synced` subjects whose last run left nothing to say, and the others by code and whether dead.
+    """`synced` subjects had a last run that left nothing to say.
 
     `oldest` is when the oldest change came that no finished run has served (epoch seconds).
     """
 
     synced: int
-    noted: Mapping[tuple[str, bool], int]
     oldest: float | None
 
 
@@ -198,13 +195,8 @@ class Overview:
         return dict(await self._db.read(lambda tx: tx.execute(CODES)))
 
     async def tally(self) -> Tally:
-        """Count how the rows are. It looks at each of them, so it is for people, not for every scrape."""
-
-        def work(tx: Transaction) -> Tally:
-            synced, oldest = tx.execute(IN_STEP)[0]
-            return Tally(synced, {(code, bool(dead)): number for code, dead, number in tx.execute(NOTES)}, oldest)
-
-        return await self._db.read(work)
+        """Count those that are right. It looks at each row, so it is for people, not for every scrape."""
+        return Tally(*(await self._db.read(lambda tx: tx.execute(IN_STEP)))[0])
 
     async def caused_by(self, cause: str) -> int:
         """Return how many subjects still wait because of `cause`."""
@@ -252,6 +244,10 @@ class Overview:
         """Add to numbers that all processes share, in one transaction."""
         rows = [(name, str(number)) for name, number in sorted(more.items())]
         await self._db.run(lambda tx: tx.executemany(COUNT, rows))
+
+    async def now(self) -> float:
+        """Return the time by the clock of the database, which all times of rows are told by."""
+        return await self._db.read(lambda tx: tx.now)
 
     async def age(self, name: str) -> float | None:
         """Return for how many seconds a named value has been kept, by the clock of the database."""

@@ -6,7 +6,6 @@ Sanity or Clerk is not. Showing it is `pages`.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ from sync_worker.trouble import as_json as trouble_json
 from sync_worker.wording import ago, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sync_worker.ledger import Ledger
     from sync_worker.runs import Held, Runs
     from sync_worker.workset import WorkSet
@@ -51,16 +48,15 @@ class Glance:
     workset: WorkSet
     ledger: Ledger
     runs: Runs
-    wall: Callable[[], float] = time.time
 
     async def status(self) -> dict[str, object]:
         """Return it as JSON, without e-mail addresses."""
-        now, held, tally = self.wall(), await self.runs.held(), await self.workset.tally()
+        now, held, tally = await self.workset.now(), await self.runs.held(), await self.workset.tally()
         rows = [*await self.workset.failed(LISTED), *await self.workset.noted(LISTED)]
         troubles, depth, beats = gathered(rows, held)[:LISTED], await self.workset.depth(), await self._beats()
-        counts = Counter({sort_of(code, dead=dead): 0 for code, dead in tally.noted})
-        for (code, dead), number in tally.noted.items():
-            counts[sort_of(code, dead=dead)] += number
+        counts = Counter({Sort.FAILED: depth.failed})
+        for code, number in (await self.workset.noted_by_code()).items():
+            counts[sort_of(code)] += number
         counts[Sort.HELD] = sum(len(one.subjects) for one in held)
         missed = await self.workset.recall(UNANNOUNCED)
         told = {

@@ -66,7 +66,7 @@ def next_step(code: str, key: str = "SUBJECT") -> str:
 def of_row(row: Row) -> Trouble:
     """Describe a row that failed for good, is tried again, or carries a note."""
     key = masked(row.key)
-    sort = sort_of(row.code, dead=row.dead)
+    sort = Sort.FAILED if row.dead else sort_of(row.code)
     return Trouble(
         sort=sort,
         key=key,
@@ -116,8 +116,6 @@ def as_json(one: Trouble) -> dict[str, object]:
     }
 
 
-def sort_of(code: str, *, dead: bool) -> Sort:
-    """Return the sort of a row that carries `code`."""
-    if dead:
-        return Sort.FAILED
+def sort_of(code: str) -> Sort:
+    """Return the sort of a row that is alive and carries `code`."""
     return {PENDING: Sort.PENDING, SHARED: Sort.REFUSED, REFUSED: Sort.REFUSED}.get(code, Sort.RETRYING)

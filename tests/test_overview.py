@@ -36,7 +36,7 @@ async def claimed(ws: WorkSet, *keys: str) -> list[Claim]:
 
 
 async def test_an_empty_work_set_counts_nobody(ws: WorkSet) -> None:
-    assert await ws.tally() == Tally(0, {}, None)
+    assert await ws.tally() == Tally(0, None)
 
 
 async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: Clock) -> None:
@@ -52,11 +52,12 @@ async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: Clock) -> No
     since = clock()
     clock.advance(10)
     await ws.mark([Mark("user:e"), Mark("user:f", due=clock() + 1000)])
-    assert await ws.tally() == Tally(
-        2,  # user:a, and user:f, whose window opens later
-        {("row_refused", False): 1, ("rate_limited", False): 1, ("no_such_subject", True): 1},
-        since,
-    )
+    assert await ws.tally() == Tally(2, since)  # user:a, and user:f, whose window opens later
+    assert await ws.noted_by_code() == {"row_refused": 1, "rate_limited": 1}
+
+
+async def test_the_time_is_that_of_the_database(ws: WorkSet, clock: Clock) -> None:
+    assert await ws.now() == clock()
 
 
 async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_served(ws: WorkSet) -> None:
