@@ -38,6 +38,7 @@ from sync_worker.heard import Heard
 from sync_worker.http import Call, ServiceTransport, inner_transport
 from sync_worker.inquiry import Inquiry
 from sync_worker.ledger import Ledger
+from sync_worker.logs import configure_logs
 from sync_worker.metrics import Metrics
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.receiver import RETRY_AFTER, Receiver
@@ -280,9 +281,16 @@ def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> No
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _from_environment() -> Settings:
+    """Do what the command line does first, for a server of somebody else's."""
+    settings = load_settings()
+    configure_logs(settings.log_format, settings.secrets)
+    return settings
+
+
 def create_app(settings: Settings | None = None, *, with_worker: bool = False) -> Starlette:
     """Return the web application; `uvicorn --factory sync_worker.app:create_app` reads the environment."""
-    chosen = settings or load_settings()
+    chosen = settings or _from_environment()
 
     def broken() -> None:
         app.state.broken = True

@@ -2,7 +2,8 @@
 
 Why it exists: an operator reads one line and knows what happened and what to do. The first line of each docstring is
 the message, the rest is the next step; both are printed by the command line and shown in `failed`. Callers add only
-the particulars: `raise NoSuchSubject("user:user_2x")`.
+the particulars: `raise NoSuchSubject("user:user_2x")`. Services repeat in theirs what they were sent, so these are
+cleaned: errors are shown, logged and kept in the database.
 
     SyncWorkerError
       ConfigurationError      the settings, the GROQ files or the database address are wrong; nothing starts
@@ -33,6 +34,8 @@ from __future__ import annotations
 
 import inspect
 
+from sync_worker.redaction import redact
+
 
 class SyncWorkerError(Exception):
     """Something went wrong.
@@ -41,8 +44,8 @@ class SyncWorkerError(Exception):
     """
 
     def __init__(self, detail: str = "") -> None:
-        self.detail = detail
-        super().__init__(detail)
+        self.detail = redact(detail)
+        super().__init__(self.detail)
 
     @classmethod
     def headline(cls) -> str:

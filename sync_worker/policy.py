@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync_worker.model import Access, Entitlement, Field, Refusal, Rule, Value
+from sync_worker.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ def _off_list(row: Entitlement, fields: Sequence[Field]) -> Iterable[Refusal]:
     for field in fields:
         value = row.values.get(field.name)
         if field.order and value is not None and value not in field.order:
-            yield Refusal(row.id, field.name, f"{value!r} is not one of {', '.join(field.order)}")
+            yield Refusal(row.id, field.name, f"{redact(repr(value))} is not one of {', '.join(field.order)}")
 
 
 def _transitions(row: Entitlement) -> Iterable[datetime]:

@@ -147,6 +147,13 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be written anywhere."""
+        single = (self.sanity_read_token, self.clerk_secret_key, self.admin_token)
+        given = (*single, *self.sanity_webhook_secret, *self.clerk_webhook_secret)
+        return tuple(secret.get_secret_value() for secret in given if secret is not None)
+
+    @property
     def sanity_url(self) -> str:
         """The base address of Sanity's HTTP API."""
         return self.sanity_api_url or f"https://{self.sanity_project_id}.api.sanity.io"

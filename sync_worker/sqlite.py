@@ -315,6 +315,7 @@ class SqliteDatabase(Database):
         try:
             self._switch_to_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")  # an address that was looked up is gone from the file too
             connection.execute("BEGIN IMMEDIATE")
             migrate(_Transaction(connection, self._clock))
             connection.execute("COMMIT")

@@ -15,6 +15,7 @@ import pytest
 from sync_worker import sqlite
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.sqlite import SqliteDatabase
+from sync_worker.workset import Done, Mark, WorkSet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,6 +51,16 @@ async def put(db: SqliteDatabase, name: str) -> None:
 
 async def count(db: SqliteDatabase) -> int:
     return int((await db.read(lambda tx: tx.execute(COUNT)))[0][0])
+
+
+async def test_an_address_that_was_looked_up_is_gone_from_the_file_too(path: Path) -> None:
+    async with opened(path) as db:
+        workset = WorkSet(db)
+        await workset.mark([Mark(f"email:ada-{number}@example.com") for number in range(100)])
+        for _ in range(2):
+            claims = await workset.claim(0, 50, 30.0, documents=True)
+            await workset.settle([Done(claim) for claim in claims])
+    assert b"ada-" not in path.read_bytes()  # noqa: ASYNC240 - it is small
 
 
 async def test_work_that_came_during_a_commit_shares_the_next_one(path: Path) -> None:

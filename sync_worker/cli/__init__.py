@@ -60,3 +60,8 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told without what it may hold
+        from sync_worker.logs import tell_of_crash
+
+        tell_of_crash(error)
+        sys.exit(1)

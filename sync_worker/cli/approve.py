@@ -33,7 +33,7 @@ def approve(
     from sync_worker.settings import load_settings
 
     settings = load_settings()
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, settings.secrets)
     if changeset is None:
         _list(asyncio.run(_held(settings)), as_json=as_json)
     else:

@@ -57,6 +57,6 @@ async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
     from sync_worker.settings import load_what_is_right
 
     settings, wrong = load_what_is_right()
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, settings.secrets)
     async with open_patient(settings, wrong, url=url, manage_token=manage_token) as patient:
         return await examine(patient, CHECKS)

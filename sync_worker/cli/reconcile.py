@@ -47,7 +47,7 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
     overrides = {"max_revocations": max_revocations} if max_revocations else {}
     settings = load_settings(**overrides)
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, settings.secrets)
     show = "json" if as_json else "markdown" if markdown else "table"
     raise typer.Exit(asyncio.run(_reconcile(settings, show, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer)))
 

@@ -83,7 +83,7 @@ def _settings() -> Settings:
     from sync_worker.settings import load_settings
 
     settings = load_settings()
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, settings.secrets)
     return settings
 
 

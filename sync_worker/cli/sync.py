@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sync_worker.app import Store
     from sync_worker.model import Subject
     from sync_worker.overview import Row
+    from sync_worker.settings import Settings
 
 POLL = 0.05
 PATIENCE = 120.0
@@ -35,9 +36,11 @@ def sync(
     """
     from sync_worker.logs import configure_logs
     from sync_worker.model import Subject
+    from sync_worker.settings import load_settings
 
-    configure_logs("auto")
-    results = asyncio.run(_sync([Subject.parse(text) for text in subjects]))
+    settings = load_settings()
+    configure_logs(settings.log_format, settings.secrets)
+    results = asyncio.run(_sync(settings, [Subject.parse(text) for text in subjects]))
     if as_json:
         print_json(results)
     else:
@@ -47,13 +50,11 @@ def sync(
         raise typer.Exit(1)
 
 
-async def _sync(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     from sync_worker.app import open_services, open_store, running_worker
     from sync_worker.resolve import owners
-    from sync_worker.settings import load_settings
     from sync_worker.workset import Mark
 
-    settings = load_settings()
     async with open_store(settings) as store:
         newest = await store.ledger.history(limit=1)
         async with open_services(settings, store) as services:

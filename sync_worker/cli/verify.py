@@ -27,7 +27,7 @@ def verify(as_json: AsJson = False) -> None:
     from sync_worker.settings import load_settings
 
     settings = load_settings()
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, settings.secrets)
     findings = asyncio.run(_read(settings))
     sides = compared(findings.published, findings.held_in_clerk)
     differing = [str(d.change.subject) for d in findings.differences]

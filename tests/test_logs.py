@@ -1,0 +1,144 @@
+"""What reaches stderr: every line of ours, of libraries and of crashes, and never a secret or an address."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOKEN = "sk" + "aB3xY9" * 30
+PREPARE = """
+import asyncio, logging, sys, warnings
+from sync_worker.logs import configure_logs
+import structlog
+log = structlog.get_logger()
+"""
+
+
+def written(code: str, form: str = "json", secrets: tuple[str, ...] = ()) -> list[str]:
+    """Return the lines that a process writes to stderr when it runs `code`; nothing may be on stdout."""
+    program = f"{PREPARE}configure_logs({form!r}, {secrets!r})\n{code}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == ""
+    return ended.stderr.splitlines()
+
+
+def line(code: str, **given: object) -> dict[str, object]:
+    (only,) = written(code, **given)  # type: ignore[arg-type]
+    read: dict[str, object] = json.loads(only)
+    return read
+
+
+def test_a_line_of_json_has_event_level_and_time() -> None:
+    told = line("log.info('access_changed', subject='user:user_1', bytes=3, parts=None)")
+    assert told.pop("timestamp")
+    assert told == {"event": "access_changed", "level": "info", "subject": "user:user_1", "bytes": 3, "parts": None}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "detail='ada@example.com'",
+        "keys=['email:ada@example.com']",
+        "keys=('ada@example.com',)",
+        "given={'ada@example.com': 1}",
+        "given={'to': [{'address': 'ada@example.com'}]}",
+        "error=ValueError('ada@example.com')",
+        "path=__import__('pathlib').Path('ada@example.com')",
+        "found={'ada@example.com'}",
+        "raw=b'ada@example.com'",
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_address_is_written_wherever_it_stands(values: str, form: str) -> None:
+    (told,) = written(f"log.info('something_happened', {values})", form)
+    assert "[e-mail]" in told
+    assert "ada" not in told
+
+
+@pytest.mark.parametrize("secret", ["sk_live_aB3", "sk_test_aB3", "whsec_aB3=", f"Bearer {TOKEN}", TOKEN])
+def test_no_secret_is_written(secret: str) -> None:
+    told = line(f"log.error('something_failed', detail='it was {secret} as it seems')")
+    assert "[secret] as it seems" in str(told["detail"])
+    assert secret not in str(told)
+
+
+def test_the_values_of_our_own_settings_are_never_written_whatever_they_look_like() -> None:
+    told = line("log.info('it', secret_is='plain text, short')", secrets=("plain text", "short"))
+    assert told["secret_is"] == "[secret], short"  # five characters would be found in words
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_trace_is_cleaned_and_shows_no_variables(form: str) -> None:
+    code = f"""
+def fail(key):
+    raise RuntimeError("refused: Bearer {TOKEN}, ada@example.com")
+try:
+    fail("whsec_aB3")
+except RuntimeError:
+    log.exception('run_broken')
+"""
+    told = "\n".join(written(code, form))
+    assert "refused: Bearer [secret] [e-mail]" in told
+    assert "in fail" in told
+    assert [found for found in ("ada", "whsec_aB3", TOKEN) if found in told] == []
+
+
+def test_what_a_library_warns_of_is_a_line_of_ours() -> None:
+    told = line("logging.getLogger('uvicorn.error').warning('no route to %s', 'ada@example.com')")
+    assert (told["event"], told["level"], told["library"]) == ("library_warned", "warning", "uvicorn.error")
+    assert told["message"] == "no route to [e-mail]"
+
+
+def test_what_a_library_says_beside_that_is_not_written() -> None:
+    assert written("logging.getLogger('httpx').info('GET https://x/?email=ada@example.com')") == []
+
+
+def test_a_task_that_nobody_awaited_is_told_with_its_trace() -> None:
+    code = """
+async def main():
+    async def fail():
+        raise ValueError("ada@example.com")
+    asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+asyncio.run(main())
+"""
+    told = line(code)
+    assert (told["event"], told["level"], told["library"]) == ("library_warned", "error", "asyncio")
+    assert "ValueError: [e-mail]" in str(told["exception"])
+
+
+def test_a_warning_of_python_is_a_line_of_ours() -> None:
+    told = line("warnings.warn('ada@example.com', stacklevel=1)")
+    assert (told["event"], told["library"]) == ("library_warned", "py.warnings")
+    assert "ada" not in str(told)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_crash_of_the_command_line_is_told_without_what_it_holds(tmp_path: Path, *, prepared: bool) -> None:
+    code = f"""
+import sys
+from sync_worker import cli
+from sync_worker.logs import configure_logs
+def crash():
+    if {prepared}: configure_logs("json")
+    raise RuntimeError("sk_live_aB3 of ada@example.com")
+cli.app.command()(crash)
+sys.argv = ["sync-worker", "crash"]
+cli.main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    told = json.loads(ended.stderr)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (told["event"], told["level"]) == ("crashed", "critical")
+    assert "RuntimeError: [secret] of [e-mail]" in told["exception"]
+    assert "ada@" not in ended.stderr
