@@ -215,15 +215,17 @@ async def running_worker(
     async with open_services(settings, store) as services:
         totals = store.totals
         converge = Converge(services.source, services.target, store.ledger, settings.layout, screen, totals.change)
+        name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
             store.database,
             store.workset,
             Attempts(store.workset, converge),
             services.budget,
             lambda: check_projection(services, settings),
-            name=f"{socket.gethostname()}:{os.getpid()}",
+            name=name,
         )
         await services.target.warm_up()
+        log.info("worker_started", worker=name)
         task = asyncio.create_task(worker.run())
         task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
         ask_instance_every = ASK_INSTANCE_EVERY if settings.clerk_webhook_secret else 0
@@ -240,6 +242,7 @@ async def running_worker(
                 timer.cancel()
             worker.stop()
             await task
+            log.info("worker_stopped", worker=name)
 
 
 async def _poll(services: Services, store: Store) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 
 from sync_worker.catchup import CAUSE as POLLED
-from sync_worker.changes import claims_size
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -34,13 +33,13 @@ from sync_worker.metrics import UNANNOUNCED
 from sync_worker.model import ChangeKind, Subject
 from sync_worker.outcome import Due
 from sync_worker.resolve import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
+from sync_worker.telling import is_unannounced, tell_of_document, tell_of_subject, why
 from sync_worker.workset import FANOUT, Claim, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from sync_worker.converge import Converge
-    from sync_worker.model import Change
     from sync_worker.outcome import Outcome
     from sync_worker.resolve import Named
     from sync_worker.workset import Settlement, WorkSet
@@ -95,7 +94,14 @@ class Attempts:
         pending = {claim.key: claim for claim in claims}
         async with self._giving_back(pending):
             batch = [
-                Due(Subject.parse(c.key), c.witnesses, c.cause, lease_check(c, self.monotonic, self.wall), c.since)
+                Due(
+                    Subject.parse(c.key),
+                    c.witnesses,
+                    c.cause,
+                    lease_check(c, self.monotonic, self.wall),
+                    c.since,
+                    delivery=c.delivery,
+                )
                 for c in claims
             ]
             async for outcomes in self.converge.run(batch):
@@ -129,8 +135,8 @@ class Attempts:
             settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
             await self.workset.settle(settled)
             pending.clear()
-            for one in named.values():
-                _tell(one)
+            for document, one in named.items():
+                tell_of_document(one, documents[document])
 
     async def fan_out(self, claim: Claim) -> None:
         """Mark everybody whose access leads to a claimed document."""
@@ -140,13 +146,13 @@ class Attempts:
 
             async def mark(marks: Sequence[Mark]) -> None:
                 """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
-                await self.workset.mark(marks)
+                await self.workset.mark([replace(one, delivery=claim.delivery, since=claim.since) for one in marks])
                 if not await self.workset.renew([claim], LEASE):
                     raise LeaseLost(claim.key)
                 deadline.reschedule(asyncio.get_running_loop().time() + DEADLINE)
 
             cause = claim.cause if claim.cause.startswith(POLLED) else FANNED_OUT + document
-            told = await fan_out(
+            found = await fan_out(
                 self.converge.source,
                 self.converge.target.find,
                 document,
@@ -155,10 +161,10 @@ class Attempts:
                 sleep=self.sleep,
                 cause=cause,
             )
-            await self.workset.settle([self._noted(claim, told)])
-            log.info("document_fanned_out", document=document)
-            for one in told:
-                _tell(one)
+            await self.workset.settle([self._noted(claim, found)])
+            log.info("document_fanned_out", document=document, **why(claim))
+            for one in found:
+                tell_of_document(one, claim)
 
     @asynccontextmanager
     async def _giving_back(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
@@ -243,44 +249,16 @@ class Attempts:
         """
         right = [(claim, outcome) for claim, outcome in done if outcome.error is None]
         news = [(document, o) for claim, o in right if claim.code != SHARED for document in _shared(o)]
-        await self.workset.mark([Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause) for document, o in news])
+        await self.workset.mark([_look_again(document, outcome) for document, outcome in news])
         gained = {FANOUT + document for _, outcome in right for document in outcome.gained}
         if gained:
             await self.workset.clear_notes(gained, PENDING)
 
     async def _report(self, outcomes: Sequence[Outcome]) -> None:
-        silent = 0
         for outcome in outcomes:
-            subject = str(outcome.due.subject)
-            if outcome.error is not None:
-                log.warning("subject_failed", subject=subject, code=outcome.error.code, detail=outcome.error.detail)
-            elif outcome.change is not None and _wrote(outcome):
-                log.info(
-                    "access_changed",
-                    subject=subject,
-                    change=outcome.change.kind,
-                    cause=outcome.due.cause,
-                    documents=list(outcome.change.sources),
-                )
-                self._warn_of_large_claims(subject, outcome.change)
-                if outcome.due.cause.startswith(POLLED):
-                    silent += 1
-                    log.warning(
-                        "webhook_silent",
-                        subject=subject,
-                        cause=outcome.due.cause,
-                        next_step="a publish was found by the poll that no webhook told of: is the webhook enabled?",
-                    )
-            for refusal in outcome.access.refusals if outcome.access else ():
-                log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
-        if silent:
+            tell_of_subject(outcome, self.converge.layout)
+        if silent := sum(map(is_unannounced, outcomes)):
             await self.workset.count({UNANNOUNCED: silent})
-
-    def _warn_of_large_claims(self, subject: str, change: Change) -> None:
-        layout = self.converge.layout
-        size = claims_size(change.after, layout)
-        if size > layout.claims_budget:
-            log.warning("claims_large", subject=subject, bytes=size, budget=layout.claims_budget)
 
 
 def moved(outcomes: Iterable[Outcome]) -> list[Mark]:
@@ -289,18 +267,23 @@ def moved(outcomes: Iterable[Outcome]) -> list[Mark]:
     They are marked before the write that takes them out of the marker: after it only a killed process would know.
     """
     return [
-        Mark(FANOUT + document, REPAIR_LANE, cause=o.due.cause)
+        _look_again(document, o)
         for o in outcomes
         if o.error is None and _wrote(o)  # one that writes nothing would lose the same the next time
         for document in o.lost
     ]
 
 
+def _look_again(document: str, outcome: Outcome) -> Mark:
+    due = outcome.due
+    return Mark(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
+
+
 def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
     """Mark each subject for all that the claim's events told, as urgently as the claim."""
     for subject in subjects:
         for witness in claim.witnesses or (None,):
-            yield Mark(str(subject), claim.lane, witness=witness, cause=claim.cause)
+            yield Mark(str(subject), claim.lane, None, witness, claim.cause, claim.delivery, claim.since)
 
 
 def _wrote(outcome: Outcome) -> bool:
@@ -312,10 +295,3 @@ def _shared(outcome: Outcome) -> tuple[str, ...]:
     """Return the documents that do not count because several people have the address."""
     refusals = outcome.access.refusals if outcome.access is not None else ()
     return tuple(refusal.document for refusal in refusals if refusal.reason == SHARED_REASON)
-
-
-def _tell(one: Named) -> None:
-    if one.code == PENDING:
-        log.info("entitlement_pending", document=one.document)
-    elif one.code:
-        log.warning("entitlement_refused", document=one.document, code=one.code, detail=one.reason)

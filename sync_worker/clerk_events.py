@@ -74,7 +74,7 @@ def parse_event(body: bytes) -> Event | None:
     return event
 
 
-def mark_of(event: Event, layout: Layout, now: float) -> Mark | None:
+def mark_of(event: Event, layout: Layout, now: float, delivery: str = "") -> Mark | None:
     """Return what an event may have changed. `now` is in epoch seconds.
 
     Our own write comes back as an event too. It is told by a young marker beside exactly the values that were written,
@@ -85,8 +85,8 @@ def mark_of(event: Event, layout: Layout, now: float) -> Mark | None:
         return None
     cause = CAUSE + event.type
     if _is_echo(subject, event.data, layout, now):
-        return Mark(str(subject), ECHO_LANE, due=now + ECHO_WAIT, cause=cause)
-    return Mark(str(subject), DIRECT, cause=cause)
+        return Mark(str(subject), ECHO_LANE, due=now + ECHO_WAIT, cause=cause, delivery=delivery)
+    return Mark(str(subject), DIRECT, cause=cause, delivery=delivery)
 
 
 def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, now: float) -> bool:

@@ -214,7 +214,7 @@ class Converge:
         writes = [o for o in outcomes if o.change is not None and o.change.kind is not ChangeKind.NONE]
         if not writes:
             return outcomes
-        ids = await self.ledger.intend([_entry(o.change) for o in writes if o.change is not None])
+        ids = await self.ledger.intend([_entry(o.change, o.due) for o in writes if o.change is not None])
         room = asyncio.Semaphore(WRITES_AT_ONCE)
         done = await asyncio.gather(*(self._write(o, room) for o in writes))
         states: dict[State, list[int]] = defaultdict(list)
@@ -267,7 +267,7 @@ def _proof_needed(due: Due, observed: Observed) -> set[str]:
     return {*sources, *(witness.document for witness in due.witnesses if witness.ends)}
 
 
-def _entry(change: Change) -> Entry:
+def _entry(change: Change, due: Due) -> Entry:
     return Entry(
         run=change.cause,
         subject=str(change.subject),
@@ -276,6 +276,7 @@ def _entry(change: Change) -> Entry:
         after=change.after,
         documents=change.sources,
         cause=change.cause,
+        delivery=due.delivery,
     )
 
 

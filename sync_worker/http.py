@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
+import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tenacity.stop import stop_base
 
@@ -36,6 +37,8 @@ LONGEST_ASKED = 3600.0
 ATTEMPTS = 4
 CLOSE = 2.0
 """Seconds within which refusals of two subjects mean that the instance's limit is reached."""
+
+log = structlog.get_logger("http")
 
 before_write: ContextVar[Callable[[], None] | None] = ContextVar("before_write", default=None)
 """Called right before each mutating request is sent, retries included; raises LeaseLost to stop it."""
@@ -131,6 +134,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             and self.budget is not None
             and self._concerns_everybody(request, reads=reads)
         ):
+            log.warning("rate_limited", service=self.service, seconds=refusal.retry_after or 1.0)
             await self.budget.pause(refusal.retry_after or 1.0)
         if refusal is not None:
             raise refusal

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 PURGE_BATCH = 500
 """Rows deleted in one transaction, so that nobody waits for the clean-up."""
 
-COLUMNS = "run, subject, kind, before, after, documents, cause, id, at, state, settled_at"
+COLUMNS = "run, subject, kind, before, after, documents, cause, delivery, id, at, state, settled_at"
 
 INTEND = """
-INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, state)
-VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
+INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, delivery, state)
+VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
 """
 
 SETTLE = "UPDATE ledger SET state = ?, settled_at = NOW() WHERE id = ?"
@@ -65,9 +65,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One change: `before` and `after` are owned keys, `documents` the ids that caused it. Times are epoch seconds.
+    """One change: `before` and `after` are owned keys, `documents` the ids that caused it, `delivery` the webhook's.
 
-    What follows `cause` is set by the ledger.
+    What follows `delivery` is set by the ledger. Times are epoch seconds.
     """
 
     run: str
@@ -77,6 +77,7 @@ class Entry:
     after: Mapping[str, object]
     documents: Sequence[str]
     cause: str = ""
+    delivery: str = ""
     id: int = 0
     at: float = 0.0
     state: State = State.INTENDED
@@ -92,7 +93,7 @@ class Ledger:
     async def intend(self, entries: Iterable[Entry]) -> list[int]:
         """Record what is about to be sent, in one commit; return the ids in the same order."""
         rows = [
-            (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause)
+            (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause, e.delivery)
             for e in entries
         ]
         if not rows:
@@ -140,7 +141,7 @@ def _json(value: object) -> str:
 
 
 def _entry(row: Row) -> Entry:
-    run, subject, kind, before, after, documents, cause, number, at, state, settled_at = row
+    run, subject, kind, before, after, documents, cause, delivery, number, at, state, settled_at = row
     return Entry(
         run=run,
         subject=subject,
@@ -149,6 +150,7 @@ def _entry(row: Row) -> Entry:
         after=json.loads(after),
         documents=tuple(json.loads(documents)),
         cause=cause,
+        delivery=delivery,
         id=number,
         at=at,
         state=State(state),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Due:
     """A subject to make right. `check` raises LeaseLost once somebody else owns it.
 
-    `since` is when the oldest mark came that is to be served (epoch seconds). With `adopt`, owned keys without our
-    marker are taken for ours.
+    `since` is when the oldest mark came that is to be served (epoch seconds), `delivery` the id of the newest one's
+    webhook. With `adopt`, owned keys without our marker are taken for ours.
     """
 
     subject: Subject
@@ -33,6 +33,7 @@ class Due:
     check: Callable[[], None] = lambda: None
     since: float | None = None
     adopt: bool = False
+    delivery: str = ""
 
 
 @dataclass(frozen=True, slots=True)

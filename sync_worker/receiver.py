@@ -8,8 +8,10 @@ is read from Sanity or Clerk here; whom an event of Clerk is about is `clerk_eve
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -20,8 +22,9 @@ from starlette.responses import JSONResponse
 from sync_worker.clerk_events import INSTANCE, mark_of, parse_event
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.model import Witness
+from sync_worker.redaction import redact
 from sync_worker.rows import SubjectFields
-from sync_worker.signatures import verify_sanity, verify_svix
+from sync_worker.signatures import SVIX_ID, verify_sanity, verify_svix
 from sync_worker.workset import FANOUT, Mark
 
 if TYPE_CHECKING:
@@ -47,11 +50,13 @@ REFUSALS = {
 }
 """What is answered, by its name. A 4xx is never repeated by Sanity, so our own trouble is none."""
 ENTITLEMENT = "entitlement"
+SANITY_ID = "idempotency-key"
+_DELIVERY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 DIRECT, FANOUT_LANE = 0, 1
 log = structlog.get_logger("receiver")
 
 
-class Delivery(BaseModel):
+class DocumentEvent(BaseModel):
     """The signed body, as `groq/webhook_projection.groq` makes it."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
@@ -92,11 +97,13 @@ class Receiver:
 
     async def sanity(self, request: Request) -> JSONResponse:
         """Answer POST /webhooks/sanity."""
-        return await self._take(request, "sanity", self.sanity_secrets, verify_sanity, self._accept_sanity)
+        accept = self._accept_sanity
+        return await self._take(request, "sanity", self.sanity_secrets, verify_sanity, accept, id_header=SANITY_ID)
 
     async def clerk(self, request: Request) -> JSONResponse:
         """Answer POST /webhooks/clerk."""
-        return await self._take(request, "clerk", self.clerk_secrets, verify_svix, self._accept_clerk)
+        accept = self._accept_clerk
+        return await self._take(request, "clerk", self.clerk_secrets, verify_svix, accept, id_header=SVIX_ID)
 
     async def _take(
         self,
@@ -104,23 +111,27 @@ class Receiver:
         source: str,
         secrets: Sequence[str],
         verify: Callable[[Mapping[str, str], bytes, Sequence[str]], bool],
-        accept: Callable[[bytes], Awaitable[str]],
+        accept: Callable[[bytes, str], Awaitable[str]],
+        *,
+        id_header: str,
     ) -> JSONResponse:
         """Answer one delivery by its name, whoever sent it."""
+        delivery = delivery_id(request.headers.get(id_header, ""))
+        which = {"source": source, "delivery": delivery}
         try:
             body = await read_body(request)
             if body is None:
                 answer = "body_too_large"
             elif not secrets:
                 answer = "not_configured"
-                log.error("webhook_secret_missing", next_step=f"set {source.upper()}_WEBHOOK_SECRET")
+                log.error("webhook_secret_missing", **which, next_step=f"set {source.upper()}_WEBHOOK_SECRET")
             else:
-                answer = await accept(body) if verify(request.headers, body, secrets) else "bad_signature"
+                answer = await accept(body, delivery) if verify(request.headers, body, secrets) else "bad_signature"
         except ClientDisconnect:
             answer = "incomplete"
         except DatabaseUnavailable as error:
             answer = "unavailable"
-            log.error("webhook_not_accepted", source=source, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
+            log.error("webhook_not_accepted", **which, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
         self.count(source, answer)
         if answer == ACCEPTED:
             await self.heard.now(source)
@@ -128,38 +139,40 @@ class Receiver:
             return JSONResponse({"ok": True}, 202)
         status = REFUSALS[answer]
         if status != UNAVAILABLE:
-            log.warning("webhook_refused", source=source, code=answer, status=status)
+            log.warning("webhook_refused", **which, code=answer, status=status)
             return JSONResponse({"error": answer}, status)
         return JSONResponse({"error": answer}, status, headers={"Retry-After": RETRY_AFTER})
 
-    async def _accept_sanity(self, body: bytes) -> str:
-        delivery = parse(body)
-        if delivery is None:
+    async def _accept_sanity(self, body: bytes, delivery: str) -> str:
+        event = parse(body)
+        if event is None:
             return "bad_body"
-        if not self._is_ours(delivery):
-            log.info("webhook_ignored", source="sanity", document=delivery.id, dataset=delivery.dataset)
+        told = {"source": "sanity", "delivery": delivery, "document": event.id}
+        if not self._is_ours(event):
+            log.info("webhook_ignored", **told, dataset=event.dataset)
             return IGNORED
-        await self.workset.mark(marks_of(delivery))
-        log.info("webhook_accepted", document=delivery.id, revision=delivery.rev, operation=delivery.operation)
+        await self.workset.mark(marks_of(event, delivery))
+        log.info("webhook_accepted", **told, revision=event.rev, operation=event.operation)
         return ACCEPTED
 
-    async def _accept_clerk(self, body: bytes) -> str:
+    async def _accept_clerk(self, body: bytes, delivery: str) -> str:
         event = parse_event(body)
         if event is None:
             return "bad_body"
-        mark = mark_of(event, self.layout, self.wall())
+        told = {"source": "clerk", "delivery": delivery, "event_type": event.type}
+        mark = mark_of(event, self.layout, self.wall(), delivery)
         if mark is None or not await self._is_our_instance(event.instance_id):
-            log.info("webhook_ignored", source="clerk", event_type=event.type)
+            log.info("webhook_ignored", **told)
             return IGNORED
         await self.workset.mark([mark])
-        log.info("webhook_accepted", event_type=event.type, subject=mark.key)
+        log.info("webhook_accepted", **told, subject=mark.key)
         return ACCEPTED
 
-    def _is_ours(self, delivery: Delivery) -> bool:
+    def _is_ours(self, event: DocumentEvent) -> bool:
         return (
-            delivery.project_id == self.project_id
-            and delivery.dataset == self.dataset
-            and not delivery.id.startswith(("drafts.", "versions."))
+            event.project_id == self.project_id
+            and event.dataset == self.dataset
+            and not event.id.startswith(("drafts.", "versions."))
         )
 
     async def _is_our_instance(self, instance: str) -> bool:
@@ -182,32 +195,42 @@ async def read_body(request: Request) -> bytes | None:
     return b"".join(chunks)
 
 
-def parse(body: bytes) -> Delivery | None:
+def delivery_id(hint: str) -> str:
+    """Return the sender's id of a delivery, or one of our own where that is not fit for a log.
+
+    It only names the delivery: Sanity does not sign it, and anybody may send any.
+    """
+    name = hint.strip('"')
+    return name if _DELIVERY_ID.fullmatch(name) and redact(name) == name else token_hex(8)
+
+
+def parse(body: bytes) -> DocumentEvent | None:
     """Read a signed body; None when it is not of our shape."""
     try:
-        return Delivery.model_validate(json.loads(body))
+        return DocumentEvent.model_validate(json.loads(body))
     except (ValidationError, ValueError, RecursionError):
         return None
 
 
-def marks_of(delivery: Delivery) -> list[Mark]:
-    """Return what a delivery may have changed: the subjects before and after, or the document to look at.
+def marks_of(event: DocumentEvent, delivery: str) -> list[Mark]:
+    """Return what an event may have changed: the subjects before and after, or the document to look at.
 
     An entitlement by address, or one that names nobody, is marked as a document: whom it is for now is looked up, or
     said why nobody. An address that it named before, and does not name now, is looked up by itself.
     """
-    before, after = _subject(delivery.before), _subject(delivery.after)
+    before, after = _subject(event.before), _subject(event.after)
     keys = {str(subject) for subject in (before, after) if subject is not None and not subject.is_address}
     if before is not None and before.is_address and before != after:
         keys.add(str(before))
     addressed = any(subject is not None and subject.is_address for subject in (before, after))
-    nameless = any(fields and not who for fields, who in ((delivery.before, before), (delivery.after, after)))
+    nameless = any(fields and not who for fields, who in ((event.before, before), (event.after, after)))
     marks = [(key, DIRECT) for key in sorted(keys)]
-    if delivery.type != ENTITLEMENT:
-        marks.append((FANOUT + delivery.id, FANOUT_LANE))
+    if event.type != ENTITLEMENT:
+        marks.append((FANOUT + event.id, FANOUT_LANE))
     elif addressed or nameless or not marks:
-        marks.append((FANOUT + delivery.id, DIRECT))
-    return [Mark(key, lane, witness=delivery.witness, cause=f"webhook:{delivery.id}") for key, lane in marks]
+        marks.append((FANOUT + event.id, DIRECT))
+    cause = f"webhook:{event.id}"
+    return [Mark(key, lane, witness=event.witness, cause=cause, delivery=delivery) for key, lane in marks]
 
 
 def _subject(fields: dict[str, Any] | None) -> Subject | None:

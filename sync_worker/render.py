@@ -39,6 +39,7 @@ def entry_json(entry: Entry) -> dict[str, object]:
         "after": entry.after,
         "documents": list(entry.documents),
         "cause": entry.cause,
+        "delivery": entry.delivery,
         "state": entry.state,
     }
 

@@ -116,6 +116,11 @@ STEPS: Sequence[Step] = (
             "ALTER TABLE witness ADD COLUMN served INTEGER NOT NULL DEFAULT 0",
         ),
     ),
+    # The id of the webhook that the cause came from.
+    Step(
+        compatible_from=1,
+        statements=tuple(f"ALTER TABLE {t} ADD COLUMN delivery TEXT NOT NULL DEFAULT ''" for t in ("work", "ledger")),
+    ),
 )
 
 

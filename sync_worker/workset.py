@@ -50,13 +50,19 @@ PACE_TOLERANCE = (PACE_BURST - 1) * PACE
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """That a subject may differ: now, or at `due` (epoch seconds)."""
+    """That a subject may differ: now, or at `due` (epoch seconds).
+
+    `delivery` is the id of the webhook that told of it. `since` is when that was first heard of, where the mark follows
+    from an earlier one.
+    """
 
     key: str
     lane: int = 0
     due: float | None = None
     witness: Witness | None = None
     cause: str = ""
+    delivery: str = ""
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Claim:
     code: str
     lease_until: float
     since: float
+    delivery: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +138,8 @@ Settlement = Done | Retry | Failed | Released
 PACED_DUE = f"GREATEST(excluded.due, LEAST(work.paced, NOW() + {PACE}), LEAST(work.asked, NOW() + {LONGEST_ASKED}))"
 
 MARK = f"""
-INSERT INTO work (key, fanout, lane, due, wanted, since, cause)
-VALUES (?, ?, ?, COALESCE(?, NOW()), 1, GREATEST(NOW(), COALESCE(?, NOW())), ?)
+INSERT INTO work (key, fanout, lane, due, wanted, since, cause, delivery)
+VALUES (?, ?, ?, COALESCE(?, NOW()), 1, COALESCE(?, GREATEST(NOW(), COALESCE(?, NOW()))), ?, ?)
 ON CONFLICT (key) DO UPDATE SET
   lane = CASE WHEN work.wanted > work.done THEN LEAST(work.lane, excluded.lane) ELSE excluded.lane END,
   due = CASE WHEN work.owner IS NOT NULL THEN work.due
@@ -141,6 +148,7 @@ ON CONFLICT (key) DO UPDATE SET
   since = LEAST(COALESCE(work.since, excluded.since), excluded.since),
   again = CASE WHEN work.owner IS NOT NULL THEN COALESCE(work.again, excluded.since) END,
   cause = CASE WHEN excluded.cause = '' THEN work.cause ELSE excluded.cause END,
+  delivery = CASE WHEN excluded.cause = '' THEN work.delivery ELSE excluded.delivery END,
   attempts = CASE WHEN work.dead = 1 THEN 0 ELSE work.attempts END,
   code = CASE WHEN work.dead = 1 THEN '' ELSE work.code END,
   detail = CASE WHEN work.dead = 1 THEN '' ELSE work.detail END,
@@ -172,7 +180,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, wanted, attempts, cause, code, due, since
+RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery
 """
 
 CLAIM_KEYS = """
@@ -181,7 +189,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, wanted, attempts, cause, code, due, since
+RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery
 """
 
 WITNESSES = """
@@ -201,7 +209,8 @@ UPDATE work SET owner = NULL, done = ?, attempts = 0, code = ?, detail = ?, sett
   due = CASE WHEN wanted > ? THEN NOW() ELSE CAST(? AS double precision) END, dead = 0,
   lane = CASE WHEN wanted > ? THEN lane ELSE ? END,
   since = CASE WHEN wanted > ? THEN again END,
-  cause = CASE WHEN wanted > ? THEN cause ELSE '' END
+  cause = CASE WHEN wanted > ? THEN cause ELSE '' END,
+  delivery = CASE WHEN wanted > ? THEN delivery ELSE '' END
 WHERE key = ?
 """
 
@@ -348,7 +357,11 @@ def _mark(tx: Transaction, marks: Sequence[Mark]) -> None:
     """Write marks, in the order of keys: two transactions that lock the same rows never wait for each other."""
     ordered = sorted(marks, key=lambda mark: mark.key)
     tx.executemany(
-        MARK, [(m.key, int(m.key.startswith((FANOUT, *ADDRESSES))), m.lane, m.due, m.due, m.cause) for m in ordered]
+        MARK,
+        [
+            (m.key, int(m.key.startswith((FANOUT, *ADDRESSES))), m.lane, m.due, m.since, m.due, m.cause, m.delivery)
+            for m in ordered
+        ],
     )
     tx.executemany(
         ADD_WITNESS,
@@ -368,9 +381,13 @@ def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> lis
         for key, document, revision, updated_at, deleted, served in tx.execute(WITNESSES, (token,)):
             witnesses[key].append(Witness(document, revision, updated_at, bool(deleted), not served))
     return [
-        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, code, due, since)
-        for key, lane, wanted, attempts, cause, code, due, since in sorted(rows, key=lambda row: (row[-1], row[0]))
+        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, code, due, since, delivery)
+        for key, lane, wanted, attempts, cause, code, due, since, delivery in sorted(rows, key=_age_and_key)
     ]
+
+
+def _age_and_key(row: tuple[Any, ...]) -> tuple[float, str]:
+    return row[7], row[0]
 
 
 def _keys_by_token(claims: Iterable[Claim]) -> dict[str, list[str]]:
@@ -406,7 +423,7 @@ def _done(s: Done) -> tuple[object, ...]:
         *(generation, s.code, s.detail),
         *(generation, s.next_due),
         *(generation, SCHEDULED_LANE),
-        *(generation, generation),
+        *(generation, generation, generation),
         s.claim.key,
     )
 

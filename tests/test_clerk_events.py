@@ -77,6 +77,12 @@ def membership(type_: str) -> dict[str, Any]:
     return event(type_, organization={"id": "org_1"}, public_user_data={"user_id": "user_1"})
 
 
+async def test_the_mark_carries_clerks_id_of_the_delivery(web: Web) -> None:
+    await web.post(event("user.created", id="user_1"))
+    (claim,) = await web.workset.claim(0, 10, 30.0)
+    assert (claim.cause, claim.delivery) == ("clerk:user.created", "msg_1")
+
+
 @pytest.mark.parametrize("action", ["created", "updated", "deleted"])
 @pytest.mark.parametrize(
     ("what", "data", "key"),

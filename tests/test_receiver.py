@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from sync_worker.app import create_app
 from sync_worker.heard import note_of
-from sync_worker.receiver import BODY_LIMIT
+from sync_worker.receiver import BODY_LIMIT, SANITY_ID
 from sync_worker.settings import Settings
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
 
@@ -100,6 +102,31 @@ async def test_the_mark_carries_what_a_later_read_must_show(web: Web) -> None:
     (claim,) = await web.workset.claim(0, 10, 30.0)
     (witness,) = claim.witnesses
     assert (witness.document, witness.revision, witness.deleted) == ("ent-1", "r2", True)
+
+
+@pytest.mark.parametrize("given", ["6f1c-A_9", '"6f1c-A_9"'])
+async def test_the_mark_carries_the_senders_id_of_the_delivery(web: Web, given: str) -> None:
+    await web.post(delivery(), **{SANITY_ID: given})
+    claims = await web.workset.claim(0, 10, 30.0)
+    assert {(claim.cause, claim.delivery) for claim in claims} == {("webhook:ent-1", "6f1c-A_9")}
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", '""', "a" * 65, "ada@example.com", "two words", "a#b", "ä", "sk_live_aB3", "whsec_aB3", "sk" + "a1" * 60],
+)
+async def test_an_id_that_is_not_fit_for_a_log_is_replaced_by_one_of_our_own(web: Web, given: str) -> None:
+    await web.post(delivery(after=None), **{SANITY_ID: given.encode()})  # type: ignore[arg-type]  # httpx takes bytes
+    (claim,) = await web.workset.claim(0, 10, 30.0)
+    assert re.fullmatch(r"[0-9a-f]{16}", claim.delivery)
+
+
+async def test_two_deliveries_without_an_id_are_told_apart(web: Web) -> None:
+    with capture_logs() as logs:
+        await web.post(delivery())
+        await web.post(delivery())
+    told = [line["delivery"] for line in logs if line["event"] == "webhook_accepted"]
+    assert len(set(told)) == 2
 
 
 async def test_a_changed_course_marks_one_row_however_many_hold_it(web: Web) -> None:

@@ -127,6 +127,28 @@ async def test_the_last_cause_that_was_told_is_handed_to_the_run(ws: WorkSet) ->
     assert (await claim_one(ws)).cause == "second"
 
 
+async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: WorkSet, clock: Clock) -> None:
+    await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
+    await ws.mark([Mark(A, cause="webhook:b", delivery="d2")])
+    await ws.mark([Mark(A)])
+    claim = await claim_one(ws)
+    assert (claim.cause, claim.delivery) == ("webhook:b", "d2")
+    await ws.mark([Mark(A, cause="webhook:c", delivery="d3")])
+    await ws.settle([Done(claim)])
+    claim = await claim_one(ws)
+    assert (claim.cause, claim.delivery) == ("webhook:c", "d3")
+    await ws.settle([Done(claim, next_due=clock.now + 60)])
+    clock.advance(60)
+    claim = await claim_one(ws, lane=workset.SCHEDULED_LANE)
+    assert (claim.cause, claim.delivery) == ("", "")
+
+
+async def test_a_cause_without_a_webhook_takes_the_webhook_of_the_one_before_away(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
+    await ws.mark([Mark(A, cause="sync")])
+    assert (await claim_one(ws)).delivery == ""
+
+
 async def test_a_run_knows_since_when_it_was_wanted(ws: WorkSet, clock: Clock) -> None:
     first = clock.now
     await ws.mark([Mark(A)])
@@ -322,6 +344,14 @@ async def test_a_marked_running_subject_runs_exactly_once_more(ws: WorkSet) -> N
     await ws.settle([Done(claim)])
     await ws.settle([Done(await claim_one(ws))])
     assert await keys(ws) == []
+
+
+async def test_what_follows_from_an_earlier_mark_is_wanted_since_that_was_heard_of(ws: WorkSet, clock: Clock) -> None:
+    heard = clock.now
+    clock.advance(5)
+    await ws.mark([Mark(A, since=heard), Mark(B, due=clock.now + 60, since=heard)])
+    clock.advance(60)
+    assert {claim.since for claim in await ws.claim(0, 10, LEASE)} == {heard}
 
 
 async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkSet, clock: Clock) -> None:
