@@ -101,3 +101,18 @@ async def test_an_entitlement_that_names_the_same_person_by_address_now_takes_no
         await comes_to_rest(box)
     assert box.clerk.requests.count("PATCH") == 1
     assert not wrong(box)
+
+
+async def test_a_refused_revocation_of_an_entitlement_that_ended_is_not_sent_for_ever(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_ada")
+    await box.lake.mutate([entitlement("e1", clerkUserId="user_ada"), entitlement("e2", userEmail="no@example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_ada")
+        await until(lambda: not wrong(box))
+        await box.lake.mutate([entitlement("e1", clerkUserId="user_ada", status="paused")])
+        box.clerk.faults.some("conflict", 1.0, method="PATCH")
+        await mark(parts, "user:user_ada", witness=witness(box, "e1"))
+        await comes_to_rest(box)
+        box.clerk.faults.clear()
