@@ -132,10 +132,11 @@ class Converge:
         self, batch: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
     ) -> list[Outcome]:
         now = self.now()
-        access = desire([due.subject for due in batch], reading, self.layout, now)
+        rows = by_owner(reading, self.layout)
+        access = {due.subject: _merged(rows[due.subject], self.layout, now) for due in batch}
         outcomes = [self._outcome(due, access[due.subject], observed.get(due.subject), now) for due in batch]
         if reading.snapshot.addressed:
-            outcomes = [_with_moves(outcome, observed.get(outcome.due.subject)) for outcome in outcomes]
+            outcomes = [_with_moves(o, observed.get(o.due.subject), rows[o.due.subject]) for o in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
         late = await self._resolve([due.subject for due in batch], observed, now)
         again = now + LANDS_WITHIN + MARGIN
@@ -238,24 +239,27 @@ class Converge:
         return outcome
 
 
-def desire(subjects: Collection[Subject], reading: Reading, layout: Layout, now: datetime) -> dict[Subject, Access]:
-    """Return the access of each of `subjects` by the rows of one snapshot."""
-    entitlements: dict[Subject, list[Entitlement]] = defaultdict(list)
-    refusals: dict[Subject, list[Refusal]] = defaultdict(list)
+def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, list[Entitlement | Refusal]]:
+    """Return the rows of one snapshot by the subjects that they are for, whether they count now or not."""
+    rows: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
     for raw in reading.snapshot.rows:
         subject, read = read_row(raw, layout.fields)
         for owner, row in assigned(subject, read, reading.holders) if subject is not None else ():
-            if isinstance(row, Entitlement):
-                entitlements[owner].append(row)
-            else:
-                refusals[owner].append(row)
-    return {s: policy.merge(entitlements[s], layout.fields, now, refusals[s]) for s in subjects}
+            rows[owner].append(row)
+    return rows
 
 
-def _with_moves(outcome: Outcome, held: Observed | None) -> Outcome:
+def _merged(rows: Sequence[Entitlement | Refusal], layout: Layout, now: datetime) -> Access:
+    entitlements = [row for row in rows if isinstance(row, Entitlement)]
+    return policy.merge(entitlements, layout.fields, now, [row for row in rows if isinstance(row, Refusal)])
+
+
+def _with_moves(outcome: Outcome, held: Observed | None, rows: Sequence[Entitlement | Refusal]) -> Outcome:
+    """Tell which documents came and went. One that is still for the subject, but ended, is nobody else's now."""
     before = set(held.marker.sources) if held is not None and held.marker is not None else set()
     after = set(outcome.access.sources) if outcome.access is not None and held is not None else set()
-    return replace(outcome, gained=tuple(sorted(after - before)), lost=tuple(sorted(before - after)))
+    theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
+    return replace(outcome, gained=tuple(sorted(after - before)), lost=tuple(sorted(before - after - theirs)))
 
 
 def _documents(batch: Iterable[Due]) -> set[str]:

@@ -40,9 +40,10 @@ class Due:
 class Outcome:
     """What became of one subject: a change (perhaps none was needed) with its access, or an error.
 
-    `gained` and `lost` are the documents that count for it now and did not, and the other way round; they are told
-    where entitlements name people by address, because then somebody else may have them, or nobody. `again` is when to
-    look once more, because an earlier write may land late. `written` is when Clerk had answered the PATCH.
+    `gained` are the documents that count for it now and did not, `lost` those that did and are not for it any more;
+    they are told where entitlements name people by address, because then somebody else may have them, or nobody.
+    `again` is when to look once more, because an earlier write may land late. `written` is when Clerk had answered the
+    PATCH.
     """
 
     due: Due
