@@ -116,3 +116,27 @@ async def test_a_refused_revocation_of_an_entitlement_that_ended_is_not_sent_for
         await mark(parts, "user:user_ada", witness=witness(box, "e1"))
         await comes_to_rest(box)
         box.clerk.faults.clear()
+
+
+async def test_an_organization_with_many_members_by_address_costs_no_call_for_them(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_organization("org_1")
+    members = [
+        entitlement(f"e{n:03}", clerkOrganizationId="org_1", userEmail=f"user{n}@example.org") for n in range(350)
+    ]
+    await box.lake.mutate([*members, entitlement("whole", clerkOrganizationId="org_1")])
+    box.clerk.add_user("user_ada", email=ADA)
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "org:org_1", "user:user_ada")
+        await until(lambda: not wrong(box))
+        await comes_to_rest(box)
+    assert box.clerk.requests.count("GET") <= 3
+
+
+async def test_a_letter_outside_ascii_in_an_address_is_found_whatever_its_case(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_ada", email="Äda@example.org")
+    await box.lake.mutate([entitlement("e1", userEmail="Äda@Example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await until(lambda: not wrong(box), 10)
