@@ -104,13 +104,14 @@ class Converge:
         return {address for held in people.values() for address in held.addresses}
 
     async def read(self, batch: Sequence[Due], addresses: Collection[Subject]) -> Reading:
-        """Read all rows of a batch as one snapshot, then ask Clerk who has the addresses that occur in them.
+        """Read all rows of a batch as one snapshot, then ask Clerk who has those of `addresses` that occur in them.
 
-        The second question is what proves an address to be one person's at the moment of a grant.
+        The second question is what proves an address to be one person's at the moment of a grant. An organization's
+        rows name all its members; those who are not of the batch are not asked for.
         """
         snapshot = await self.source.by_subject([*(due.subject for due in batch), *addresses], _documents(batch))
         named = (read_row(raw, ())[0] for raw in snapshot.rows) if addresses else ()
-        asked = {subject for subject in named if subject is not None and subject.is_address}
+        asked = {subject.address for subject in named if subject is not None} & set(addresses)
         return Reading(snapshot, await self.target.find(asked) if asked else {})
 
     async def _arbitrate(

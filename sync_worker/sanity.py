@@ -140,7 +140,7 @@ class Sanity:
         parameters = {
             "users": sorted({s.id if s.kind is Kind.USER else s.user_id for s in subjects if s.kind in _WITH_USER}),
             "organizations": sorted({s.id for s in subjects if s.kind is Kind.ORGANIZATION}),
-            "emails": sorted({s.id for s in subjects if s.kind is Kind.EMAIL}),
+            "emails": sorted({s.id.lower() for s in subjects if s.kind is Kind.EMAIL}),  # as GROQ's lower() makes them
             "externalIds": sorted({s.id for s in subjects if s.kind is Kind.EXTERNAL}),
             "witnesses": sorted(witnesses),
         }
