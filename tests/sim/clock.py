@@ -1,0 +1,43 @@
+"""The clocks of the simulated world: the true time, and the wall clock of the worker's machine, which may jump.
+
+Why it exists: Sanity and Clerk keep the true time; the worker, its database and its windows go by a clock that somebody
+may set. Everybody counts seconds from the same moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+EPOCH = datetime(2026, 5, 1, 12, tzinfo=UTC).timestamp()
+
+
+@dataclass
+class Clock:
+    """`now` is the true time, `wall` what the worker's machine shows; both in epoch seconds. `jumps` are loop times."""
+
+    loop: asyncio.AbstractEventLoop
+    skew: float = 0.0
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+
+    def now(self) -> float:
+        return EPOCH + self.loop.time()
+
+    def wall(self) -> float:
+        return self.now() + self.skew
+
+    def wall_time(self) -> datetime:
+        return datetime.fromtimestamp(self.wall(), UTC)
+
+    def jump(self, skew: float) -> None:
+        """Set the wall clock so that it differs from the true time by `skew` seconds."""
+        self.jumps.append((self.loop.time(), skew - self.skew))
+        self.skew = skew
+
+    def jumped_since(self, moment: float, *, forward: bool = False) -> bool:
+        """Tell whether the wall clock was set (forward) at or after a loop time."""
+        return any(at >= moment and (by > 0 or not forward) for at, by in self.jumps)

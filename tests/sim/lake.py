@@ -1,0 +1,130 @@
+"""The Content Lake: a document store, a query index behind it, and the HTTP that the worker speaks.
+
+Why it exists: transactions are the sandbox's own; queries are answered by `groq`, from a state of the documents that is
+up to five seconds old. States are numbered, so that the watch can say which one a read showed. Webhooks are `hooks`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from sync_worker.sandbox.clock import rfc3339
+from sync_worker.sandbox.documents import DocumentStore, MutationError, Transaction
+from sync_worker.sanity import Queries
+from tests.sim import groq
+from tests.sim.network import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    import httpx
+
+    from sync_worker.sandbox.documents import Mutation
+
+TOKEN = "sk-sandbox"
+PAGE = 3
+"""Rows in a page of a query: few documents are to be many pages."""
+QUERIES = Queries(*Queries.__slots__)
+"""Each query's text is its name: a long address costs a millisecond, and nobody above the transport reads the text."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The published documents after so many transactions."""
+
+    number: int
+    documents: groq.Documents
+
+
+@dataclass(frozen=True)
+class Read:
+    """One answer to a query: the state that it shows and the ids that were asked for."""
+
+    state: int
+    ids: frozenset[str]
+
+
+class Lake:
+    """One dataset. `lag` is how many seconds new transactions stay invisible to queries; `told` hears of each.
+
+    While it is `blind`, it answers as to a token that may read nothing. `short_pages` is the fraction of pages that
+    come cut short.
+    """
+
+    def __init__(self, clock: Callable[[], float], random: Random) -> None:
+        self.clock = clock
+        self.random = random
+        self.store = DocumentStore()
+        self.history: list[State] = [State(0, {})]
+        self.lag = 0.0
+        self.blind = False
+        self.short_pages = 0.0
+        self.key_works = True
+        self.told: list[Callable[[Transaction, int], None]] = []
+        self._visible_from: list[float] = [0.0]
+        self._shown = 0
+        self._ids = 0
+
+    @property
+    def now(self) -> State:
+        """What is published."""
+        return self.history[-1]
+
+    @property
+    def index(self) -> State:
+        """What queries see; transactions become visible in their order."""
+        while self._shown + 1 < len(self.history) and self._visible_from[self._shown + 1] <= self.clock():
+            self._shown += 1
+        return self.history[self._shown]
+
+    def mutate(self, mutations: Sequence[Mutation]) -> bool:
+        """Apply one transaction; False when the service refuses it, as it does for what is still referred to."""
+        self._ids += 1
+        try:
+            transaction = self.store.prepare(mutations, f"r{self._ids}", rfc3339(self.clock()), lambda: "unused")
+        except MutationError:
+            return False
+        self.store.commit(transaction)
+        self.history.append(State(len(self.history), groq.published(self.store.documents)))
+        self._visible_from.append(max(self._visible_from[-1], self.clock() + self.random.uniform(0.3, 1.0) * self.lag))
+        for tell in self.told:
+            tell(transaction, self.now.number)
+        return True
+
+    def serve(self, request: httpx.Request) -> Reply:
+        """Answer one request."""
+        if not self.key_works or request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Reply.json(401, {"statusCode": 401, "error": "Unauthorized", "message": "Session not found"})
+        _, _, _, what, _, *rest = request.url.path.split("/", 5)
+        if what == "doc":
+            return self._documents(rest[0].split(","))
+        query, parameters = _asked(request)
+        state = self.index
+        result = groq.MEANINGS[query]({} if self.blind else state.documents, parameters, PAGE)
+        if "remaining" in result and self.random.random() < self.short_pages:
+            del result["entitlements"][self.random.randrange(PAGE) :]
+        read = Read(state.number, frozenset((*parameters.get("users", ()), *parameters.get("organizations", ()))))
+        body = json.dumps({"ms": 1, "result": result}).encode()
+        return Reply(200, body, read=read)
+
+    def _documents(self, ids: Sequence[str]) -> Reply:
+        asked = [unquote(id_) for id_ in ids]
+        if self.blind:
+            return Reply.json(200, {"documents": [], "omitted": [{"id": i, "reason": "permission"} for i in asked]})
+        found = [self.store.documents[id_] for id_ in asked if id_ in self.store.documents]
+        omitted = [{"id": id_, "reason": "existence"} for id_ in asked if id_ not in self.store.documents]
+        return Reply.json(200, {"documents": found, "omitted": omitted})
+
+
+def _asked(request: httpx.Request) -> tuple[str, dict[str, Any]]:
+    """Return the query and its parameters, from the address or from the body."""
+    if request.method == "POST":
+        body = json.loads(request.content)
+        return body["query"], body["params"]
+    given = request.url.params
+    assert given["perspective"] == "published"
+    return given["query"], {name[1:]: json.loads(value) for name, value in given.items() if name.startswith("$")}

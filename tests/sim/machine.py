@@ -1,0 +1,203 @@
+"""One process of the worker: the real parts, put together as `app` does, on the simulated clock, disk and network.
+
+Why it exists: a process can be killed at any moment. Everything that it started is known, so that a kill stops all of
+it at once and nothing is tidied up: whatever it still tries to do, the database and the network do not hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from sync_worker import clerk, sanity
+from sync_worker.app import BUDGET_WINDOW
+from sync_worker.brake import FanOutBrake
+from sync_worker.budget import Budget
+from sync_worker.catchup import catch_up
+from sync_worker.changeset import Brake
+from sync_worker.converge import Converge
+from sync_worker.http import ServiceTransport
+from sync_worker.ledger import Ledger
+from sync_worker.model import CORE_FIELDS, Field, Layout
+from sync_worker.receiver import Receiver
+from sync_worker.reconcile import Reconcile
+from sync_worker.runs import Runs
+from sync_worker.timers import every
+from sync_worker.worker import Worker
+from sync_worker.workset import Claim, Mark, WorkSet
+from tests.sim.clerk import KEY
+from tests.sim.disk import Session
+from tests.sim.lake import QUERIES, TOKEN
+from tests.sim.network import SimTransport
+from tests.sim.quick import QuickClerk, client_of
+from tests.sim.truth import ORDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from tests.sim.lake import Read
+    from tests.sim.world import World
+
+SECRET = "sandbox-webhook-secret"
+VERSION = "2025-02-19"
+CLERK_URL, SANITY_URL = "https://clerk.test", "https://sandbox.sanity.test"
+LAYOUT = Layout(tuple(Field(f.name, f.rule, order=ORDERS.get(f.name, ())) for f in CORE_FIELDS))
+
+running: contextvars.ContextVar[Process | None] = contextvars.ContextVar("running", default=None)
+
+
+def owned_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any) -> asyncio.Task[Any]:
+    """Make a task that belongs to the process that runs now: the task factory of the loop."""
+    task = asyncio.Task(coroutine, loop=loop, **given)
+    context = given.get("context")
+    process = context.get(running) if context is not None else running.get()
+    if process is not None:
+        process.tasks[task] = None
+        task.add_done_callback(process.forget)
+    return task
+
+
+class Process:
+    """One process of `sync-worker`."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.alive = True
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.reads: list[tuple[int, Read]] = []
+        self.session = Session(world.disk, self)
+        self.workset = WatchedWorkSet(self)
+        self.ledger = Ledger(self.session)
+        self.runs = Runs(self.session)
+        self.brake = Brake(world.config.max_revocations)
+        self.budget = Budget(self.session, "clerk", world.config.budget, BUDGET_WINDOW)
+        self.source, self.target = self._services()
+        self.receiver = Receiver(self.workset, [SECRET], "sandbox", "production")
+
+    def _services(self) -> tuple[sanity.Sanity, clerk.Clerk]:
+        """Open both services as `open_services` does; most seeds without what httpx and the SDK cost."""
+        to_sanity = ServiceTransport(
+            "Sanity",
+            SimTransport(self, "sanity"),
+            {"Authorization": f"Bearer {TOKEN}"},
+            sanity.explain,
+            is_read=sanity.reads_only,
+        )
+        to_clerk = ServiceTransport(
+            "Clerk",
+            SimTransport(self, "clerk"),
+            {"Authorization": f"Bearer {KEY}", "Clerk-API-Version": clerk.API_VERSION},
+            clerk.explain,
+            budget=self.budget,
+        )
+        if self.world.config.real_clients:
+            source, _ = sanity.open_sanity(to_sanity, QUERIES, url=SANITY_URL, version=VERSION, dataset="production")
+            return source, clerk.open_clerk(to_clerk, url=CLERK_URL)[0]
+        return (
+            sanity.Sanity(client_of(to_sanity), QUERIES, base=f"{SANITY_URL}/v{VERSION}", dataset="production"),
+            QuickClerk(client_of(to_clerk), f"{CLERK_URL}/v1"),
+        )
+
+    def must_live(self) -> None:
+        """Let a dead process go no further."""
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    def forget(self, task: asyncio.Task[Any]) -> None:
+        del self.tasks[task]
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something in this process."""
+        context = contextvars.copy_context()
+        context.run(running.set, self)
+        return self.world.loop.create_task(work, context=context)
+
+    async def start(self) -> None:
+        await self.session.start()
+
+    async def kill(self) -> None:
+        """End as by SIGKILL: nothing is settled, nothing is given back."""
+        self.alive = False
+        await self.session.close()
+        while self.tasks:
+            for task in list(self.tasks):
+                task.cancel()
+            await asyncio.sleep(0)
+
+    def converge(self, *, braked: bool) -> Converge:
+        clock = self.world.clock
+        screen = FanOutBrake(self.runs, self.brake).screen if braked else None
+        return Converge(self.source, self.target, self.ledger, LAYOUT, screen, now=clock.wall_time)
+
+    def reconciliation(self, **given: Any) -> Reconcile:
+        """Return a reconcile, as `open_reconcile` makes it."""
+        clock = self.world.clock
+        return Reconcile(
+            self.converge(braked=False),
+            self.workset,
+            self.runs,
+            self.brake,
+            monotonic=self.world.loop.time,
+            wall=clock.wall,
+            **given,
+        )
+
+
+class Server(Process):
+    """A process that works: `serve`, or `worker` when `takes_webhooks` is off."""
+
+    def __init__(self, world: World, name: str, *, takes_webhooks: bool) -> None:
+        super().__init__(world, name)
+        self.takes_webhooks = takes_webhooks
+        self.worker = Worker(
+            self.session,
+            self.workset,
+            self.converge(braked=True),
+            self.budget,
+            name=name,
+            random=Random(world.random.random()),
+            monotonic=world.loop.time,
+            wall=world.clock.wall,
+        )
+        self._timers: list[asyncio.Task[Any]] = []
+        self._work: asyncio.Task[Any] | None = None
+
+    async def start(self) -> None:
+        await super().start()
+        self._work = self.spawn(self.worker.run())
+        self._timers = [self.spawn(every(self.world.config.poll_seconds, "poll", self._poll))]
+
+    async def stop(self) -> None:
+        """End as by SIGTERM."""
+        self.takes_webhooks = False
+        for timer in self._timers:
+            timer.cancel()
+        self.worker.stop()
+        if self._work is not None:
+            await asyncio.wait({self._work})
+        await self.kill()
+
+    async def _poll(self) -> None:
+        await catch_up(self.source, self.workset, self.world.clock.wall_time())
+
+
+class WatchedWorkSet(WorkSet):
+    """The work set, which tells the watch what was claimed."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.session)
+        self._process = process
+
+    async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
+        return self._tell(await super().claim(lane, limit, lease, documents=documents))
+
+    async def seize(self, marks: Sequence[Mark], lease: float) -> list[Claim]:
+        return self._tell(await super().seize(marks, lease))
+
+    def _tell(self, claims: list[Claim]) -> list[Claim]:
+        if claims:
+            self._process.world.watch.claimed(self._process, claims)
+        return claims

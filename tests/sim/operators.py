@@ -1,0 +1,87 @@
+"""What operators do: reconcile, approve, sync, retry, purge; beside the servers, as commands of their own.
+
+Why it exists: each function is one step, which starts a command and does not wait for it. A command may fail with a
+typed error in bad weather; that is its business. What it must never do, the watch sees.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sync_worker.errors import SyncWorkerError
+from sync_worker.model import Subject
+from sync_worker.reconcile import Findings, Result
+from sync_worker.runs import alone
+from sync_worker.workset import Mark
+
+if TYPE_CHECKING:
+    from sync_worker.runs import Held
+    from tests.sim.machine import Process
+    from tests.sim.world import World
+
+
+async def reconcile(world: World) -> str:
+    async def work(process: Process) -> None:
+        with suppress(SyncWorkerError):
+            await reconcile_once(process)
+
+    process = await world.run_errand("reconcile", work)
+    return f"{process.name} starts"
+
+
+async def approve(world: World) -> str:
+    async def work(process: Process) -> None:
+        with suppress(SyncWorkerError):
+            for held in await process.runs.held():
+                await approve_one(process, held)
+
+    process = await world.run_errand("approve", work)
+    return f"{process.name} starts"
+
+
+async def sync(world: World) -> str:
+    keys = world.random.sample(sorted(world.foreign), 3)
+
+    async def work(process: Process) -> None:
+        with suppress(SyncWorkerError):
+            await process.workset.mark([Mark(key, cause="sync") for key in keys])
+
+    await world.run_errand("sync", work)
+    return f"an operator syncs {', '.join(keys)}"
+
+
+async def retry(world: World) -> str:
+    async def work(process: Process) -> None:
+        with suppress(SyncWorkerError):
+            await process.workset.revive()
+
+    await world.run_errand("retry", work)
+    return "an operator retries what failed"
+
+
+async def purge(world: World) -> str:
+    async def work(process: Process) -> None:
+        with suppress(SyncWorkerError):
+            await process.workset.purge(0.0)
+
+    await world.run_errand("purge", work)
+    return "idle rows are purged"
+
+
+async def reconcile_once(process: Process, *, accept_fewer: bool = False) -> tuple[Findings, Result]:
+    """Run `sync-worker reconcile`."""
+    async with alone(process.runs):
+        run = process.reconciliation(accept_fewer=accept_fewer)
+        findings = await run.find()
+        return findings, await run.apply(findings)
+
+
+async def approve_one(process: Process, held: Held) -> Result:
+    """Run `sync-worker approve`."""
+    result = Result()
+    async with alone(process.runs):
+        await process.reconciliation().repair([Subject.parse(key) for key in held.subjects], result)
+        if not result.failed:
+            await process.runs.drop(held.id)
+    return result

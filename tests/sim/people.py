@@ -1,0 +1,154 @@
+"""What happens in Clerk: people come and go, join and leave, and other programs and hands write metadata.
+
+Why it exists: the worker shares Clerk with the customer's own app and with the dashboard. What they write must stay.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sync_worker.changes import merge_patch
+from sync_worker.sandbox.clerk_errors import ClerkError
+from tests.sim import truth
+from tests.sim.content import ORGANIZATIONS, USERS
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+def first_people(world: World) -> None:
+    """Let most of them exist from the beginning."""
+    for user in (*USERS[:-1], "user_anchor"):
+        _create(world, user)
+    for organization in ORGANIZATIONS:
+        _found(world, organization)
+        for user in USERS[:3]:
+            _join(world, organization, user)
+
+
+def sign_up(world: World) -> str:
+    missing = [user for user in USERS if user not in world.clerk.api.users]
+    if not missing:
+        return "nobody is left to sign up"
+    user = world.random.choice(missing)
+    _create(world, user)
+    return f"{user} signs up"
+
+
+def delete_user(world: World) -> str:
+    user = world.random.choice(USERS)
+    if user not in world.clerk.api.users:
+        return f"{user} is gone already"
+    for organization, member in list(world.clerk.api.memberships):
+        if member == user:
+            world.foreign.pop(f"membership:{organization}/{user}", None)
+    world.clerk.api.delete_user(user)
+    world.foreign.pop(f"user:{user}", None)
+    return f"{user} is deleted"
+
+
+def join(world: World) -> str:
+    organization, user = world.random.choice(ORGANIZATIONS), world.random.choice(USERS)
+    api = world.clerk.api
+    if user not in api.users or organization not in api.organizations or (organization, user) in api.memberships:
+        return f"{user} cannot join {organization}"
+    _join(world, organization, user)
+    return f"{user} joins {organization}"
+
+
+def leave(world: World) -> str:
+    if not world.clerk.api.memberships:
+        return "nobody is left to leave"
+    organization, user = world.random.choice(sorted(world.clerk.api.memberships))
+    world.clerk.api.remove_membership(organization, user)
+    world.foreign.pop(f"membership:{organization}/{user}", None)
+    return f"{user} leaves {organization}"
+
+
+def close_organization(world: World) -> str:
+    """Delete an organization, or found it anew."""
+    organization = world.random.choice(ORGANIZATIONS)
+    if organization not in world.clerk.api.organizations:
+        _found(world, organization)
+        return f"{organization} is founded again"
+    for of, user in list(world.clerk.api.memberships):
+        if of == organization:
+            world.foreign.pop(f"membership:{of}/{user}", None)
+    world.clerk.api.delete_organization(organization)
+    world.foreign.pop(f"org:{organization}", None)
+    return f"{organization} is deleted"
+
+
+def edit_foreign(world: World) -> str:
+    """Write a key that is not ours, as the customer's app does."""
+    key = _anybody(world)
+    where = world.random.choice(("public", "private"))
+    name = world.random.choice(("theme", "crm", "plan2"))
+    value = world.random.choice((None, 1, "x", ["b", "a"], {"deep": {"er": world.random.randrange(9)}}))
+    _write(world, key, where, {name: value})
+    world.foreign[key][where] = merge_patch(world.foreign[key][where], {name: value})
+    return f"the app sets {where} {name} of {key} to {value}"
+
+
+def edit_by_hand(world: World) -> str:
+    """Change an owned key in the dashboard; the next reconcile changes it back."""
+    key = _anybody(world)
+    patch: dict[str, Any] = world.random.choice(
+        ({"plan": "team"}, {"plan": "vip"}, {"plan": None}, {"courseSlugs": ["by-hand"]}, {"role": None})
+    )
+    _write(world, key, "public", patch)
+    _touched(world, key)
+    return f"somebody sets {patch} of {key} by hand"
+
+
+def strip_marker(world: World) -> str:
+    """Remove or damage our marker in the dashboard."""
+    key = _anybody(world)
+    value = world.random.choice((None, {"sources": "x"}, {"sources": [], "fingerprint": 7}))
+    record = world.clerk.record(key)
+    if record is None or truth.MARKER not in record["private_metadata"]:
+        return f"{key} has no marker to remove"
+    _write(world, key, "private", {truth.MARKER: value})
+    _touched(world, key)
+    return f"somebody sets the marker of {key} to {value}"
+
+
+def _anybody(world: World) -> str:
+    return world.random.choice(sorted(world.foreign))
+
+
+def _touched(world: World, key: str) -> None:
+    world.touched.add(key)
+    world.watch.excuse([key], "its owned keys were edited by hand")
+
+
+def _write(world: World, key: str, where: str, patch: dict[str, Any]) -> None:
+    """Merge metadata, as anybody with the key or the dashboard can; it counts against the limits of the subject."""
+    record = world.clerk.record(key)
+    assert record is not None
+    name = f"{where}_metadata"
+    with suppress(ClerkError):
+        world.clerk.api.limiter.check("dashboard", key.partition(":")[2])
+    world.clerk.api.touch(record, "user.updated", **{name: merge_patch(record[name], patch)})
+
+
+def _create(world: World, user: str) -> None:
+    world.clerk.api.add_user(user)
+    _is_new(world, f"user:{user}")
+
+
+def _found(world: World, organization: str) -> None:
+    world.clerk.api.add_organization(organization)
+    _is_new(world, f"org:{organization}")
+
+
+def _join(world: World, organization: str, user: str) -> None:
+    world.clerk.api.add_membership(organization, user, role="org:member")
+    _is_new(world, f"membership:{organization}/{user}")
+
+
+def _is_new(world: World, key: str) -> None:
+    world.foreign[key] = {"public": {}, "private": {}}
+    if world.loop.time() > 0:
+        world.watch.excuse([key], "it is new in Clerk")

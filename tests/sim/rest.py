@@ -1,0 +1,178 @@
+"""The end of a run: everything works again, all queues run empty, and then everybody has to be right.
+
+Why it exists: trouble may delay access, but not change it. First those are compared whom every webhook told of: they
+must be right without a reconcile. Then a reconcile has to make everybody right, and a second one has nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from sync_worker.errors import SyncWorkerError
+from sync_worker.runs import LOCK, LOCK_SECONDS
+from sync_worker.workset import Mark
+from tests.sim import content, operators, trouble, truth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.sim.machine import Process
+    from tests.sim.world import World
+
+PATIENCE = 4000.0
+"""Seconds after which what is still not done never will be: the longest backoff is five minutes."""
+LAG = 6.0
+BEFORE, AFTER = 10.0, 60.0
+"""Seconds around a comparison in which no window opens or closes."""
+
+BUSY = """
+SELECT key, lane, due - NOW(), owner, wanted, done, attempts, code FROM work
+WHERE owner IS NOT NULL OR due <= NOW() OR (dead = 0 AND (wanted > done OR attempts > 0))
+"""
+LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
+"""One that was killed keeps others out for a minute."""
+WAITING = "SELECT key, lane FROM work WHERE owner IS NULL AND dead = 0 AND (wanted > done OR attempts > 0)"
+DEAD = "SELECT key, code, detail FROM work WHERE dead = 1 AND code <> 'no_such_subject' AND code <> 'revocation_held'"
+
+
+async def quiet(world: World) -> str:
+    """Let everything work for a while and all queues run empty; then those whom every webhook told of must be right."""
+    await _calm(world)
+    operator = await _operator(world)
+    await operator.workset.mark([Mark(key, lane) for key, lane in world.disk.ask(WAITING)])
+    await operator.session.close()
+    await _idle(world)
+    now = world.clock.now()
+    unready = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")} | world.watch.unheard
+    unready |= world.history.with_boundary(now - BEFORE, now + 1.0)
+    _compare(world, "right after a quiet while", lambda key: key not in world.watch.excuses.keys() | unready)
+    return "it was quiet"
+
+
+async def come_to_rest(world: World) -> None:
+    """Let the trouble end and compare. What is wrong is told to the watch."""
+    world.note("trouble is over")
+    if world.clock.skew:
+        world.clock.jump(0.0)
+    content.anchor(world)
+    await _calm(world)
+    if world.config.poll_seconds:
+        await asyncio.sleep(70.0 + 2 * world.config.poll_seconds)
+    await _errands_done(world)
+    await _idle(world)
+    operator = await _operator(world)
+    await _approve_all(world, operator)
+    await operator.workset.revive()
+    await _idle(world)
+    await _away_from_boundaries(world)
+    _compare(world, "right without a reconcile", lambda key: key not in world.watch.excuses)
+    await _reconcile(world, operator)
+    await _approve_all(world, operator)
+    await _idle(world)
+    await _away_from_boundaries(world)
+    _compare(world, "right after a reconcile", lambda _: True)
+    for key, code, detail in world.disk.ask(DEAD):
+        world.watch.fail("nobody is given up for nothing", f"{key}: {code} {detail}")
+    writes = world.watch.writes
+    await _reconcile(world, operator)
+    if world.watch.writes != writes:
+        world.watch.fail("a second reconcile writes nothing", f"{world.watch.writes - writes} writes")
+
+
+async def _calm(world: World) -> None:
+    """End the trouble, deliver what is on its way, and let the query index catch up."""
+    trouble.calm(world)
+    if world.clock.jumps:
+        world.watch.excuse(world.history.with_windows(), "its windows go by a clock that jumped")
+    if not any(server.takes_webhooks for server in world.servers):
+        await world.start_server()
+    await world.hooks.all_delivered()
+    await asyncio.sleep(LAG)
+
+
+async def _operator(world: World) -> Process:
+    from tests.sim.machine import Process  # noqa: PLC0415
+
+    process = Process(world, "operator")
+    await process.start()
+    return process
+
+
+async def _reconcile(world: World, operator: Process) -> None:
+    while world.disk.ask(LOCKED, (LOCK, LOCK_SECONDS)):
+        await asyncio.sleep(5.0)
+
+    async def work() -> Any:
+        return await operators.reconcile_once(operator, accept_fewer=True)
+
+    try:
+        findings, result = await operator.spawn(work())
+    except SyncWorkerError as error:
+        world.watch.fail("a reconcile in good weather succeeds", f"{type(error).__name__} {error.detail}")
+        return
+    world.note(f"reconciled: {len(findings.differences)} differences, {dict(result.kinds)}, held {result.held!r}")
+    for key, failure in result.failed.items():
+        world.watch.fail("a reconcile in good weather succeeds", f"{key}: {failure}")
+
+
+async def _approve_all(world: World, operator: Process) -> None:
+    for held in await operator.runs.held():
+        world.note(f"approved: {held.reason}")
+        result = await operator.spawn(operators.approve_one(operator, held))
+        for key, failure in result.failed.items():
+            world.watch.fail("an approval in good weather succeeds", f"{key}: {failure}")
+
+
+async def _errands_done(world: World) -> None:
+    if world.errands:
+        _, left = await asyncio.wait(world.errands.values(), timeout=PATIENCE)
+        for process, task in world.errands.items():
+            if task in left:
+                world.watch.fail("everything comes to an end", process.name)
+
+
+async def _idle(world: World) -> None:
+    """Wait until nothing is due, running or to be tried again."""
+    deadline = world.loop.time() + PATIENCE
+    while world.disk.ask(BUSY):
+        if world.watch.broken or world.loop.time() > deadline:
+            world.watch.fail("everything comes to an end", f"{world.disk.ask(BUSY)}")
+            return
+        await asyncio.sleep(1.0)
+
+
+async def _away_from_boundaries(world: World) -> None:
+    while True:
+        now = world.clock.now()
+        boundary = world.history.next_boundary(now - BEFORE)
+        if boundary is None or boundary > now + AFTER:
+            return
+        await asyncio.sleep(boundary - now + BEFORE + 0.1)
+        await _idle(world)
+
+
+def _compare(world: World, rule: str, concerns: Any) -> None:
+    wrong = [text for key in sorted(world.clerk.records()) if concerns(key) for text in _wrong(world, key)]
+    if wrong:
+        world.watch.fail(rule, "; ".join(wrong))
+
+
+def _wrong(world: World, key: str) -> Iterable[str]:
+    """Yield how a subject differs from what is published and from what others wrote."""
+    record = world.clerk.record(key)
+    assert record is not None
+    public, private = record["public_metadata"], record["private_metadata"]
+    live = {name: value for name, value in public.items() if name in truth.OWNED}
+    want = truth.desired(world.history.rows(key), world.clock.now())
+    marked = truth.MARKER in private
+    foreign = {
+        "public": {name: value for name, value in public.items() if name not in truth.OWNED},
+        "private": {name: value for name, value in private.items() if name != truth.MARKER},
+    }
+    if foreign != world.foreign[key]:
+        yield f"{key} has the foreign keys {foreign}, not {world.foreign[key]}"
+    if not want and not marked and key in world.touched:
+        return  # keys that somebody set by hand on a subject that is not ours are left alone
+    if live != want or marked != bool(want):
+        yield f"{key} has {live} ({'' if marked else 'un'}marked), not {want}"

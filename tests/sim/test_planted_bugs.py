@@ -1,0 +1,129 @@
+"""Tests of the simulation: each bug that is planted here into the worker is caught within a few seeds, by its rule."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+
+from sync_worker import clerk, converge, http, receiver, reconcile, sanity, worker, workset
+from sync_worker.budget import Budget
+from sync_worker.converge import Converge, Outcome
+from sync_worker.ledger import Ledger
+from tests.sim.lake import PAGE
+from tests.sim.run import config_of, run, trace_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from sync_worker.ledger import Entry
+    from sync_worker.model import Witness
+    from sync_worker.receiver import Delivery
+    from sync_worker.sanity import Page
+    from sync_worker.workset import Mark
+
+Bug = tuple[object, str, object]
+
+
+def believe_any_read(_: Mapping[str, object], __: Witness) -> bool:
+    return True
+
+
+def forget_who_had_it(delivery: Delivery) -> Sequence[Mark]:
+    told = delivery.model_copy(update={"before": None}) if delivery.after else delivery
+    return original_marks_of(told)
+
+
+def never_look_at_the_lease(*_: object) -> Callable[[], None]:
+    return lambda: None
+
+
+def end_at_a_short_page(result: Mapping[str, Any]) -> Page:
+    page = original_page(result)
+    return sanity.Page(page.rows, len(page.rows) < PAGE, page.between, page.sightings)
+
+
+async def take_emptiness_for_the_truth(_: Converge, outcomes: list[Outcome], *__: object) -> list[Outcome]:
+    return outcomes
+
+
+async def take_without_asking(_: Budget, __: int = 0) -> None:
+    return
+
+
+async def intend_later(_: Ledger, entries: Iterable[Entry]) -> list[int]:
+    return [0 for _ in entries]
+
+
+original_marks_of = receiver.marks_of
+original_page = sanity._page
+
+BUGS: dict[str, tuple[Sequence[Bug], str]] = {
+    "skip the witness check": (
+        [(converge, "shows", believe_any_read)],
+        "no write from a stale read|right without a reconcile",
+    ),
+    "forget the subject before a move": (
+        [(receiver, "marks_of", forget_who_had_it)],
+        "right without a reconcile",
+    ),
+    "finish without the generation check": (
+        [(workset, "DONE", workset.DONE.replace("wanted > ?", "0 > ?"))],
+        "right without a reconcile",
+    ),
+    "ignore Retry-After": (
+        [(clerk, "retry_after", lambda _: None)],
+        "Retry-After is honoured",
+    ),
+    "ignore the pace of a subject": (
+        [(workset, "WROTE", "UPDATE work SET paced = 0 * (? + ?) WHERE key = ?")],
+        "writes of a subject are paced|Retry-After is honoured",
+    ),
+    "ignore the budget": (
+        [(Budget, "take", take_without_asking)],
+        "the budget is kept|a pause is kept",
+    ),
+    "revoke on an empty read": (
+        [(Converge, "_prove_emptiness", take_emptiness_for_the_truth)],
+        "a write is what a read showed",
+    ),
+    "end at a short page": (
+        [(sanity, "_page", end_at_a_short_page)],
+        "right without a reconcile",
+    ),
+    "drop the lease check": (
+        [(worker, "lease_check", never_look_at_the_lease), (reconcile, "lease_check", never_look_at_the_lease)],
+        "one write of a subject at a time|no write from a stale read",
+    ),
+    "write before the ledger": (
+        [(Ledger, "intend", intend_later)],
+        "a write follows a ledger row",
+    ),
+}
+SEEDS = 60
+
+
+def caught(bugs: Sequence[Bug], seeds: Iterable[int]) -> tuple[int, str]:
+    """Return the first seed that breaks a rule with the bugs planted, and the rule."""
+    with ExitStack() as planted:
+        for where, name, instead in bugs:
+            planted.enter_context(patch.object(where, name, instead))
+        for seed in seeds:
+            broken = run(config_of(seed), trace_of(config_of(seed))).broken
+            if broken:
+                return seed, broken[0]
+    return -1, "nothing"
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught(bug: str) -> None:
+    planted, rules = BUGS[bug]
+    seed, rule = caught(planted, range(1000, 1000 + SEEDS))
+    print(f"{bug}: seed {seed}, {rule}")
+    assert rule in rules.split("|")
+
+
+def test_without_a_planted_bug_nothing_is_caught() -> None:
+    assert caught([(http, "ATTEMPTS", http.ATTEMPTS)], range(1000, 1003)) == (-1, "nothing")
