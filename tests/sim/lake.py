@@ -51,18 +51,18 @@ class Read:
 class Lake:
     """One dataset. `lag` is how many seconds new transactions stay invisible to queries; `told` hears of each.
 
-    While it is `blind`, it answers as to a token that may read nothing. `short_pages` is the fraction of pages that
-    come cut short.
+    While it is `blind`, it answers as to a token that may read nothing. `short_pages` is the fraction of pages that are
+    cut short, which is no trouble to anybody.
     """
 
-    def __init__(self, clock: Callable[[], float], random: Random) -> None:
+    def __init__(self, clock: Callable[[], float], random: Random, short_pages: float) -> None:
         self.clock = clock
         self.random = random
         self.store = DocumentStore()
         self.history: list[State] = [State(0, {})]
         self.lag = 0.0
         self.blind = False
-        self.short_pages = 0.0
+        self.short_pages = short_pages
         self.key_works = True
         self.told: list[Callable[[Transaction, int], None]] = []
         self._visible_from: list[float] = [0.0]
@@ -106,7 +106,7 @@ class Lake:
         state = self.index
         result = groq.MEANINGS[query]({} if self.blind else state.documents, parameters, PAGE)
         if "remaining" in result and self.random.random() < self.short_pages:
-            del result["entitlements"][self.random.randrange(PAGE) :]
+            del result["entitlements"][self.random.randrange(1, PAGE) :]
         read = Read(state.number, frozenset((*parameters.get("users", ()), *parameters.get("organizations", ()))))
         body = json.dumps({"ms": 1, "result": result}).encode()
         return Reply(200, body, read=read)

@@ -41,7 +41,7 @@ async def approve(world: World) -> str:
 
 
 async def sync(world: World) -> str:
-    keys = world.random.sample(sorted(world.foreign), 3)
+    keys = world.random.sample(sorted(world.foreign), min(3, len(world.foreign)))
 
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):

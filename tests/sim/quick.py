@@ -6,8 +6,11 @@ seed. A few seeds run on the real ones; `test_quick.py` holds that both send the
 
 from __future__ import annotations
 
+import json as json_text
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -16,7 +19,44 @@ from sync_worker.clerk import _require_object, _safe
 from sync_worker.model import Change, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sync_worker.http import ServiceTransport
+
+
+@dataclass
+class Address:
+    """What is read of `httpx.URL`."""
+
+    path: str
+    params: Mapping[str, Any]
+
+    @cached_property
+    def query(self) -> bytes:
+        return urlencode(self.params, doseq=True).encode()
+
+
+class Headers(dict[str, str]):
+    """What is used of `httpx.Headers`."""
+
+    def update(self, given: Mapping[str, str]) -> None:  # type: ignore[override]
+        for name, value in given.items():
+            self[name.lower()] = value
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        return [(name.encode(), value.encode()) for name, value in self.items()]
+
+
+@dataclass
+class Request:
+    """What is used of `httpx.Request`."""
+
+    method: str
+    url: Address
+    content: bytes
+    extensions: Mapping[str, Any]
+    headers: Headers = field(default_factory=lambda: Headers({"content-type": "application/json"}))
 
 
 class QuickClient:
@@ -26,19 +66,18 @@ class QuickClient:
         self._transport = transport
         self._extensions = {"timeout": timeout.as_dict()}
 
-    async def get(self, url: str, *, params: dict[str, Any]) -> httpx.Response:
-        return await self._send("GET", url, params)
+    async def get(self, url: str, *, params: Mapping[str, Any]) -> httpx.Response:
+        return await self._send("GET", url, params, b"")
 
-    async def post(self, url: str, *, params: dict[str, Any], json: Any) -> httpx.Response:
-        return await self._send("POST", url, params, json)
+    async def post(self, url: str, *, params: Mapping[str, Any], json: Any) -> httpx.Response:
+        return await self._send("POST", url, params, json_text.dumps(json).encode())
 
     async def patch(self, url: str, *, json: Any) -> httpx.Response:
-        return await self._send("PATCH", url, {}, json)
+        return await self._send("PATCH", url, {}, json_text.dumps(json).encode())
 
-    async def _send(self, method: str, url: str, params: dict[str, Any], json: Any = None) -> httpx.Response:
-        address = f"{url}?{urlencode(params, doseq=True)}" if params else url
-        request = httpx.Request(method, address, json=json, extensions=self._extensions)
-        return await self._transport.handle_async_request(request)
+    async def _send(self, method: str, url: str, params: Mapping[str, Any], content: bytes) -> httpx.Response:
+        request = Request(method, Address(urlsplit(url).path, params), content, self._extensions)
+        return await self._transport.handle_async_request(cast("httpx.Request", request))
 
 
 class QuickClerk(clerk.Clerk):

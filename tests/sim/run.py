@@ -86,6 +86,7 @@ def config_of(seed: int) -> Config:
         real_clients=seed % 50 == 0,
         servers=random.choice((1, 1, 2)),
         jumps=jumps,
+        short_pages=random.choice((0.0, 0.0, 0.4)),
         webhooks=webhooks,
         without=frozenset(without - {"jump"} if jumps else without),
     )

@@ -5,12 +5,13 @@ Why it exists: each function is one step. Trouble lasts until another step ends 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sync_worker.sandbox.clerk_errors import ClerkError
-from tests.sim import groq
+from tests.sim import content, groq
 from tests.sim.hooks import receive
 from tests.sim.network import FATES
 
@@ -23,7 +24,7 @@ SKEWS = (-60.0, -5.0, 0.0, 5.0, 45.0, 90.0)
 def calm(world: World) -> str:
     world.weather.fates.clear()
     world.disk.trouble = 0.0
-    world.lake.blind, world.lake.short_pages = False, 0.0
+    world.lake.blind = False
     world.lake.key_works = world.clerk.key_works = True
     return "everything works again"
 
@@ -52,11 +53,6 @@ def blind(world: World) -> str:
     return f"Sanity shows {'nothing' if world.lake.blind else 'everything again'}"
 
 
-def short_pages(world: World) -> str:
-    world.lake.short_pages = world.random.choice((0.0, 0.3, 0.7))
-    return f"{world.lake.short_pages:.0%} of the pages are cut short"
-
-
 def keys(world: World) -> str:
     """Let a service refuse our key, or take it again."""
     if world.random.random() < 0.5:
@@ -80,11 +76,14 @@ def busy_app(world: World) -> str:
     return f"the app calls Clerk {calls} times"
 
 
-def jump(world: World) -> str:
+async def jump(world: World) -> str:
+    """Set the clock of the worker's machine, while something is in flight."""
     if not world.config.jumps:
         return "the clock goes well"
+    done = [content.publish(world), content.publish(world)]
+    await asyncio.sleep(world.random.uniform(0.1, 0.6))
     world.clock.jump(world.random.choice(SKEWS))
-    return f"the clock is {world.clock.skew:+.0f} s wrong"
+    return f"{'; '.join(done)}; then the clock is {world.clock.skew:+.0f} s wrong"
 
 
 async def crash(world: World) -> str:

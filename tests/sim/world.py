@@ -40,6 +40,7 @@ class Config:
     real_clients: bool = False
     servers: int = 2
     jumps: bool = False
+    short_pages: float = 0.0
     webhooks: dict[str, float] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
@@ -53,7 +54,7 @@ class World:
         self.random = Random(config.seed)
         self.clock = Clock(loop)
         self.disk = Disk(self.clock.wall, self.random)
-        self.lake = Lake(self.clock.now, self.random)
+        self.lake = Lake(self.clock.now, self.random, config.short_pages)
         self.clerk = Instance(self.clock.now, self.random, Limits(instance=100, subject=10))
         self.history = History(self.lake)
         self.weather = Weather()
