@@ -24,8 +24,8 @@ COURSES = tuple(f"course-{n}" for n in range(4))
 PLANS = ("plan-0", "plan-1")
 COHORTS = ("cohort-0", "cohort-1")
 ENTITLEMENTS = tuple(f"ent-{n}" for n in range(9))
-ANCHOR = "ent-anchor"
-"""An entitlement of somebody else's, so that the dataset is not empty by accident."""
+ANCHOR = "ent--anchor"
+"""An entitlement of somebody else's, so that the dataset is not empty by accident; it is the first of all."""
 
 
 def first_documents(world: World) -> list[Mutation]:

@@ -26,8 +26,12 @@ def published(documents: Mapping[str, Document]) -> Documents:
 
 def by_subject(documents: Documents, parameters: Parameters, _page: int) -> Document:
     def wanted(document: Document) -> bool:
-        return names(document.get("clerkUserId"), parameters["users"]) or names(
-            document.get("clerkOrganizationId"), parameters["organizations"]
+        email = document.get("userEmail")
+        return (
+            names(document.get("clerkUserId"), parameters["users"])
+            or names(document.get("clerkOrganizationId"), parameters["organizations"])
+            or names(email.lower() if isinstance(email, str) else None, parameters["emails"])
+            or names(document.get("userExternalId"), parameters["externalIds"])
         )
 
     entitlements = _of_type(documents, "entitlement")
@@ -35,6 +39,9 @@ def by_subject(documents: Documents, parameters: Parameters, _page: int) -> Docu
         "entitlements": [entitlement(documents, one) for one in entitlements if wanted(one)],
         "witnesses": _witnesses(documents, parameters),
         "visible": len(entitlements),
+        "addressed": sum(
+            one.get("userEmail") is not None or one.get("userExternalId") is not None for one in entitlements
+        ),
     }
 
 

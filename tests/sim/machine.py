@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker import clerk, sanity
 from sync_worker.app import BUDGET_WINDOW
+from sync_worker.attempt import Attempts, moved
 from sync_worker.brake import FanOutBrake
 from sync_worker.budget import Budget
 from sync_worker.catchup import catch_up
 from sync_worker.changeset import Brake
 from sync_worker.converge import Converge
+from sync_worker.heard import Heard
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.model import CORE_FIELDS, Field, Layout
+from sync_worker.projection import refuse_wrong_shape
 from sync_worker.receiver import Receiver
 from sync_worker.reconcile import Reconcile
 from sync_worker.runs import Runs
@@ -37,10 +40,12 @@ from tests.sim.truth import ORDERS
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from sync_worker.converge import Outcome
     from tests.sim.lake import Read
     from tests.sim.world import World
 
 SECRET = "sandbox-webhook-secret"
+CLERK_SECRET = "whsec_c2FuZGJveC1zYW5kYm94LXNhbmRib3g="
 VERSION = "2025-02-19"
 CLERK_URL, SANITY_URL = "https://clerk.test", "https://sandbox.sanity.test"
 LAYOUT = Layout(tuple(Field(f.name, f.rule, order=ORDERS.get(f.name, ())) for f in CORE_FIELDS))
@@ -75,7 +80,16 @@ class Process:
         self.brake = Brake(world.config.max_revocations)
         self.budget = Budget(self.session, "clerk", world.config.budget, BUDGET_WINDOW)
         self.source, self.target = self._services()
-        self.receiver = Receiver(self.workset, [SECRET], "sandbox", "production")
+        self.receiver = Receiver(
+            self.workset,
+            LAYOUT,
+            "sandbox",
+            "production",
+            Heard(self.workset, world.loop.time),
+            [SECRET],
+            [CLERK_SECRET],
+            wall=world.clock.wall,
+        )
 
     def _services(self) -> tuple[sanity.Sanity, clerk.Clerk]:
         """Open both services as `open_services` does; most seeds without what httpx and the SDK cost."""
@@ -128,9 +142,19 @@ class Process:
             await asyncio.sleep(0)
 
     def converge(self, *, braked: bool) -> Converge:
-        clock = self.world.clock
-        screen = FanOutBrake(self.runs, self.brake).screen if braked else None
-        return Converge(self.source, self.target, self.ledger, LAYOUT, screen, now=clock.wall_time)
+        screen = self._screen if braked else None
+        return Converge(self.source, self.target, self.ledger, LAYOUT, screen, now=self.world.clock.wall_time)
+
+    async def _screen(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Do what the screen of `running_worker` does."""
+        screened = await FanOutBrake(self.runs, self.brake).screen(outcomes)
+        await self.workset.mark(moved(screened))
+        return screened
+
+    async def check_projection(self) -> None:
+        """Do what the worker does before it claims anything."""
+        page = await self.source.everything("")
+        refuse_wrong_shape(page.rows, LAYOUT.fields)
 
     def reconciliation(self, **given: Any) -> Reconcile:
         """Return a reconcile, as `open_reconcile` makes it."""
@@ -152,15 +176,21 @@ class Server(Process):
     def __init__(self, world: World, name: str, *, takes_webhooks: bool) -> None:
         super().__init__(world, name)
         self.takes_webhooks = takes_webhooks
+        attempts = Attempts(
+            self.workset,
+            self.converge(braked=True),
+            Random(world.random.random()),
+            monotonic=world.loop.time,
+            wall=world.clock.wall,
+        )
         self.worker = Worker(
             self.session,
             self.workset,
-            self.converge(braked=True),
+            attempts,
             self.budget,
+            self.check_projection,
             name=name,
-            random=Random(world.random.random()),
             monotonic=world.loop.time,
-            wall=world.clock.wall,
         )
         self._timers: list[asyncio.Task[Any]] = []
         self._work: asyncio.Task[Any] | None = None

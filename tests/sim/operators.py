@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from sync_worker.errors import SyncWorkerError
 from sync_worker.model import Subject
-from sync_worker.reconcile import Findings, Result
+from sync_worker.reconcile import Result
 from sync_worker.runs import alone
 from sync_worker.workset import Mark
 
 if TYPE_CHECKING:
+    from sync_worker.population import Findings
     from sync_worker.runs import Held
     from tests.sim.machine import Process
     from tests.sim.world import World

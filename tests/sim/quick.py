@@ -12,14 +12,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode, urlsplit
 
-import httpx
-
 from sync_worker import clerk, sanity
 from sync_worker.clerk import _require_object, _safe
 from sync_worker.model import Change, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import httpx
 
     from sync_worker.http import ServiceTransport
 

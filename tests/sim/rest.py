@@ -59,7 +59,7 @@ async def tidy(world: World) -> str:
     await asyncio.sleep(LAG)
     operator = await _operator(world)
     await _put_right(world, operator)
-    unready = _at_a_boundary(world) | (world.history.with_windows() if world.clock.jumps else set())
+    unready = _at_a_boundary(world)
     _compare(world, "right after a reconcile", set(world.clerk.records()) - unready)
     world.watch.excuses.clear()
     world.watch.unheard.clear()
@@ -74,6 +74,8 @@ async def come_to_rest(world: World) -> None:
     if world.clock.skew:
         world.clock.jump(0.0)
     content.anchor(world)
+    if world.clock.jumps:
+        world.watch.excuse(world.history.with_windows(), "its windows went by a clock that jumped")
     await _calm(world)
     await asyncio.sleep(LAG + (70.0 + 2 * world.config.poll_seconds if world.config.poll_seconds else 0.0))
     operator = await _operator(world)
@@ -108,8 +110,6 @@ async def _put_right(world: World, operator: Process) -> None:
 async def _calm(world: World) -> None:
     """End the trouble, and deliver what is on its way."""
     trouble.calm(world)
-    if world.clock.jumps:
-        world.watch.excuse(world.history.with_windows(), "its windows go by a clock that jumped")
     if not any(server.takes_webhooks for server in world.servers):
         await world.start_server()
     await world.hooks.all_delivered()
@@ -177,9 +177,9 @@ async def _away_from_boundaries(world: World) -> None:
 
 
 def _at_a_boundary(world: World) -> set[str]:
-    """Return the subjects whose access changes by the clock just now."""
+    """Return the subjects whose access changes by the clock just now, or by a clock that jumped."""
     now = world.clock.now()
-    return world.history.with_boundary(now - BEFORE, now + 1.0)
+    return world.history.with_windows() if world.clock.jumps else world.history.with_boundary(now - BEFORE, now + 1.0)
 
 
 def _compare(world: World, rule: str, keys: Iterable[str]) -> None:

@@ -150,11 +150,11 @@ class Watch:
         self._sent.append(now)
         while self._sent[0] <= now - WINDOW:
             self._sent.popleft()
-        if len(self._sent) > world.config.budget and not world.clock.jumped_since(now - WINDOW, forward=True):
+        if len(self._sent) > world.config.budget and not world.clock.jumped_since(now - WINDOW):
             self.fail("the budget is kept", f"{len(self._sent)} calls in {WINDOW:.0f} s, {world.config.budget} allowed")
         since, until = self._paused
         held = since + 0.3 < now < until - EPSILON
-        if held and not world.disk.was_in_trouble and not world.clock.jumped_since(since, forward=True):
+        if held and not world.disk.was_in_trouble and not world.clock.jumped_since(since):
             self.fail("a pause is kept", f"a call {until - now:.2f} s before Clerk's Retry-After was over")
 
     def _check_write(self, call: Call, request: httpx.Request) -> None:
@@ -172,7 +172,7 @@ class Watch:
         if other is not None and not clock.jumped_since(other.sent, forward=True):
             self.fail("one write of a subject at a time", f"{key}: {call.process.name} while {other.process.name}")
         since, until = self._refused.get(key, (0.0, 0.0))
-        if now < until - EPSILON and not clock.jumped_since(since, forward=True):
+        if now < until - EPSILON and not clock.jumped_since(since):
             self.fail("Retry-After is honoured", f"{key}: {until - now:.2f} s too early")
         after = self._intent(key)
         if after is None:
@@ -244,7 +244,7 @@ class Watch:
         clean.append(call.sent)
         while clean[0] <= call.sent - WINDOW:
             clean.popleft()
-        if len(clean) > CLEAN_WRITES and not self._world.clock.jumped_since(call.sent - 60.0, forward=True):
+        if len(clean) > CLEAN_WRITES and not self._world.clock.jumped_since(call.sent - 60.0):
             self.fail("writes of a subject are paced", f"{call.key}: {len(clean)} in {WINDOW:.0f} s")
 
     def _intent(self, key: str) -> Any:
