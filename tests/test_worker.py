@@ -160,6 +160,23 @@ async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(
         assert await row_of(parts, "user:user_03499") is not None
 
 
+async def test_a_walk_over_people_who_have_not_signed_up_comes_to_its_end(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "DEADLINE", 2.5)
+    reference = {"_type": "reference", "_ref": "c1", "_key": "c1"}
+    rows = [{"_id": f"e{n:05}", "userEmail": f"user{n}@example.org"} for n in range(3000)]
+    rows.append({"_id": "last", "clerkUserId": "user_last"})
+    await box.lake.load([{"_id": "c1", "_type": "course", "slug": {"current": "a"}}])
+    await box.lake.load([{**row, "_type": "entitlement", "courses": [reference]} for row in rows])
+    box.clerk.faults.latency = 0.1
+    async with working(box, sqlite_url) as parts:
+        with capture_logs() as logs:
+            await mark(parts, "document:c1", lane=1)
+            await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 20)
+        assert await row_of(parts, "user:user_last") is not None
+
+
 async def test_a_query_of_another_shape_costs_attempts_and_not_the_worker(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
