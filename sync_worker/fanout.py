@@ -53,8 +53,7 @@ async def fan_out(
             between.update(page.between)
             named = await resolve(page.rows, find)
             marks = [Mark(str(s), lane=LANE, witness=witness, cause=cause) for one in named for s in one.subjects]
-            if marks:
-                await mark(marks)
+            await mark(marks)  # also when nobody is to be marked: it keeps the walk alive
             told += [one for one in named if one.document == document and one.code]  # others told their own
             if page.last:
                 break
