@@ -285,6 +285,45 @@ async def test_a_mark_in_between_does_not_undo_the_second_look(box: Sandbox, sql
     assert row.due is not None
 
 
+async def given_up(parts: Parts, key: str) -> None:
+    async with asyncio.timeout(20):
+        while (row := await row_of(parts, key)) is None or not row.dead:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_window_closes_although_an_outage_outlasted_all_attempts(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "LAST_ATTEMPT", 1)
+    monkeypatch.setattr(attempt, "TRIED_AGAIN", 2.0, raising=False)
+    box.clerk.add_user("user_1")
+    ends = (datetime.now(UTC) + timedelta(seconds=4)).isoformat(timespec="milliseconds")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro", endsAt=ends)])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        box.clerk.faults.some("unavailable", 1.0)
+        await mark(parts, "user:user_1")
+        await given_up(parts, "user:user_1")
+        box.clerk.faults.clear()
+        await until(lambda: "plan" not in box.clerk.users["user_1"]["public_metadata"], 10)
+
+
+async def test_an_address_that_could_not_be_looked_up_does_not_stay(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "LAST_ATTEMPT", 1)
+    monkeypatch.setattr(attempt, "TRIED_AGAIN", 0.5, raising=False)
+    box.clerk.faults.some("unavailable", 1.0)
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "email:ada@example.org")
+        await given_up(parts, "email:ada@example.org")
+        box.clerk.faults.clear()
+        async with asyncio.timeout(10):
+            while await row_of(parts, "email:ada@example.org") is not None:
+                await asyncio.sleep(0.02)
+
+
 def misspelt(tmp_path: Path) -> str:
     """Return a folder of queries whose projection says `pln` for `plan`."""
     folder = tmp_path / "groq"
