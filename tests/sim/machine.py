@@ -40,7 +40,7 @@ from tests.sim.truth import ORDERS
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from sync_worker.converge import Outcome
+    from sync_worker.outcome import Outcome
     from tests.sim.lake import Read
     from tests.sim.world import World
 

@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import pytest
 
-from sync_worker import clerk, converge, http, receiver, reconcile, sanity, worker, workset
+from sync_worker import attempt, clerk, converge, http, receiver, reconcile, sanity, workset
 from sync_worker.budget import Budget
-from sync_worker.converge import Converge, Outcome
+from sync_worker.converge import Converge
 from sync_worker.ledger import Ledger
 from tests.sim.lake import PAGE
 from tests.sim.run import config_of, run, trace_of
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from sync_worker.ledger import Entry
     from sync_worker.model import Witness
-    from sync_worker.receiver import Delivery
+    from sync_worker.outcome import Outcome
+    from sync_worker.receiver import DocumentEvent
     from sync_worker.sanity import Page
     from sync_worker.workset import Mark
 
@@ -32,9 +33,9 @@ def believe_any_read(_: Mapping[str, object], __: Witness) -> bool:
     return True
 
 
-def forget_who_had_it(delivery: Delivery) -> Sequence[Mark]:
-    told = delivery.model_copy(update={"before": None}) if delivery.after else delivery
-    return original_marks_of(told)
+def forget_who_had_it(event: DocumentEvent, delivery: str) -> Sequence[Mark]:
+    told = event.model_copy(update={"before": None}) if event.after else event
+    return original_marks_of(told, delivery)
 
 
 def never_look_at_the_lease(*_: object) -> Callable[[], None]:
@@ -43,7 +44,7 @@ def never_look_at_the_lease(*_: object) -> Callable[[], None]:
 
 def end_at_a_short_page(result: Mapping[str, Any]) -> Page:
     page = original_page(result)
-    return sanity.Page(page.rows, len(page.rows) < PAGE, page.between, page.sightings)
+    return replace(page, remaining=len(page.rows) + (len(page.rows) == PAGE))
 
 
 async def take_emptiness_for_the_truth(_: Converge, outcomes: list[Outcome], *__: object) -> list[Outcome]:
@@ -95,7 +96,7 @@ BUGS: dict[str, tuple[Sequence[Bug], str]] = {
         "right after a quiet while|right without a reconcile",
     ),
     "drop the lease check": (
-        [(worker, "lease_check", never_look_at_the_lease), (reconcile, "lease_check", never_look_at_the_lease)],
+        [(attempt, "lease_check", never_look_at_the_lease), (reconcile, "lease_check", never_look_at_the_lease)],
         "one write of a subject at a time|a write follows a ledger row|no write from a stale read",
     ),
     "write before the ledger": (
