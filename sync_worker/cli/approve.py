@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.errors import NoSuchChangeset
 from sync_worker.wording import rfc3339
@@ -29,11 +30,7 @@ def approve(
 
     Example: sync-worker approve 3f9a2c1b7e
     """
-    from sync_worker.logs import configure_logs
-    from sync_worker.settings import load_settings
-
-    settings = load_settings()
-    configure_logs(settings.log_format, settings.secrets)
+    settings = begin()
     if changeset is None:
         _list(asyncio.run(_held(settings)), as_json=as_json)
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sync_worker.document import DocumentExplanation
     from sync_worker.explain import Explanation
     from sync_worker.model import Subject
+    from sync_worker.settings import Settings
 
 
 SHOWN = 8
@@ -36,11 +38,9 @@ def explain(
     """
     from sync_worker.document import DocumentExplanation
     from sync_worker.inquiry import parse_target
-    from sync_worker.logs import configure_logs
     from sync_worker.render import document_json, subject_json
 
-    configure_logs("auto")
-    explained = asyncio.run(_explain(parse_target(target)))
+    explained = asyncio.run(_explain(begin(), parse_target(target)))
     if isinstance(explained, DocumentExplanation):
         if as_json:
             subjects = [
@@ -56,11 +56,9 @@ def explain(
         _show_subject(explained)
 
 
-async def _explain(target: Subject | str) -> Explanation | DocumentExplanation:
+async def _explain(settings: Settings, target: Subject | str) -> Explanation | DocumentExplanation:
     from sync_worker.app import open_inquiry, open_store
-    from sync_worker.settings import load_settings
 
-    settings = load_settings()
     async with open_store(settings) as store, open_inquiry(settings, store) as inquiry:
         return await (inquiry.document(target) if isinstance(target, str) else inquiry.subject(target))
 

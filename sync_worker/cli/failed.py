@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -62,10 +63,9 @@ def retry(
 
 async def _read(limit: int) -> list[Trouble]:
     from sync_worker.app import open_store
-    from sync_worker.settings import load_settings
     from sync_worker.trouble import gathered
 
-    async with open_store(load_settings()) as store:
+    async with open_store(begin()) as store:
         rows = [*await store.workset.failed(limit), *await store.workset.noted(limit)]
         return gathered(rows, await store.runs.held())[:limit]
 
@@ -99,9 +99,8 @@ def _again(one: Trouble) -> str:
 async def _retry(texts: Sequence[str]) -> dict[str, Any]:
     from sync_worker.app import open_store
     from sync_worker.cli.people import keys_of
-    from sync_worker.settings import load_settings
 
-    settings = load_settings()
+    settings = begin()
     async with open_store(settings) as store:
         if not texts:
             return {"retried": await store.workset.revive(), "notFailed": []}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sync_worker.changeset import describe
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.render import entry_json
 from sync_worker.wording import rfc3339
@@ -42,10 +43,9 @@ async def _read(target: str | None, limit: int) -> list[Entry]:
     from sync_worker.app import open_store
     from sync_worker.cli.people import keys_of
     from sync_worker.inquiry import causes_of
-    from sync_worker.settings import load_settings
     from sync_worker.workset import FANOUT
 
-    settings = load_settings()
+    settings = begin()
     async with open_store(settings) as store:
         entries = [] if target else await store.ledger.history(limit=limit)
         for key in await keys_of(settings, store, [target]) if target else ():

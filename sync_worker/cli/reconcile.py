@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -42,12 +43,8 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
     Example: sync-worker reconcile --dry-run
     """
-    from sync_worker.logs import configure_logs
-    from sync_worker.settings import load_settings
-
     overrides = {"max_revocations": max_revocations} if max_revocations else {}
-    settings = load_settings(**overrides)
-    configure_logs(settings.log_format, settings.secrets)
+    settings = begin(**overrides)
     show = "json" if as_json else "markdown" if markdown else "table"
     raise typer.Exit(asyncio.run(_reconcile(settings, show, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer)))
 

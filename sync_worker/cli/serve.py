@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.errors import ConfigurationError, RetryableError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def worker() -> None:
 
     Example: sync-worker worker
     """
-    asyncio.run(_work(_settings()))
+    asyncio.run(_work(begin()))
 
 
 def release() -> None:
@@ -52,7 +53,7 @@ def release() -> None:
 
     Example: sync-worker release
     """
-    settings = _settings()
+    settings = begin()
     asyncio.run(_prepare(settings))
     asyncio.run(_release(settings))
     typer.echo("database, settings and GROQ files are ready")
@@ -78,22 +79,13 @@ async def _release(settings: Settings) -> None:
             typer.echo(f"warning: the projection was not checked: {error}", err=True)
 
 
-def _settings() -> Settings:
-    from sync_worker.logs import configure_logs
-    from sync_worker.settings import load_settings
-
-    settings = load_settings()
-    configure_logs(settings.log_format, settings.secrets)
-    return settings
-
-
 def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     import uvicorn
 
     from sync_worker.app import create_app
     from sync_worker.bounded import BoundedProtocol
 
-    settings = _settings()
+    settings = begin()
     asyncio.run(_prepare(settings))
     chosen = settings.port if port is None else port
     app = create_app(settings, with_worker=with_worker)

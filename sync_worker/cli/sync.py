@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sync_worker.changeset import describe
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.render import entry_json
 
@@ -34,12 +35,9 @@ def sync(
 
     Example: sync-worker sync user:user_2abc org:org_9xyz
     """
-    from sync_worker.logs import configure_logs
     from sync_worker.model import Subject
-    from sync_worker.settings import load_settings
 
-    settings = load_settings()
-    configure_logs(settings.log_format, settings.secrets)
+    settings = begin()
     results = asyncio.run(_sync(settings, [Subject.parse(text) for text in subjects]))
     if as_json:
         print_json(results)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,11 +24,8 @@ def verify(as_json: AsJson = False) -> None:
     Example: sync-worker verify
     """
     from sync_worker.changeset import compared
-    from sync_worker.logs import configure_logs
-    from sync_worker.settings import load_settings
 
-    settings = load_settings()
-    configure_logs(settings.log_format, settings.secrets)
+    settings = begin()
     findings = asyncio.run(_read(settings))
     sides = compared(findings.published, findings.held_in_clerk)
     differing = [str(d.change.subject) for d in findings.differences]

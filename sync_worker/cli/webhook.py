@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
 from sync_worker.errors import ConfigurationError
 
@@ -35,9 +36,8 @@ def show(
     Example: sync-worker webhook show --url https://sync.example.com/webhooks/sanity
     """
     from sync_worker.hooks import creation
-    from sync_worker.settings import load_settings
 
-    settings = load_settings()
+    settings = begin()
     hook = _wanted(settings, url)
     body = {**creation(hook), "secret": "the value of SANITY_WEBHOOK_SECRET"}
     if as_json:
@@ -66,9 +66,7 @@ def install(
 
     Example: sync-worker webhook install --url https://sync.example.com/webhooks/sanity
     """
-    from sync_worker.settings import load_settings
-
-    settings = load_settings()
+    settings = begin()
     if not settings.sanity_webhook_secret:
         raise ConfigurationError("SANITY_WEBHOOK_SECRET is not set; `openssl rand -hex 32` makes one")
     raise typer.Exit(

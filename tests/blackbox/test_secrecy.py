@@ -152,6 +152,7 @@ async def test_no_secret_and_no_address_is_written_anywhere(place: Place) -> Non
     await bugs_that_tell_all(place)
     async with httpx.AsyncClient() as client:
         await odd_requests(place, client)
+        await pages(place, client)
         for path in ("/metrics", "/readyz", "/healthz"):
             await place.ask(client, "GET", path)
     await commands(place)
@@ -252,19 +253,35 @@ async def odd_requests(place: Place, client: httpx.AsyncClient) -> None:
     assert await place.ask(client, "GET", f"/{ADA}", params={"token": ADMIN_TOKEN}) == 404
 
 
+async def pages(place: Place, client: httpx.AsyncClient) -> None:
+    """Look at all that people can look at, in a browser and as a program, also at what nobody has."""
+    assert await place.ask(client, "GET", "/status", headers={"authorization": f"Bearer {CLERK_KEY}"}) == 401
+    for kind in ("text/html", "application/json"):
+        headers = {"authorization": f"Bearer {ADMIN_TOKEN}", "accept": kind}
+        for path in ("/status", "/documents/by-address", "/documents/shared", "/documents/no-plan", "/subjects/user_1"):
+            assert await place.ask(client, "GET", path, headers=headers) == 200
+        for address in (ADA, DORA, CLEO):
+            await place.ask(client, "GET", f"/subjects/email:{address}", headers=headers)
+        assert await place.ask(client, "GET", f"/held/{ADA}", headers=headers) == 404
+
+
 async def commands(place: Place) -> None:
     """Run what operators run, also with a key that Clerk refuses and a setting that is wrong."""
-    for verb in ("release", "verify", "doctor", "approve"):
+    for verb in ("release", "verify", "doctor", "approve", "failed"):
         await place.run(verb)
-    for options in (("--dry-run",), ("--json",), ("--markdown", "--dry-run"), ()):
+    for target in ("user:user_1", "no-plan", CLEO):
+        await place.run("explain", target)
+    await place.run("explain", ADA, "--json")
+    for options in (("--markdown", "--dry-run"), ()):
         await place.run("reconcile", *options)
     for options in ((), ("--json",)):
         await place.run("history", *options)
     await place.run("sync", "user:user_1", "user:user_gone")
     await place.run("webhook", "show")
     await place.run("reconcile", CLERK_SECRET_KEY=f"{CLERK_KEY}x")
-    for variable in ("CLERK_SECRET_KEY", "CLERK_WEBHOOK_SECRET", "PLAN_ORDER", "DATABASE_URL", "SANITY_API_URL"):
-        await place.run("release", **{variable: f"{SANITY_TOKEN}, {ADA}"})
+    variables = ("CLERK_SECRET_KEY", "CLERK_WEBHOOK_SECRET", "MAX_REVOCATIONS", "DATABASE_URL", "SANITY_API_URL")
+    await place.run("release", **dict.fromkeys(variables, f"{SANITY_TOKEN}, {ADA}"))
+    await place.run("release", DATABASE_URL=f"{SANITY_TOKEN}, {ADA}")
     await place.run("release", DATABASE_URL=f"postgres://ada:{PASSWORD}@127.0.0.1:1/x")
 
 
