@@ -52,7 +52,9 @@ DEADLINE = 20.0
 MARGIN = 2.0
 """Seconds before the end of a lease in which nothing is sent any more."""
 LAST_ATTEMPT = 30
-"""After so many attempts, some two hours, a subject is listed as failed."""
+"""After so many attempts, in about an hour and a half, a subject is listed as failed."""
+TRIED_AGAIN = 3600.0
+"""Seconds until what was given up is tried once more: the outage may be over, and nobody may have looked."""
 LONGEST_BACKOFF = 300.0
 PROBE_AFTER = 15.0
 """Seconds between tries while a key or the configuration is refused."""
@@ -216,8 +218,11 @@ class Attempts:
                 return Released(claim)
             case LeaseLost():
                 return Released(claim)
-            case _ if isinstance(error, RefusedError) or claim.attempts + 1 >= LAST_ATTEMPT:
+            case RefusedError():
                 return Failed(claim, error.code, str(error), next_due)
+            case _ if claim.attempts + 1 >= LAST_ATTEMPT:
+                again = self.wall() + TRIED_AGAIN
+                return Failed(claim, error.code, str(error), min(again, next_due or again))
             case _:
                 asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
                 delay = asked + self._backoff(claim.attempts)
