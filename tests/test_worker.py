@@ -324,6 +324,21 @@ async def test_an_address_that_could_not_be_looked_up_does_not_stay(
                 await asyncio.sleep(0.02)
 
 
+async def test_a_bug_tells_of_whom_but_no_address(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(attempt, "owners", broken)
+    async with working(box, sqlite_url) as parts:
+        with capture_logs() as logs:
+            await mark(parts, "email:ada@example.org", "external:crm-7", "document:e1")
+            await until(lambda: any(line["event"] == "run_broken" for line in logs))
+    assert "example.org" not in json.dumps(logs, default=str)
+    assert any("document:e1" in line.get("keys", ()) for line in logs)
+
+
 def misspelt(tmp_path: Path) -> str:
     """Return a folder of queries whose projection says `pln` for `plan`."""
     folder = tmp_path / "groq"
