@@ -34,7 +34,7 @@ from sync_worker.model import ChangeKind, Subject
 from sync_worker.outcome import Due
 from sync_worker.resolve import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
 from sync_worker.telling import is_unannounced, tell_of_document, tell_of_subject, why
-from sync_worker.workset import FANOUT, Claim, Done, Failed, Mark, Released, Retry
+from sync_worker.workset import ADDRESSES, FANOUT, Claim, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -182,7 +182,7 @@ class Attempts:
             await self.workset.settle([Released(claim) for claim in pending.values()])
             raise
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
-            log.exception("run_broken", keys=list(pending))
+            log.exception("run_broken", keys=[key for key in pending if not key.startswith(ADDRESSES)])
             await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
 
     async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
