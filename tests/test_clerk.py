@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from sync_worker.clerk import Clerk, explain, open_clerk
-from sync_worker.clerk_objects import read_marker
+from sync_worker.clerk_objects import addresses_of, read_marker
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -312,3 +312,9 @@ async def test_a_sweep_reads_memberships_where_there_are_organizations(box: Sand
         box.clerk.add_membership("org_1", member.user_id)
     swept = {observed.subject async for page in target.sweep() for observed in page}
     assert members <= swept
+
+
+@pytest.mark.parametrize("text", ["crm-7 ", "crm-7\u00a0", " crm-7"])
+def test_an_external_id_with_a_space_is_not_the_one_without(text: str) -> None:
+    user = {"id": "user_1", "email_addresses": [], "primary_email_address_id": None, "external_id": text}
+    assert Subject(Kind.EXTERNAL, "crm-7") not in addresses_of(user)

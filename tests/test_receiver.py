@@ -141,6 +141,15 @@ async def test_an_entitlement_that_names_nobody_is_marked_as_a_document(web: Web
     assert await web.marked() == ["document:ent-1"]
 
 
+@pytest.mark.parametrize("fields", [{"userEmail": "a\0b@example.org"}, {"userExternalId": "crm\0-7"}])
+async def test_an_address_with_a_character_that_no_database_takes_names_nobody(
+    web: Web, fields: dict[str, str]
+) -> None:
+    response = await web.post(delivery(operation="delete", before=fields, after=None))
+    assert response.status_code == 202
+    assert await web.marked() == ["document:ent-1"]
+
+
 @pytest.mark.parametrize(
     "foreign",
     [{"projectId": "p2"}, {"dataset": "staging"}, {"id": "drafts.ent-1"}, {"id": "versions.r1.ent-1"}],

@@ -85,3 +85,17 @@ names = st.sampled_from(["_id", "_rev", "_updatedAt", "clerkUserId", "plan", "co
 def test_any_row_is_read_or_refused(raw: object) -> None:
     _, result = read_row(raw, CORE_FIELDS)
     assert isinstance(result, Entitlement | Refusal)
+
+
+@pytest.mark.parametrize("fields", [{"plan": "pro\ud83d"}, {"courseSlugs": ["algebra", "\ud83d"]}])
+def test_half_a_character_is_refused_because_it_cannot_be_written(fields: dict[str, Any]) -> None:
+    assert refused(**fields).field == next(iter(fields))
+
+
+@pytest.mark.parametrize("space", ["\t", "\n", "\u00a0"])
+@pytest.mark.parametrize(
+    "name", [{"clerkUserId": "user_1"}, {"userEmail": "ada@example.org"}, {"userExternalId": "crm-7"}]
+)
+def test_a_space_that_the_queries_do_not_split_at_is_refused(name: dict[str, str], space: str) -> None:
+    ((field, text),) = name.items()
+    assert refused(**{"clerkUserId": None, field: text + space}).field == field
