@@ -103,7 +103,7 @@ def addresses_of(user: object) -> tuple[Subject, ...]:
 
 def _address(kind: Kind, value: str) -> Subject | None:
     try:
-        subject = Subject.parse(f"{kind}:{value}")
+        subject = Subject.exactly(kind, value)
     except InvalidSubject:
         return None
     return None if subject.organization_id else subject

@@ -117,6 +117,7 @@ def _scalar(name: str, value: object) -> Value | None:
         raise _WrongValueError(name, f"must be a text, a number or a boolean, not {json_type(value)}")
     if isinstance(value, str) and len(value) > STRING_LIMIT:
         raise _WrongValueError(name, f"is longer than {STRING_LIMIT} characters")
+    _refuse_half_characters(name, value)
     return value
 
 
@@ -129,7 +130,14 @@ def _strings(name: str, value: object) -> tuple[str, ...] | None:
     texts = [item for item in items if isinstance(item, str)]
     if len(texts) + items.count(None) != len(items):
         raise _WrongValueError(name, "must be a list of texts")
+    _refuse_half_characters(name, *texts)
     return tuple(sorted(set(texts)))
+
+
+def _refuse_half_characters(name: str, *values: object) -> None:
+    """Refuse what no database and no request can hold: JSON can escape half of a character."""
+    if any("\ud800" <= character <= "\udfff" for text in values if isinstance(text, str) for character in text):
+        raise _WrongValueError(name, "holds half of a character")
 
 
 def json_type(value: object) -> str:
@@ -161,7 +169,7 @@ def _identified(kind: Kind, field: str, value: str | None, member_of: str = "") 
         return None
     wrong = InvalidSubject(f"{field}: is not {_WHAT[kind]}")
     try:
-        subject = Subject.parse(f"{kind}:{member_of}{value}")
+        subject = Subject.exactly(kind, member_of + value)
     except InvalidSubject:
         raise wrong from None
     if subject.organization_id != member_of.rstrip("/"):

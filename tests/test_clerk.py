@@ -316,5 +316,10 @@ async def test_a_sweep_reads_memberships_where_there_are_organizations(box: Sand
 
 @pytest.mark.parametrize("text", ["crm-7 ", "crm-7\u00a0", " crm-7"])
 def test_an_external_id_with_a_space_is_not_the_one_without(text: str) -> None:
-    user = {"id": "user_1", "email_addresses": [], "primary_email_address_id": None, "external_id": text}
+    user: dict[str, Any] = {
+        "id": "user_1",
+        "email_addresses": [],
+        "primary_email_address_id": None,
+        "external_id": text,
+    }
     assert Subject(Kind.EXTERNAL, "crm-7") not in addresses_of(user)
