@@ -13,6 +13,7 @@ from sync_worker.workset import Mark, WorkSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 WAITING = "from sync_worker.process import identity; print(identity(), flush=True); input()"
@@ -53,6 +54,22 @@ def test_a_process_id_that_was_given_to_another_process_is_gone(other: tuple[sub
 
 @pytest.mark.parametrize("name", ["", "another-boot/1/2/3", "x/y/not-a-number/z", "a/b/c"])
 def test_of_other_machines_nothing_is_known(name: str) -> None:
+    assert not is_gone(name)
+
+
+@pytest.fixture
+def without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine whose system does not tell who its processes are."""
+    identity.cache_clear()
+    monkeypatch.setattr("sync_worker.process._PROC", tmp_path)
+    yield
+    identity.cache_clear()
+
+
+@pytest.mark.usefixtures("without_proc")
+@pytest.mark.parametrize("name", ["", "boot/1/2/3"])
+def test_where_processes_do_not_know_who_they_are_nothing_is_known(name: str) -> None:
+    assert identity() == ""
     assert not is_gone(name)
 
 
