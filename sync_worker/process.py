@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
+PARTS = 4
+"""Of an identity; fewer is none."""
 _STATE, _START = 0, 19
 """Fields of /proc/PID/stat, counted behind the name in brackets (proc_pid_stat(5))."""
 
@@ -30,7 +32,7 @@ def identity() -> str:
 def is_gone(other: str) -> bool:
     """Tell whether the process `other` is known to live no more. In doubt it lives."""
     mine, theirs = identity().split("/"), other.split("/")
-    if len(mine) != len(theirs) or mine[:2] != theirs[:2] or not theirs[2].isdecimal():
+    if len(mine) != PARTS or len(theirs) != PARTS or mine[:2] != theirs[:2] or not theirs[2].isdecimal():
         return False
     pid = int(theirs[2])
     try:
