@@ -120,10 +120,12 @@ async def fresh_page(
     for wait in (*STALE_WAITS, None):
         page = await source.affected(documents, after, ids)
         sightings = page.sightings or {}
-        behind = {w.document for w in witnesses if not shows(sightings, w)}
+        behind = [w for w in witnesses if not shows(sightings, w)]
         if not behind:
             return page, frozenset()
-        if wait is not None:
-            await sleep(wait)
-    stored = await source.stored(behind)
-    return page, frozenset(document for document in behind if not agrees(sightings, stored, document))
+        # Of two revisions in one moment, which are kept as none, no wait will tell which was the last.
+        if wait is None or not any(w.revision for w in behind):
+            break
+        await sleep(wait)
+    stored = await source.stored({w.document for w in behind})
+    return page, frozenset(w.document for w in behind if not agrees(sightings, stored, w.document))
