@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from sync_worker import attempt
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
 from tests.oracle import quiet, until, wrong
@@ -140,3 +141,25 @@ async def test_a_letter_outside_ascii_in_an_address_is_found_whatever_its_case(b
     async with working(box, sqlite_url) as parts:
         await mark(parts, "document:e1")
         await until(lambda: not wrong(box), 10)
+
+
+async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "SHARED_AGAIN", 5.0)
+    for n in range(60):
+        for _ in range(2):
+            box.clerk.add_user(email=f"user{n}@example.org")
+    await box.lake.mutate([entitlement(f"e{n}", userEmail=f"user{n}@example.org") for n in range(60)])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, *(f"document:e{n}" for n in range(60)))
+        await until(lambda: box.lake.requests.count() > 1)
+        await comes_to_rest(box)
+        first = calls(box)
+        await until(lambda: calls(box) > first)
+        await comes_to_rest(box)
+    assert calls(box) - first <= first
+
+
+def calls(box: Sandbox) -> int:
+    return box.clerk.requests.count() + box.lake.requests.count()
