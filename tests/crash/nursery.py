@@ -20,7 +20,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -79,6 +79,7 @@ class Nursery:
             [sys.executable, "-m", "tests.crash.nursery", self._socket],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
         )
         deadline = time.monotonic() + START_SECONDS
         while not self._socket.exists():
@@ -87,8 +88,7 @@ class Nursery:
             time.sleep(0.02)
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
+        self._process.communicate()
         shutil.rmtree(self._folder)
 
     @asynccontextmanager
@@ -115,31 +115,50 @@ class Nursery:
             await writer.wait_closed()
 
 
-def serve(path: str) -> dict[str, Any]:
-    """Fork a child for each order that comes, and tell how it ended. Returns the order, in each child; else never."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-    with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fileobj is listener:
-                    connection, _ = listener.accept()
-                    with connection.makefile() as lines:
-                        order: dict[str, Any] = json.loads(lines.readline())
-                    pid = os.fork()
-                    if pid == 0:
-                        return order
-                    connection.sendall(b"%d\n" % pid)
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
-                else:
-                    selector.unregister(key.fileobj)
-                    os.close(key.fd)
-                    pid, connection = key.data
-                    _, status = os.waitpid(pid, 0)
-                    with suppress(OSError), connection:
-                        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+class Forks:
+    """The other side: forks a child for each order that comes, and tells how it ended."""
+
+    def __init__(self, path: str) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._children: dict[int, tuple[int, socket.socket]] = {}
+
+    def serve(self) -> dict[str, Any]:
+        """Return the order, in each child. All end once whoever started this has closed our standard input, or died."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(sys.stdin, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is sys.stdin:
+                        self._end()
+                    elif key.fileobj is self._listener:
+                        connection, _ = self._listener.accept()
+                        with connection.makefile() as lines:
+                            order: dict[str, Any] = json.loads(lines.readline())
+                        pid = os.fork()
+                        if pid == 0:
+                            return order
+                        handle = os.pidfd_open(pid)
+                        self._children[handle] = pid, connection
+                        selector.register(handle, selectors.EVENT_READ)
+                        connection.sendall(b"%d\n" % pid)
+                    else:
+                        selector.unregister(key.fileobj)
+                        self._reap(key.fd)
+
+    def _reap(self, handle: int) -> None:
+        os.close(handle)
+        pid, connection = self._children.pop(handle)
+        _, status = os.waitpid(pid, 0)
+        with suppress(OSError), connection:
+            connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+    def _end(self) -> NoReturn:
+        for pid, _ in self._children.values():
+            os.kill(pid, signal.SIGKILL)
+        sys.exit()
 
 
 def main() -> None:
@@ -151,8 +170,9 @@ def main() -> None:
     from tests.crash.trouble import Trouble, plant  # noqa: PLC0415
 
     _ = models.User, httptools_impl
-    order = serve(sys.argv[1])
+    order = Forks(sys.argv[1]).serve()
     os.closerange(3, 1024)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for standard in (1, 2):
         os.dup2(log, standard)

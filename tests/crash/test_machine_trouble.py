@@ -177,8 +177,10 @@ async def test_a_database_that_restarts_under_load_loses_nothing(
     async with site.receiver() as receiver, site.worker(Trouble(lease=6.0)) as worker:
         for number in range(120):
             await editors.edit()
-            if number in (40, 80):
+            if number == 60:
+                await until(lambda: box.clerk.requests.count("PATCH") > 0)
                 own_server.stop()
+                await editors.edit()
                 await refuses_more(account)
                 own_server.start()
         await box.lake.hooks_idle()

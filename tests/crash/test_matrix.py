@@ -152,21 +152,25 @@ async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, method: str
 
 async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_address(site: Site) -> None:
     box = site.box
-    boundaries: list[tuple[str, Moment]] = [("WorkSet.mark", moment) for moment in COMMIT]
-    for number, (method, moment) in enumerate([*boundaries, ("ServiceTransport._send", "after")]):
-        address = f"crm-{number}"
-        old = box.clerk.add_user(f"user_old_{number}", external_id=address)
-        row = {"_id": f"e-{number}", "_type": "entitlement", "userExternalId": address, "plan": "pro"}
+    boundaries: list[tuple[str, Moment]] = [
+        *(("WorkSet.mark", moment) for moment in COMMIT),
+        ("ServiceTransport._send", "after"),
+    ]
+    for number in range(len(boundaries)):
+        box.clerk.add_user(f"user_old_{number}", external_id=f"crm-{number}")
+        row = {"_id": f"e-{number}", "_type": "entitlement", "userExternalId": f"crm-{number}", "plan": "pro"}
         await box.lake.mutate([{"create": row}])
-        async with working(box, site.database_url) as parts:
-            await parts.store.workset.mark([Mark(f"document:e-{number}")])
-            await until(lambda: not wrong(box))
+    async with working(box, site.database_url) as parts:
+        await parts.store.workset.mark([Mark(f"document:e-{number}") for number in range(len(boundaries))])
+        await until(lambda: not wrong(box))
+    for number, (method, moment) in enumerate(boundaries):
+        old, address = f"user_old_{number}", f"crm-{number}"
         box.clerk.update_user(old, external_id=None)
         box.clerk.add_user(f"user_new_{number}", external_id=address)
         await mark(site, Mark(f"user:{old}", cause="clerk:user.updated"))
         await site.dies(to(site, method, moment))
-        async with site.worker(to(site)):
-            await site.comes_right()
+    async with site.worker(to(site)):
+        await site.comes_right()
 
 
 async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_again(site: Site) -> None:

@@ -20,6 +20,7 @@ EDITS = int(os.environ.get("CRASH_EDITS", "200"))
 USERS = 60
 
 
+@pytest.mark.parametrize("database_url", ["postgres_url"], indirect=True)
 async def test_webhooks_that_come_twice_late_and_eight_at_a_time_make_nobody_wrong(site: Site) -> None:
     box = site.box
     editors = await Editors.begin(box, USERS)
@@ -34,6 +35,7 @@ async def test_webhooks_that_come_twice_late_and_eight_at_a_time_make_nobody_wro
         await site.comes_right(60)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite_url"], indirect=True)
 async def test_services_that_fail_drop_answers_and_reset_connections_make_nobody_wrong(site: Site) -> None:
     box = site.box
     editors = await Editors.begin(box, USERS)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.anyio
-EDITS = int(os.environ.get("CRASH_EDITS", "400"))
+EDITS = int(os.environ.get("CRASH_EDITS", "300"))
 ELSEWHERE = Trouble(elsewhere=True)
 CLERKS_WINDOW = 10.0
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from tests.crash.site import Site
 
 pytestmark = pytest.mark.anyio
-WEBHOOKS = int(os.environ.get("CRASH_WEBHOOKS", "600"))
+WEBHOOKS = int(os.environ.get("CRASH_WEBHOOKS", "400"))
 KILLS = int(os.environ.get("CRASH_KILLS", "8"))
 LEASE = float(os.environ.get("CRASH_LEASE", "6"))
-"""Its deadline is to be longer than the waits for an index that lags, which edits within one second may bring about."""
+"""Its deadline is to be longer than the waits for an index that lags, which edits within one second bring about."""
 USERS = max(60, WEBHOOKS // 20)
 
 
