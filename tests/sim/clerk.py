@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sync_worker.sandbox.clerk_bodies import Record
     from sync_worker.sandbox.limits import Limits
+    from tests.sim.hooks import ClerkHooks
+    from tests.sim.truth import Directory
 
 KEY = "sk_test_sandbox"
 
@@ -41,6 +43,10 @@ class Instance:
             (route.methods or set(), re.compile(_pattern(route.path)), route.endpoint) for route in routes(self.api)
         ]
 
+    def tell(self, hooks: ClerkHooks) -> None:
+        """Tell every change to `hooks`."""
+        self.api.webhooks = hooks  # type: ignore[assignment]
+
     @property
     def key_works(self) -> bool:
         return self.api.secret_key == KEY
@@ -48,6 +54,18 @@ class Instance:
     @key_works.setter
     def key_works(self, works: bool) -> None:
         self.api.secret_key = KEY if works else "sk_test_another"
+
+    def directory(self) -> Directory:
+        """Return who has which address: only a primary, verified one that is not reserved is anybody's."""
+        found: dict[str, list[str]] = {}
+        for id_, user in self.api.users.items():
+            for email in user["email_addresses"]:
+                verified = (email["verification"] or {}).get("status") == "verified"
+                if email["id"] == user["primary_email_address_id"] and verified and not email["reserved"]:
+                    found.setdefault(f"email:{email['email_address'].lower()}", []).append(id_)
+            if user["external_id"]:
+                found.setdefault(f"external:{user['external_id']}", []).append(id_)
+        return {address: tuple(sorted(users)) for address, users in found.items()}
 
     def record(self, key: str) -> Record | None:
         """Return the record of a subject, if it exists."""

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 USERS = tuple(f"user_{n}" for n in range(6))
+EMAILS = ("ann@one.test", "Ben@one.test", "cid@two.test")
+EXTERNAL_IDS = ("crm-1", "crm-2")
 ORGANIZATIONS = ("org_0", "org_1")
 COURSES = tuple(f"course-{n}" for n in range(4))
 PLANS = ("plan-0", "plan-1")
 COHORTS = ("cohort-0", "cohort-1")
+NAMES = ("clerkUserId", "clerkOrganizationId", "userEmail", "userExternalId")
 ENTITLEMENTS = tuple(f"ent-{n}" for n in range(9))
 ANCHOR = "ent--anchor"
 """An entitlement of somebody else's, so that the dataset is not empty by accident; it is the first of all."""
@@ -71,10 +74,9 @@ def swap(world: World) -> str:
     one, other = found
     if one is None or other is None:
         return publish(world)
-    names = ("clerkUserId", "clerkOrganizationId")
     swapped = [
-        {**one, **{name: other.get(name) for name in names}},
-        {**other, **{name: one.get(name) for name in names}},
+        {**one, **{name: other.get(name) for name in NAMES}},
+        {**other, **{name: one.get(name) for name in NAMES}},
     ]
     return _mutate(world, f"swap {one['_id']} and {other['_id']}", [{"createOrReplace": d} for d in swapped])
 
@@ -148,7 +150,7 @@ async def burst(world: World) -> str:
         plan, role = world.random.choice(truth.PLANS), world.random.choice(truth.ROLES)
         _mutate(world, "", [{"createOrReplace": {**_entitlement(world, id_), **named, "plan": plan, "role": role}}])
         await asyncio.sleep(pause)
-    return f"publish {id_} for {truth.subject_of(named)} {times} times, {pause} s apart"
+    return f"publish {id_} for {truth.name_of(named)} {times} times, {pause} s apart"
 
 
 def empty(world: World) -> str:
@@ -187,15 +189,29 @@ def _named(world: World) -> Document:
     random = world.random
     user, organization = random.choice(USERS), random.choice(ORGANIZATIONS)
     kind = random.random()
-    if kind < 0.62:
+    if kind < 0.45:
         named = {"clerkUserId": user}
-    elif kind < 0.76:
+    elif kind < 0.55:
         named = {"clerkOrganizationId": organization}
-    elif kind < 0.94:
+    elif kind < 0.70:
         named = {"clerkUserId": user, "clerkOrganizationId": organization}
+    elif kind < 0.94:
+        named = _addressed(world)
     else:
         named = random.choice(({"clerkUserId": "nobody"}, {}, {"clerkUserId": f" {user} "}))
-    return {"clerkUserId": None, "clerkOrganizationId": None, **named}
+    return {**dict.fromkeys(NAMES), **named}
+
+
+def _addressed(world: World) -> Document:
+    """Name somebody by address, perhaps as a member of an organization."""
+    random = world.random
+    if "change_email" in world.config.without:
+        return {"clerkUserId": random.choice(USERS)}
+    email = random.choice(EMAILS)
+    named = random.choice(
+        ({"userEmail": email}, {"userEmail": f" {email.upper()}"}, {"userExternalId": random.choice(EXTERNAL_IDS)})
+    )
+    return {**named, "clerkOrganizationId": random.choice((None, None, *ORGANIZATIONS))}
 
 
 def _course(world: World, id_: str) -> Document:

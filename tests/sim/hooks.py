@@ -1,4 +1,4 @@
-"""Sanity's webhooks on their way: signed, delayed, out of order, twice, again after a failure, or never.
+"""The webhooks of both services on their way: signed, delayed, out of order, twice, again after a failure, or never.
 
 Why it exists: a webhook is the only way in which the worker hears of a change soon. What was delivered, and what was
 lost for good, is told to the watch: the one must have its effect, the other excuses a difference.
@@ -10,37 +10,49 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from standardwebhooks.webhooks import Webhook
 from starlette.requests import Request
 
 from sync_worker.sandbox.webhooks import sign
 from tests.sim import groq
-from tests.sim.machine import SECRET, Server
-from tests.sim.truth import subject_of
+from tests.sim.machine import CLERK_SECRET, SECRET, Server
+from tests.sim.truth import ADDRESSES, name_of
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.documents import Change, Transaction
     from tests.sim.world import World
 
 PATIENCE = 1800.0
-"""Seconds for which Sanity repeats a delivery."""
+"""Seconds for which a delivery is repeated."""
 TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One webhook about one document in one transaction, which made `state`.
+    """One webhook: about one document in the transaction that made `state`, or about somebody in Clerk.
 
-    It names `subjects`, and `concerned` may differ after it; of those nobody ever tells of `unheard` when it is lost.
+    It tells the `subjects` that it names, and `concerned` may differ after it; of those nobody ever tells of `unheard`
+    when it is lost.
     """
 
-    document: str
-    state: int
-    subjects: frozenset[str]
+    route: str
+    about: str
+    body: bytes
     concerned: frozenset[str]
     unheard: frozenset[str]
-    body: bytes
+    subjects: frozenset[str] = frozenset()
+    state: int = 0
+
+    def headers(self, world: World) -> dict[str, str]:
+        """Sign it, for one attempt."""
+        if self.route == "sanity":
+            return {"sanity-webhook-signature": sign(self.body, SECRET, int(world.clock.now() * 1000))}
+        at = datetime.now(UTC)  # Svix's package goes by the real clock, whatever the world's may show
+        signature = Webhook(CLERK_SECRET).sign("msg_1", at, self.body.decode())
+        return {"svix-id": "msg_1", "svix-timestamp": str(int(at.timestamp())), "svix-signature": signature}
 
 
 class Hooks:
@@ -52,18 +64,21 @@ class Hooks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def publish(self, transaction: Transaction, state: int) -> None:
-        """Send what the hook sends of a transaction."""
+        """Send what Sanity's hook sends of a transaction."""
         for change in transaction.changes:
-            delivery = self._delivery(change, state)
-            if delivery is None:
-                continue
-            if self._happens("lost"):
-                self._world.watch.lost(delivery)
-                continue
-            for _ in range(2 if self._happens("twice") else 1):
-                task = self._world.loop.create_task(self._deliver(delivery))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            delivery = self._of_document(change, state)
+            if delivery is not None:
+                self.send(delivery)
+
+    def send(self, delivery: Delivery) -> None:
+        """Send one webhook, or two, or none."""
+        if self._happens("lost"):
+            self._world.watch.lost(delivery)
+            return
+        for _ in range(2 if self._happens("twice") else 1):
+            task = self._world.loop.create_task(self._deliver(delivery))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def all_delivered(self) -> None:
         """Deliver at once what waits."""
@@ -72,18 +87,19 @@ class Hooks:
             await asyncio.wait(self._tasks)
         self._calm.clear()
 
-    def _delivery(self, change: Change, state: int) -> Delivery | None:
-        body = groq.webhook(change.before, change.after)
+    def _of_document(self, change: Change, state: int) -> Delivery | None:
+        world, body = self._world, groq.webhook(change.before, change.after)
         if body is None:
             return None
-        before, after = (subject_of(body[side] or {}) for side in ("before", "after"))
-        named = frozenset(key for key in (before, after) if key)
-        concerned = named if body["type"] == "entitlement" else frozenset(self._world.history.changed_by(state))
+        before, after = (name_of(body[side] or {}) for side in ("before", "after"))
+        names = {name for name in (before, after) if name}
+        concerned = world.keys_of(names if body["type"] == "entitlement" else world.history.changed_by(state))
         unheard = concerned
-        if self._world.polls and body["operation"] != "delete":
+        if world.polls and body["operation"] != "delete":
             # The poll finds what a document says now; whom it named before, only its webhook tells.
-            unheard = named - {after or ""}
-        return Delivery(body["id"], state, named, concerned, unheard, json.dumps(body).encode())
+            unheard = world.keys_of(names) - world.keys_of({after} if after else set())
+        named = frozenset(name for name in names if name.partition(":")[0] not in ADDRESSES)
+        return Delivery("sanity", body["id"], json.dumps(body).encode(), concerned, unheard, named, state)
 
     async def _deliver(self, delivery: Delivery) -> None:
         world, started, wait = self._world, self._world.loop.time(), 1.0
@@ -94,7 +110,7 @@ class Hooks:
             if 200 <= status < 300:
                 return
             if 400 <= status < 500:
-                world.watch.fail("good webhooks are taken", f"{status} to a webhook about {delivery.document}")
+                world.watch.fail("good webhooks are taken", f"{status} to a webhook about {delivery.about}")
                 return
             await self._pause(wait)
             wait = min(wait * 2, 256.0)
@@ -107,8 +123,9 @@ class Hooks:
         if not servers or self._happens("unreachable"):
             return 0
         cut = self._happens("cut")
-        header = sign(delivery.body, SECRET, int(world.clock.now() * 1000))
-        status = await receive(world.random.choice(servers), delivery.body, header, cut=cut)
+        status = await receive(
+            world.random.choice(servers), delivery.route, delivery.body, delivery.headers(world), cut=cut
+        )
         if status == 202:
             world.watch.accepted(delivery)
         return 0 if cut or self._happens("unanswered") else status
@@ -121,7 +138,35 @@ class Hooks:
         return self._world.random.random() < self._world.config.webhooks.get(what, 0.0) and not self._calm.is_set()
 
 
-async def receive(server: Server, body: bytes, header: str, *, cut: bool = False) -> int:
+class ClerkHooks:
+    """What the sandbox's Clerk tells its changes to, in place of its own webhooks."""
+
+    endpoints = ("everywhere",)
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def publish(self, event: str, data: dict[str, Any]) -> None:
+        """Send one event. Nobody but it tells of whom it concerns, unless nothing of ours was changed."""
+        world = self._world
+        concerned = world.moved_in_clerk() | {_key_of(event, data)}
+        if world.is_harmless:
+            concerned = frozenset[str]()
+        body = json.dumps({"type": event, "data": data, "object": "event", "instance_id": "ins_sandbox"}).encode()
+        delivery = Delivery("clerk", _key_of(event, data), body, concerned, concerned)
+        if world.config.clerk_tells:
+            world.hooks.send(delivery)
+        elif concerned:
+            world.watch.excuse(concerned, "no webhook of Clerk told")
+
+
+def _key_of(event: str, data: dict[str, Any]) -> str:
+    if event.startswith("organizationMembership"):
+        return f"membership:{data['organization']['id']}/{data['public_user_data']['user_id']}"
+    return f"{'org' if event.startswith('organization') else 'user'}:{data['id']}"
+
+
+async def receive(server: Server, route: str, body: bytes, headers: dict[str, str], *, cut: bool = False) -> int:
     """Hand a webhook to a server; return the status of the answer, 0 when it died meanwhile."""
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
     if cut:
@@ -132,8 +177,9 @@ async def receive(server: Server, body: bytes, header: str, *, cut: bool = False
     async def next_message() -> dict[str, Any]:
         return next(turn)
 
-    headers = [(b"content-type", b"application/json"), (b"sanity-webhook-signature", header.encode())]
-    request = Request({"type": "http", "method": "POST", "path": "/webhooks/sanity", "headers": headers}, next_message)
-    task = server.spawn(server.receiver.sanity(request))
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    request = Request({"type": "http", "method": "POST", "path": f"/webhooks/{route}", "headers": raw}, next_message)
+    take = server.receiver.sanity if route == "sanity" else server.receiver.clerk
+    task = server.spawn(take(request))
     await asyncio.wait({task}, timeout=TIMEOUT)
     return task.result().status_code if task.done() and not task.cancelled() else 0

@@ -135,6 +135,7 @@ class Process:
     async def kill(self) -> None:
         """End as by SIGKILL: nothing is settled, nothing is given back."""
         self.alive = False
+        self.world.dead.add(self.name)
         await self.session.close()
         while self.tasks:
             for task in list(self.tasks):

@@ -103,7 +103,7 @@ class Exchange:
             if random.random() < 0.5:
                 self.loop.call_later(random.uniform(0.01, 3.0), self._fail, httpx.ReadError("reset"))
         else:
-            out = random.uniform(0.5, 12.0) if self.fate == "slow" else random.uniform(0.005, 0.08)
+            out = random.uniform(0.5, 10.0) if self.fate == "slow" else random.uniform(0.005, 0.08)
             self.loop.call_later(out, self._arrive)
         try:
             return await self.answer
@@ -134,7 +134,7 @@ class Exchange:
             return Reply.json(200, {"errors": [{"code": "internal_clerk_error", "message": "sorry"}], "error": "sorry"})
         if self.fate == "busy":
             return self.world.busy(self.service)
-        return self.world.serve(self.service, self.request, heard=not self.answer.done())
+        return self.world.serve(self.service, self.request)
 
     def _succeed(self, reply: Reply) -> None:
         if not self.answer.done():

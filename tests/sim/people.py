@@ -9,12 +9,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.changes import merge_patch
+from sync_worker.sandbox.clerk_bodies import email_body
 from sync_worker.sandbox.clerk_errors import ClerkError
 from tests.sim import truth
-from tests.sim.content import ORGANIZATIONS, USERS
+from tests.sim.content import EMAILS, EXTERNAL_IDS, ORGANIZATIONS, USERS
 
 if TYPE_CHECKING:
     from tests.sim.world import World
+
+
+EVENTS = {"user": "user", "org": "organization", "membership": "organizationMembership"}
 
 
 def first_people(world: World) -> None:
@@ -31,9 +35,36 @@ def sign_up(world: World) -> str:
     missing = [user for user in USERS if user not in world.clerk.api.users]
     if not missing:
         return "nobody is left to sign up"
-    user = world.random.choice(missing)
-    _create(world, user)
-    return f"{user} signs up"
+    user, email = world.random.choice(missing), world.random.choice((None, *EMAILS))
+    world.clerk.api.add_user(user, email=email, external_id=_free_external_id(world))
+    _is_new(world, f"user:{user}")
+    return f"{user} signs up as {email}"
+
+
+def change_email(world: World) -> str:
+    """Give a user another address: verified or not, reserved, or beside the primary one."""
+    user = _some_user(world)
+    if user is None:
+        return "nobody is there to get an address"
+    api, random = world.clerk.api, world.random
+    email = random.choice((None, *EMAILS))
+    if email is None:
+        api.update_user(user, email_addresses=[], primary_email_address_id=None)
+        return f"{user} has no address any more"
+    how = random.choice(("verified", "verified", "verified", "unverified", "reserved", "secondary"))
+    body = email_body(api.new_id("idn"), email, api.now(), verified=how != "unverified", reserved=how == "reserved")
+    primary = None if how == "secondary" else body["id"]
+    api.update_user(user, email_addresses=[body], primary_email_address_id=primary)
+    return f"{user} has the {how} address {email}"
+
+
+def change_external_id(world: World) -> str:
+    user = _some_user(world)
+    if user is None:
+        return "nobody is there to get an external id"
+    id_ = _free_external_id(world)
+    world.clerk.api.update_user(user, external_id=id_)
+    return f"{user} has the external id {id_}"
 
 
 def delete_user(world: World) -> str:
@@ -86,7 +117,9 @@ def edit_foreign(world: World) -> str:
     where = world.random.choice(("public", "private"))
     name = world.random.choice(("theme", "crm", "plan2"))
     value = world.random.choice((None, 1, "x", ["b", "a"], {"deep": {"er": world.random.randrange(9)}}))
+    world.is_harmless = True
     _write(world, key, where, {name: value})
+    world.is_harmless = False
     world.foreign[key][where] = merge_patch(world.foreign[key][where], {name: value})
     return f"the app sets {where} {name} of {key} to {value}"
 
@@ -98,7 +131,7 @@ def edit_by_hand(world: World) -> str:
         ({"plan": "team"}, {"plan": "vip"}, {"plan": None}, {"courseSlugs": ["by-hand"]}, {"role": None})
     )
     _write(world, key, "public", patch)
-    _touched(world, key)
+    world.touched.add(key)
     return f"somebody sets {patch} of {key} by hand"
 
 
@@ -110,17 +143,23 @@ def strip_marker(world: World) -> str:
     if record is None or truth.MARKER not in record["private_metadata"]:
         return f"{key} has no marker to remove"
     _write(world, key, "private", {truth.MARKER: value})
-    _touched(world, key)
+    world.touched.add(key)
     return f"somebody sets the marker of {key} to {value}"
+
+
+def _some_user(world: World) -> str | None:
+    users = [user for user in USERS if user in world.clerk.api.users]
+    return world.random.choice(users) if users else None
+
+
+def _free_external_id(world: World) -> str | None:
+    """Return an external id that nobody has: Clerk lets nobody share one."""
+    taken = {user["external_id"] for user in world.clerk.api.users.values()}
+    return world.random.choice((None, *(id_ for id_ in EXTERNAL_IDS if id_ not in taken)))
 
 
 def _anybody(world: World) -> str:
     return world.random.choice(sorted(world.foreign))
-
-
-def _touched(world: World, key: str) -> None:
-    world.touched.add(key)
-    world.watch.excuse([key], "its owned keys were edited by hand")
 
 
 def _write(world: World, key: str, where: str, patch: dict[str, Any]) -> None:
@@ -130,7 +169,9 @@ def _write(world: World, key: str, where: str, patch: dict[str, Any]) -> None:
     name = f"{where}_metadata"
     with suppress(ClerkError):
         world.clerk.api.limiter.check("dashboard", key.partition(":")[2])
-    world.clerk.api.touch(record, "user.updated", **{name: merge_patch(record[name], patch)})
+    world.clerk.api.touch(
+        record, f"{EVENTS[key.partition(':')[0]]}.updated", **{name: merge_patch(record[name], patch)}
+    )
 
 
 def _create(world: World, user: str) -> None:
@@ -150,5 +191,3 @@ def _join(world: World, organization: str, user: str) -> None:
 
 def _is_new(world: World, key: str) -> None:
     world.foreign[key] = {"public": {}, "private": {}}
-    if world.loop.time() > 0:
-        world.watch.excuse([key], "it is new in Clerk")

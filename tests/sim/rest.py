@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.attempt import SHARED_AGAIN
 from sync_worker.errors import SyncWorkerError
 from sync_worker.runs import LOCK, LOCK_SECONDS
 from sync_worker.workset import Mark
@@ -28,8 +29,11 @@ BEFORE, AFTER = 10.0, 60.0
 
 BUSY = """
 SELECT key, lane, due - NOW(), owner, wanted, done, attempts, code FROM work
-WHERE owner IS NOT NULL OR due <= NOW() OR (dead = 0 AND (wanted > done OR attempts > 0))
+WHERE owner IS NOT NULL OR due <= NOW() OR (dead = 0 AND (wanted > done OR attempts > 0) AND NOT cause LIKE 'clerk:%')
 """
+"""What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
+SOON = "SELECT 1 FROM work WHERE due < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"
+SHARED = "SELECT 1 FROM work WHERE code = 'address_shared'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
 """One that was killed keeps others out for a minute."""
 WAITING = "SELECT key, lane FROM work WHERE owner IS NULL AND dead = 0 AND (wanted > done OR attempts > 0)"
@@ -75,7 +79,7 @@ async def come_to_rest(world: World) -> None:
         world.clock.jump(0.0)
     content.anchor(world)
     if world.clock.jumps:
-        world.watch.excuse(world.history.with_windows(), "its windows went by a clock that jumped")
+        world.watch.excuse(world.keys_of(world.history.with_windows()), "its windows went by a clock that jumped")
     await _calm(world)
     await asyncio.sleep(LAG + (70.0 + 2 * world.config.poll_seconds if world.config.poll_seconds else 0.0))
     operator = await _operator(world)
@@ -157,7 +161,16 @@ async def _errands_done(world: World) -> None:
 
 
 async def _idle(world: World) -> None:
-    """Wait until nothing is due, running or to be tried again."""
+    """Wait until nothing is due, running, to be tried again, or to be looked at again because no event tells of it."""
+    await _nothing_under_way(world)
+    if world.disk.ask(SHARED):
+        await asyncio.sleep(SHARED_AGAIN + 2.0)
+    elif world.disk.ask(SOON):
+        await asyncio.sleep(12.0)
+    await _nothing_under_way(world)
+
+
+async def _nothing_under_way(world: World) -> None:
     deadline = world.loop.time() + PATIENCE
     while world.disk.ask(BUSY):
         if world.watch.broken or world.loop.time() > deadline:
@@ -179,7 +192,9 @@ async def _away_from_boundaries(world: World) -> None:
 def _at_a_boundary(world: World) -> set[str]:
     """Return the subjects whose access changes by the clock just now, or by a clock that jumped."""
     now = world.clock.now()
-    return world.history.with_windows() if world.clock.jumps else world.history.with_boundary(now - BEFORE, now + 1.0)
+    history = world.history
+    names = history.with_windows() if world.clock.jumps else history.with_boundary(now - BEFORE, now + 1.0)
+    return set(world.keys_of(names))
 
 
 def _compare(world: World, rule: str, keys: Iterable[str]) -> None:
@@ -194,7 +209,7 @@ def _wrong(world: World, key: str) -> Iterable[str]:
     assert record is not None
     public, private = record["public_metadata"], record["private_metadata"]
     live = {name: value for name, value in public.items() if name in truth.OWNED}
-    want = truth.desired(world.history.rows(key), world.clock.now())
+    want = truth.desired(world.history.rows(world.names_of(key)), world.clock.now())
     marked = truth.MARKER in private
     foreign = {
         "public": {name: value for name, value in public.items() if name not in truth.OWNED},

@@ -12,12 +12,14 @@ import time
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import structlog
 
+from sync_worker import workset
 from tests.sim import content, people, steps
 from tests.sim.loop import VirtualLoop
-from tests.sim.machine import owned_task
+from tests.sim.machine import owned_task, running
 from tests.sim.rest import come_to_rest
 from tests.sim.world import Config, World
 
@@ -71,7 +73,7 @@ class Failure:
 def config_of(seed: int) -> Config:
     """Return what a seed chooses once."""
     random = Random(f"config {seed}")
-    often = {"crash": 0.5, "jump": 1.0, "disk": 0.5, "empty": 0.7, "keys": 0.6, "blind": 0.4}
+    often = {"crash": 0.5, "jump": 1.0, "disk": 0.5, "empty": 0.7, "keys": 0.6, "blind": 0.4, "change_email": 0.4}
     without = {name for name in steps.NAMED if random.random() < often.get(name, 0.12)}
     mischief = ("twice", "late", "unreachable", "unanswered", "cut")
     webhooks = {name: random.choice((0.05, 0.2)) for name in mischief if random.random() < 0.5}
@@ -86,6 +88,8 @@ def config_of(seed: int) -> Config:
         real_clients=seed % 50 == 0,
         servers=random.choice((1, 1, 2)),
         jumps=jumps,
+        one_machine=random.random() < 0.5,
+        clerk_tells=random.random() < 0.6,
         short_pages=random.choice((0.0, 0.0, 0.4)),
         webhooks=webhooks,
         without=frozenset(without - {"jump"} if jumps else without),
@@ -106,7 +110,8 @@ def run(config: Config, trace: Sequence[Step]) -> Outcome:
             loop = runner.get_loop()
             loop.set_task_factory(owned_task)
             world = World(config, loop)
-            runner.run(_happen(world, trace))
+            with patch.object(workset, "identity", _identity), patch.object(workset, "is_gone", world.is_gone):
+                runner.run(_happen(world, trace))
     finally:
         global_random.setstate(state)
         structlog.reset_defaults()
@@ -119,6 +124,7 @@ async def _happen(world: World, trace: Sequence[Step]) -> None:
     world.loop.set_exception_handler(lambda _, context: world.watch.fail("nothing breaks unseen", repr(context)))
     world.random.seed(f"{world.config.seed} begins")
     people.first_people(world)
+    world.open_clerk()
     await world.start_server()
     world.lake.mutate(content.first_documents(world))
     for step in trace:
@@ -133,6 +139,12 @@ async def _happen(world: World, trace: Sequence[Step]) -> None:
     await come_to_rest(world)
     for process in (*world.errands, *world.servers):
         await process.kill()
+
+
+def _identity() -> str:
+    """Name the process that runs now, in place of the one that all of them run in."""
+    process = running.get()
+    return process.name if process is not None else ""
 
 
 def _listen(world: World) -> None:

@@ -36,6 +36,8 @@ STEPS: dict[Callable[[World], Any], float] = {
     content.anchor: 0.5,
     people.sign_up: 2,
     people.delete_user: 1,
+    people.change_email: 5,
+    people.change_external_id: 3,
     people.join: 3,
     people.leave: 1,
     people.close_organization: 0.5,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Values = dict[str, Any]
+Directory = dict[str, tuple[str, ...]]
+"""Who has an address: `email:a@b` and `external:x` to user ids."""
 
 PLANS = ("free", "pro", "team")
 ROLES = ("member", "admin")
@@ -28,16 +30,43 @@ MARKER = "entitlementSync"
 
 USER = re.compile(r"user_\w+", re.ASCII)
 ORGANIZATION = re.compile(r"org_\w+", re.ASCII)
+EMAIL = re.compile(r"[^@\s/]+@[^@\s/]+", re.ASCII)
+ADDRESSES = ("email", "external")
 
 
-def subject_of(row: Mapping[str, Any]) -> str | None:
-    """Return the key of whom a row names, if it names anybody."""
+def name_of(row: Mapping[str, Any]) -> str | None:
+    """Return what a row names somebody by: the key of a subject, or an address; None when it names nobody."""
     user, organization = _word(row.get("clerkUserId")), _word(row.get("clerkOrganizationId"))
     if (user and not USER.fullmatch(user)) or (organization and not ORGANIZATION.fullmatch(organization)):
         return None
-    if user and organization:
-        return f"membership:{organization}/{user}"
-    return f"user:{user}" if user else f"org:{organization}" if organization else None
+    if user:
+        return f"membership:{organization}/{user}" if organization else f"user:{user}"
+    within = f"{organization}/" if organization else ""
+    external, email = _word(row.get("userExternalId")), _word(row.get("userEmail"))
+    if external:
+        return f"external:{within}{external}" if " " not in external else None
+    if email:
+        return f"email:{within}{email.lower()}" if EMAIL.fullmatch(email) else None
+    return f"org:{organization}" if organization else None
+
+
+def keys_of(name: str, directory: Directory) -> tuple[str, ...]:
+    """Return whom a name may stand for: itself, or all who have the address."""
+    kind, _, id_ = name.partition(":")
+    if kind not in ADDRESSES:
+        return (name,)
+    organization, _, address = id_.rpartition("/")
+    holders = directory.get(f"{kind}:{address}", ())
+    return tuple(f"membership:{organization}/{user}" if organization else f"user:{user}" for user in holders)
+
+
+def names_of(key: str, directory: Directory) -> set[str]:
+    """Return the names by which rows count for a subject: an address that several have counts for none of them."""
+    kind, _, id_ = key.partition(":")
+    organization, _, user = id_.rpartition("/")
+    within = f"{organization}/" if organization else ""
+    addresses = [address for address, users in directory.items() if users == (user,)] if kind != "org" else []
+    return {key, *(address.replace(":", f":{within}", 1) for address in addresses)}
 
 
 def desired(rows: Iterable[Row], now: float) -> Values:
@@ -80,21 +109,29 @@ def boundaries(rows: Iterable[Row]) -> set[float]:
 
 
 class History:
-    """What every state of the documents says of every subject."""
+    """What every state of the documents says, by the names that rows name somebody by."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._rows: list[dict[str, tuple[Row, ...]]] = []
 
-    def rows(self, key: str, state: int | None = None) -> tuple[Row, ...]:
-        """Return the rows that name a subject, now or in an earlier state."""
+    def rows(self, names: Iterable[str], state: int | None = None) -> list[Row]:
+        """Return the rows with one of these names, now or in an earlier state."""
         self._catch_up()
-        return self._rows[-1 if state is None else state].get(key, ())
+        rows = self._rows[-1 if state is None else state]
+        return [row for name in names for row in rows.get(name, ())]
 
     def with_windows(self) -> set[str]:
-        """Return the subjects that a row with a window named at any time."""
+        """Return the names that a row with a window had at any time."""
         self._catch_up()
-        return {key for state in self._rows for key, rows in state.items() if boundaries(rows)}
+        return {name for state in self._rows for name, rows in state.items() if boundaries(rows)}
+
+    def with_boundary(self, low: float, high: float) -> set[str]:
+        """Return the names of published rows that begin or cease to count between two moments."""
+        self._catch_up()
+        return {
+            name for name, rows in self._rows[-1].items() if any(low <= moment <= high for moment in boundaries(rows))
+        }
 
     def next_boundary(self, since: float) -> float | None:
         """Return the first moment after `since` at which a published row begins or ceases to count."""
@@ -102,18 +139,11 @@ class History:
         later = (moment for rows in self._rows[-1].values() for moment in boundaries(rows) if moment > since)
         return min(later, default=None)
 
-    def with_boundary(self, low: float, high: float) -> set[str]:
-        """Return the subjects with a published row that begins or ceases to count between two moments."""
-        self._catch_up()
-        return {
-            key for key, rows in self._rows[-1].items() if any(low <= moment <= high for moment in boundaries(rows))
-        }
-
     def changed_by(self, state: int) -> set[str]:
-        """Return the subjects whose rows the transaction before `state` changed."""
+        """Return the names whose rows the transaction before `state` changed."""
         self._catch_up()
         before, after = self._rows[state - 1], self._rows[state]
-        return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
     def revision(self, document: str, state: int) -> str | None:
         """Return the revision of a document in a state; None where it was not there."""
@@ -126,8 +156,8 @@ class History:
             for id_ in sorted(state.documents):
                 if state.documents[id_]["_type"] == "entitlement":
                     row = groq.entitlement(state.documents, state.documents[id_])
-                    rows.setdefault(subject_of(row) or "", []).append(row)
-            self._rows.append({key: tuple(some) for key, some in rows.items() if key})
+                    rows.setdefault(name_of(row) or "", []).append(row)
+            self._rows.append({name: tuple(some) for name, some in rows.items() if name})
 
 
 def _word(value: object) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import truth
@@ -74,6 +75,7 @@ class Watch:
         self._paused: tuple[float, float] = (0.0, 0.0)
         self._clean: dict[str, deque[float]] = defaultdict(deque)
         self._granted_by: dict[str, int] = {}
+        self._directories: list[tuple[int, truth.Directory]] = [(0, {})]
 
     def fail(self, rule: str, particulars: str) -> None:
         if self.broken is None:
@@ -84,14 +86,19 @@ class Watch:
             self.excuses.setdefault(key, reason)
 
     def lost(self, delivery: Delivery) -> None:
-        self._world.note(f"the webhook about {delivery.document} is lost")
+        self._world.note(f"the webhook about {delivery.about} is lost")
         self.unheard |= delivery.concerned
-        self.excuse(delivery.unheard, f"the webhook about {delivery.document} was lost")
+        self.excuse(delivery.unheard, f"the webhook about {delivery.about} was lost")
 
     def accepted(self, delivery: Delivery) -> None:
         self._order += 1
         for key in delivery.subjects:
-            self._events[key][delivery.document].append((self._order, delivery.state))
+            self._events[key][delivery.about].append((self._order, delivery.state))
+
+    def moved(self, directory: truth.Directory) -> None:
+        """Take note of who has which address from now on."""
+        self._order += 1
+        self._directories.append((self._order, directory))
 
     def claimed(self, process: Process, claims: Sequence[Claim]) -> None:
         self._order += 1
@@ -132,8 +139,8 @@ class Watch:
         if self._in_flight.get(call.key) is call:
             del self._in_flight[call.key]
 
-    def applied(self, key: str, *, heard: bool) -> None:
-        """Take note that Clerk made a change of ours, for a client that may have gone meanwhile."""
+    def applied(self, key: str) -> None:
+        """Look at what is left after Clerk made a change of ours."""
         record = self._world.clerk.record(key)
         assert record is not None
         foreign = {
@@ -142,8 +149,6 @@ class Watch:
         }
         if foreign != self._world.foreign[key]:
             self.fail("foreign keys stay as they are", f"{key}: {foreign}, not {self._world.foreign[key]}")
-        if not heard:
-            self.excuse([key], "a write came late, after its sender had given up")
 
     def _count(self, now: float) -> None:
         world = self._world
@@ -208,13 +213,30 @@ class Watch:
             self.fail("nobody entitled is revoked", f"{key} was entitled at every moment since the last grant")
 
     def _given(self, key: str, read: Read, claimed: Claimed) -> list[truth.Values]:
-        """Return what a state gives at any moment since the claim, by the wall clock."""
-        rows, clock = self._world.history.rows(key, read.state), self._world.clock
+        """Return what a state may give since the claim, by the addresses that the subject had since then."""
+        had = [truth.names_of(key, directory) for directory in self._directories_since(claimed.order)]
+        always = set.intersection(*had)
+        sometimes = sorted(set.union(*had) - always)
+        return [
+            values
+            for count in range(len(sometimes) + 1)
+            for some in combinations(sometimes, count)
+            for values in self._given_to(always | set(some), read, claimed)
+        ]
+
+    def _given_to(self, names: set[str], read: Read, claimed: Claimed) -> list[truth.Values]:
+        """Return what the rows with these names give at any moment since the claim, by the wall clock."""
+        rows, clock = self._world.history.rows(names, read.state), self._world.clock
         jumps = [abs(by) for at, by in clock.jumps if at >= claimed.at]
         low = min(claimed.wall, clock.wall()) - sum(jumps)
         high = max(claimed.wall, clock.wall()) + sum(jumps) + EPSILON
         moments = {low, high, *(moment for moment in truth.boundaries(rows) if low <= moment <= high)}
         return [truth.desired(rows, moment) for moment in moments]
+
+    def _directories_since(self, order: int) -> list[truth.Directory]:
+        """Return who had which address since then, the oldest first."""
+        last = max(index for index, (at, _) in enumerate(self._directories) if at <= order)
+        return [directory for _, directory in self._directories[last:]]
 
     def _behind(self, key: str, read: Read, claimed: Claimed) -> str:
         """Return a document that a read shows older than a webhook had told before the claim, or nothing."""
@@ -234,7 +256,7 @@ class Watch:
         return all(
             any(
                 truth.is_good(row) and row["status"] in (None, "active") and row["startsAt"] is row["endsAt"] is None
-                for row in history.rows(key, state)
+                for row in history.rows([key], state)
             )
             for state in range(since, now + 1)
         )

@@ -15,18 +15,20 @@ from sync_worker.sandbox.limits import Limits
 from tests.sim.clerk import Instance, key_of
 from tests.sim.clock import Clock
 from tests.sim.disk import Disk
-from tests.sim.hooks import Hooks
+from tests.sim.hooks import ClerkHooks, Hooks
 from tests.sim.lake import Lake
 from tests.sim.machine import Process, Server
 from tests.sim.network import Reply, Weather
-from tests.sim.truth import MARKER, History
+from tests.sim.truth import History, keys_of, names_of
 from tests.sim.watch import Watch
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     import httpx
+
+    from tests.sim.truth import Directory
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Config:
     real_clients: bool = False
     servers: int = 2
     jumps: bool = False
+    one_machine: bool = True
+    clerk_tells: bool = True
     short_pages: float = 0.0
     webhooks: dict[str, float] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
@@ -64,7 +68,10 @@ class World:
         self.errands: dict[Process, asyncio.Task[Any]] = {}
         self.foreign: dict[str, dict[str, dict[str, Any]]] = {}
         self.touched: set[str] = set()
+        self.directory: Directory = {}
+        self.is_harmless = False
         self.trace: list[str] = []
+        self.dead: set[str] = set()
         self._names = 0
         self.lake.told.append(self.hooks.publish)
 
@@ -77,14 +84,34 @@ class World:
         """Write a line of the trace."""
         self.trace.append(f"{self.loop.time():9.2f}  {text}")
 
-    def serve(self, service: str, request: httpx.Request, *, heard: bool) -> Reply:
+    def serve(self, service: str, request: httpx.Request) -> Reply:
         """Let a service answer a request of the worker."""
         if service == "sanity":
             return self.lake.serve(request)
+        self.is_harmless = request.method == "PATCH"
         reply = self.clerk.serve(request)
-        if request.method == "PATCH" and reply.status == 200:
-            self.watch.applied(key_of(request.url.path), heard=heard)
+        if self.is_harmless and reply.status == 200:
+            self.watch.applied(key_of(request.url.path))
+        self.is_harmless = False
         return reply
+
+    def names_of(self, key: str) -> set[str]:
+        """Return the names by which rows count for a subject now."""
+        return names_of(key, self.directory)
+
+    def keys_of(self, names: Iterable[str]) -> frozenset[str]:
+        """Return whom these names stand for now."""
+        return frozenset(key for name in names for key in keys_of(name, self.directory))
+
+    def moved_in_clerk(self) -> frozenset[str]:
+        """Take note of who has which address now; return whose access may be another one for it."""
+        before, self.directory = self.directory, self.clerk.directory()
+        changed = {a for a in before.keys() | self.directory.keys() if before.get(a) != self.directory.get(a)}
+        if not changed:
+            return frozenset()
+        self.watch.moved(self.directory)
+        users = {user for address in changed for side in (before, self.directory) for user in side.get(address, ())}
+        return frozenset(key for key in self.clerk.records() if key.partition(":")[2].rpartition("/")[2] in users)
 
     def busy(self, service: str) -> Reply:
         """Return an answer that asks to come again."""
@@ -92,6 +119,11 @@ class World:
         if service == "clerk" and self.random.random() < 0.5:
             error = clerk_errors.locked()
         return Reply.json(error.status, error.body(), retry_after=error.retry_after)
+
+    def open_clerk(self) -> None:
+        """Let Clerk tell its changes from now on."""
+        self.clerk.tell(ClerkHooks(self))
+        self.moved_in_clerk()
 
     async def start_server(self, *, takes_webhooks: bool = True) -> Server:
         """Start another process."""
@@ -118,12 +150,9 @@ class World:
         task.add_done_callback(lambda _: self.errands.pop(process, None))
         return process
 
-    def adopt(self, key: str) -> None:
-        """Take note of a subject that is new in Clerk, with whatever metadata it has."""
-        record = self.clerk.record(key)
-        assert record is not None
-        self.foreign[key] = {"public": {}, "private": {}}
-        assert MARKER not in record["private_metadata"]
+    def is_gone(self, name: str) -> bool:
+        """Tell whether a process is known to live no more: nobody knows that of another machine's."""
+        return self.config.one_machine and name in self.dead
 
     def _name(self, kind: str) -> str:
         self._names += 1
