@@ -274,8 +274,8 @@ async def commands(place: Place) -> None:
     await place.run("explain", ADA, "--json")
     for options in (("--markdown", "--dry-run"), ()):
         await place.run("reconcile", *options)
-    for options in ((), ("--json",)):
-        await place.run("history", *options)
+    await place.run("history")
+    await place.run("history", "--json")
     await place.run("sync", "user:user_1", "user:user_gone")
     await place.run("webhook", "show")
     await place.run("reconcile", CLERK_SECRET_KEY=f"{CLERK_KEY}x")
