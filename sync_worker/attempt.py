@@ -244,6 +244,7 @@ class Attempts:
             next_due=self.wall() + SHARED_AGAIN if shared else None,
             code=told[0].code if told else "",
             detail="; ".join(one.reason for one in told if one.reason),
+            lane=REPAIR_LANE,  # where documents are looked up together; in the other they are walked one by one
         )
 
     async def _follow_up(self, done: Sequence[tuple[Claim, Outcome]]) -> None:

@@ -88,9 +88,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The run finished. It is due again at `next_due`; `wrote` says that Clerk counted a write to the subject.
+    """The run finished. `wrote` says that Clerk counted a write to the subject.
 
-    A `code` and `detail` stay visible as a note, such as rows that were refused.
+    It is due again at `next_due`, in `lane`. A `code` and `detail` stay visible as a note, such as rows that were refused.
     """
 
     claim: Claim
@@ -98,6 +98,7 @@ class Done:
     wrote: bool = False
     code: str = ""
     detail: str = ""
+    lane: int = SCHEDULED_LANE
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +423,7 @@ def _done(s: Done) -> tuple[object, ...]:
     return (
         *(generation, s.code, s.detail),
         *(generation, s.next_due),
-        *(generation, SCHEDULED_LANE),
+        *(generation, s.lane),
         *(generation, generation, generation),
         s.claim.key,
     )
