@@ -90,7 +90,8 @@ class Claim:
 class Done:
     """The run finished. `wrote` says that Clerk counted a write to the subject.
 
-    It is due again at `next_due`, in `lane`. A `code` and `detail` stay visible as a note, such as rows that were refused.
+    It is due again at `next_due`, in `lane`. A `code` and `detail` stay visible as a note, such as rows that were
+    refused.
     """
 
     claim: Claim
