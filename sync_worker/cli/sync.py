@@ -37,8 +37,8 @@ def sync(
     """
     from sync_worker.model import Subject
 
-    settings = begin()
-    results = asyncio.run(_sync(settings, [Subject.parse(text) for text in subjects]))
+    chosen = [Subject.parse(text) for text in subjects]
+    results = asyncio.run(_sync(begin(), chosen))
     if as_json:
         print_json(results)
     else:

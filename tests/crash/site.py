@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.app import Store
+    from sync_worker.database import Row, Transaction
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.webhooks import Hook
     from tests.crash.nursery import Child, Nursery
@@ -98,10 +100,10 @@ class Site:
         await until(lambda: not wrong(self.box), seconds)
         async with self.store() as store:
             deadline = time.monotonic() + seconds
-            while unfinished := await store.database.read(lambda tx: tx.execute(UNFINISHED)):
-                assert time.monotonic() < deadline, (unfinished, self.told())
-                await asyncio.sleep(0.05)
-            assert await store.database.read(lambda tx: tx.execute(IN_DOUBT)) == []
+            for left in (UNFINISHED, IN_DOUBT):
+                while unfinished := await store.database.read(partial(_rows, left)):
+                    assert time.monotonic() < deadline, (unfinished, self.told())
+                    await asyncio.sleep(0.05)
         assert not wrong(self.box)
 
     def told(self) -> str:
@@ -119,3 +121,7 @@ class Site:
                 except httpx.TransportError:
                     await asyncio.sleep(0.02)
         raise AssertionError(self.told())
+
+
+def _rows(sql: str, tx: Transaction) -> list[Row]:
+    return tx.execute(sql)

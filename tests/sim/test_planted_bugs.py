@@ -80,7 +80,7 @@ BUGS: dict[str, tuple[Sequence[Bug], str]] = {
         "Retry-After is honoured|a pause is kept",
     ),
     "ignore the pace of a subject": (
-        [(workset, "WROTE", "UPDATE work SET paced = 0 * (? + ?) WHERE key = ?")],
+        [(workset, "WROTE", "UPDATE work SET paced = 0 * (? + ? + ?) WHERE key = ?")],
         "writes of a subject are paced|Retry-After is honoured",
     ),
     "ignore the budget": (
