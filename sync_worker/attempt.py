@@ -34,7 +34,7 @@ from sync_worker.model import ChangeKind, Subject
 from sync_worker.outcome import Due
 from sync_worker.resolve import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
 from sync_worker.telling import is_unannounced, tell_of_document, tell_of_subject, why
-from sync_worker.workset import ADDRESSES, FANOUT, Claim, Done, Failed, Mark, Released, Retry
+from sync_worker.workset import ADDRESSES, FANOUT, MEMBERS, Claim, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -113,11 +113,12 @@ class Attempts:
                 await self._report(outcomes)
 
     async def resolve(self, claims: Sequence[Claim]) -> None:
-        """Look up whom claimed entitlements and addresses are for, and mark those people."""
+        """Look up whom claimed entitlements and addresses are for, and people's memberships, and mark those."""
         pending = {claim.key: claim for claim in claims}
         async with self._giving_back(pending):
             documents = {key.removeprefix(FANOUT): c for key, c in pending.items() if key.startswith(FANOUT)}
-            addresses = {Subject.parse(c.key): c for c in claims if not c.key.startswith(FANOUT)}
+            addresses = {Subject.parse(c.key): c for c in claims if c.key.startswith(ADDRESSES)}
+            people = [claim for claim in claims if claim.key.startswith(MEMBERS)]
             holders = await self.converge.target.find(addresses) if addresses else {}
             named, stale = (
                 await resolve_documents(
@@ -131,14 +132,22 @@ class Attempts:
             )
             found = [(documents[document], one.subjects) for document, one in named.items()]
             found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
+            found += await self._memberships(people)
             await self.workset.mark([mark for claim, subjects in found for mark in _marks(claim, subjects)])
             settled: list[Settlement] = [self._noted(documents[document], [one]) for document, one in named.items()]
-            settled += [Done(claim) for claim in addresses.values()]
+            settled += [Done(claim) for claim in (*addresses.values(), *people)]
             settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
             await self.workset.settle(settled)
             pending.clear()
             for document, one in named.items():
                 tell_of_document(one, documents[document])
+
+    async def _memberships(self, people: Sequence[Claim]) -> list[tuple[Claim, tuple[Subject, ...]]]:
+        """Return the memberships of people, unless no entitlement names anybody by address."""
+        if not people or not (await self.converge.source.by_subject((), ())).addressed:
+            return []
+        target = self.converge.target
+        return [(claim, await target.memberships(claim.key.removeprefix(MEMBERS))) for claim in people]
 
     async def fan_out(self, claim: Claim) -> None:
         """Mark everybody whose access leads to a claimed document."""
@@ -288,7 +297,9 @@ def _look_again(document: str, outcome: Outcome) -> Mark:
 def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
     """Mark each subject for all that the claim's events told, as urgently as the claim."""
     for subject in subjects:
-        for witness in claim.witnesses or (None,):
+        for told in claim.witnesses or (None,):
+            # That a document is gone says nothing of what else somebody holds who merely has its address now.
+            witness = None if told is None else replace(told, news=False)
             yield Mark(str(subject), claim.lane, None, witness, claim.cause, claim.delivery, claim.since)
 
 

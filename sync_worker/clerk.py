@@ -58,6 +58,9 @@ class Target(Protocol):
     async def find(self, addresses: Collection[Subject]) -> Holders:
         """Look up who has these addresses, now."""
 
+    async def memberships(self, user_id: str) -> tuple[Subject, ...]:
+        """List the memberships of a user."""
+
     async def apply(self, change: Change) -> None:
         """Write one change."""
 
@@ -204,6 +207,21 @@ class Clerk:
 
     async def _count_users(self) -> int:
         return total_of(await self._get("/users/count"))
+
+    async def memberships(self, user_id: str) -> tuple[Subject, ...]:
+        """See Target. Nobody is a member where organizations are switched off; nor is who is gone."""
+        found: dict[Subject, Observed] = {}
+        try:
+            answer = await self._get(f"/users/{quote(user_id, safe='')}/organization_memberships", limit=PAGE)
+        except NoSuchSubject:
+            return ()
+        except RequestRefused as error:
+            if "organization_not_enabled_in_instance" in error.detail:
+                return ()
+            raise
+        for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
+            add_membership(found, item)
+        return tuple(found)
 
     async def instance(self) -> str:
         """Return the id of the instance that the key belongs to."""

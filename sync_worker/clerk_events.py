@@ -17,7 +17,7 @@ from sync_worker.changes import fingerprint, owned_values
 from sync_worker.clerk_objects import read_marker
 from sync_worker.errors import InvalidSubject
 from sync_worker.model import Kind, Observed, Subject
-from sync_worker.workset import Mark
+from sync_worker.workset import MEMBERS, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 INSTANCE = "clerk_instance"
 """Where the id of our instance is remembered; the worker asks Clerk for it."""
 CAUSE = "clerk:"
-DIRECT, ECHO_LANE = 0, 1
+DIRECT, ECHO_LANE, REPAIR_LANE = 0, 1, 2
 ECHO_SECONDS = 60.0
 """How young our own marker is in the echo of our own write."""
 ECHO_WAIT = 20.0
@@ -74,8 +74,18 @@ def parse_event(body: bytes) -> Event | None:
     return event
 
 
+def marks_of(event: Event, layout: Layout, now: float, delivery: str = "") -> list[Mark]:
+    """Return what an event may have changed. A user's address may stand for memberships too, which it does not name."""
+    mark = mark_of(event, layout, now, delivery)
+    if mark is None:
+        return []
+    if event.type != "user.updated" or mark.due is not None:
+        return [mark]
+    return [mark, Mark(MEMBERS + str(event.data["id"]), REPAIR_LANE, cause=mark.cause, delivery=delivery)]
+
+
 def mark_of(event: Event, layout: Layout, now: float, delivery: str = "") -> Mark | None:
-    """Return what an event may have changed. `now` is in epoch seconds.
+    """Return what an event may have changed of its own subject. `now` is in epoch seconds.
 
     Our own write comes back as an event too. It is told by a young marker beside exactly the values that were written,
     and is looked at a little later, because somebody may have changed an address in the same moment.

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from sync_worker.clerk_events import INSTANCE, mark_of, parse_event
+from sync_worker.clerk_events import INSTANCE, parse_event
+from sync_worker.clerk_events import marks_of as marks_of_event
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.model import Witness
 from sync_worker.redaction import redact
@@ -160,12 +161,12 @@ class Receiver:
         if event is None:
             return "bad_body"
         told = {"source": "clerk", "delivery": delivery, "event_type": event.type}
-        mark = mark_of(event, self.layout, self.wall(), delivery)
-        if mark is None or not await self._is_our_instance(event.instance_id):
+        marks = marks_of_event(event, self.layout, self.wall(), delivery)
+        if not marks or not await self._is_our_instance(event.instance_id):
             log.info("webhook_ignored", **told)
             return IGNORED
-        await self.workset.mark([mark])
-        log.info("webhook_accepted", **told, subject=mark.key)
+        await self.workset.mark(marks)
+        log.info("webhook_accepted", **told, subject=marks[0].key)
         return ACCEPTED
 
     def _is_ours(self, event: DocumentEvent) -> bool:

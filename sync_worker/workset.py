@@ -32,6 +32,9 @@ SCHEDULED_LANE = 1
 FANOUT = "document:"
 """The prefix of keys that are documents, not subjects: to fan out, or to look up whom they are for."""
 
+MEMBERS = "members:"
+"""The prefix of keys that are users whose memberships are to be looked up: an address of theirs may have changed."""
+
 ADDRESSES = ("email:", "external:")
 """The prefixes of keys that are addresses to look up. They are personal data, so a row goes as soon as it is done."""
 
@@ -161,8 +164,8 @@ ON CONFLICT (key) DO UPDATE SET
 # fresh: then no revision is kept, and the document store has to decide. A delete names the revision that it ended.
 # Without its Z a time with fractions of a second sorts after the same time without.
 ADD_WITNESS = """
-INSERT INTO witness (key, document, revision, updated_at, deleted, generation)
-VALUES (?, ?, ?, ?, ?, (SELECT wanted FROM work WHERE key = ?))
+INSERT INTO witness (key, document, revision, updated_at, deleted, served, generation)
+VALUES (?, ?, ?, ?, ?, ?, (SELECT wanted FROM work WHERE key = ?))
 ON CONFLICT (key, document) DO UPDATE SET
   revision = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.revision
     WHEN excluded.updated_at = witness.updated_at AND excluded.revision <> witness.revision THEN ''
@@ -173,7 +176,7 @@ ON CONFLICT (key, document) DO UPDATE SET
     ELSE excluded.deleted END,
   updated_at = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.updated_at
     ELSE excluded.updated_at END,
-  generation = excluded.generation, served = 0
+  generation = excluded.generation, served = excluded.served
 """
 
 CLAIM = """
@@ -360,20 +363,22 @@ def _mark(tx: Transaction, marks: Sequence[Mark]) -> None:
     ordered = sorted(marks, key=lambda mark: mark.key)
     tx.executemany(
         MARK,
-        [
-            (m.key, int(m.key.startswith((FANOUT, *ADDRESSES))), m.lane, m.due, m.since, m.due, m.cause, m.delivery)
-            for m in ordered
-        ],
+        [(m.key, _is_looked_up(m.key), m.lane, m.due, m.since, m.due, m.cause, m.delivery) for m in ordered],
     )
     tx.executemany(
         ADD_WITNESS,
         [
-            (m.key, m.witness.document, m.witness.revision, m.witness.updated_at, int(m.witness.deleted), m.key)
+            (m.key, w.document, w.revision, w.updated_at, int(w.deleted), int(not w.news), m.key)
             for m in ordered
-            if m.witness is not None
+            if (w := m.witness) is not None
         ],
     )
     tx.notify()
+
+
+def _is_looked_up(key: str) -> int:
+    """Tell documents, addresses and members from subjects."""
+    return int(key.startswith((FANOUT, MEMBERS, *ADDRESSES)))
 
 
 def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> list[Claim]:
@@ -406,7 +411,7 @@ def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
     served = [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses]
     tx.executemany(SERVED, served)
     tx.executemany(ENDED, served)
-    tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith(ADDRESSES)])
+    tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith((MEMBERS, *ADDRESSES))])
     retries = [s for s in settlements if isinstance(s, Retry)]
     tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.claim.key) for s in retries])
     tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])

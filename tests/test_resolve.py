@@ -12,7 +12,7 @@ from sync_worker.app import running_worker
 from sync_worker.model import Witness
 from sync_worker.resolve import PENDING
 from sync_worker.workset import Mark
-from tests.oracle import until, wrong
+from tests.oracle import quiet, until, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -110,3 +110,45 @@ async def _until_codes(parts: Parts, wanted: dict[str, str]) -> None:
     with anyio.fail_after(20):
         while await codes(parts) != wanted:
             await anyio.sleep(0.05)
+
+
+def verified(box: Sandbox, user: str, email: str) -> None:
+    """Give a user another address, as primary and verified."""
+    held = box.clerk.users[user]["email_addresses"][0]
+    proven = {"status": "verified", "strategy": "email_code"}
+    box.clerk.update_user(user, email_addresses=[{**held, "email_address": email, "verification": proven}])
+
+
+async def test_a_membership_by_address_moves_with_the_address(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_organization("org_1")
+    for name in ("ada", "ben"):
+        box.clerk.add_user(f"user_{name}", email=f"{name}@example.org")
+        box.clerk.add_membership("org_1", f"user_{name}")
+    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await until(lambda: not wrong(box))
+        verified(box, "user_ada", "elsewhere@example.org")
+        verified(box, "user_ben", "ada@example.org")
+        assert wrong(box)
+        await mark(parts, "members:user_ada", "members:user_ben")
+        await until(lambda: not wrong(box))
+        await _until_codes(parts, {})
+    assert box.clerk.memberships["org_1", "user_ben"]["public_metadata"]["plan"] == "pro"
+
+
+async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_counted(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    user = box.clerk.add_user(email="ada@example.org", public_metadata={"plan": "vip"})
+    later = {"userEmail": "ada@example.org", "startsAt": "2099-01-01T00:00:00Z"}
+    await box.lake.mutate([entitlement("e1", **later), entitlement("other", userEmail="other@example.org")])
+    document = box.lake.documents["e1"]
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await quiet(box)
+        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        gone = Witness("e1", document["_rev"], document["_updatedAt"], deleted=True)
+        await parts.store.workset.mark([Mark(key, witness=gone) for key in ("document:e1", "email:ada@example.org")])
+        await quiet(box)
+    assert box.clerk.users[user]["public_metadata"] == {"plan": "vip"}

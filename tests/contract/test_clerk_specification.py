@@ -112,12 +112,17 @@ async def _asks_for_the_instance(target: Clerk, _: Sequence[Subject]) -> None:
     assert await target.instance()
 
 
+async def _lists_the_memberships_of_a_user(target: Clerk, _: Sequence[Subject]) -> None:
+    assert await target.memberships("user_000") == (Subject.membership("org_000", "user_000"),)
+
+
 USES: dict[str, Callable[[Clerk, Sequence[Subject]], Awaitable[None]]] = {
     "observe": _observes,
     "apply": _applies,
     "sweep": _sweeps,
     "find": _finds,
     "instance": _asks_for_the_instance,
+    "memberships": _lists_the_memberships_of_a_user,
 }
 
 
