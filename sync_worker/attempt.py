@@ -30,7 +30,7 @@ from sync_worker.errors import (
 from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.fanout import fan_out
 from sync_worker.metrics import UNANNOUNCED
-from sync_worker.model import ChangeKind, Subject
+from sync_worker.model import ChangeKind, Kind, Subject
 from sync_worker.outcome import Due
 from sync_worker.resolve import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
 from sync_worker.telling import is_unannounced, tell_of_document, tell_of_subject, why
@@ -133,7 +133,8 @@ class Attempts:
             found = [(documents[document], one.subjects) for document, one in named.items()]
             found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
             found += await self._memberships(people)
-            await self.workset.mark([mark for claim, subjects in found for mark in _marks(claim, subjects)])
+            marks = [mark for claim, subjects in found for mark in _marks(claim, subjects)]
+            await self.workset.mark([*marks, *await self._named_by_address(people)])
             settled: list[Settlement] = [self._noted(documents[document], [one]) for document, one in named.items()]
             settled += [Done(claim) for claim in (*addresses.values(), *people)]
             settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
@@ -148,6 +149,14 @@ class Attempts:
             return []
         target = self.converge.target
         return [(claim, await target.memberships(claim.key.removeprefix(MEMBERS))) for claim in people]
+
+    async def _named_by_address(self, people: Sequence[Claim]) -> list[Mark]:
+        """Mark the entitlements that name people by an address they have now: others may have it too."""
+        users = [Subject(Kind.USER, claim.key.removeprefix(MEMBERS)) for claim in people]
+        observed = await self.converge.target.observe(users) if users else {}
+        addresses = {address for held in observed.values() for address in held.addresses}
+        rows = (await self.converge.source.by_subject(addresses, ())).rows if addresses else ()
+        return [Mark(FANOUT + str(row["_id"]), REPAIR_LANE, cause=people[0].cause) for row in rows]
 
     async def fan_out(self, claim: Claim) -> None:
         """Mark everybody whose access leads to a claimed document."""
