@@ -375,7 +375,7 @@ async def test_organizations_and_memberships_are_made_right_too(operator: Operat
 
 async def test_ctrl_c_ends_clean_and_what_was_applied_is_in_the_ledger(operator: Operator, tmp_path: Path) -> None:
     await publish(operator.box, 300)
-    operator.box.clerk.faults.latency = 0.1
+    operator.box.clerk.faults.latency = 0.4
     log = tmp_path / "log"
     async with process("reconcile", operator.environment, log) as running:
         await until(lambda: operator.writes() > 50)
