@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 
-.PHONY: demo test lint types contracts unit bench lock clean
+.PHONY: demo test lint types contracts unit soak bench lock clean
 
 demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
@@ -24,6 +24,11 @@ types: $(READY)
 
 contracts: $(READY)
 	$(BIN)/lint-imports
+
+# Thousands of worlds; each failure prints its seed and a shrunk trace.
+SEEDS ?= 5000
+soak: $(READY) $(NODE)
+	$(BIN)/python -m tests.sim --soak $(SEEDS)
 
 bench: $(READY) $(NODE)
 	$(BIN)/python -m bench
