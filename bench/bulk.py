@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from bench.figures import Figure
 from bench.stage import NAIVE, SERVE, calls, reference, running, until
 from sync_worker.sandbox.limits import Limits
 from sync_worker.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REFUSED = "429"
 
@@ -58,14 +62,15 @@ async def renamed() -> list[Figure]:
         ]
 
 
-def _quiet(box: Sandbox):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _quiet(box: Sandbox) -> Callable[[], bool]:
     """Return a condition: neither service has been asked anything for a second."""
-    last = [calls(box), time.monotonic()]
+    asked, since = calls(box), time.monotonic()
 
     def quiet() -> bool:
-        if calls(box) != last[0]:
-            last[:] = [calls(box), time.monotonic()]
-        return time.monotonic() - last[1] > 1.0
+        nonlocal asked, since
+        if calls(box) != asked:
+            asked, since = calls(box), time.monotonic()
+        return time.monotonic() - since > 1.0
 
     return quiet
 

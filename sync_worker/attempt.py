@@ -79,6 +79,25 @@ def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[],
     return check
 
 
+def due_of(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], float], *, adopt: bool = False) -> Due:
+    """Return what a claim asks of a run. Raises InvalidSubject when its key is no subject."""
+    check = lease_check(claim, monotonic, wall)
+    subject = Subject.parse(claim.key)
+    return Due(subject, claim.witnesses, claim.cause, check, claim.since, adopt, claim.delivery)
+
+
+def done(claim: Claim, outcome: Outcome) -> Done:
+    """Settle a subject that was made right; rows of it that were refused stay visible as a note."""
+    refusals = outcome.access.refusals if outcome.access else ()
+    return Done(
+        claim,
+        next_due=outcome.next_due,
+        wrote=wrote(outcome),
+        code=(SHARED if _shared(outcome) else REFUSED) if refusals else "",
+        detail="; ".join(str(refusal) for refusal in refusals),
+    )
+
+
 @dataclass(slots=True)
 class Attempts:
     """Runs claims. Until `paused_until` (of the monotonic clock) nothing should be claimed: a key was refused."""
@@ -95,21 +114,11 @@ class Attempts:
         """Make claimed subjects right."""
         pending = {claim.key: claim for claim in claims}
         async with self._giving_back(pending):
-            batch = [
-                Due(
-                    Subject.parse(c.key),
-                    c.witnesses,
-                    c.cause,
-                    lease_check(c, self.monotonic, self.wall),
-                    c.since,
-                    delivery=c.delivery,
-                )
-                for c in claims
-            ]
+            batch = [due_of(claim, self.monotonic, self.wall) for claim in claims]
             async for outcomes in self.converge.run(batch):
-                done = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
-                await self._follow_up(done)
-                await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in done])
+                ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
+                await self._follow_up(ended)
+                await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
 
     async def resolve(self, claims: Sequence[Claim]) -> None:
@@ -132,9 +141,8 @@ class Attempts:
             )
             found = [(documents[document], one.subjects) for document, one in named.items()]
             found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
-            found += await self._memberships(people)
             marks = [mark for claim, subjects in found for mark in _marks(claim, subjects)]
-            await self.workset.mark([*marks, *await self._named_by_address(people)])
+            await self.workset.mark([*marks, *await self._where_addresses_count(people)])
             settled: list[Settlement] = [self._noted(documents[document], [one]) for document, one in named.items()]
             settled += [Done(claim) for claim in (*addresses.values(), *people)]
             settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
@@ -143,20 +151,23 @@ class Attempts:
             for document, one in named.items():
                 tell_of_document(one, documents[document])
 
-    async def _memberships(self, people: Sequence[Claim]) -> list[tuple[Claim, tuple[Subject, ...]]]:
-        """Return the memberships of people, unless no entitlement names anybody by address."""
-        if not people or not (await self.converge.source.by_subject((), ())).addressed:
-            return []
-        target = self.converge.target
-        return [(claim, await target.memberships(claim.key.removeprefix(MEMBERS))) for claim in people]
+    async def _where_addresses_count(self, people: Sequence[Claim]) -> list[Mark]:
+        """Return what a changed address of these people may change besides themselves.
 
-    async def _named_by_address(self, people: Sequence[Claim]) -> list[Mark]:
-        """Mark the entitlements that name people by an address they have now: others may have it too."""
-        users = [Subject(Kind.USER, claim.key.removeprefix(MEMBERS)) for claim in people]
-        observed = await self.converge.target.observe(users) if users else {}
+        Their memberships may have been entitled by the address before; the entitlements that name the one they have now
+        may have been somebody else's. Where nobody is named by address, nothing more is asked.
+        """
+        source, target = self.converge.source, self.converge.target
+        snapshot = await source.by_subject((), ()) if people else None
+        if snapshot is None or not snapshot.addressed:
+            return []
+        users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
+        members = users.items() if snapshot.addressed_members else ()
+        marks = [mark for user, claim in members for mark in _marks(claim, await target.memberships(user.id))]
+        observed = await target.observe(users)
         addresses = {address for held in observed.values() for address in held.addresses}
-        rows = (await self.converge.source.by_subject(addresses, ())).rows if addresses else ()
-        return [Mark(FANOUT + str(row["_id"]), REPAIR_LANE, cause=people[0].cause) for row in rows]
+        rows = (await source.by_subject(addresses, ())).rows if addresses else ()
+        return [*marks, *(Mark(FANOUT + str(row["_id"]), REPAIR_LANE, cause=people[0].cause) for row in rows)]
 
     async def fan_out(self, claim: Claim) -> None:
         """Mark everybody whose access leads to a claimed document."""
@@ -215,17 +226,9 @@ class Attempts:
         await self.workset.settle([self._failure(claim, error) for claim in pending.values()])
 
     def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
-        wrote = _wrote(outcome)
         if outcome.error is not None:
-            return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote)
-        refusals = outcome.access.refusals if outcome.access else ()
-        return Done(
-            claim,
-            next_due=outcome.next_due,
-            wrote=wrote,
-            code=(SHARED if _shared(outcome) else REFUSED) if refusals else "",
-            detail="; ".join(str(refusal) for refusal in refusals),
-        )
+            return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote(outcome))
+        return done(claim, outcome)
 
     def _failure(
         self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
@@ -265,13 +268,13 @@ class Attempts:
             lane=REPAIR_LANE,  # where documents are looked up together; in the other they are walked one by one
         )
 
-    async def _follow_up(self, done: Sequence[tuple[Claim, Outcome]]) -> None:
+    async def _follow_up(self, ended: Sequence[tuple[Claim, Outcome]]) -> None:
         """Look again at documents whose address turned out to be shared: the others who have it do not know yet.
 
         It comes before the settling: that a subject is known to share an address is all that a later run would see. A
         run that failed would find the same the next time.
         """
-        right = [(claim, outcome) for claim, outcome in done if outcome.error is None]
+        right = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
         news = [(document, o) for claim, o in right if claim.code != SHARED for document in _shared(o)]
         await self.workset.mark([_look_again(document, outcome) for document, outcome in news])
         gained = {FANOUT + document for _, outcome in right for document in outcome.gained}
@@ -293,7 +296,7 @@ def moved(outcomes: Iterable[Outcome]) -> list[Mark]:
     return [
         _look_again(document, o)
         for o in outcomes
-        if o.error is None and _wrote(o)  # one that writes nothing would lose the same the next time
+        if o.error is None and wrote(o)  # one that writes nothing would lose the same the next time
         for document in o.lost
     ]
 
@@ -312,7 +315,7 @@ def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
             yield Mark(str(subject), claim.lane, None, witness, claim.cause, claim.delivery, claim.since)
 
 
-def _wrote(outcome: Outcome) -> bool:
+def wrote(outcome: Outcome) -> bool:
     """Tell whether a change was sent to Clerk, perhaps without success."""
     return outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from sync_worker.clerk_objects import add, add_membership, add_user, as_list, total_of
+from sync_worker.clerk_objects import add, add_membership, add_user, as_list, membership_of, total_of
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -210,7 +210,6 @@ class Clerk:
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
         """See Target. Nobody is a member where organizations are switched off; nor is who is gone."""
-        found: dict[Subject, Observed] = {}
         try:
             answer = await self._get(f"/users/{quote(user_id, safe='')}/organization_memberships", limit=PAGE)
         except NoSuchSubject:
@@ -219,9 +218,8 @@ class Clerk:
             if "organization_not_enabled_in_instance" in error.detail:
                 return ()
             raise
-        for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
-            add_membership(found, item)
-        return tuple(found)
+        items = as_list(answer.get("data") if isinstance(answer, dict) else answer)
+        return tuple(membership_of(item, user_id) for item in items)
 
     async def instance(self) -> str:
         """Return the id of the instance that the key belongs to."""

@@ -79,9 +79,10 @@ def marks_of(event: Event, layout: Layout, now: float, delivery: str = "") -> li
     mark = mark_of(event, layout, now, delivery)
     if mark is None:
         return []
-    if event.type != "user.updated" or mark.due is not None:
+    if event.type != "user.updated":
         return [mark]
-    return [mark, Mark(MEMBERS + str(event.data["id"]), REPAIR_LANE, cause=mark.cause, delivery=delivery)]
+    members = MEMBERS + str(event.data["id"])
+    return [mark, Mark(members, REPAIR_LANE, due=mark.due, cause=mark.cause, delivery=delivery)]
 
 
 def mark_of(event: Event, layout: Layout, now: float, delivery: str = "") -> Mark | None:

@@ -120,11 +120,18 @@ def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None
 def add_membership(found: dict[Subject, Observed], item: Any) -> None:
     """Add one membership, under the ids of its organization and its user."""
     try:
-        organization, user = item["organization"]["id"], item["public_user_data"]["user_id"]
-        subject = Subject.parse(f"{Kind.MEMBERSHIP}:{organization}/{user}")
+        subject = membership_of(item, item["public_user_data"]["user_id"])
+    except (KeyError, TypeError):
+        raise UnreadableAnswer("Clerk listed a membership without its user") from None
+    _add_as(found, subject, item)
+
+
+def membership_of(item: Any, user: str) -> Subject:
+    """Return which membership of a user a list item is; a list of one user's need not say whose they are."""
+    try:
+        return Subject.parse(f"{Kind.MEMBERSHIP}:{item['organization']['id']}/{user}")
     except (KeyError, TypeError, InvalidSubject):
         raise UnreadableAnswer("Clerk listed a membership without its organization or its user") from None
-    _add_as(found, subject, item)
 
 
 def read_marker(private: Mapping[str, object]) -> Marker | None:

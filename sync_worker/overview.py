@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sync_worker.database import Database, Transaction
     from sync_worker.database import Row as Columns
@@ -223,8 +224,7 @@ class Overview:
         await self.clear_notes(known - details.keys(), code)
         rows = [(key, code, detail) for key, detail in sorted(details.items())]
         for start in range(0, len(rows), PURGE_BATCH):
-            part = rows[start : start + PURGE_BATCH]
-            await self._db.run(lambda tx, part=part: tx.executemany(NOTE, part))  # type: ignore[misc]
+            await self._db.run(partial(_note, rows[start : start + PURGE_BATCH]))
 
     async def purge(self, older_than: float) -> int:
         """Forget rows without work, failure or note whose last run ended over `older_than` seconds ago.
@@ -269,6 +269,10 @@ class Overview:
 def _row(columns: Columns) -> Row:
     key, lane, due, owner, wanted, done, attempts, dead, *rest = columns
     return Row(key, lane, due, owner, wanted > done, attempts, bool(dead), *rest)
+
+
+def _note(rows: Sequence[tuple[str, str, str]], tx: Transaction) -> None:
+    tx.executemany(NOTE, rows)
 
 
 def _purge(tx: Transaction, older_than: float) -> int:

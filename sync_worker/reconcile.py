@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker import changes, policy
-from sync_worker.attempt import BATCH, LEASE, lease_check
+from sync_worker.attempt import BATCH, LEASE, done, due_of, wrote
 from sync_worker.changeset import Difference, changeset_id, classify
 from sync_worker.errors import (
     AccessTooLarge,
@@ -29,13 +29,12 @@ from sync_worker.errors import (
 )
 from sync_worker.http import current_lane
 from sync_worker.model import ChangeKind, Entitlement, Refusal, Subject
-from sync_worker.outcome import Due
 from sync_worker.population import Desired, Directory, Findings
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.resolve import FIELDS, PENDING, PENDING_REASON, assigned, owners
 from sync_worker.rows import read_row
 from sync_worker.runs import Good
-from sync_worker.workset import FANOUT, Done, Failed, Mark, Released, Retry
+from sync_worker.workset import FANOUT, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -162,18 +161,8 @@ class Reconcile:
 
     async def _run(self, claims: Sequence[Claim], result: Result) -> None:
         pending = {claim.key: claim for claim in claims}
-        batch = [
-            Due(
-                Subject.parse(c.key),
-                c.witnesses,
-                c.cause,
-                lease_check(c, self.monotonic, self.wall),
-                c.since,
-                self.adopt,
-            )
-            for c in claims
-        ]
         try:
+            batch = [due_of(claim, self.monotonic, self.wall, adopt=self.adopt) for claim in claims]
             async for outcomes in self.converge.run(batch):
                 await self.workset.settle([_settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
                 for outcome in outcomes:
@@ -272,13 +261,12 @@ def _tally(findings: Findings, observed: Observed, access: Access, layout: Layou
 
 def _settlement(claim: Claim, outcome: Outcome) -> Settlement:
     error = outcome.error
-    wrote = outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
     if isinstance(error, RefusedError):
         return Failed(claim, error.code, str(error), outcome.next_due)
     if error is not None:
         asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-        return Retry(claim, error.code, str(error), max(RETRY_DELAY, asked), wrote, not_before=asked)
-    return Done(claim, outcome.next_due, wrote)
+        return Retry(claim, error.code, str(error), max(RETRY_DELAY, asked), wrote(outcome), not_before=asked)
+    return done(claim, outcome)
 
 
 def _count(outcome: Outcome, result: Result) -> None:

@@ -46,13 +46,15 @@ _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
 class Snapshot:
     """One answer: raw rows, the witnesses that it shows, and how many entitlements there are at all.
 
-    `addressed` is how many of those name somebody by e-mail address or external id.
+    `addressed` is how many of those name somebody by e-mail address or external id, `addressed_members` how many of
+    these a member of an organization.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     sightings: Mapping[str, Sighting]
     visible: int
     addressed: int
+    addressed_members: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ class Sanity:
             "witnesses": sorted(witnesses),
         }
         result = _object(await self._query(self._queries.by_subject, parameters))
-        return Snapshot(_rows(result), _sightings(result), _count(result, "visible"), _count(result, "addressed"))
+        counts = (_count(result, name) for name in ("visible", "addressed", "addressedMembers"))
+        return Snapshot(_rows(result), _sightings(result), *counts)
 
     async def everything(self, after: str) -> Page:
         """See Source."""

@@ -152,3 +152,31 @@ async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_
         await parts.store.workset.mark([Mark(key, witness=gone) for key in ("document:e1", "email:ada@example.org")])
         await quiet(box)
     assert box.clerk.users[user]["public_metadata"] == {"plan": "vip"}
+
+
+async def test_a_new_holder_of_an_address_who_is_no_member_ends_the_membership_that_the_address_had(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_organization("org_1")
+    box.clerk.add_user("user_ada", email="ada@example.org")
+    box.clerk.add_user("user_ben", email="ben@example.org")
+    box.clerk.add_membership("org_1", "user_ada")
+    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await until(lambda: not wrong(box))
+        verified(box, "user_ben", "ada@example.org")
+        await mark(parts, "members:user_ben")
+        await until(lambda: "plan" not in box.clerk.memberships["org_1", "user_ada"]["public_metadata"])
+    assert not wrong(box)
+
+
+async def test_where_nobody_is_named_by_address_a_changed_user_costs_clerk_nothing(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    user = box.clerk.add_user(email="ada@example.org")
+    await box.lake.mutate([entitlement("e1", clerkUserId="user_other")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, f"members:{user}")
+        await quiet(box)
+    assert not box.clerk.requests.select("GET", "/v1/users")

@@ -45,7 +45,7 @@ class Instance:
 
     def tell(self, hooks: ClerkHooks) -> None:
         """Tell every change to `hooks`."""
-        self.api.webhooks = hooks  # type: ignore[assignment]
+        self.api.webhooks = hooks  # type: ignore[assignment]  # it only publishes, as the real ones do
 
     @property
     def key_works(self) -> bool:

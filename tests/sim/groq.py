@@ -35,13 +35,13 @@ def by_subject(documents: Documents, parameters: Parameters, _page: int) -> Docu
         )
 
     entitlements = _of_type(documents, "entitlement")
+    addressed = [one for one in entitlements if any(one.get(f) is not None for f in ("userEmail", "userExternalId"))]
     return {
         "entitlements": [entitlement(documents, one) for one in entitlements if wanted(one)],
         "witnesses": _witnesses(documents, parameters),
         "visible": len(entitlements),
-        "addressed": sum(
-            one.get("userEmail") is not None or one.get("userExternalId") is not None for one in entitlements
-        ),
+        "addressed": len(addressed),
+        "addressedMembers": sum(one.get("clerkOrganizationId") is not None for one in addressed),
     }
 
 

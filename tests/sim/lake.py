@@ -42,10 +42,14 @@ class State:
 
 @dataclass(frozen=True)
 class Read:
-    """One answer to a query: the state that it shows and the ids that were asked for."""
+    """One answer: the state that it shows and the ids that were asked for.
+
+    One of the document store shows documents, whoever they are about, and may prove that they are gone.
+    """
 
     state: int
     ids: frozenset[str]
+    stored: bool = False
 
 
 class Lake:
@@ -117,7 +121,8 @@ class Lake:
             return Reply.json(200, {"documents": [], "omitted": [{"id": i, "reason": "permission"} for i in asked]})
         found = [self.store.documents[id_] for id_ in asked if id_ in self.store.documents]
         omitted = [{"id": id_, "reason": "existence"} for id_ in asked if id_ not in self.store.documents]
-        return Reply.json(200, {"documents": found, "omitted": omitted})
+        body = json.dumps({"documents": found, "omitted": omitted}).encode()
+        return Reply(200, body, read=Read(self.now.number, frozenset(), stored=True))
 
 
 def _asked(request: httpx.Request) -> tuple[str, dict[str, Any]]:

@@ -193,7 +193,8 @@ class Watch:
         if claimed is None:
             self.fail("a write follows a claim", key)
             return
-        reads = [read for order, read in reversed(call.process.reads) if order > claimed.order and _id(key) in read.ids]
+        since = [read for order, read in reversed(call.process.reads) if order > claimed.order]
+        reads = [read for read in since if _id(key) in read.ids or (read.stored and not after)]
         shown = [read for read in reads if after in self._given(key, read, claimed)]
         if not shown:
             states = [read.state for read in reads]
