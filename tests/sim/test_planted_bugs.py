@@ -104,7 +104,7 @@ BUGS: dict[str, tuple[Sequence[Bug], str]] = {
         "a write follows a ledger row",
     ),
 }
-SEEDS = 60
+SEEDS = 120
 
 
 def broken_by(bugs: Sequence[Bug], seed: int) -> str:
