@@ -83,7 +83,7 @@ def due_of(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], floa
     """Return what a claim asks of a run. Raises InvalidSubject when its key is no subject."""
     check = lease_check(claim, monotonic, wall)
     subject = Subject.parse(claim.key)
-    return Due(subject, claim.witnesses, claim.cause, check, claim.since, adopt, claim.delivery)
+    return Due(subject, claim.witnesses, claim.cause, check, claim.since, adopt, claim.delivery, claim.token)
 
 
 def done(claim: Claim, outcome: Outcome) -> Done:

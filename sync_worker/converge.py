@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sync_worker import changes, policy
-from sync_worker.errors import NoSuchSubject, NothingVisible, RetryableError, StaleRead, SyncWorkerError
+from sync_worker.errors import LeaseLost, NoSuchSubject, NothingVisible, RetryableError, StaleRead, SyncWorkerError
 from sync_worker.freshness import STALE_WAITS, agrees, shows
 from sync_worker.http import guarded
 from sync_worker.ledger import Entry, State
@@ -217,14 +217,16 @@ class Converge:
         if not writes:
             return outcomes
         ids = await self.ledger.intend([_entry(o.change, o.due) for o in writes if o.change is not None])
+        ours = [(row, o) for row, o in zip(ids, writes, strict=True) if row is not None]
         room = asyncio.Semaphore(WRITES_AT_ONCE)
-        done = await asyncio.gather(*(self._write(o, room) for o in writes))
+        done = await asyncio.gather(*(self._write(o, room) for _, o in ours))
         states: dict[State, list[int]] = defaultdict(list)
-        for row, outcome in zip(ids, done, strict=True):
+        for (row, _), outcome in zip(ours, done, strict=True):
             states[_state(outcome)].append(row)
         for state, rows in states.items():
             await self.ledger.settle(rows, state)
-        written = {outcome.due.subject: outcome for outcome in done}
+        lost = [_failed(o, LeaseLost(str(o.due.subject))) for row, o in zip(ids, writes, strict=True) if row is None]
+        written = {outcome.due.subject: outcome for outcome in (*done, *lost)}
         return [written.get(outcome.due.subject, outcome) for outcome in outcomes]
 
     async def _write(self, outcome: Outcome, room: asyncio.Semaphore) -> Outcome:
@@ -234,7 +236,7 @@ class Converge:
                 with guarded(outcome.due.check):
                     await self.target.apply(outcome.change)
             except SyncWorkerError as error:
-                return replace(outcome, error=error, gained=(), lost=())
+                return _failed(outcome, error)
         outcome = replace(outcome, written=self.now())
         self.told(outcome)
         return outcome
@@ -282,7 +284,12 @@ def _entry(change: Change, due: Due) -> Entry:
         documents=change.sources,
         cause=change.cause,
         delivery=due.delivery,
+        lease=due.lease,
     )
+
+
+def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
+    return replace(outcome, error=error, gained=(), lost=())
 
 
 def _state(outcome: Outcome) -> State:

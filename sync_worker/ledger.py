@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ PURGE_BATCH = 500
 """Rows deleted in one transaction, so that nobody waits for the clean-up."""
 
 COLUMNS = "run, subject, kind, before, after, documents, cause, delivery, id, at, state, settled_at"
+
+OWNERS = "SELECT key, owner FROM work WHERE due > NOW() AND key IN (EACH(?))"
 
 INTEND = """
 INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, delivery, state)
@@ -67,7 +70,7 @@ class State(StrEnum):
 class Entry:
     """One change: `before` and `after` are owned keys, `documents` the ids that caused it, `delivery` the webhook's.
 
-    What follows `delivery` is set by the ledger. Times are epoch seconds.
+    `lease` is the token that its subject was claimed with. What follows is set by the ledger. Times are epoch seconds.
     """
 
     run: str
@@ -78,6 +81,7 @@ class Entry:
     documents: Sequence[str]
     cause: str = ""
     delivery: str = ""
+    lease: str = ""
     id: int = 0
     at: float = 0.0
     state: State = State.INTENDED
@@ -90,15 +94,13 @@ class Ledger:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def intend(self, entries: Iterable[Entry]) -> list[int]:
-        """Record what is about to be sent, in one commit; return the ids in the same order."""
-        rows = [
-            (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause, e.delivery)
-            for e in entries
-        ]
-        if not rows:
-            return []
-        return [row[0] for row in await self._db.run(lambda tx: tx.executemany(INTEND, rows))]
+    async def intend(self, entries: Sequence[Entry]) -> list[int | None]:
+        """Record what is about to be sent, in one commit; return the ids in the same order.
+
+        None stands for an entry whose lease is not the one that owns its subject now: it is not recorded, and must not
+        be sent. The database knows that even where a clock was set, or a machine slept.
+        """
+        return await self._db.run(partial(_intend, entries)) if entries else []
 
     async def settle(self, ids: Iterable[int], state: State) -> None:
         """Record what became of them."""
@@ -134,6 +136,18 @@ class Ledger:
         while (deleted := await self._db.run(work)) == PURGE_BATCH:
             total += deleted
         return total + deleted
+
+
+def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
+    leased = json.dumps(sorted({e.subject for e in entries if e.lease}))
+    owners = {row[0]: row[1] for row in tx.execute(OWNERS, (leased,))}
+    ours = [e for e in entries if not e.lease or owners.get(e.subject) == e.lease]
+    rows = [
+        (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause, e.delivery)
+        for e in ours
+    ]
+    ids = iter(tx.executemany(INTEND, rows) if rows else ())
+    return [next(ids)[0] if entry in ours else None for entry in entries]
 
 
 def _json(value: object) -> str:

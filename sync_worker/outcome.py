@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A subject to make right. `check` raises LeaseLost once somebody else owns it.
+    """A subject to make right. `check` raises LeaseLost once somebody else may own it, by the clocks of this machine.
 
+    `lease` is the token it was claimed with; where there is none, nobody else can own it.
     `since` is when the oldest mark came that is to be served (epoch seconds), `delivery` the id of the newest one's
     webhook. With `adopt`, owned keys without our marker are taken for ours.
     """
@@ -34,6 +35,7 @@ class Due:
     since: float | None = None
     adopt: bool = False
     delivery: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,8 +202,6 @@ SELECT witness.key, document, revision, updated_at, deleted, served
 FROM witness JOIN work ON work.key = witness.key WHERE work.owner = ? ORDER BY document
 """
 
-HELD = "SELECT key FROM work WHERE owner = ? AND due > NOW() AND key IN (EACH(?))"
-
 # In the order of keys, as marks are: two transactions that lock the same rows never wait for each other.
 LOCK = "SELECT key, due > NOW() FROM work WHERE owner = ? AND key IN (EACH(?)) ORDER BY key FOR UPDATE"
 
@@ -297,15 +295,6 @@ class WorkSet(Overview):
             return _claims(tx, tx.execute(CLAIM_KEYS, (keys, token, lease)), token)
 
         return await self._db.run(work) if marks else []
-
-    async def holds(self, claims: Iterable[Claim]) -> set[str]:
-        """Return the keys whose claims still own them, with time left on the lease."""
-        tokens = _keys_by_token(claims)
-
-        def work(tx: Transaction) -> set[str]:
-            return {row[0] for token, keys in tokens.items() for row in tx.execute(HELD, (token, json.dumps(keys)))}
-
-        return await self._db.read(work)
 
     async def renew(self, claims: Iterable[Claim], lease: float) -> set[str]:
         """Start the leases anew, for `lease` seconds from now; return the keys that were still held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from sync_worker import ledger as ledger_module
 from sync_worker.database import open_database
 from sync_worker.ledger import Entry, Ledger, State
+from sync_worker.workset import Mark, WorkSet
 from tests.clock import Clock
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ def entry(subject: str = A, kind: str = "grant") -> Entry:
     return Entry("run-1", subject, kind, {}, {"plan": "pro"}, ["doc-1"], "webhook:doc-1")
 
 
+async def intended(ledger: Ledger, *entries: Entry) -> list[int]:
+    """Record entries that nobody leases; return their ids."""
+    return [number for number in await ledger.intend(entries) if number is not None]
+
+
 async def test_an_intended_change_is_there_before_anything_is_sent(ledger: Ledger, clock: Clock) -> None:
     change = Entry(
         "run-1", A, "update", {"plan": "free"}, {"plan": "pro", "courseSlugs": ["a", "b"]}, ["doc-2", "doc-1"], "sync"
@@ -55,8 +62,24 @@ async def test_an_intended_change_is_there_before_anything_is_sent(ledger: Ledge
     assert kept.documents == ("doc-2", "doc-1")
 
 
+async def test_a_change_whose_lease_somebody_else_has_by_now_is_not_recorded(
+    ledger: Ledger, db: Database, clock: Clock
+) -> None:
+    workset = WorkSet(db)
+    await workset.mark([Mark(A), Mark(B)])
+    (first,) = await workset.claim(0, 1, 30.0)
+    clock.advance(30)
+    second, other = await workset.claim(0, 2, 30.0)
+    assert [first.key, second.key, other.key] == [A, A, B]
+    late, own, elsewhere = await ledger.intend(
+        [replace(entry(one.key), lease=one.token) for one in (first, second, other)]
+    )
+    assert late is None
+    assert [one.id for one in await ledger.history()] == [elsewhere, own]
+
+
 async def test_ids_come_in_the_order_of_the_entries(ledger: Ledger) -> None:
-    ids = await ledger.intend([entry(B), entry(A), entry(B)])
+    ids = await intended(ledger, entry(B), entry(A), entry(B))
     assert {one.id: one.subject for one in await ledger.history()} == dict(zip(ids, [B, A, B], strict=True))
     assert ids == sorted(ids)
 
@@ -75,7 +98,7 @@ async def test_json_is_stored_with_sorted_keys(ledger: Ledger, db: Database) -> 
 
 @pytest.mark.parametrize("state", [State.APPLIED, State.REFUSED, State.UNKNOWN, State.ABANDONED])
 async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: Clock, state: State) -> None:
-    first, second = await ledger.intend([entry(A), entry(B)])
+    first, second = await intended(ledger, entry(A), entry(B))
     clock.advance(2)
     await ledger.settle([second], state)
     kept = {one.id: (one.state, one.settled_at) for one in await ledger.history()}
@@ -83,7 +106,7 @@ async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: Clock, 
 
 
 async def test_only_changes_without_a_known_end_are_unsettled(ledger: Ledger) -> None:
-    ids = await ledger.intend([entry(A, kind) for kind in ("intended", "unknown", "applied", "refused")])
+    ids = await intended(ledger, *(entry(A, kind) for kind in ("intended", "unknown", "applied", "refused")))
     for number, state in zip(ids[1:], (State.UNKNOWN, State.APPLIED, State.REFUSED), strict=True):
         await ledger.settle([number], state)
     await ledger.intend([entry(B)])

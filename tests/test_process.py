@@ -10,6 +10,7 @@ import pytest
 from sync_worker.database import open_database
 from sync_worker.process import identity, is_gone
 from sync_worker.workset import Mark, WorkSet
+from tests.leases import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,6 @@ async def test_the_subjects_of_a_killed_process_are_due_at_once(
         process.wait()
         assert await workset.release_gone() == 1
         assert [claim.key for claim in await workset.claim(1, 10, 30.0)] == ["user:theirs"]
-        assert await workset.holds([mine]) == {"user:mine"}
+        assert await holds(workset, [mine]) == {"user:mine"}
     finally:
         await database.close()

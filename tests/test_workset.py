@@ -14,6 +14,7 @@ from sync_worker.model import Witness
 from sync_worker.overview import Depth, LaneDepth
 from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
 from tests.clock import Clock
+from tests.leases import holds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -296,16 +297,16 @@ async def test_a_claim_is_held_until_its_lease_ends(ws: WorkSet, clock: Clock) -
     await ws.mark([Mark(A), Mark(B)])
     claims = await ws.claim(0, 10, LEASE)
     clock.advance(LEASE - 1)
-    assert await ws.holds(claims) == {A, B}
+    assert await holds(ws, claims) == {A, B}
     clock.advance(1)
-    assert await ws.holds(claims) == set()
+    assert await holds(ws, claims) == set()
 
 
 async def test_a_settled_claim_is_no_longer_held(ws: WorkSet) -> None:
     await ws.mark([Mark(A), Mark(B)])
     claims = await ws.claim(0, 10, LEASE)
     await ws.settle([Done(claims[0])])
-    assert await ws.holds(claims) == {B}
+    assert await holds(ws, claims) == {B}
 
 
 async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: Clock) -> None:
@@ -314,7 +315,7 @@ async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: Clock) -> None:
     clock.advance(LEASE - 1)
     assert await ws.renew([claim], LEASE) == {A}
     clock.advance(LEASE - 1)
-    assert await ws.holds([claim]) == {A}
+    assert await holds(ws, [claim]) == {A}
 
 
 async def test_a_lease_that_ended_cannot_be_renewed(ws: WorkSet, clock: Clock) -> None:
@@ -329,7 +330,7 @@ async def test_a_mark_does_not_end_a_lease(ws: WorkSet) -> None:
     await ws.mark([Mark(A)])
     claim = await claim_one(ws)
     await ws.mark([Mark(A)])
-    assert await ws.holds([claim]) == {A}
+    assert await holds(ws, [claim]) == {A}
     assert await keys(ws) == []
 
 
@@ -510,7 +511,7 @@ async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, cloc
     }
     assert await ws.settle([late[kind], Done(kept)]) == {A}
     assert await ws.get(A) == before
-    assert await ws.holds([owner]) == {A}
+    assert await holds(ws, [owner]) == {A}
     row = await ws.get(B)
     assert row is not None
     assert row.due is None
@@ -641,7 +642,7 @@ async def test_depth_counts_each_lane(ws: WorkSet, clock: Clock) -> None:
     )
     clock.advance(LEASE)
     assert (await ws.depth()).lanes[0] == LaneDepth(0, 2, 0, 0)
-    assert await ws.holds([claim]) == set()
+    assert await holds(ws, [claim]) == set()
 
 
 async def test_an_empty_work_set_has_no_depth(ws: WorkSet) -> None:

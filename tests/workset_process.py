@@ -16,6 +16,7 @@ import time
 
 from sync_worker.database import open_database
 from sync_worker.workset import Done, Mark, Retry, WorkSet
+from tests.leases import holds
 
 KEYS = [f"user:user_{n}" for n in range(12)]
 LEASE = 1.0
@@ -44,7 +45,7 @@ class Process:
                 begin = time.monotonic()
                 await asyncio.sleep(random.uniform(0, 0.005))
                 end = time.monotonic()
-                if claim.key not in await self.ws.holds([claim]):  # it was owned until then, at least
+                if claim.key not in await holds(self.ws, [claim]):  # it was owned until then, at least
                     continue
                 settlement = Done(claim) if random.random() < 0.9 else Retry(claim, "x", "", 0.01)
                 if not await self.ws.settle([settlement]):

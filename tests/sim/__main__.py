@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.sim.run import STEPS, check, config_of, run, trace_of
+from tests.sim.run import STEPS, check_all, config_of, run, trace_of
 
 
 def main() -> int:
@@ -36,21 +36,18 @@ def replay(seed: int, steps: int) -> int:
 def soak(first: int, count: int, steps: int) -> int:
     """Run many seeds, with a line of progress; print each failure."""
     started, calls, writes, failed = time.monotonic(), 0, 0, []
-    for seed in range(first, first + count):
-        try:
-            outcome = check(seed, steps)
-        except AssertionError as failure:
+    for done, (seed, outcome) in enumerate(check_all(range(first, first + count), steps), 1):
+        if isinstance(outcome, str):
             failed.append(seed)
-            print(f"\n{failure}\n", flush=True)
-            continue
-        calls, writes = calls + outcome.calls, writes + outcome.writes
-        done = seed - first + 1
+            print(f"\n{outcome}\n", flush=True)
+        else:
+            calls, writes = calls + outcome.calls, writes + outcome.writes
         if done % 10 == 0 or done == count:
             rate = done / (time.monotonic() - started)
             print(f"\r{done}/{count} seeds, {rate:.1f}/s, {len(failed)} failed", end="", file=sys.stderr, flush=True)
     seconds = time.monotonic() - started
     print(
-        f"\n{count} seeds x {steps} steps: {len(failed)} failed {failed or ''}, "
+        f"\n{count} seeds x {steps} steps: {len(failed)} failed {sorted(failed) or ''}, "
         f"{calls} calls, {writes} writes, {seconds:.0f} s"
     )
     return 1 if failed else 0

@@ -7,9 +7,12 @@ and the shortest trace found.
 from __future__ import annotations
 
 import asyncio
+import os
 import random as global_random
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from random import Random
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -24,7 +27,7 @@ from tests.sim.rest import come_to_rest
 from tests.sim.world import Config, World
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Iterator, MutableMapping, Sequence
     from typing import Any
 
     from tests.sim.steps import Step
@@ -165,6 +168,17 @@ def check(seed: int, count: int = STEPS, *, shrinking: float = SHRINKING) -> Out
     if outcome.broken:
         raise AssertionError(str(shrunk(config, trace_of(config, count), outcome, shrinking)))
     return outcome
+
+
+def check_all(seeds: Sequence[int], count: int = STEPS) -> Iterator[tuple[int, Outcome | str]]:
+    """Run many seeds on all processors. Yields each seed with what came of it, or the text of its failure."""
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
+        runs = {processes.submit(check, seed, count): seed for seed in seeds}
+        for run in as_completed(runs):
+            failure = run.exception()
+            if failure is not None and not isinstance(failure, AssertionError):
+                raise failure
+            yield runs[run], run.result() if failure is None else str(failure)
 
 
 def shrunk(config: Config, trace: list[Step], outcome: Outcome, seconds: float) -> Failure:
