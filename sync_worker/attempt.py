@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
+HAD = 1000
+"""Changes by one document that are looked through, the newest first, for who had access by an address."""
 LEASE = 30.0
 DEADLINE = 20.0
 """Seconds that a run may take. It is shorter than the lease, so that a live run never loses its subjects."""
@@ -141,6 +143,7 @@ class Attempts:
             )
             found = [(documents[document], one.subjects) for document, one in named.items()]
             found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
+            found += [(claim, await self._had(address, claim)) for address, claim in addresses.items()]
             marks = [mark for claim, subjects in found for mark in _marks(claim, subjects)]
             await self.workset.mark([*marks, *await self._where_addresses_count(people)])
             settled: list[Settlement] = [self._noted(documents[document], [one]) for document, one in named.items()]
@@ -151,18 +154,32 @@ class Attempts:
             for document, one in named.items():
                 tell_of_document(one, documents[document])
 
+    async def _had(self, address: Subject, claim: Claim) -> tuple[Subject, ...]:
+        """Return the members whom a document gave access by an address that may be nobody's, or another's, by now.
+
+        No event about a person names their memberships, and no entitlement may name anybody by address any more.
+        """
+        if not address.organization_id:
+            return ()
+        documents = {witness.document for witness in claim.witnesses}
+        entries = [e for one in documents for e in await self.converge.ledger.of_document(one, (), HAD)]
+        subjects = {Subject.parse(entry.subject) for entry in entries}
+        members = {s for s in subjects if s.kind is Kind.MEMBERSHIP and s.organization_id == address.organization_id}
+        return tuple(sorted(members, key=str))
+
     async def _where_addresses_count(self, people: Sequence[Claim]) -> list[Mark]:
         """Return what a changed address of these people may change besides themselves.
 
         Their memberships may have been entitled by the address before; the entitlements that name the one they have now
-        may have been somebody else's. Where nobody is named by address, nothing more is asked.
+        may have been somebody else's. Where nobody is named by address, nothing more is asked; a read that shows no
+        entitlement at all does not say so.
         """
         source, target = self.converge.source, self.converge.target
         snapshot = await source.by_subject((), ()) if people else None
-        if snapshot is None or not snapshot.addressed:
+        if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
-        members = users.items() if snapshot.addressed_members else ()
+        members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
         marks = [mark for user, claim in members for mark in _marks(claim, await target.memberships(user.id))]
         observed = await target.observe(users)
         addresses = {address for held in observed.values() for address in held.addresses}

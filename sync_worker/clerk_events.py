@@ -32,6 +32,8 @@ ECHO_SECONDS = 60.0
 """How young our own marker is in the echo of our own write."""
 ECHO_WAIT = 20.0
 """Seconds until an echo is looked at: by then a whole bulk of them is one batch."""
+MEMBERS_WAIT = 2.0
+"""Seconds until the memberships of changed users are looked at, for the same reason; entitlements may end meanwhile."""
 KINDS = {"user": Kind.USER, "organization": Kind.ORGANIZATION, "organizationMembership": Kind.MEMBERSHIP}
 ACTIONS = frozenset({"created", "updated", "deleted"})
 
@@ -81,8 +83,8 @@ def marks_of(event: Event, layout: Layout, now: float, delivery: str = "") -> li
         return []
     if event.type != "user.updated":
         return [mark]
-    members = MEMBERS + str(event.data["id"])
-    return [mark, Mark(members, REPAIR_LANE, due=mark.due, cause=mark.cause, delivery=delivery)]
+    members, due = MEMBERS + str(event.data["id"]), now + MEMBERS_WAIT
+    return [mark, Mark(members, REPAIR_LANE, due=due, cause=mark.cause, delivery=delivery)]
 
 
 def mark_of(event: Event, layout: Layout, now: float, delivery: str = "") -> Mark | None:

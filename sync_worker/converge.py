@@ -203,7 +203,7 @@ class Converge:
         unproven = {
             outcome.due.subject
             for outcome in revoking
-            if not any(w.deleted for w in outcome.due.witnesses) or not needed[outcome.due.subject] <= stored.missing
+            if not any(w.ends for w in outcome.due.witnesses) or not needed[outcome.due.subject] <= stored.missing
         }
         if len(unproven) < len(revoking):
             # The blindness may have ended before the proof: then the first read missed what others may publish.
@@ -271,7 +271,7 @@ def _documents(batch: Iterable[Due]) -> set[str]:
 
 def _proof_needed(due: Due, observed: Observed) -> set[str]:
     sources = observed.marker.sources if observed.marker else ()
-    return {*sources, *(witness.document for witness in due.witnesses if witness.deleted)}
+    return {*sources, *(witness.document for witness in due.witnesses if witness.ends)}
 
 
 def _entry(change: Change, due: Due) -> Entry:

@@ -180,3 +180,22 @@ async def test_where_nobody_is_named_by_address_a_changed_user_costs_clerk_nothi
         await mark(parts, f"members:{user}")
         await quiet(box)
     assert not box.clerk.requests.select("GET", "/v1/users")
+
+
+async def test_a_membership_ends_with_the_entitlement_although_nobody_has_its_address_any_more(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_organization("org_1")
+    box.clerk.add_user("user_ada", email="ada@example.org")
+    box.clerk.add_membership("org_1", "user_ada")
+    named = {"clerkOrganizationId": "org_1", "userEmail": "ada@example.org"}
+    await box.lake.mutate([entitlement("e1", **named), entitlement("other", clerkUserId="user_other")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await until(lambda: not wrong(box))
+        verified(box, "user_ada", "elsewhere@example.org")
+        gone = Witness("e1", box.lake.documents["e1"]["_rev"], box.lake.documents["e1"]["_updatedAt"], deleted=True)
+        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        await parts.store.workset.mark([Mark("email:org_1/ada@example.org", witness=gone)])
+        await until(lambda: not wrong(box))
+    assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"] == {}

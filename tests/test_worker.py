@@ -116,6 +116,24 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_a_witness_t
         await until(lambda: not wrong(box))
 
 
+async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_is_there_again(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
+    await box.lake.mutate([{"create": plan}, entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        told = deleted(box, "p1")
+        await box.lake.mutate([{"delete": {"id": "p1"}}])
+        await mark(parts, "user:user_1", witness=told)
+        await until(lambda: not wrong(box))
+        await box.lake.mutate([{"create": plan}])
+        gone = deleted(box, "e1")
+        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        await mark(parts, "user:user_1", witness=gone)
+        await until(lambda: not wrong(box))
+
+
 async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
