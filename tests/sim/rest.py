@@ -128,8 +128,7 @@ async def _operator(world: World) -> Process:
 
 
 async def _reconcile(world: World, operator: Process) -> None:
-    while world.disk.ask(LOCKED, (LOCK, LOCK_SECONDS)):
-        await asyncio.sleep(5.0)
+    await _nobody_alone(world)
 
     async def work() -> Any:
         return await operators.reconcile_once(operator, accept_fewer=True)
@@ -146,10 +145,16 @@ async def _reconcile(world: World, operator: Process) -> None:
 
 async def _approve_all(world: World, operator: Process) -> None:
     for held in await operator.runs.held():
+        await _nobody_alone(world)
         world.note(f"approved: {held.reason}")
         result = await operator.spawn(operators.approve_one(operator, held))
         for key, failure in result.failed.items():
             world.watch.fail("an approval in good weather succeeds", f"{key}: {failure}")
+
+
+async def _nobody_alone(world: World) -> None:
+    while world.disk.ask(LOCKED, (LOCK, LOCK_SECONDS)):
+        await asyncio.sleep(5.0)
 
 
 async def _errands_done(world: World) -> None:
