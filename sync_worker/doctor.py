@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sync_worker.app import RECONCILE_STALE
 from sync_worker.changes import claims_size, owned_values
 from sync_worker.clerk import Clerk
 from sync_worker.doctor_webhooks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
@@ -20,6 +19,7 @@ from sync_worker.hooks import PATH
 from sync_worker.inspection import NEWEST, NONE, inspect
 from sync_worker.model import Kind, Refusal, Subject
 from sync_worker.projection import shape_problems
+from sync_worker.readiness import RECONCILE_STALE
 from sync_worker.rows import read_row
 from sync_worker.runs import GOOD
 

@@ -1,7 +1,7 @@
 """What happens by the clock: every so many seconds, or once a day.
 
 Why it exists: a timer must survive what it starts. An error is told and the next time comes; nothing is caught up with
-in a burst. What is started is `app`'s.
+in a burst. What is started is `running`'s.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.app import Services, Store, open_services, open_store, running_worker
 from sync_worker.cli.local import settings_for
+from sync_worker.opening import Services, Store, open_services, open_store
+from sync_worker.running import running_worker
 from sync_worker.settings import Settings
 
 if TYPE_CHECKING:

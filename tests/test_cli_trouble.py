@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.app import open_store
 from sync_worker.cli.local import process, settings_for
 from sync_worker.errors import NoSuchSubject
+from sync_worker.opening import open_store
 from tests.oracle import until
 from tests.parts import settings_of
 from tests.verbs import Ended, run

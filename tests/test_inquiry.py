@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from sync_worker.app import open_inquiry, running_worker
 from sync_worker.document import SESSION_TOKEN_SECONDS
 from sync_worker.errors import InvalidSubject, MutationInDryRun
 from sync_worker.explain import Standing, State
 from sync_worker.inquiry import parse_target
 from sync_worker.model import Change, ChangeKind, Subject
+from sync_worker.opening import open_inquiry
 from sync_worker.render import document_json, subject_json
 from sync_worker.resolve import PENDING_REASON
+from sync_worker.running import running_worker
 from sync_worker.workset import Mark
 from tests.oracle import until
 from tests.parts import opened

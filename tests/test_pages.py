@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from sync_worker.admission import WRONG_GUESSES, Admission
-from sync_worker.app import create_app, running_worker
+from sync_worker.app import create_app
 from sync_worker.budget import Budget
 from sync_worker.cli.local import SECRET, install_hook, listening, settings_for
 from sync_worker.heard import note_of
 from sync_worker.pages import SESSION
+from sync_worker.running import running_worker
 from sync_worker.workset import Mark
 from tests.parts import settings_of
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-    from sync_worker.app import Store
+    from sync_worker.opening import Store
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.settings import Settings
 

@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from sync_worker import resolve
-from sync_worker.app import running_worker
 from sync_worker.model import Witness
 from sync_worker.resolve import PENDING
+from sync_worker.running import running_worker
 from sync_worker.workset import Mark
 from tests.oracle import quiet, until, wrong
 from tests.parts import opened, working

@@ -15,10 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from sync_worker import attempt, converge
-from sync_worker.app import open_reconcile
 from sync_worker.errors import ConfigurationError
 from sync_worker.ledger import Entry
 from sync_worker.model import Subject, Witness
+from sync_worker.opening import open_reconcile
 from sync_worker.outcome import Due
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark

@@ -57,15 +57,15 @@ def _list(held: list[Held], *, as_json: bool) -> None:
 
 
 async def _held(settings: Settings) -> list[Held]:
-    from sync_worker.app import open_store
+    from sync_worker.opening import open_store
 
     async with open_store(settings) as store:
         return await store.runs.held()
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
-    from sync_worker.app import open_reconcile, open_store
     from sync_worker.model import ChangeKind, Subject
+    from sync_worker.opening import open_reconcile, open_store
     from sync_worker.reconcile import Result
     from sync_worker.runs import alone
 

@@ -13,7 +13,7 @@ from sync_worker.cli.output import AsJson, print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.app import Store
+    from sync_worker.opening import Store
     from sync_worker.trouble import Trouble
 
 app = typer.Typer(invoke_without_command=True)
@@ -62,7 +62,7 @@ def retry(
 
 
 async def _read(limit: int) -> list[Trouble]:
-    from sync_worker.app import open_store
+    from sync_worker.opening import open_store
     from sync_worker.trouble import gathered
 
     async with open_store(begin()) as store:
@@ -97,8 +97,8 @@ def _again(one: Trouble) -> str:
 
 
 async def _retry(texts: Sequence[str]) -> dict[str, Any]:
-    from sync_worker.app import open_store
     from sync_worker.cli.people import keys_of
+    from sync_worker.opening import open_store
 
     settings = begin()
     async with open_store(settings) as store:

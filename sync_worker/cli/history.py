@@ -40,9 +40,9 @@ def history(
 
 
 async def _read(target: str | None, limit: int) -> list[Entry]:
-    from sync_worker.app import open_store
     from sync_worker.cli.people import keys_of
     from sync_worker.inquiry import causes_of
+    from sync_worker.opening import open_store
     from sync_worker.workset import FANOUT
 
     settings = begin()

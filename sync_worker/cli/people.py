@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.app import Store
+    from sync_worker.opening import Store
     from sync_worker.settings import Settings
 
 
@@ -16,9 +16,9 @@ async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> lis
 
     Addresses are looked up in Clerk. Raises NoSuchSubject for one that nobody has, and InvalidSubject.
     """
-    from sync_worker.app import open_services
     from sync_worker.errors import NoSuchSubject
     from sync_worker.inquiry import parse_target
+    from sync_worker.opening import open_services
     from sync_worker.resolve import owners
     from sync_worker.workset import FANOUT
 

@@ -50,7 +50,7 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
 
 async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
-    from sync_worker.app import open_reconcile, open_store
+    from sync_worker.opening import open_reconcile, open_store
     from sync_worker.reconcile import report
     from sync_worker.runs import alone, judged
 

@@ -61,7 +61,7 @@ def release() -> None:
 
 async def _prepare(settings: Settings) -> None:
     """Find out what cannot work before anything is started, and say it in one line."""
-    from sync_worker.app import open_store
+    from sync_worker.opening import open_store
     from sync_worker.sanity import Queries
 
     Queries.load(settings.groq_folder)
@@ -70,7 +70,8 @@ async def _prepare(settings: Settings) -> None:
 
 
 async def _release(settings: Settings) -> None:
-    from sync_worker.app import check_projection, open_services, open_store
+    from sync_worker.opening import open_services, open_store
+    from sync_worker.running import check_projection
 
     async with open_store(settings) as store, open_services(settings, store, dry_run=True) as services:
         try:
@@ -120,7 +121,8 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    from sync_worker.app import open_store, running_worker
+    from sync_worker.opening import open_store
+    from sync_worker.running import running_worker
 
     stopped = asyncio.Event()
     failed = asyncio.Event()

@@ -15,8 +15,8 @@ from sync_worker.render import entry_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.app import Store
     from sync_worker.model import Subject
+    from sync_worker.opening import Store
     from sync_worker.overview import Row
     from sync_worker.settings import Settings
 
@@ -49,8 +49,9 @@ def sync(
 
 
 async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    from sync_worker.app import open_services, open_store, running_worker
+    from sync_worker.opening import open_services, open_store
     from sync_worker.resolve import owners
+    from sync_worker.running import running_worker
     from sync_worker.workset import Mark
 
     async with open_store(settings) as store:

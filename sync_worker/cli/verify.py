@@ -42,7 +42,7 @@ def verify(as_json: AsJson = False) -> None:
 
 
 async def _read(settings: Settings) -> Findings:
-    from sync_worker.app import open_reconcile, open_store
+    from sync_worker.opening import open_reconcile, open_store
 
     async with (
         open_store(settings) as store,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.app import open_store
 from sync_worker.cli.local import install_clerk_hook
+from sync_worker.opening import open_store
 from tests import verbs
 from tests.oracle import quiet, until, wrong
 from tests.parts import settings_of

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from sync_worker.app import open_store
 from sync_worker.cli.local import free_port, install_hook, settings_for
+from sync_worker.opening import open_store
 from tests.crash.trouble import Trouble
 from tests.oracle import until, wrong
 from tests.parts import settings_of
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from sync_worker.app import Store
     from sync_worker.database import Row, Transaction
+    from sync_worker.opening import Store
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.webhooks import Hook
     from tests.crash.nursery import Child, Nursery

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from sync_worker import app, attempt, converge, postgres, schema, worker, workset
+from sync_worker import attempt, converge, postgres, running, schema, worker, workset
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.postgres import PostgresDatabase
@@ -113,7 +113,7 @@ def plant_clock(jump: float) -> None:
         if name.startswith("sync_worker") and getattr(module, "datetime", None) is datetime:
             vars(module)["datetime"] = Datetime
     time.time = clock
-    vars(app)["Attempts"] = partial(attempt.Attempts, wall=clock)
+    vars(running)["Attempts"] = partial(attempt.Attempts, wall=clock)
     signal.signal(signal.SIGUSR1, set_clock)
 
 

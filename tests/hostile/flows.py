@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from sync_worker.app import Services, Store, open_services, open_store
 from sync_worker.catchup import CURSOR, catch_up
 from sync_worker.changeset import Brake
 from sync_worker.converge import Converge
@@ -23,6 +22,7 @@ from sync_worker.errors import NothingVisible
 from sync_worker.fanout import fan_out
 from sync_worker.http import ServiceTransport, inner_transport
 from sync_worker.model import Layout, Subject, Witness
+from sync_worker.opening import Services, Store, open_services, open_store
 from sync_worker.outcome import Due
 from sync_worker.reconcile import Reconcile
 from sync_worker.resolve import resolve_documents

@@ -12,7 +12,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from sync_worker import clerk, sanity
-from sync_worker.app import BUDGET_WINDOW
 from sync_worker.attempt import Attempts, moved
 from sync_worker.brake import FanOutBrake
 from sync_worker.budget import Budget
@@ -23,6 +22,7 @@ from sync_worker.heard import Heard
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.model import CORE_FIELDS, Field, Layout
+from sync_worker.opening import BUDGET_WINDOW
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.receiver import Receiver
 from sync_worker.reconcile import Reconcile

@@ -1,0 +1,157 @@
+"""Opens what processes need, from Settings: the durable half, both services, and what reconciles or only reads.
+
+Why it exists: every verb of the command line opens the same few things, and each is closed by whoever opened it. What
+runs for as long as the process does is `running`; the web application is `app`.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync_worker import __version__, clerk, sanity
+from sync_worker.budget import Budget
+from sync_worker.changeset import Brake
+from sync_worker.converge import Converge
+from sync_worker.database import Database, open_database
+from sync_worker.http import Call, ServiceTransport, inner_transport
+from sync_worker.inquiry import Inquiry
+from sync_worker.ledger import Ledger
+from sync_worker.reconcile import Reconcile
+from sync_worker.runs import Runs
+from sync_worker.totals import Totals
+from sync_worker.workset import WorkSet
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import AsyncIterator, Callable
+
+    from sync_worker.settings import Settings
+
+BUDGET_WINDOW = 10.0
+"""Seconds that Clerk counts calls over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The durable half: what web processes need."""
+
+    database: Database
+    workset: WorkSet
+    ledger: Ledger
+    runs: Runs
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The other half: both services behind their ports, and the budget they share."""
+
+    source: sanity.Sanity
+    target: clerk.Clerk
+    budget: Budget
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, *, watch: bool = False) -> AsyncIterator[Store]:
+    """Open the database and bring its tables up to date. With `watch`, marks of other processes wake us at once."""
+    database = open_database(settings.database_url, watch=watch)
+    await database.start()
+    try:
+        workset = WorkSet(database)
+        if await workset.recall("installed") is None:
+            await workset.remember("installed", __version__)
+        totals = Totals(workset)
+        async with totals.kept():
+            yield Store(database, workset, Ledger(database), Runs(database), totals)
+    finally:
+        await database.close()
+
+
+def clerk_budget(settings: Settings, store: Store) -> Budget:
+    """Return the call budget that all processes share."""
+    return Budget(store.database, "clerk", settings.budget, BUDGET_WINDOW)
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, store: Store, *, dry_run: bool = False, told: Callable[[Call], None] = lambda _: None
+) -> AsyncIterator[Services]:
+    """Open both services on our transport. `told` hears of every call, as the totals do."""
+
+    def observe(call: Call) -> None:
+        store.totals.call(call)
+        told(call)
+
+    budget = clerk_budget(settings, store)
+    queries = sanity.Queries.load(settings.groq_folder)
+    source, sanity_client = sanity.open_sanity(
+        ServiceTransport(
+            "Sanity",
+            inner_transport(),
+            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
+            sanity.explain,
+            is_read=sanity.reads_only,
+            dry_run=dry_run,
+            observe=observe,
+        ),
+        queries,
+        url=settings.sanity_url,
+        version=settings.sanity_api_version,
+        dataset=settings.sanity_dataset,
+    )
+    target, clerk_client = clerk.open_clerk(
+        ServiceTransport(
+            "Clerk",
+            inner_transport(),
+            {
+                "Authorization": f"Bearer {settings.clerk_secret_key.get_secret_value()}",
+                "Clerk-API-Version": clerk.API_VERSION,
+            },
+            clerk.explain,
+            budget=budget,
+            dry_run=dry_run,
+            observe=observe,
+        ),
+        url=settings.clerk_api_url,
+    )
+    async with sanity_client, clerk_client:
+        yield Services(source, target, budget)
+
+
+@asynccontextmanager
+async def open_reconcile(
+    settings: Settings,
+    store: Store,
+    calls: Counter[str],
+    *,
+    dry_run: bool = False,
+    adopt: bool = False,
+    accept_fewer: bool = False,
+) -> AsyncIterator[Reconcile]:
+    """Put a reconcile together. `calls` counts its calls by service, and its writes."""
+
+    def told(call: Call) -> None:
+        calls[call.service] += 1
+        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
+
+    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
+        if not dry_run:
+            await services.target.warm_up()
+        yield Reconcile(
+            Converge(services.source, services.target, store.ledger, settings.layout, told=store.totals.change),
+            store.workset,
+            store.runs,
+            Brake(settings.max_revocations),
+            adopt=adopt,
+            accept_fewer=accept_fewer,
+        )
+
+
+@asynccontextmanager
+async def open_inquiry(settings: Settings, store: Store, patience: float = 20.0) -> AsyncIterator[Inquiry]:
+    """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
+    async with open_services(settings, store, dry_run=True) as services:
+        converge = Converge(services.source, services.target, store.ledger, settings.layout)
+        yield Inquiry(converge, store.workset, store.ledger, store.runs, patience)

@@ -1,0 +1,133 @@
+"""The worker with what it does by the clock, until the process ends: poll, nightly reconcile, clean-up.
+
+Why it exists: `serve`, `worker` and `sync` run the same; each of these timers is one line here. What a batch does is
+`worker` and `attempt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sync_worker.attempt import Attempts, moved
+from sync_worker.brake import FanOutBrake
+from sync_worker.catchup import catch_up
+from sync_worker.changeset import Brake
+from sync_worker.clerk_events import INSTANCE
+from sync_worker.converge import Converge
+from sync_worker.opening import open_reconcile, open_services
+from sync_worker.projection import refuse_wrong_shape
+from sync_worker.reconcile import report
+from sync_worker.runs import alone, judged
+from sync_worker.timers import daily, every
+from sync_worker.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sync_worker.opening import Services, Store
+    from sync_worker.outcome import Outcome
+    from sync_worker.settings import Settings
+
+PURGE_EVERY = 3600
+ASK_INSTANCE_EVERY = 3600
+KEEP_ROWS, KEEP_LEDGER = 7 * 24 * 3600.0, 400 * 24 * 3600.0
+"""Seconds that idle rows and ledger entries stay: a week, and somewhat more than a year."""
+
+log = structlog.get_logger("app")
+
+
+@asynccontextmanager
+async def running_worker(
+    settings: Settings, store: Store, broken: Callable[[], None] = lambda: None
+) -> AsyncIterator[Worker]:
+    """Run the worker, and what it does by the clock, until the block ends; then let it drain.
+
+    `broken` is called when the worker ended by itself, which only a bug can make it do.
+    """
+    brake = FanOutBrake(store.runs, Brake(settings.max_revocations))
+
+    async def screen(outcomes: list[Outcome]) -> list[Outcome]:
+        screened = await brake.screen(outcomes)
+        await store.workset.mark(moved(screened))
+        return screened
+
+    async with open_services(settings, store) as services:
+        totals = store.totals
+        converge = Converge(services.source, services.target, store.ledger, settings.layout, screen, totals.change)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        worker = Worker(
+            store.database,
+            store.workset,
+            Attempts(store.workset, converge),
+            services.budget,
+            lambda: check_projection(services, settings),
+            name=name,
+        )
+        await services.target.warm_up()
+        log.info("worker_started", worker=name)
+        task = asyncio.create_task(worker.run())
+        task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
+        ask_instance_every = ASK_INSTANCE_EVERY if settings.clerk_webhook_secret else 0
+        timers = [
+            asyncio.create_task(every(settings.poll_seconds, "poll", lambda: _poll(services, store))),
+            asyncio.create_task(daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store))),
+            asyncio.create_task(every(PURGE_EVERY, "purge", lambda: _purge(store))),
+            asyncio.create_task(every(ask_instance_every, "instance", lambda: _ask_instance(services, store))),
+        ]
+        try:
+            yield worker
+        finally:
+            for timer in timers:
+                timer.cancel()
+            worker.stop()
+            await task
+            log.info("worker_stopped", worker=name)
+
+
+async def _poll(services: Services, store: Store) -> None:
+    marked = await catch_up(services.source, store.workset, datetime.now(UTC))
+    log.info("polled", documents=marked)
+
+
+async def check_projection(services: Services, settings: Settings) -> None:
+    """Read a page of entitlements and judge its shape. Raises ConfigurationError, and what the read raises."""
+    page = await services.source.everything("")
+    refuse_wrong_shape(page.rows, settings.layout.fields)
+
+
+async def _ask_instance(services: Services, store: Store) -> None:
+    """Remember which instance our key belongs to, so that events of another one are told apart."""
+    await store.workset.remember(INSTANCE, await services.target.instance())
+
+
+async def _purge(store: Store) -> None:
+    rows, entries = await store.workset.purge(KEEP_ROWS), await store.ledger.purge(KEEP_LEDGER)
+    log.info("purged", rows=rows, entries=entries)
+
+
+async def _nightly(settings: Settings, store: Store) -> None:
+    calls: Counter[str] = Counter()
+    started = time.monotonic()
+    async with alone(store.runs), judged(store.runs), open_reconcile(settings, store, calls) as run:
+        findings = await run.find()
+        result = await run.apply(findings)
+    told = report(findings, result, calls, time.monotonic() - started)
+    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **told)
+
+
+def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:
+    """End the process when the worker broke: a receiver that nobody works for would only look alive."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("worker_broken", exc_info=task.exception())
+        broken()
+        os.kill(os.getpid(), signal.SIGTERM)
