@@ -2,7 +2,7 @@
 
 Why it exists: the webhook path and the reconcile share these steps, so neither can be right alone. Nothing is written
 from a read that does not show what the events told of, and nothing is taken away on the word of a read that shows no
-entitlement at all. Which subjects are due is the work set's affair; what becomes of an error is the worker's.
+entitlement at all. Which subjects are due is the work set's affair; what becomes of an error is `attempt`'s.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class Converge:
         unproven = {
             outcome.due.subject
             for outcome in revoking
-            if not any(w.ends for w in outcome.due.witnesses) or not needed[outcome.due.subject] <= stored.missing
+            if not _told_of_an_end(outcome.due, observed[outcome.due.subject])
+            or not needed[outcome.due.subject] <= stored.missing
         }
         if len(unproven) < len(revoking):
             # The blindness may have ended before the proof: then the first read missed what others may publish.
@@ -267,6 +268,12 @@ def _with_moves(outcome: Outcome, held: Observed | None, rows: Sequence[Entitlem
 
 def _documents(batch: Iterable[Due]) -> set[str]:
     return {witness.document for due in batch for witness in due.witnesses}
+
+
+def _told_of_an_end(due: Due, observed: Observed) -> bool:
+    """Tell whether an event said that a document is no more: just now, or earlier of one that still gives access."""
+    sources = observed.marker.sources if observed.marker else ()
+    return any(w.ends or (w.deleted and w.document in sources) for w in due.witnesses)
 
 
 def _proof_needed(due: Due, observed: Observed) -> set[str]:

@@ -31,7 +31,7 @@ class Step:
 WORK = """
 CREATE TABLE work (
   key TEXT COLLATE "C" PRIMARY KEY,
-  fanout INTEGER NOT NULL,                      -- 1: a document whose subjects are to be marked; 0: a subject
+  fanout INTEGER NOT NULL,                      -- 1: a document, address or member to look up; 0: a subject
   lane INTEGER NOT NULL,
   due DOUBLE PRECISION,                         -- NULL: nothing to do; while owned: the end of the lease
   wanted BIGINT NOT NULL DEFAULT 0,             -- counts marks

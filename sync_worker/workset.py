@@ -6,7 +6,7 @@ with the claim, so that a subject that was marked during its run is run exactly 
 while a row is owned, so the rows of a killed process are due again by themselves; on the same machine its successor
 need not wait for that. Every write is fenced by the token.
 
-What a run does, how often it is tried and how long it waits is `worker`'s; looking around is `overview`'s.
+What a run does, how often it is tried and how long it waits is `attempt`'s; looking around is `overview`'s.
 """
 
 from __future__ import annotations
