@@ -1,7 +1,8 @@
 """`python -m bench [PART…]`: measure on the sandbox, print a table, write JSON.
 
-Parts: accept, publish, bulk, reconciles, small, curve. Without a part it is all but the curve. Each figure is the
-median of RUNS runs of its part. Nothing is asserted here; the tests count calls and writes, which are exact.
+Parts: accept, publish, bulk, reconciles, writes, small, curve. Without a part it is all but the curve.
+Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes, which
+are exact, are counted by the tests.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from bench import accept, bulk, curve, publish, reconciles, small
+from bench import accept, bulk, curve, publish, reconciles, small, writes
 from bench.figures import Figure, markdown, median, show, write
 
 PARTS = {
@@ -18,9 +19,10 @@ PARTS = {
     "publish": publish.measure,
     "bulk": bulk.measure,
     "reconciles": reconciles.measure,
+    "writes": writes.measure,
     "small": small.measure,
 }
-RUNS = {"accept": 3, "publish": 3, "bulk": 1, "reconciles": 1, "small": 1}
+RUNS = {"accept": 3, "publish": 3, "bulk": 1, "reconciles": 1, "writes": 3, "small": 1}
 
 
 async def measured(names: list[str], runs: int | None) -> list[Figure]:

@@ -91,7 +91,7 @@ async def steady(program: Program, project: str) -> list[float]:
     async def one(number: int, request: bytes) -> None:
         due = started + number / STEADY_RATE
         await asyncio.sleep(due - time.perf_counter())
-        connection = idle.pop() if idle else await Client.to(program)
+        connection = idle.pop(0) if idle else await Client.to(program)
         await connection.post(request)
         taken.append((time.perf_counter() - due) * 1000)
         idle.append(connection)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from sync_worker.database import Database, Transaction
 
-SLOT = 0.25
+SLOT = 0.125
 """Seconds."""
 
-RESERVE = 0.1
+RESERVE = 0.05
 """The part of the limit that only lane 0 may use."""
 
 LONGEST_PAUSE = 60.0

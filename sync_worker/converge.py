@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker import changes, policy
 from sync_worker.errors import LeaseLost, NoSuchSubject, NothingVisible, RetryableError, StaleRead, SyncWorkerError
-from sync_worker.freshness import STALE_WAITS, agrees, shows
+from sync_worker.freshness import STALE_WAITS, agrees, shows, tied
 from sync_worker.http import guarded
 from sync_worker.ledger import Entry, State
 from sync_worker.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
@@ -81,20 +81,27 @@ class Converge:
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
                 addresses = await self.addresses(batch, observed)
                 reading = await self.read(waiting, addresses) if addresses else reading
-            fresh = [due for due in waiting if all(shows(reading.snapshot.sightings, w) for w in due.witnesses)]
+            sightings = reading.snapshot.sightings
+            fresh = [due for due in waiting if all(shows(sightings, w) for w in due.witnesses)]
+            # Of two revisions in one moment the index does not tell which was the last, however long one waits.
+            open_ = [due for due in waiting if due not in fresh and any(tied(sightings, w) for w in due.witnesses)]
+            fresh += await self._as_stored(open_, reading) if open_ else []
             if fresh:
                 yield await self._settle(fresh, reading, observed)
-            # Of two revisions in one moment no wait will tell which was the last: their dues are not waited for.
-            tied = [due for due in waiting if due not in fresh and not all(w.revision for w in due.witnesses)]
-            if tied:
-                yield await self._arbitrate(tied, reading, observed)
-            waiting = [due for due in waiting if due not in fresh and due not in tied]
+            waiting = [due for due in waiting if due not in fresh]
+            hopeless = [due for due in waiting if not all(w.revision for w in due.witnesses)]
+            if hopeless:
+                yield _stale(hopeless)
+            waiting = [due for due in waiting if due not in hopeless]
             if not waiting:
                 return
             if wait is not None:
                 await self.sleep(wait)
                 reading = await self.read(waiting, addresses or ())
-        yield await self._arbitrate(waiting, reading, observed)
+        fresh = await self._as_stored(waiting, reading)
+        if fresh:
+            yield await self._settle(fresh, reading, observed)
+        yield _stale([due for due in waiting if due not in fresh])
 
     async def addresses(self, batch: Sequence[Due], observed: Mapping[Subject, Observed]) -> set[Subject]:
         """Return the addresses by which entitlements can name the people of a batch, members included."""
@@ -114,20 +121,15 @@ class Converge:
         asked = {subject.address for subject in named if subject is not None} & set(addresses)
         return Reading(snapshot, await self.target.find(asked) if asked else {})
 
-    async def _arbitrate(
-        self, waiting: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
-    ) -> list[Outcome]:
-        """Let the document store decide what the index left open."""
+    async def _as_stored(self, waiting: Sequence[Due], reading: Reading) -> list[Due]:
+        """Return those for whom the index, which does not say so itself, shows what the document store has."""
         sightings = reading.snapshot.sightings
         stored = await self.source.stored(_documents(waiting))
-        fresh: list[Due] = []
-        stale: list[Due] = []
-        for due in waiting:
-            known = all(shows(sightings, w) or agrees(sightings, stored, w.document) for w in due.witnesses)
-            (fresh if known else stale).append(due)
-        outcomes = await self._settle(fresh, reading, observed) if fresh else []
-        documents = {due.subject: ", ".join(w.document for w in due.witnesses) for due in stale}
-        return outcomes + [Outcome(due, error=StaleRead(documents[due.subject])) for due in stale]
+        return [
+            due
+            for due in waiting
+            if all(shows(sightings, w) or agrees(sightings, stored, w.document) for w in due.witnesses)
+        ]
 
     async def _settle(
         self, batch: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
@@ -264,6 +266,10 @@ def _with_moves(outcome: Outcome, held: Observed | None, rows: Sequence[Entitlem
     after = set(outcome.access.sources) if outcome.access is not None and held is not None else set()
     theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
     return replace(outcome, gained=tuple(sorted(after - before)), lost=tuple(sorted(before - after - theirs)))
+
+
+def _stale(batch: Iterable[Due]) -> list[Outcome]:
+    return [Outcome(due, error=StaleRead(", ".join(w.document for w in due.witnesses))) for due in batch]
 
 
 def _documents(batch: Iterable[Due]) -> set[str]:

@@ -119,7 +119,7 @@ def open_database(
 
     `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
     `clock` (epoch seconds) replaces the clock of the machine or server. With `watch` commits of other processes end
-    `changed` too: within 20 ms on SQLite, at once on PostgreSQL at the price of one more connection. `connections`
+    `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one more connection. `connections`
     is how many PostgreSQL connections transactions may use.
     Raises ConfigurationError, which never holds the password.
     """

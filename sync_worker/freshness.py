@@ -51,6 +51,14 @@ def shows(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
     return later or (seen.revision == witness.revision and not witness.deleted)
 
 
+def tied(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
+    """Tell whether a query shows another revision than `witness` of the same moment, or it is not known which."""
+    seen = sightings.get(witness.document)
+    if not witness.revision:
+        return True
+    return seen is not None and seen.revision != witness.revision and seen.updated_at == witness.updated_at
+
+
 def agrees(sightings: Mapping[str, Sighting], stored: Stored, document: str) -> bool:
     """Tell whether a query shows `document` as the document store has it, which is never behind."""
     seen, truth = sightings.get(document), stored.documents.get(document)

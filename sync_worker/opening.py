@@ -137,8 +137,6 @@ async def open_reconcile(
         calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
 
     async with open_services(settings, store, dry_run=dry_run, told=told) as services:
-        if not dry_run:
-            await services.target.warm_up()
         yield Reconcile(
             Converge(services.source, services.target, store.ledger, settings.layout, told=store.totals.change),
             store.workset,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.freshness import STALE_WAITS, agrees, shows
+from sync_worker.freshness import STALE_WAITS, agrees, shows, tied
 from sync_worker.model import Entitlement, Kind, Refusal, Subject
 from sync_worker.rows import read_row
 
@@ -121,11 +121,10 @@ async def fresh_page(
         page = await source.affected(documents, after, ids)
         sightings = page.sightings or {}
         behind = [w for w in witnesses if not shows(sightings, w)]
-        if not behind:
-            return page, frozenset()
-        # Of two revisions in one moment, which are kept as none, no wait will tell which was the last.
+        if behind and (wait is None or any(tied(sightings, w) for w in behind)):
+            stored = await source.stored({w.document for w in behind})
+            behind = [w for w in behind if not agrees(sightings, stored, w.document)]
         if wait is None or not any(w.revision for w in behind):
             break
         await sleep(wait)
-    stored = await source.stored({w.document for w in behind})
-    return page, frozenset(w.document for w in behind if not agrees(sightings, stored, w.document))
+    return page, frozenset(w.document for w in behind)

@@ -35,7 +35,7 @@ OLDEST = (3, 35)
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that writes; its transactions take milliseconds."""
 
-POLL = 0.02
+POLL = 0.05
 """Seconds between two looks for commits of other processes."""
 
 MOST_SHARED = 500

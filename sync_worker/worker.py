@@ -33,8 +33,10 @@ FAN_OUTS_AT_ONCE = 2
 HEARTBEAT = 10.0
 SCARCE, SCARCE_WAIT = 20, 0.25
 """With so few calls left, or a quarter of a small budget, nothing is claimed for a while (seconds)."""
-GATHER_FIRST, GATHER_MOST = 0.05, 0.25
+GATHER_FIRST, GATHER_MOST = 0.05, 0.5
 """Seconds to gather more subjects before the next run while many are coming in."""
+IDLE = 5.0
+"""Seconds until the next look when nothing is due; marks and the ends of runs wake the loop at once."""
 FEW = 2
 """Claims of so few subjects are no flood: the next one does not wait."""
 
@@ -130,7 +132,7 @@ class Worker:
         if now < self.attempts.paused_until:
             return self.attempts.paused_until - now
         waits = [await self._start_batch(lane) for lane in lanes]
-        wait = min(1.0, *waits)
+        wait = min(waits)
         if fan_outs.room:
             claims = await self.workset.claim(fan_outs.number, 1, LEASE, documents=True)
             if claims:
@@ -144,7 +146,7 @@ class Worker:
     async def _start_batch(self, lane: Lane) -> float:
         now = self.monotonic()
         if not lane.room:
-            return 1.0
+            return IDLE
         if now < lane.not_before:
             return lane.not_before - now
         left = await self.budget.left(lane.number)
@@ -156,7 +158,7 @@ class Worker:
         lane.gather = min(GATHER_MOST, max(GATHER_FIRST, lane.gather * 2)) if flood else 0.0
         lane.not_before = now + lane.gather
         if not claims:
-            return 1.0
+            return IDLE
         self._launch(lane, self.attempts.resolve(claims) if lane.documents else self.attempts.converge_all(claims))
         return lane.gather
 

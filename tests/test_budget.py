@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIMIT, WINDOW = 20, 10.0
-RESERVE = 2
+RESERVE = 1
 SOON = 10.0
 
 

@@ -119,10 +119,18 @@ async def test_an_organization_is_patched_likewise(box: Sandbox, target: Clerk) 
     assert box.clerk.organizations["org_1"]["public_metadata"] == {"plan": "team"}
 
 
-async def test_an_answer_the_sdk_cannot_read_still_means_that_the_write_is_done(box: Sandbox, target: Clerk) -> None:
+async def test_a_write_to_an_odd_user_is_done(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_user("user_1", has_image=None)
     await target.apply(grant(plan="pro"))
     assert box.clerk.users["user_1"]["public_metadata"] == {"plan": "pro"}
+    assert box.clerk.requests.count() == 1
+
+
+async def test_an_answer_the_sdk_cannot_read_still_means_that_the_write_is_done(box: Sandbox, target: Clerk) -> None:
+    box.clerk.add_organization("org_1")
+    box.clerk.organizations["org_1"]["slug"] = 7
+    await target.apply(grant(Subject.parse("org_1"), plan="pro"))
+    assert box.clerk.organizations["org_1"]["public_metadata"] == {"plan": "pro"}
     assert box.clerk.requests.count() == 1
 
 

@@ -134,6 +134,18 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
         await until(lambda: not wrong(box))
 
 
+async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_replaced(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converge, "STALE_WAITS", (30.0,))
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    replaced = Witness("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_1", witness=replaced)
+        await until(lambda: not wrong(box), 10)
+
+
 async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
