@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.figures import Figure, percentile
 from bench.stage import WEB, running
@@ -14,7 +14,7 @@ from sync_worker.sandbox.server import Sandbox
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bench.stage import Program
 
@@ -24,26 +24,30 @@ STEADY_RATE, STEADY_SECONDS = 200, 10
 
 def requests(project: str, count: int) -> Iterator[bytes]:
     """Yield whole HTTP requests, signed as Sanity signs them, for a thousand people."""
-    now = int(time.time() * 1000)
     for number in range(count):
-        body = json.dumps(
-            {
-                "operation": "update",
-                "projectId": project,
-                "dataset": "production",
-                "id": f"ent-{number}",
-                "type": "entitlement",
-                "rev": f"r{number}",
-                "updatedAt": "2026-05-01T12:00:00Z",
-                "before": None,
-                "after": {"clerkUserId": f"user_{number % 1000}"},
-            }
-        ).encode()
-        head = (
-            "POST /webhooks/sanity HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n{SANITY_HEADER}: {sign_sanity(body, SECRET, now)}\r\n\r\n"
-        )
-        yield head.encode() + body
+        document = {"_id": f"ent-{number}", "_rev": f"r{number}", "_updatedAt": "2026-05-01T12:00:00Z"}
+        yield delivery(project, {**document, "clerkUserId": f"user_{number % 1000}"})
+
+
+def delivery(project: str, document: Mapping[str, Any]) -> bytes:
+    """Return the whole HTTP request that tells of an entitlement."""
+    told = {
+        "operation": "update",
+        "projectId": project,
+        "dataset": "production",
+        "id": document["_id"],
+        "type": "entitlement",
+        "rev": document["_rev"],
+        "updatedAt": document["_updatedAt"],
+        "before": None,
+        "after": {"clerkUserId": document["clerkUserId"]},
+    }
+    body = json.dumps(told).encode()
+    head = (
+        "POST /webhooks/sanity HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{SANITY_HEADER}: {sign_sanity(body, SECRET, int(time.time() * 1000))}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class Client:
@@ -69,17 +73,22 @@ class Client:
 
 async def throughput(program: Program, project: str) -> float:
     """Return accepts per second with many connections at once."""
-    prepared = iter(list(requests(project, COUNT)))
+    return COUNT / await post_all(program, list(requests(project, COUNT)))
+
+
+async def post_all(program: Program, prepared: Sequence[bytes]) -> float:
+    """Send requests over many connections at once; return the seconds."""
+    left = iter(prepared)
 
     async def client() -> None:
         connection = await Client.to(program)
-        for request in prepared:
+        for request in left:
             await connection.post(request)
         connection.close()
 
     started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return COUNT / (time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 async def steady(program: Program, project: str) -> list[float]:

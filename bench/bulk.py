@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from bench.accept import delivery, post_all
 from bench.figures import Figure
+from bench.reconciles import row
 from bench.stage import NAIVE, SERVE, calls, reference, running, until
 from sync_worker.sandbox.limits import Limits
 from sync_worker.sandbox.server import Sandbox
@@ -17,16 +19,16 @@ REFUSED = "429"
 
 
 async def coalesced() -> list[Figure]:
-    """Publish 1,000 times for 100 people while Clerk is slow."""
+    """Deliver ten webhooks each for 100 people, as fast as they are taken."""
     async with Sandbox() as box, running(box) as program:
         users = [box.clerk.add_user() for _ in range(100)]
-        rows = [{"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user} for user in users]
+        await box.lake.load([row(user) for user in users])
+        told = [delivery(box.lake.project_id, box.lake.documents[f"ent-{user}"]) for user in users]
         started = time.perf_counter()
-        for edit in range(10):
-            await box.lake.mutate([{"createOrReplace": {**row, "plan": f"plan-{edit}"}} for row in rows])
-        await until(lambda: all(u["public_metadata"].get("plan") == "plan-9" for u in box.clerk.users.values()))
+        await post_all(program, told * 10)
+        await until(lambda: all(u["public_metadata"].get("plan") == "pro" for u in box.clerk.users.values()))
         seconds = time.perf_counter() - started
-        await box.lake.hooks_idle()
+        await until(_quiet(box))
         return [
             Figure("1,000 webhooks for 100 subjects: writes", box.clerk.requests.count("PATCH"), "", 100),
             Figure("… queries", box.lake.requests.count(), "", 10),
