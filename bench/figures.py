@@ -41,11 +41,11 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the goal; below 1 it is missed."""
+        """How many times better than the goal; below 1 it is missed. None without a goal, and for nothing of nothing."""
         if self.goal is None:
             return None
         better, worse = (self.value, self.goal) if self.more_is_better else (self.goal, self.value)
-        return better / worse if worse else float("inf")
+        return better / worse if worse else None
 
 
 def median(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
