@@ -41,7 +41,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the goal; below 1 it is missed. None without a goal, and for nothing of nothing."""
+        """How many times better than the goal; below 1 it is missed. None without a goal, or where nothing was used."""
         if self.goal is None:
             return None
         better, worse = (self.value, self.goal) if self.more_is_better else (self.goal, self.value)

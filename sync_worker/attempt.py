@@ -168,19 +168,20 @@ class Attempts:
         return tuple(sorted(members, key=str))
 
     async def _where_addresses_count(self, people: Sequence[Claim]) -> list[Mark]:
-        """Return what a changed address of these people may change besides themselves.
+        """Return what a changed address of these people may change.
 
-        Their memberships may have been entitled by the address before; the entitlements that name the one they have now
-        may have been somebody else's. Where nobody is named by address, nothing more is asked; a read that shows no
-        entitlement at all does not say so.
+        They and their memberships may have been entitled by the address before; the entitlements that name the one they
+        have now may have been somebody else's. Where nobody is named by address, nothing more is asked; a read that
+        shows no entitlement at all does not say so.
         """
         source, target = self.converge.source, self.converge.target
         snapshot = await source.by_subject((), ()) if people else None
         if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
+        marks = [mark for user, claim in users.items() for mark in _marks(claim, [user])]
         members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
-        marks = [mark for user, claim in members for mark in _marks(claim, await target.memberships(user.id))]
+        marks += [mark for user, claim in members for mark in _marks(claim, await target.memberships(user.id))]
         observed = await target.observe(users)
         addresses = {address for held in observed.values() for address in held.addresses}
         rows = (await source.by_subject(addresses, ())).rows if addresses else ()

@@ -151,22 +151,21 @@ class Converge:
     ) -> set[Subject]:
         """Say of changes that a killed or failed run left open whether they were applied: Clerk shows it now.
 
-        One that Clerk does not show may have been sent, and land later than what is written now: it stays open until
-        it cannot any more, whatever is marked meanwhile. Returns the subjects of such changes.
+        Each may have been sent, perhaps more than once, and land later than what is written now: it stays open until
+        it cannot any more, whatever Clerk shows and is marked meanwhile. Returns the subjects of such changes.
         """
         states: dict[State, list[int]] = defaultdict(list)
         late = set()
         for entry in await self.ledger.unsettled(map(str, subjects)):
             subject = Subject.parse(entry.subject)
-            held = observed.get(subject)
-            if held is not None and changes.owned_values(held, self.layout) == entry.after:
-                states[State.APPLIED].append(entry.id)
-            elif entry.settled_at is not None and now.timestamp() - entry.settled_at > LANDS_WITHIN.total_seconds():
-                states[State.ABANDONED].append(entry.id)
-            else:
+            if entry.settled_at is None or now.timestamp() - entry.settled_at <= LANDS_WITHIN.total_seconds():
                 late.add(subject)
                 if entry.state is State.INTENDED:
                     states[State.UNKNOWN].append(entry.id)
+            else:
+                held = observed.get(subject)
+                applied = held is not None and changes.owned_values(held, self.layout) == entry.after
+                states[State.APPLIED if applied else State.ABANDONED].append(entry.id)
         for state, entries in states.items():
             await self.ledger.settle(entries, state)
         return late
@@ -235,13 +234,17 @@ class Converge:
     async def _write(self, outcome: Outcome, room: asyncio.Semaphore) -> Outcome:
         assert outcome.change is not None  # noqa: S101 - told apart by the caller
         async with room:
-            try:
-                with guarded(outcome.due.check):
+            with guarded(outcome.due.check) as write:
+                try:
                     await self.target.apply(outcome.change)
-            except SyncWorkerError as error:
-                return _failed(outcome, error)
-        outcome = replace(outcome, written=self.now())
-        self.told(outcome)
+                except SyncWorkerError as error:
+                    outcome = _failed(outcome, error)
+        now = self.now()
+        if write.unanswered:
+            outcome = replace(outcome, unanswered=True, again=now + LANDS_WITHIN + MARGIN)
+        if outcome.error is None:
+            outcome = replace(outcome, written=now)
+            self.told(outcome)
         return outcome
 
 
@@ -306,7 +309,7 @@ def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
 
 
 def _state(outcome: Outcome) -> State:
-    """Name what the ledger is to say: a call that failed on the way may have been applied or not."""
-    if outcome.error is None:
-        return State.APPLIED
-    return State.UNKNOWN if isinstance(outcome.error, RetryableError) else State.REFUSED
+    """Name what the ledger is to say: a call that failed on the way may have been applied, or be so later."""
+    if outcome.unanswered or isinstance(outcome.error, RetryableError):
+        return State.UNKNOWN
+    return State.APPLIED if outcome.error is None else State.REFUSED

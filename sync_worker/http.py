@@ -40,8 +40,7 @@ CLOSE = 2.0
 
 log = structlog.get_logger("http")
 
-before_write: ContextVar[Callable[[], None] | None] = ContextVar("before_write", default=None)
-"""Called right before each mutating request is sent, retries included; raises LeaseLost to stop it."""
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class CallBudget(Protocol):
@@ -54,14 +53,29 @@ class CallBudget(Protocol):
         """Hold everybody after a 429."""
 
 
+@dataclass(slots=True)
+class Write:
+    """A change on its way. `check` runs right before each attempt, and raises LeaseLost to stop it.
+
+    `unanswered` tells that an attempt got no answer: it may land late, even after a later attempt was answered.
+    """
+
+    check: Callable[[], None]
+    unanswered: bool = False
+
+
+current_write: ContextVar[Write | None] = ContextVar("current_write", default=None)
+
+
 @contextmanager
-def guarded(check: Callable[[], None]) -> Iterator[None]:
-    """Run `check` before every mutating request of this context."""
-    token = before_write.set(check)
+def guarded(check: Callable[[], None]) -> Iterator[Write]:
+    """Run `check` before every mutating request of this context, and tell what became of them."""
+    write = Write(check)
+    token = current_write.set(write)
     try:
-        yield
+        yield write
     finally:
-        before_write.reset(token)
+        current_write.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +128,9 @@ class ServiceTransport(httpx.AsyncBaseTransport):
     async def _attempt(self, request: httpx.Request, reads: bool) -> httpx.Response:
         if self.budget is not None:
             await self.budget.take(self.lane.get())
-        check = before_write.get()
-        if check is not None and not reads:
-            check()
+        write = None if reads else current_write.get()
+        if write is not None:
+            write.check()
         started = asyncio.get_running_loop().time()
         outcome = "failed"
         try:
@@ -124,6 +138,8 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             outcome = str(response.status_code)
         except ServiceUnavailable as error:
             outcome = type(error.__cause__).__name__
+            if write is not None and not isinstance(error.__cause__, NEVER_SENT):
+                write.unanswered = True
             raise
         finally:
             seconds = asyncio.get_running_loop().time() - started

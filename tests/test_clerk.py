@@ -171,6 +171,17 @@ async def test_a_lost_lease_stops_the_patch_before_it_is_sent(box: Sandbox, targ
     assert box.clerk.requests.count() == 0
 
 
+@pytest.mark.parametrize(("fault", "unanswered"), [("lost", True), ("truncated", True), ("unavailable", False)])
+async def test_a_write_tells_of_an_attempt_that_was_never_answered(
+    box: Sandbox, target: Clerk, fault: str, unanswered: bool
+) -> None:
+    box.clerk.add_user("user_1")
+    box.clerk.faults.next(fault)
+    with guarded(lambda: None) as write:
+        await target.apply(grant(plan="pro"))
+    assert write.unanswered is unanswered
+
+
 @pytest.mark.parametrize("fault", ["rate_limited", "locked", "internal", "bad_gateway", "unavailable", "reset", "lost"])
 async def test_a_passing_failure_is_tried_again(box: Sandbox, target: Clerk, fault: str) -> None:
     box.clerk.add_user("user_1")

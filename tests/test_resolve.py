@@ -171,6 +171,20 @@ async def test_a_new_holder_of_an_address_who_is_no_member_ends_the_membership_t
     assert not wrong(box)
 
 
+async def test_who_loses_an_address_in_the_moment_of_our_own_write_loses_its_access_at_once(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_ada", email="ada@example.org")
+    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "document:e1")
+        await until(lambda: not wrong(box))
+        verified(box, "user_ada", "elsewhere@example.org")
+        assert wrong(box)
+        await mark(parts, "members:user_ada")
+        await until(lambda: not wrong(box))
+
+
 async def test_where_nobody_is_named_by_address_a_changed_user_costs_clerk_nothing(
     box: Sandbox, sqlite_url: str
 ) -> None:
