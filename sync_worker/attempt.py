@@ -11,12 +11,14 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 
 from sync_worker.catchup import CAUSE as POLLED
+from sync_worker.emptiness import saw_nothing
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -119,6 +121,8 @@ class Attempts:
             batch = [due_of(claim, self.monotonic, self.wall) for claim in claims]
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
+                if any(outcome.blind for outcome in outcomes):
+                    await saw_nothing(self.workset)
                 await self._follow_up(ended)
                 await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
@@ -136,7 +140,8 @@ class Attempts:
                     self.converge.source,
                     self.converge.target.find,
                     {document: claim.witnesses for document, claim in documents.items()},
-                    self.sleep,
+                    sleep=self.sleep,
+                    saw_nothing=partial(saw_nothing, self.workset),
                 )
                 if documents
                 else ({}, frozenset())
@@ -178,6 +183,8 @@ class Attempts:
         snapshot = await source.by_subject((), ()) if people else None
         if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
+        if not snapshot.visible:
+            await saw_nothing(self.workset)
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
         marks = [mark for user, claim in users.items() for mark in _marks(claim, [user])]
         members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
@@ -208,6 +215,7 @@ class Attempts:
                 claim.witnesses,
                 mark,
                 sleep=self.sleep,
+                saw_nothing=partial(saw_nothing, self.workset),
                 cause=cause,
             )
             await self.workset.settle([self._noted(claim, found)])

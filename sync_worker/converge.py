@@ -142,8 +142,8 @@ class Converge:
             outcomes = [_with_moves(o, observed.get(o.due.subject), rows[o.due.subject]) for o in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
         late = await self._resolve([due.subject for due in batch], observed, now)
-        again = now + LANDS_WITHIN + MARGIN
-        outcomes = [replace(o, again=again) if o.due.subject in late else o for o in outcomes]
+        again, blind = now + LANDS_WITHIN + MARGIN, not reading.snapshot.visible
+        outcomes = [replace(o, again=again if o.due.subject in late else None, blind=blind) for o in outcomes]
         return await self._apply(outcomes if self.screen is None else await self.screen(outcomes))
 
     async def _resolve(
@@ -280,9 +280,9 @@ def _documents(batch: Iterable[Due]) -> set[str]:
 
 
 def _told_of_an_end(due: Due, observed: Observed) -> bool:
-    """Tell whether an event said that a document is no more: just now, or earlier of one that still gives access."""
+    """Tell whether an event said that a document is no more, or named one that gives access, and so was there."""
     sources = observed.marker.sources if observed.marker else ()
-    return any(w.ends or (w.deleted and w.document in sources) for w in due.witnesses)
+    return any(w.ends or w.document in sources for w in due.witnesses)
 
 
 def _proof_needed(due: Due, observed: Observed) -> set[str]:

@@ -34,6 +34,7 @@ async def fan_out(
     mark: Callable[[Sequence[Mark]], Awaitable[None]],
     *,
     sleep: Callable[[float], Awaitable[None]],
+    saw_nothing: Callable[[], Awaitable[None]],
     cause: str,
 ) -> list[Named]:
     """Mark all that `document` decides about. Return what is to be said of the document itself, if it names anybody.
@@ -47,7 +48,7 @@ async def fan_out(
         between: set[str] = set()
         after = ""
         while True:
-            page, stale = await fresh_page(source, level, after, witnesses, sleep)
+            page, stale = await fresh_page(source, level, after, witnesses, sleep=sleep, saw_nothing=saw_nothing)
             if stale:
                 raise StaleRead(", ".join(sorted(stale)))
             between.update(page.between)

@@ -41,11 +41,12 @@ def shows(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
     """Tell whether a query shows `witness`: the same revision, a later one, or absence after a delete.
 
     Revisions have no order, so "later" is told by `_updatedAt`, which has a resolution of a second in places: of two
-    revisions in one second neither proves the other, and the document store has to be asked.
+    revisions in one second neither proves the other, and the document store has to be asked. A witness without a
+    revision stands for such two.
     """
     seen = sightings.get(witness.document)
     if seen is None:
-        return witness.deleted
+        return witness.deleted and bool(witness.revision)
     told = moment(witness.updated_at)
     later = told > _LONG_AGO and moment(seen.updated_at) > told
     return later or (seen.revision == witness.revision and not witness.deleted)

@@ -45,7 +45,7 @@ class Outcome:
     `gained` are the documents that count for it now and did not, `lost` those that did and are not for it any more;
     they are told where entitlements name people by address, because then somebody else may have them, or nobody.
     `again` is when to look once more, because a write may land late: an earlier one, or an attempt of this one that was
-    `unanswered`. `written` is when Clerk had answered the PATCH.
+    `unanswered`. `written` is when Clerk had answered the PATCH. `blind` tells that not one entitlement was visible.
     """
 
     due: Due
@@ -57,6 +57,7 @@ class Outcome:
     again: datetime | None = None
     written: datetime | None = None
     unanswered: bool = False
+    blind: bool = False
 
     @property
     def next_due(self) -> float | None:

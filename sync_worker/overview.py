@@ -240,6 +240,15 @@ class Overview:
         """Keep a named value, with the time."""
         await self._db.run(lambda tx: tx.execute(REMEMBER, (name, value)))
 
+    async def forget(self, name: str, at: float) -> None:
+        """Drop a named value, unless it was kept anew after `at` (epoch seconds)."""
+        await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND at = ?", (name, at)))
+
+    async def settled_since(self, at: float) -> list[str]:
+        """Return the keys of rows whose run ended after `at` (epoch seconds), or is under way."""
+        sql = "SELECT key FROM work WHERE settled >= ? OR owner IS NOT NULL"
+        return [row[0] for row in await self._db.read(lambda tx: tx.execute(sql, (at,)))]
+
     async def count(self, more: Mapping[str, int]) -> None:
         """Add to numbers that all processes share, in one transaction."""
         rows = [(name, str(number)) for name, number in sorted(more.items())]

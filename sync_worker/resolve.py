@@ -84,7 +84,12 @@ def _named(document: str, subject: Subject | None, row: Entitlement | Refusal, h
 
 
 async def resolve_documents(
-    source: Source, find: Find, documents: Mapping[str, Sequence[Witness]], sleep: Callable[[float], Awaitable[None]]
+    source: Source,
+    find: Find,
+    documents: Mapping[str, Sequence[Witness]],
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    saw_nothing: Callable[[], Awaitable[None]],
 ) -> tuple[dict[str, Named], frozenset[str]]:
     """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
 
@@ -95,9 +100,8 @@ async def resolve_documents(
     stale: frozenset[str] = frozenset()
     after, last = "", False
     while not last:
-        page, behind = await fresh_page(
-            source, documents.keys(), after, [w for told in documents.values() for w in told], sleep
-        )
+        told = [w for witnesses in documents.values() for w in witnesses]
+        page, behind = await fresh_page(source, documents.keys(), after, told, sleep=sleep, saw_nothing=saw_nothing)
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind
         after, last = page.cursor, page.last
@@ -110,11 +114,14 @@ async def fresh_page(
     documents: Collection[str],
     after: str,
     witnesses: Sequence[Witness],
+    *,
     sleep: Callable[[float], Awaitable[None]],
+    saw_nothing: Callable[[], Awaitable[None]],
 ) -> tuple[Page, frozenset[str]]:
     """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
 
-    Returns it with the documents that it shows other than the document store has them.
+    Returns it with the documents that it shows other than the document store has them. `saw_nothing` is called when it
+    shows not one entitlement.
     """
     ids = {w.document for w in witnesses}
     for wait in (*STALE_WAITS, None):
@@ -127,4 +134,6 @@ async def fresh_page(
         if wait is None or not any(w.revision for w in behind):
             break
         await sleep(wait)
+    if page.visible == 0:
+        await saw_nothing()
     return page, frozenset(w.document for w in behind)

@@ -24,6 +24,7 @@ from sync_worker.catchup import catch_up
 from sync_worker.changeset import Brake
 from sync_worker.clerk_events import INSTANCE
 from sync_worker.converge import Converge
+from sync_worker.emptiness import LOOK_EVERY, look_again
 from sync_worker.opening import open_reconcile, open_services
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.reconcile import report
@@ -80,6 +81,7 @@ async def running_worker(
         ask_instance_every = ASK_INSTANCE_EVERY if settings.clerk_webhook_secret else 0
         timers = [
             asyncio.create_task(every(settings.poll_seconds, "poll", lambda: _poll(services, store))),
+            asyncio.create_task(every(LOOK_EVERY, "emptiness", lambda: _look_again(services, store))),
             asyncio.create_task(daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store))),
             asyncio.create_task(every(PURGE_EVERY, "purge", lambda: _purge(store))),
             asyncio.create_task(every(ask_instance_every, "instance", lambda: _ask_instance(services, store))),
@@ -97,6 +99,10 @@ async def running_worker(
 async def _poll(services: Services, store: Store) -> None:
     marked = await catch_up(services.source, store.workset, datetime.now(UTC))
     log.info("polled", documents=marked)
+
+
+async def _look_again(services: Services, store: Store) -> None:
+    await look_again(services.source, store.workset)
 
 
 async def check_projection(services: Services, settings: Settings) -> None:

@@ -61,13 +61,14 @@ class Snapshot:
 class Page:
     """One page of a walk in the order of `_id`. `between` are documents that lead to further entitlements.
 
-    `remaining` counts the rows from here on, this page included.
+    `remaining` counts the rows from here on, this page included; `visible` all there are, where the query tells.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     remaining: int
     between: tuple[str, ...] = ()
     sightings: Mapping[str, Sighting] | None = None
+    visible: int | None = None
 
     @property
     def last(self) -> bool:
@@ -278,6 +279,7 @@ def _page(result: Mapping[str, Any]) -> Page:
         remaining=remaining,
         between=tuple(between),
         sightings=_sightings(result) if "witnesses" in result else None,
+        visible=_count(result, "visible") if "visible" in result else None,
     )
 
 

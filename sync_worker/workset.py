@@ -161,7 +161,8 @@ ON CONFLICT (key) DO UPDATE SET
 """  # noqa: S608 - constants
 
 # Of two witnesses the later one counts. Revisions have no order, so of two in one moment neither proves that a read is
-# fresh: then no revision is kept, and the document store has to decide. A delete names the revision that it ended.
+# fresh: then no revision is kept, and the document store has to decide. A delete names the revision that it ended; it
+# stays told of where its moment has others, and is no news again when something older, or itself, is told once more.
 # Without its Z a time with fractions of a second sorts after the same time without.
 ADD_WITNESS = """
 INSERT INTO witness (key, document, revision, updated_at, deleted, served, generation)
@@ -171,12 +172,14 @@ ON CONFLICT (key, document) DO UPDATE SET
     WHEN excluded.updated_at = witness.updated_at AND excluded.revision <> witness.revision THEN ''
     ELSE excluded.revision END,
   deleted = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.deleted
-    WHEN excluded.updated_at = witness.updated_at AND excluded.revision <> witness.revision THEN 0
     WHEN excluded.updated_at = witness.updated_at THEN GREATEST(excluded.deleted, witness.deleted)
     ELSE excluded.deleted END,
+  served = CASE WHEN witness.deleted = 0 OR rtrim(excluded.updated_at, 'Z') > rtrim(witness.updated_at, 'Z')
+      OR (excluded.updated_at = witness.updated_at AND excluded.deleted = 1 AND excluded.revision <> witness.revision)
+    THEN excluded.served ELSE witness.served END,
   updated_at = CASE WHEN rtrim(excluded.updated_at, 'Z') < rtrim(witness.updated_at, 'Z') THEN witness.updated_at
     ELSE excluded.updated_at END,
-  generation = excluded.generation, served = excluded.served
+  generation = excluded.generation
 """
 
 CLAIM = """

@@ -20,6 +20,7 @@ DELETED = Witness("e1", "r2", OLD, deleted=True)
         pytest.param(PUBLISHED, None, False, id="not there yet, or deleted since"),
         pytest.param(DELETED, None, True, id="gone after a delete"),
         pytest.param(DELETED, Sighting("r2", OLD), False, id="still there after a delete"),
+        pytest.param(Witness("e1", "", OLD, deleted=True), None, False, id="gone in a moment of several revisions"),
         pytest.param(DELETED, Sighting("r3", NEW), True, id="created again after a delete"),
         pytest.param(Witness("e1", "r2"), Sighting("r2", OLD), True, id="the revision, when the event had no time"),
         pytest.param(Witness("e1", "r2", "odd"), Sighting("r1", "odd"), False, id="times that cannot be read"),

@@ -69,12 +69,16 @@ class ModelRow:
 
 
 def merged(known: Witness, told: Witness) -> Witness:
-    """The later of two; of two revisions in one moment none, for neither proves that a read is fresh."""
-    if told.updated_at == known.updated_at:
-        if told.revision != known.revision:
-            return Witness(told.document, "", told.updated_at)
-        return Witness(told.document, told.revision, told.updated_at, told.deleted or known.deleted)
-    return replace(max(known, told, key=lambda witness: witness.updated_at.rstrip("Z")), news=True)
+    """The later of two; of two revisions in one moment none, for neither proves that a read is fresh.
+
+    A delete is news once: not again when it, or something older, is told once more.
+    """
+    if told.updated_at != known.updated_at:
+        later = max(known, told, key=lambda witness: witness.updated_at.rstrip("Z"))
+        return later if later is told or known.deleted else replace(known, news=True)
+    same = told.revision == known.revision
+    news = known.news if known.deleted and (same or not told.deleted) else True
+    return Witness(told.document, told.revision if same else "", told.updated_at, told.deleted or known.deleted, news)
 
 
 class Model:
@@ -165,7 +169,7 @@ class Model:
             row.lane = row.lane if marked_again else 1
             row.cause = row.cause if marked_again else ""
             row.witnesses = {
-                document: (replace(witness, news=generation > claim.generation), generation)
+                document: (replace(witness, news=witness.news and generation > claim.generation), generation)
                 for document, (witness, generation) in row.witnesses.items()
                 if generation > claim.generation or witness.deleted
             }

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,6 +19,7 @@ import httpx
 from sync_worker.catchup import CURSOR, catch_up
 from sync_worker.changeset import Brake
 from sync_worker.converge import Converge
+from sync_worker.emptiness import saw_nothing
 from sync_worker.errors import NothingVisible
 from sync_worker.fanout import fan_out
 from sync_worker.http import ServiceTransport, inner_transport
@@ -214,8 +216,9 @@ async def a_fan_out(world: World) -> None:
     async def mark(marks: Sequence[Mark]) -> None:
         await world.store.workset.mark(marks)
 
-    await fan_out(source, find, "course-1", (), mark, sleep=no_wait, cause="test")
-    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), no_wait)
+    seen_nothing = partial(saw_nothing, world.store.workset)
+    await fan_out(source, find, "course-1", (), mark, sleep=no_wait, saw_nothing=seen_nothing, cause="test")
+    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), sleep=no_wait, saw_nothing=seen_nothing)
     await world.services.target.instance()
 
 

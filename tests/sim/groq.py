@@ -62,6 +62,7 @@ def affected(documents: Documents, parameters: Parameters, page: int) -> Documen
         "remaining": len(left),
         "between": [one["_id"] for one in _of_type(documents, "plan", "cohort") if asked & references(one)],
         "witnesses": _witnesses(documents, parameters),
+        "visible": len(_of_type(documents, "entitlement")),
     }
 
 

@@ -18,6 +18,7 @@ from sync_worker.budget import Budget
 from sync_worker.catchup import catch_up
 from sync_worker.changeset import Brake
 from sync_worker.converge import Converge
+from sync_worker.emptiness import LOOK_EVERY, look_again
 from sync_worker.heard import Heard
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
@@ -199,7 +200,10 @@ class Server(Process):
     async def start(self) -> None:
         await super().start()
         self._work = self.spawn(self.worker.run())
-        self._timers = [self.spawn(every(self.world.config.poll_seconds, "poll", self._poll))]
+        self._timers = [
+            self.spawn(every(self.world.config.poll_seconds, "poll", self._poll)),
+            self.spawn(every(LOOK_EVERY, "emptiness", self._look_again)),
+        ]
 
     async def stop(self) -> None:
         """End as by SIGTERM."""
@@ -213,6 +217,9 @@ class Server(Process):
 
     async def _poll(self) -> None:
         await catch_up(self.source, self.workset, self.world.clock.wall_time())
+
+    async def _look_again(self) -> None:
+        await look_again(self.source, self.workset)
 
 
 class WatchedWorkSet(WorkSet):

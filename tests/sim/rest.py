@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.attempt import SHARED_AGAIN
+from sync_worker.emptiness import LOOK_EVERY, STATE
 from sync_worker.errors import SyncWorkerError
 from sync_worker.runs import LOCK, LOCK_SECONDS
 from sync_worker.workset import Mark
@@ -33,6 +34,7 @@ WHERE owner IS NOT NULL OR due <= NOW() OR (dead = 0 AND (wanted > done OR attem
 """
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
 SOON = "SELECT 1 FROM work WHERE due < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"
+EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
 SHARED = "SELECT 1 FROM work WHERE code = 'address_shared'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
 """One that was killed keeps others out for a minute."""
@@ -172,6 +174,8 @@ async def _idle(world: World) -> None:
         await asyncio.sleep(SHARED_AGAIN + 2.0)
     elif world.disk.ask(SOON):
         await asyncio.sleep(12.0)
+    if world.disk.ask(EMPTY):
+        await asyncio.sleep(LOOK_EVERY + 5.0)
     await _nothing_under_way(world)
 
 

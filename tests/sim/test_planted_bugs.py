@@ -97,7 +97,8 @@ BUGS: dict[str, tuple[Sequence[Bug], str]] = {
     ),
     "drop the lease check": (
         [(attempt, "lease_check", never_look_at_the_lease)],
-        "one write of a subject at a time|a write follows a ledger row|no write from a stale read",
+        "one write of a subject at a time|a write follows a ledger row|no write from a stale read"
+        "|a write is what a read showed",
     ),
     "write before the ledger": (
         [(Ledger, "intend", intend_later)],

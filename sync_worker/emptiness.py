@@ -1,0 +1,57 @@
+"""Runs that saw not one entitlement, done again as soon as one is visible.
+
+Why it exists: a token that lost a permission, or a wrong type name, looks like an empty dataset, without any error. On
+such a read nothing is taken away, which is `converge`'s part; but what should have begun meanwhile would be missed for
+good, because no event tells of it again: a window that opened, a sign-up, a value that somebody changed by hand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sync_worker.errors import NothingVisible
+from sync_worker.workset import Mark
+
+if TYPE_CHECKING:
+    from sync_worker.sanity import Source
+    from sync_worker.workset import WorkSet
+
+STATE = "nothing_visible"
+"""Where it is remembered since when (epoch seconds) runs see nothing."""
+LOOK_EVERY = 15.0
+"""Seconds between two looks whether an entitlement is visible again."""
+BESIDE = 60.0
+"""Seconds before the first such run from which others, that ran beside it, count too."""
+CAUSE = "visible_again"
+LANE = 2
+PAGE = 1000
+
+log = structlog.get_logger("worker")
+
+
+async def saw_nothing(workset: WorkSet) -> None:
+    """Remember that a run is about to end which saw no entitlement."""
+    known = await workset.recall(STATE)
+    since = known[0] if known else str(await workset.now() - BESIDE)
+    await workset.remember(STATE, since)
+    if known is None:
+        log.warning("nothing_visible", next_step=NothingVisible().next_step())
+
+
+async def look_again(source: Source, workset: WorkSet) -> int:
+    """Mark what ran since then, when an entitlement is visible again; return how many rows it were.
+
+    It is forgotten only if no other run saw nothing meanwhile, and after the marks are durable.
+    """
+    known = await workset.recall(STATE)
+    if known is None or not (await source.by_subject((), ())).visible:
+        return 0
+    since, last = known
+    keys = await workset.settled_since(float(since))
+    for start in range(0, len(keys), PAGE):
+        await workset.mark([Mark(key, LANE, cause=CAUSE) for key in keys[start : start + PAGE]])
+    await workset.forget(STATE, last)
+    log.info("visible_again", subjects=len(keys))
+    return len(keys)
