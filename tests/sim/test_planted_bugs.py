@@ -97,8 +97,10 @@ BUGS: dict[str, tuple[Sequence[Bug], str]] = {
     ),
     "drop the lease check": (
         [(attempt, "lease_check", never_look_at_the_lease)],
-        "one write of a subject at a time|a write follows a ledger row|no write from a stale read"
-        "|a write is what a read showed",
+        (
+            "one write of a subject at a time|a write follows a ledger row|a write is what a read showed"
+            "|no write from a stale read"
+        ),
     ),
     "write before the ledger": (
         [(Ledger, "intend", intend_later)],
