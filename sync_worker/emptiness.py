@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.errors import NothingVisible
-from sync_worker.workset import Mark
+from sync_worker.workset import FANOUT, Mark
 
 if TYPE_CHECKING:
     from sync_worker.sanity import Source
@@ -25,7 +25,7 @@ LOOK_EVERY = 15.0
 BESIDE = 60.0
 """Seconds before the first such run from which others, that ran beside it, count too."""
 CAUSE = "visible_again"
-LANE = 2
+LANE, FANOUT_LANE = 2, 1
 PAGE = 1000
 
 log = structlog.get_logger("worker")
@@ -51,7 +51,12 @@ async def look_again(source: Source, workset: WorkSet) -> int:
     since, last = known
     keys = await workset.settled_since(float(since))
     for start in range(0, len(keys), PAGE):
-        await workset.mark([Mark(key, LANE, cause=CAUSE) for key in keys[start : start + PAGE]])
+        await workset.mark([_mark(key) for key in keys[start : start + PAGE]])
     await workset.forget(STATE, last)
     log.info("visible_again", subjects=len(keys))
     return len(keys)
+
+
+def _mark(key: str) -> Mark:
+    """Return the mark of a row. A document is walked: it may be a plan, and not an entitlement to look up."""
+    return Mark(key, FANOUT_LANE if key.startswith(FANOUT) else LANE, cause=CAUSE)

@@ -51,6 +51,23 @@ async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key:
         assert await parts.store.workset.recall(STATE)
 
 
+async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "LOOK_EVERY", 0.2)
+    box.clerk.add_user("user_1")
+    gone = Witness("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    async with working(box, sqlite_url) as parts:
+        await parts.store.workset.mark([Mark("document:plan-1", 1, witness=gone)])
+        async with asyncio.timeout(10):
+            while not await parts.store.workset.recall(STATE):
+                await asyncio.sleep(0.02)
+        named = {"_type": "reference", "_ref": "plan-1", "_weak": True}
+        await box.lake.mutate([entitlement("e1", clerkUserId="user_1", role="member")])
+        await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": named}}}])
+        await until(lambda: not wrong(box))
+
+
 async def test_a_run_that_sees_an_entitlement_says_nothing(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", clerkUserId="user_2")])
