@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
-from tests.sim.run import STEPS, check_all, config_of, run, trace_of
+from tests.sim.run import HASHES, STEPS, check_all, config_of, run, trace_of
 
 
 def main() -> int:
@@ -17,6 +18,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed of a soak")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each seed")
     given = parser.parse_args()
+    if sys.flags.hash_randomization:
+        os.execve(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], {**os.environ, **HASHES})
     return soak(given.first, given.soak, given.steps) if given.seed is None else replay(given.seed, given.steps)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STEPS = 400
 SHRINKING = 60.0
 """Seconds at most for the search of a shorter trace."""
+HASHES = {"PYTHONHASHSEED": "0"}
 BUGS = frozenset({"run_broken", "timer_broken"})
 """Log events that only a bug of the worker makes."""
 
@@ -171,8 +172,15 @@ def check(seed: int, count: int = STEPS, *, shrinking: float = SHRINKING) -> Out
 
 
 def check_all(seeds: Sequence[int], count: int = STEPS) -> Iterator[tuple[int, Outcome | str]]:
-    """Run many seeds on all processors. Yields each seed with what came of it, or the text of its failure."""
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
+    """Run many seeds on all processors. Yields each seed with what came of it, or the text of its failure.
+
+    The order of sets is fixed, because some calls are made in it; processes are renewed, because they grow.
+    """
+    spawning = get_context("spawn")
+    with (
+        patch.dict(os.environ, HASHES),
+        ProcessPoolExecutor(os.cpu_count(), spawning, max_tasks_per_child=100) as processes,
+    ):
         runs = {processes.submit(check, seed, count): seed for seed in seeds}
         for run in as_completed(runs):
             failure = run.exception()
