@@ -12,6 +12,7 @@ from bench.stage import WEB, running
 from sync_worker.cli.local import SECRET
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -112,10 +113,18 @@ async def steady(program: Program, project: str) -> list[float]:
     return taken
 
 
-async def measure(database_url: str = "") -> list[Figure]:
-    """Measure both, on SQLite or on the database that is given."""
-    where = "PostgreSQL" if database_url else "SQLite"
-    settings = {"database_url": database_url} if database_url else {}
+async def measure() -> list[Figure]:
+    """Measure on a SQLite file, and on PostgreSQL, whose server here does not wait for the disk."""
+    figures = await measured("SQLite")
+    server = PostgresServer()
+    server.start()
+    try:
+        return [*figures, *await measured("PostgreSQL without fsync", database_url=server.url)]
+    finally:
+        server.remove()
+
+
+async def measured(where: str, **settings: str) -> list[Figure]:
     async with Sandbox() as box, running(box, WEB, **settings) as program:
         rate = await throughput(program, box.lake.project_id)
         cpu = program.cpu
