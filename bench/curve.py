@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-WIDTH, HEIGHT, MARGIN = 640, 400, 56
+WIDTH, HEIGHT, MARGIN, LABEL = 640, 400, 56, 14
 LINES = (
     ("seconds, no drift", "#2563eb", lambda quiet, _: quiet["seconds"]),
     ("seconds, 1 % drift", "#dc2626", lambda _, drift: drift["seconds"]),
+    ("CPU seconds, no drift", "#d97706", lambda quiet, _: quiet["cpu"]),
     ("Clerk calls, no drift", "#16a34a", lambda quiet, _: quiet["clerk_calls"]),
     ("peak MB, no drift", "#9333ea", lambda quiet, _: quiet["peak_mb"]),
 )
@@ -42,15 +43,23 @@ def svg(points: Sequence[Point]) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         *_grid(users, x, y, 10 ** math.ceil(math.log10(max(map(max, values))))),
     ]
-    for (label, colour, _), line in zip(LINES, values, strict=True):
+    for (_, colour, _), line in zip(LINES, values, strict=True):
         spots = [(x(n), y(value)) for n, value in zip(users, line, strict=True)]
         path = " ".join(f"{left:.1f},{top:.1f}" for left, top in spots)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3" fill="{colour}"/>' for left, top in spots]
-        left, top = spots[-1]
-        parts.append(f'<text x="{left + 8:.1f}" y="{top + 4:.1f}" fill="{colour}">{label}</text>')
+    parts += _labels(x(max(users)), [y(line[-1]) for line in values])
     parts.append(f'<text x="{WIDTH / 2 - 60}" y="{HEIGHT - 12}">users</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _labels(right: float, tops: Sequence[float]) -> list[str]:
+    """Write each line's name at its end, from the top down, without one on the other."""
+    labels, lowest = [], 0.0
+    for top, (label, colour, _) in sorted(zip(tops, LINES, strict=True), key=lambda pair: pair[0]):
+        lowest = max(top + 4, lowest + LABEL)
+        labels.append(f'<text x="{right + 8:.1f}" y="{lowest:.1f}" fill="{colour}">{label}</text>')
+    return labels
 
 
 def _grid(users: Sequence[int], x: Callable[[float], float], y: Callable[[float], float], top: float) -> list[str]:
