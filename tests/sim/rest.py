@@ -31,7 +31,7 @@ BEFORE, AFTER = 10.0, 60.0
 BUSY = """
 SELECT key, lane, due - NOW(), owner, wanted, done, attempts, code FROM work
 WHERE owner IS NOT NULL OR due <= NOW()
-OR (dead = 0 AND (wanted > done OR attempts > 0) AND NOT (lane = 1 AND cause LIKE 'clerk:%'))
+OR (dead = 0 AND (wanted > done OR attempts > 0) AND NOT (lane > 0 AND cause LIKE 'clerk:%'))
 """
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
 SOON = "SELECT 1 FROM work WHERE due < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"

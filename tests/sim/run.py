@@ -36,6 +36,8 @@ STEPS = 400
 SHRINKING = 60.0
 """Seconds at most for the search of a shorter trace."""
 HASHES = {"PYTHONHASHSEED": "0"}
+RENEWED = 300
+"""Seeds after which the processes are."""
 BUGS = frozenset({"run_broken", "timer_broken"})
 """Log events that only a bug of the worker makes."""
 
@@ -176,17 +178,14 @@ def check_all(seeds: Sequence[int], count: int = STEPS) -> Iterator[tuple[int, O
 
     The order of sets is fixed, because some calls are made in it; processes are renewed, because they grow.
     """
-    spawning = get_context("spawn")
-    with (
-        patch.dict(os.environ, HASHES),
-        ProcessPoolExecutor(os.cpu_count(), spawning, max_tasks_per_child=100) as processes,
-    ):
-        runs = {processes.submit(check, seed, count): seed for seed in seeds}
-        for run in as_completed(runs):
-            failure = run.exception()
-            if failure is not None and not isinstance(failure, AssertionError):
-                raise failure
-            yield runs[run], run.result() if failure is None else str(failure)
+    for start in range(0, len(seeds), RENEWED):
+        with patch.dict(os.environ, HASHES), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
+            runs = {processes.submit(check, seed, count): seed for seed in seeds[start : start + RENEWED]}
+            for run in as_completed(runs):
+                failure = run.exception()
+                if failure is not None and not isinstance(failure, AssertionError):
+                    raise failure
+                yield runs[run], run.result() if failure is None else str(failure)
 
 
 def shrunk(config: Config, trace: list[Step], outcome: Outcome, seconds: float) -> Failure:

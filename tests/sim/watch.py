@@ -196,8 +196,8 @@ class Watch:
         since = [read for order, read in reversed(call.process.reads) if order > claimed.order]
         reads = [read for read in since if _id(key) in read.ids or (read.stored and not after)]
         shown = [read for read in reads if after in self._given(key, read, claimed)]
-        if not shown and self._world.clock.jumped_since(call.sent - 60.0):
-            return  # a jump, forth and back, ended the lease of an older claim, whose reads these are not
+        if not shown and self._world.clock.jumped_forth_and_back_since(call.sent - 60.0):
+            return  # it is an older claim's, whose lease the first jump ended
         if not shown:
             states = [read.state for read in reads]
             self.fail("a write is what a read showed", f"{key}: {after} after reading states {states}")
