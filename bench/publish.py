@@ -5,14 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from bench.figures import Figure
 from bench.stage import NAIVE, SERVE, calls, running, until
 from sync_worker.sandbox.server import Sandbox
-
-if TYPE_CHECKING:
-    from bench.stage import Program
 
 SANITY_MS, CLERK_MS = 40, 80
 ONE_BY_ONE, AT_ONCE = 50, 200
@@ -49,12 +45,13 @@ async def all_at_once(box: Sandbox) -> float:
     return time.perf_counter() - started
 
 
-async def near(command: tuple[str, ...]) -> tuple[float, Program | None, int]:
-    """Return the median milliseconds without latency, and the calls."""
+async def near(command: tuple[str, ...]) -> tuple[float, int, float, float]:
+    """Return the median milliseconds without latency, the calls, CPU seconds and peak megabytes."""
     async with Sandbox() as box, running(box, command) as program:
         await one_by_one(box, 5)
-        before = calls(box)
-        return await one_by_one(box, ONE_BY_ONE), program, calls(box) - before
+        asked, cpu = calls(box), program.cpu
+        taken = await one_by_one(box, ONE_BY_ONE)
+        return taken, calls(box) - asked, program.cpu - cpu, program.peak_mb
 
 
 async def far(command: tuple[str, ...]) -> tuple[float, float]:
@@ -67,13 +64,15 @@ async def far(command: tuple[str, ...]) -> tuple[float, float]:
 
 async def measure() -> list[Figure]:
     """Measure ours and theirs."""
-    ours, _, ours_calls = await near(SERVE)
-    theirs, _, _ = await near(NAIVE)
+    ours, asked, cpu, peak = await near(SERVE)
+    theirs, *_ = await near(NAIVE)
     ours_far, ours_many = await far(SERVE)
     theirs_far, theirs_many = await far(NAIVE)
     distance = f"{SANITY_MS} ms per Sanity and {CLERK_MS} ms per Clerk call"
     return [
-        Figure("publish → Clerk, p50", ours, "ms", 20, naive=theirs, calls=round(ours_calls / ONE_BY_ONE)),
+        Figure(
+            f"publish → Clerk, p50 of {ONE_BY_ONE}", ours, "ms", 20, naive=theirs, calls=asked, cpu=cpu, peak_mb=peak
+        ),
         Figure(f"the same, {distance}", ours_far, "ms", 250, naive=theirs_far),
         Figure(f"{AT_ONCE} publishes right, {distance}", ours_many, "s", 3, naive=theirs_many),
     ]

@@ -31,7 +31,9 @@ async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_a
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
         await parts.store.workset.mark([Mark("user:user_1")])
-        await until(lambda: box.clerk.requests.count("GET") > 0)
+        async with asyncio.timeout(10):
+            while not await parts.store.workset.recall(STATE):
+                await asyncio.sleep(0.02)
         await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
         await until(lambda: not wrong(box))
         async with asyncio.timeout(10):

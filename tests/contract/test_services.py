@@ -395,7 +395,7 @@ async def test_a_wrong_token_is_401_and_not_an_empty_answer(sanity: SanityPlace)
     )
     assert answer.status_code == 401
     # httpx knows our transport by its base only
-    sanity.source._client._transport.headers = {"Authorization": "Bearer skwrong"}  # type: ignore[attr-defined]
+    sanity.source._client._transport.headers = {"Authorization": "Bearer skwrong"}  # type: ignore[attr-defined]  # ours
     with pytest.raises(CredentialsRefused):
         await sanity.source.everything("")
 

@@ -42,7 +42,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now += timeout or TURN
         return []
 
-    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
+    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # noqa: ARG002 - done at once
         """Run it here and now: the SDK hands small work to threads."""
         future = self.create_future()
         future.set_result(func(*args))

@@ -39,7 +39,7 @@ class Address:
 class Headers(dict[str, str]):
     """What is used of `httpx.Headers`."""
 
-    def update(self, given: Mapping[str, str]) -> None:  # type: ignore[override]
+    def update(self, given: Mapping[str, str]) -> None:  # type: ignore[override]  # all that is used of it
         for name, value in given.items():
             self[name.lower()] = value
 

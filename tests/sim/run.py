@@ -37,7 +37,7 @@ SHRINKING = 60.0
 """Seconds at most for the search of a shorter trace."""
 HASHES = {"PYTHONHASHSEED": "0"}
 RENEWED = 300
-"""Seeds after which the processes are."""
+"""Seeds after which new processes go on."""
 BUGS = frozenset({"run_broken", "timer_broken"})
 """Log events that only a bug of the worker makes."""
 
