@@ -87,18 +87,22 @@ def due_of(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], floa
     """Return what a claim asks of a run. Raises InvalidSubject when its key is no subject."""
     check = lease_check(claim, monotonic, wall)
     subject = Subject.parse(claim.key)
-    return Due(subject, claim.witnesses, claim.cause, check, claim.since, adopt, claim.delivery, claim.token)
+    return Due(
+        subject, claim.witnesses, claim.cause, check, claim.since, adopt, claim.delivery, claim.token, claim.transition
+    )
 
 
 def done(claim: Claim, outcome: Outcome) -> Done:
     """Settle a subject that was made right; rows of it that were refused stay visible as a note."""
     refusals = outcome.access.refusals if outcome.access else ()
+    transition = outcome.access.next_transition if outcome.access else None
     return Done(
         claim,
         next_due=outcome.next_due,
         wrote=wrote(outcome),
         code=(SHARED if _shared(outcome) else REFUSED) if refusals else "",
         detail="; ".join(str(refusal) for refusal in refusals),
+        transition=transition.timestamp() if transition else None,
     )
 
 

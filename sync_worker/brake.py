@@ -3,11 +3,13 @@
 Why it exists: a plan, a course or a wrong query may stand behind thousands of subjects, and people who use Clerk have
 it compared without any publish. Revocations that follow from one document, or from one kind of Clerk's events, are
 counted over an hour, in the shared database; beyond what MAX_REVOCATIONS allows they are held as a changeset, like
-those of a reconcile. What a webhook says of one entitlement is never held.
+those of a reconcile. What a webhook says of one entitlement is never held, nor is the end of a window, whatever else
+marks the subject meanwhile.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,31 +24,40 @@ from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.model import ChangeKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sync_worker.changeset import Brake
-    from sync_worker.outcome import Outcome
+    from sync_worker.outcome import Due, Outcome
     from sync_worker.runs import Runs
+
+COUNTED = (FANNED_OUT, POLLED, IN_CLERK)
+"""The prefixes of causes that nobody published for one person."""
 
 log = structlog.get_logger("brake")
 
 
 @dataclass(frozen=True, slots=True)
 class FanOutBrake:
-    """Looks at what is about to be written."""
+    """Looks at what is about to be written. `now` is in epoch seconds."""
 
     runs: Runs
     brake: Brake
+    now: Callable[[], float] = time.time
 
     async def screen(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with those revocations turned into errors that have to be approved."""
         by_cause: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
-            cause = outcome.due.cause
-            ended = any(w.ends and FANNED_OUT + w.document != cause for w in outcome.due.witnesses)
-            if revokes and not ended and cause.startswith((FANNED_OUT, POLLED, IN_CLERK)):
-                by_cause[cause].append(outcome)
+            if revokes and outcome.due.cause.startswith(COUNTED) and not self._is_meant(outcome.due):
+                by_cause[outcome.due.cause].append(outcome)
         held = {str(o.due.subject): id_ for cause, some in by_cause.items() for o, id_ in await self._held(cause, some)}
         return [_hold(o, held[str(o.due.subject)]) if str(o.due.subject) in held else o for o in outcomes]
+
+    def _is_meant(self, due: Due) -> bool:
+        """Tell whether an entitlement was deleted, or the moment of a window has come, beside what is counted."""
+        deleted = any(w.ends and FANNED_OUT + w.document != due.cause for w in due.witnesses)
+        return deleted or (due.transition is not None and due.transition <= self.now())
 
     async def _held(self, cause: str, revoking: list[Outcome]) -> list[tuple[Outcome, str]]:
         total = await self.runs.count_revocations(cause, [str(o.due.subject) for o in revoking])

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sync_worker.catchup import CAUSE as POLLED
 from sync_worker.document import DocumentFacts, Reach, Sort, explain_document
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.explain import Facts, Published, explain
@@ -22,7 +23,7 @@ from sync_worker.model import Refusal, Subject
 from sync_worker.outcome import Due
 from sync_worker.resolve import FIELDS, SHARED_REASON, assigned, owners
 from sync_worker.rows import read_row
-from sync_worker.workset import FANOUT
+from sync_worker.workset import FANOUT, WEBHOOK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -191,4 +192,4 @@ def _row(raw: Mapping[str, Any], read: Entitlement | Refusal) -> Published:
 
 def causes_of(document: str) -> list[str]:
     """Return the causes that the ledger names for runs that a document set off."""
-    return [f"webhook:{document}", f"poll:{document}", FANNED_OUT + document]
+    return [WEBHOOK + document, POLLED + document, FANNED_OUT + document]

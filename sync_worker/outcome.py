@@ -24,8 +24,9 @@ class Due:
     """A subject to make right. `check` raises LeaseLost once somebody else may own it, by the clocks of this machine.
 
     `lease` is the token it was claimed with; where there is none, nobody else can own it.
-    `since` is when the oldest mark came that is to be served (epoch seconds), `delivery` the id of the newest one's
-    webhook. With `adopt`, owned keys without our marker are taken for ours.
+    `since` is when the oldest mark came that is to be served, `transition` when the clock alone was to change it (both
+    in epoch seconds); `delivery` is the id of the newest mark's webhook. With `adopt`, owned keys without our marker
+    are taken for ours.
     """
 
     subject: Subject
@@ -36,6 +37,7 @@ class Due:
     adopt: bool = False
     delivery: str = ""
     lease: str = ""
+    transition: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

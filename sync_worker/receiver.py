@@ -26,7 +26,7 @@ from sync_worker.model import Witness
 from sync_worker.redaction import redact
 from sync_worker.rows import SubjectFields
 from sync_worker.signatures import SVIX_ID, verify_sanity, verify_svix
-from sync_worker.workset import FANOUT, Mark
+from sync_worker.workset import FANOUT, WEBHOOK, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -230,7 +230,7 @@ def marks_of(event: DocumentEvent, delivery: str) -> list[Mark]:
         marks.append((FANOUT + event.id, FANOUT_LANE))
     elif addressed or nameless or not marks:
         marks.append((FANOUT + event.id, DIRECT))
-    cause = f"webhook:{event.id}"
+    cause = WEBHOOK + event.id
     return [Mark(key, lane, witness=event.witness, cause=cause, delivery=delivery) for key, lane in marks]
 
 

@@ -243,7 +243,8 @@ class Reconcile:
 
     async def _arm(self, transitions: Mapping[Subject, datetime]) -> None:
         """Put the next moment at which each subject's access changes into the work set."""
-        marks = [Mark(str(s), 1, due=moment.timestamp(), cause="window") for s, moment in transitions.items()]
+        moments = {str(subject): moment.timestamp() for subject, moment in transitions.items()}
+        marks = [Mark(key, 1, due=at, cause="window", transition=at) for key, at in moments.items()]
         for start in range(0, len(marks), 1000):
             await self.workset.mark(marks[start : start + 1000])
 

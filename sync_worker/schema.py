@@ -121,6 +121,8 @@ STEPS: Sequence[Step] = (
         compatible_from=1,
         statements=tuple(f"ALTER TABLE {t} ADD COLUMN delivery TEXT NOT NULL DEFAULT ''" for t in ("work", "ledger")),
     ),
+    # When the clock alone changes the subject, by the last finished run.
+    Step(compatible_from=1, statements=("ALTER TABLE work ADD COLUMN transition DOUBLE PRECISION",)),
 )
 
 

@@ -32,6 +32,10 @@ SCHEDULED_LANE = 1
 FANOUT = "document:"
 """The prefix of keys that are documents, not subjects: to fan out, or to look up whom they are for."""
 
+WEBHOOK = "webhook:"
+"""The prefix of causes that somebody published. Such a cause stays with its row until a run has served it, whatever
+else marks the row meanwhile: neither the poll nor Clerk's events may pass for the reason of an editor's change."""
+
 MEMBERS = "members:"
 """The prefix of keys that are users whose memberships are to be looked up: an address of theirs may have changed."""
 
@@ -56,7 +60,8 @@ class Mark:
     """That a subject may differ: now, or at `due` (epoch seconds).
 
     `delivery` is the id of the webhook that told of it. `since` is when that was first heard of, where the mark follows
-    from an earlier one.
+    from an earlier one. `transition` is when the clock alone will change the subject (epoch seconds), where that is
+    known.
     """
 
     key: str
@@ -66,6 +71,7 @@ class Mark:
     cause: str = ""
     delivery: str = ""
     since: float | None = None
+    transition: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Claim:
     """A row that this process may work on until `lease_until` (epoch seconds, clock of the database).
 
     `attempts` counts the failed runs before; `since` is when the oldest mark came that no finished run has served,
-    or the due time where that is later or nobody marked it. `code` is what the last run noted.
+    or the due time where that is later or nobody marked it. `code` is what the last run noted. `transition` is when, by
+    the last finished run, the clock alone changes the subject (epoch seconds).
     """
 
     key: str
@@ -87,14 +94,15 @@ class Claim:
     lease_until: float
     since: float
     delivery: str = ""
+    transition: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """The run finished. `wrote` says that Clerk counted a write to the subject.
 
-    It is due again at `next_due`, in `lane`. A `code` and `detail` stay visible as a note, such as rows that were
-    refused.
+    It is due again at `next_due`, in `lane`; at `transition`, which is not before, the clock alone changes it. A `code`
+    and `detail` stay visible as a note, such as rows that were refused.
     """
 
     claim: Claim
@@ -103,6 +111,7 @@ class Done:
     code: str = ""
     detail: str = ""
     lane: int = SCHEDULED_LANE
+    transition: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +151,15 @@ Settlement = Done | Retry | Failed | Released
 # No pace is longer than PACE: after a clock was set back, nobody is to wait until it is where it was.
 PACED_DUE = f"GREATEST(excluded.due, LEAST(work.paced, NOW() + {PACE}), LEAST(work.asked, NOW() + {LONGEST_ASKED}))"
 
+IS_WEBHOOK = f"substr({{}}, 1, {len(WEBHOOK)}) = '{WEBHOOK}'"
+
+KEEPS_CAUSE = f"""(excluded.cause = '' OR (
+    (work.wanted > work.done OR work.dead = 1)
+    AND {IS_WEBHOOK.format("work.cause")} AND NOT {IS_WEBHOOK.format("excluded.cause")}))"""
+
 MARK = f"""
-INSERT INTO work (key, fanout, lane, due, wanted, since, cause, delivery)
-VALUES (?, ?, ?, COALESCE(?, NOW()), 1, COALESCE(?, GREATEST(NOW(), COALESCE(?, NOW()))), ?, ?)
+INSERT INTO work (key, fanout, lane, due, wanted, since, cause, delivery, transition)
+VALUES (?, ?, ?, COALESCE(?, NOW()), 1, COALESCE(?, GREATEST(NOW(), COALESCE(?, NOW()))), ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
   lane = CASE WHEN work.wanted > work.done THEN LEAST(work.lane, excluded.lane) ELSE excluded.lane END,
   due = CASE WHEN work.owner IS NOT NULL THEN work.due
@@ -152,8 +167,9 @@ ON CONFLICT (key) DO UPDATE SET
   wanted = work.wanted + 1,
   since = LEAST(COALESCE(work.since, excluded.since), excluded.since),
   again = CASE WHEN work.owner IS NOT NULL THEN COALESCE(work.again, excluded.since) END,
-  cause = CASE WHEN excluded.cause = '' THEN work.cause ELSE excluded.cause END,
-  delivery = CASE WHEN excluded.cause = '' THEN work.delivery ELSE excluded.delivery END,
+  cause = CASE WHEN {KEEPS_CAUSE} THEN work.cause ELSE excluded.cause END,
+  delivery = CASE WHEN {KEEPS_CAUSE} THEN work.delivery ELSE excluded.delivery END,
+  transition = LEAST(COALESCE(work.transition, excluded.transition), COALESCE(excluded.transition, work.transition)),
   attempts = CASE WHEN work.dead = 1 THEN 0 ELSE work.attempts END,
   code = CASE WHEN work.dead = 1 THEN '' ELSE work.code END,
   detail = CASE WHEN work.dead = 1 THEN '' ELSE work.detail END,
@@ -188,7 +204,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery
+RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery, transition
 """
 
 CLAIM_KEYS = """
@@ -197,7 +213,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE work SET owner = ?, due = NOW() + ?, since = COALESCE(since, due), again = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery
+RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery, transition
 """
 
 WITNESSES = """
@@ -216,7 +232,8 @@ UPDATE work SET owner = NULL, done = ?, attempts = 0, code = ?, detail = ?, sett
   lane = CASE WHEN wanted > ? THEN lane ELSE ? END,
   since = CASE WHEN wanted > ? THEN again END,
   cause = CASE WHEN wanted > ? THEN cause ELSE '' END,
-  delivery = CASE WHEN wanted > ? THEN delivery ELSE '' END
+  delivery = CASE WHEN wanted > ? THEN delivery ELSE '' END,
+  transition = CAST(? AS double precision)
 WHERE key = ?
 """
 
@@ -355,7 +372,10 @@ def _mark(tx: Transaction, marks: Sequence[Mark]) -> None:
     ordered = sorted(marks, key=lambda mark: mark.key)
     tx.executemany(
         MARK,
-        [(m.key, _is_looked_up(m.key), m.lane, m.due, m.since, m.due, m.cause, m.delivery) for m in ordered],
+        [
+            (m.key, _is_looked_up(m.key), m.lane, m.due, m.since, m.due, m.cause, m.delivery, m.transition)
+            for m in ordered
+        ],
     )
     tx.executemany(
         ADD_WITNESS,
@@ -380,8 +400,8 @@ def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> lis
         for key, document, revision, updated_at, deleted, served in tx.execute(WITNESSES, (token,)):
             witnesses[key].append(Witness(document, revision, updated_at, bool(deleted), not served))
     return [
-        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), cause, code, due, since, delivery)
-        for key, lane, wanted, attempts, cause, code, due, since, delivery in sorted(rows, key=_age_and_key)
+        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), *rest)
+        for key, lane, wanted, attempts, *rest in sorted(rows, key=_age_and_key)
     ]
 
 
@@ -423,7 +443,7 @@ def _done(s: Done) -> tuple[object, ...]:
         *(generation, s.next_due),
         *(generation, s.lane),
         *(generation, generation, generation),
-        s.claim.key,
+        *(s.transition, s.claim.key),
     )
 
 

@@ -144,10 +144,23 @@ async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: Work
     assert (claim.cause, claim.delivery) == ("", "")
 
 
-async def test_a_cause_without_a_webhook_takes_the_webhook_of_the_one_before_away(ws: WorkSet) -> None:
+async def test_a_row_that_an_editor_waits_for_keeps_its_webhook_whatever_else_marks_it(ws: WorkSet) -> None:
     await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
-    await ws.mark([Mark(A, cause="sync")])
-    assert (await claim_one(ws)).delivery == ""
+    await ws.mark([Mark(A, cause="clerk:user.updated", delivery="d2")])
+    claim = await claim_one(ws)
+    assert (claim.cause, claim.delivery) == ("webhook:a", "d1")
+    await ws.settle([Failed(claim, "rate_limited", "")])
+    await ws.mark([Mark(A, cause="poll:a")])
+    claim = await claim_one(ws)
+    assert (claim.cause, claim.delivery) == ("webhook:a", "d1")
+
+
+async def test_a_cause_without_a_webhook_takes_that_of_a_served_one_away(ws: WorkSet) -> None:
+    await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
+    await ws.settle([Done(await claim_one(ws))])
+    await ws.mark([Mark(A, cause="poll:a")])
+    claim = await claim_one(ws)
+    assert (claim.cause, claim.delivery) == ("poll:a", "")
 
 
 async def test_a_run_knows_since_when_it_was_wanted(ws: WorkSet, clock: Clock) -> None:

@@ -42,7 +42,8 @@ MARKS = st.builds(
     lane=st.sampled_from([0, 1, 2]),
     due=st.none() | st.sampled_from([-5.0, 0.5, 3.0, 40.0]).map(lambda seconds: START + seconds),
     witness=st.none() | WITNESSES,
-    cause=st.sampled_from(["", "webhook", "reconcile"]),
+    cause=st.sampled_from(["", "webhook:a", "webhook:b", "poll:a", "reconcile"]),
+    transition=st.none() | st.sampled_from([-5.0, 3.0, 40.0]).map(lambda seconds: START + seconds),
 )
 
 
@@ -64,6 +65,7 @@ class ModelRow:
     settled: float | None = None
     paced: float = 0.0
     asked: float = 0.0
+    transition: float | None = None
     writes: list[float] = field(default_factory=list)
     witnesses: dict[str, tuple[Witness, int]] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ class Model:
     def mark(self, mark: Mark) -> None:
         due = self.now if mark.due is None else mark.due
         row = self.rows.setdefault(mark.key, ModelRow(mark.lane, None))
+        waits_for_an_editor = row.cause.startswith("webhook:") and (row.wanted > row.done or row.dead)
         if row.dead:
             row.dead, row.attempts, row.note = False, 0, ("", "")
         row.lane = min(row.lane, mark.lane) if row.wanted > row.done else mark.lane
@@ -103,7 +106,9 @@ class Model:
         elif row.again is None:
             row.again = wanted_since
         row.since = wanted_since if row.since is None else min(row.since, wanted_since)
-        row.cause = mark.cause or row.cause
+        if mark.cause.startswith("webhook:") or not waits_for_an_editor:
+            row.cause = mark.cause or row.cause
+        row.transition = min((t for t in (row.transition, mark.transition) if t is not None), default=None)
         row.wanted += 1
 
     def witness(self, mark: Mark) -> None:
@@ -138,6 +143,8 @@ class Model:
             row.note[0],
             self.now + lease,
             since if since is not None else -1.0,
+            "",
+            row.transition,
         )
         row.owner, row.due, row.since, row.again = claim.token, self.now + lease, since, None
 
@@ -168,6 +175,7 @@ class Model:
         if isinstance(settlement, Done):
             row.lane = row.lane if marked_again else 1
             row.cause = row.cause if marked_again else ""
+            row.transition = settlement.transition
             row.witnesses = {
                 document: (replace(witness, news=witness.news and generation > claim.generation), generation)
                 for document, (witness, generation) in row.witnesses.items()
@@ -205,7 +213,7 @@ class Model:
         return {
             key: (
                 *(row.lane, row.due, row.wanted, row.done, row.owner, row.attempts, row.dead),
-                *(row.note, row.cause, row.since, row.again, row.settled),
+                *(row.note, row.cause, row.since, row.again, row.settled, row.transition),
                 {document: witness for document, (witness, _) in row.witnesses.items()},
             )
             for key, row in self.rows.items()
@@ -220,16 +228,16 @@ def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     ):
         witnesses.setdefault(key, {})[document] = Witness(document, revision, updated_at, bool(deleted), not served)
     rows = tx.execute(
-        "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled "
-        "FROM work"
+        "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled, "
+        "transition FROM work"
     )
     return {
         key: (
             *(lane, due, wanted, done, owner, attempts, bool(dead)),
-            *((code, detail), cause, since, again, settled),
+            *((code, detail), *rest),
             witnesses.get(key, {}),
         )
-        for key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled in rows
+        for key, lane, due, wanted, done, owner, attempts, dead, code, detail, *rest in rows
     }
 
 
@@ -304,7 +312,14 @@ class WorkSetMachine(RuleBasedStateMachine):
     def settlements(self, claim: Claim) -> st.SearchStrategy[Settlement]:
         next_due = st.none() | SECONDS.map(lambda seconds: self.model.now + seconds)
         return st.one_of(
-            st.builds(Done, st.just(claim), next_due, st.booleans(), st.sampled_from(["", "row_refused"])),
+            st.builds(
+                Done,
+                st.just(claim),
+                next_due,
+                st.booleans(),
+                st.sampled_from(["", "row_refused"]),
+                transition=st.none() | SECONDS.map(lambda seconds: self.model.now + seconds),
+            ),
             st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
             st.builds(Failed, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),
             st.builds(Released, st.just(claim)),

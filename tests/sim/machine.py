@@ -149,7 +149,7 @@ class Process:
 
     async def _screen(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Do what the screen of `running_worker` does."""
-        screened = await FanOutBrake(self.runs, self.brake).screen(outcomes)
+        screened = await FanOutBrake(self.runs, self.brake, self.world.clock.wall).screen(outcomes)
         await self.workset.mark(moved(screened))
         return screened
 
