@@ -13,8 +13,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import structlog
+
 from sync_worker import changes, policy
-from sync_worker.errors import LeaseLost, NoSuchSubject, NothingVisible, RetryableError, StaleRead, SyncWorkerError
+from sync_worker.errors import (
+    DatabaseUnavailable,
+    LeaseLost,
+    NoSuchSubject,
+    NothingVisible,
+    RetryableError,
+    StaleRead,
+    SyncWorkerError,
+)
 from sync_worker.freshness import STALE_WAITS, agrees, shows, tied
 from sync_worker.http import guarded
 from sync_worker.ledger import Entry, State
@@ -36,6 +46,8 @@ LANDS_WITHIN = timedelta(seconds=10)
 """How long a request that nobody waits for any more may take to be applied; ours are given up after 8 s."""
 MARGIN = timedelta(seconds=1)
 """Between that moment and the second look."""
+
+log = structlog.get_logger("converge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,14 +234,30 @@ class Converge:
         ours = [(row, o) for row, o in zip(ids, writes, strict=True) if row is not None]
         room = asyncio.Semaphore(WRITES_AT_ONCE)
         done = await asyncio.gather(*(self._write(o, room) for _, o in ours))
-        states: dict[State, list[int]] = defaultdict(list)
-        for (row, _), outcome in zip(ours, done, strict=True):
-            states[_state(outcome)].append(row)
-        for state, rows in states.items():
-            await self.ledger.settle(rows, state)
+        done = await self._record([(row, o) for (row, _), o in zip(ours, done, strict=True)])
         lost = [_failed(o, LeaseLost(str(o.due.subject))) for row, o in zip(ids, writes, strict=True) if row is None]
         written = {outcome.due.subject: outcome for outcome in (*done, *lost)}
         return [written.get(outcome.due.subject, outcome) for outcome in outcomes]
+
+    async def _record(self, done: Sequence[tuple[int, Outcome]]) -> list[Outcome]:
+        """Tell the ledger how writes ended. Where it cannot be told they stay open there, and are looked at again.
+
+        What Clerk answered, such as its wish to wait, must not be lost for that.
+        """
+        by_state: dict[State, list[tuple[int, Outcome]]] = defaultdict(list)
+        for row, outcome in done:
+            by_state[_state(outcome)].append((row, outcome))
+        recorded: list[Outcome] = []
+        for state, some in by_state.items():
+            outcomes = [outcome for _, outcome in some]
+            try:
+                await self.ledger.settle([row for row, _ in some], state)
+            except DatabaseUnavailable as error:
+                log.warning("write_not_recorded", state=state, subjects=len(some), code=error.code, detail=error.detail)
+                again = self.now() + LANDS_WITHIN + MARGIN
+                outcomes = [replace(outcome, again=again) for outcome in outcomes]
+            recorded += outcomes
+        return recorded
 
     async def _write(self, outcome: Outcome, room: asyncio.Semaphore) -> Outcome:
         assert outcome.change is not None  # noqa: S101 - told apart by the caller

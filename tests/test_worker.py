@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -233,6 +235,43 @@ async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, s
         await until(lambda: box.clerk.requests.count("PATCH") > 0)
         await mark(parts, "user:user_b")
         await until(lambda: wrong(box) == ["user_a"], 5)
+
+
+def refuse_results(database_url: str) -> None:
+    """Make the database refuse to record what became of any change, as a full disk may."""
+    with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("CREATE TRIGGER full_disk BEFORE UPDATE ON ledger BEGIN INSERT INTO nowhere VALUES (1); END")
+        connection.commit()
+
+
+async def test_clerks_wish_to_wait_is_kept_where_the_ledger_cannot_be_written(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    box.clerk.faults.next("rate_limited", 100, method="PATCH", retry_after=60)
+    async with working(box, sqlite_url) as parts:
+        refuse_results(sqlite_url)
+        await mark(parts, "user:user_1")
+        async with asyncio.timeout(10):
+            while not (row := await row_of(parts, "user:user_1")).attempts:
+                await asyncio.sleep(0.02)
+    assert row.code == "rate_limited"
+    assert row.due - time.time() > 50
+
+
+async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_again(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        refuse_results(sqlite_url)
+        await mark(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+        async with asyncio.timeout(10):
+            while (row := await row_of(parts, "user:user_1")).pending:
+                await asyncio.sleep(0.02)
+    assert box.clerk.requests.count("PATCH") == 1
+    assert 5 < row.due - time.time() < 15
 
 
 async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str) -> None:
