@@ -148,7 +148,7 @@ async def test_an_edit_that_ends_access_is_not_held_because_clerk_tells_of_its_p
 
 async def test_the_end_of_a_window_is_not_held_because_clerk_told_of_our_write(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
-    soon = datetime.fromtimestamp(time.time() + 2, UTC).isoformat()
+    soon = datetime.fromtimestamp(time.time() + 5, UTC).isoformat()
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"endsAt": soon}}} for user in users])
     async with working(box, sqlite_url, max_revocations="0") as parts:
         await parts.store.workset.mark([Mark(f"user:{user}", cause="webhook:x") for user in users])
@@ -162,7 +162,7 @@ async def test_the_end_of_a_window_is_not_held_because_clerk_told_of_our_write(b
 
 async def test_the_end_of_a_window_that_a_reconcile_armed_is_not_held_either(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
-    soon = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
+    soon = datetime.fromtimestamp(time.time() + 5, UTC).isoformat()
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"endsAt": soon}}} for user in users])
     async with opened(box, sqlite_url) as parts:
         async with open_reconcile(parts.settings, parts.store, Counter()) as nightly:

@@ -37,7 +37,8 @@ class Program:
 
     @property
     def told(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self.output.read_text().splitlines()]
+        whole_lines, _, _ = self.output.read_text().rpartition("\n")  # it may be writing one just now
+        return [json.loads(line) for line in whole_lines.splitlines()]
 
     def listen(self, lines: int) -> None:
         """Wait until it has told so many things."""

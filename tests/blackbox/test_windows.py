@@ -45,7 +45,7 @@ def user(box: Sandbox) -> None:
 
 @pytest.mark.usefixtures("deployment")
 async def test_access_ends_at_its_second_without_a_webhook(box: Sandbox) -> None:
-    text, end = ahead(3)
+    text, end = ahead(LATE)
     await publish(box, endsAt=text)
     await until(lambda: plan(box) == "pro")
     box.lake.webhooks.deliveries.pause()
@@ -75,7 +75,7 @@ async def test_a_window_that_is_moved_ends_at_the_new_second(box: Sandbox) -> No
 
 @pytest.mark.usefixtures("deployment")
 async def test_a_window_that_is_prolonged_does_not_end_at_the_old_second(box: Sandbox) -> None:
-    text, end = ahead(2)
+    text, end = ahead(LATE)
     await publish(box, endsAt=text)
     await until(lambda: plan(box) == "pro")
     await publish(box, endsAt=ahead(3600)[0])
