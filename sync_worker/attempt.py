@@ -83,12 +83,28 @@ def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[],
     return check
 
 
-def due_of(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], float], *, adopt: bool = False) -> Due:
+def due_of(
+    claim: Claim,
+    monotonic: Callable[[], float],
+    wall: Callable[[], float],
+    *,
+    adopt: bool = False,
+    asked: Callable[[float], None] = lambda _: None,
+) -> Due:
     """Return what a claim asks of a run. Raises InvalidSubject when its key is no subject."""
     check = lease_check(claim, monotonic, wall)
     subject = Subject.parse(claim.key)
     return Due(
-        subject, claim.witnesses, claim.cause, check, claim.since, adopt, claim.delivery, claim.token, claim.transition
+        subject=subject,
+        witnesses=claim.witnesses,
+        cause=claim.cause,
+        check=check,
+        since=claim.since,
+        adopt=adopt,
+        delivery=claim.delivery,
+        lease=claim.token,
+        transition=claim.transition,
+        asked=asked,
     )
 
 
@@ -117,12 +133,17 @@ class Attempts:
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     paused_until: float = 0.0
+    asked: dict[str, float] = field(default_factory=dict)
+    """Until when (monotonic) Clerk wants subjects left alone whose runs are under way: the run may be cut off."""
 
     async def converge_all(self, claims: Sequence[Claim]) -> None:
         """Make claimed subjects right."""
         pending = {claim.key: claim for claim in claims}
         async with self._giving_back(pending):
-            batch = [due_of(claim, self.monotonic, self.wall) for claim in claims]
+            batch = [
+                due_of(claim, self.monotonic, self.wall, asked=partial(self._leave_alone, claim.key))
+                for claim in claims
+            ]
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
                 if any(outcome.blind for outcome in outcomes):
@@ -230,6 +251,7 @@ class Attempts:
     @asynccontextmanager
     async def _giving_back(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
         """Settle what a run leaves in `pending`, however it ends; nothing may leave here but a cancellation."""
+        keys = tuple(pending)
         try:
             async with asyncio.timeout(DEADLINE) as deadline:
                 yield deadline
@@ -243,6 +265,9 @@ class Attempts:
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
             log.exception("run_broken", keys=[key for key in pending if not key.startswith(ADDRESSES)])
             await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
+        finally:
+            for key in keys:
+                self.asked.pop(key, None)
 
     async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
         """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
@@ -275,9 +300,13 @@ class Attempts:
                 again = self.wall() + TRIED_AGAIN
                 return Failed(claim, error.code, str(error), min(again, next_due or again))
             case _:
-                asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+                told = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+                asked = max(told, self.asked.get(claim.key, 0.0) - self.monotonic())
                 delay = asked + self._backoff(claim.attempts)
                 return Retry(claim, error.code, str(error), delay, wrote, not_before=asked)
+
+    def _leave_alone(self, key: str, seconds: float) -> None:
+        self.asked[key] = self.monotonic() + seconds
 
     def _backoff(self, attempts: int) -> float:
         """Return the seconds to wait: doubling with jitter."""

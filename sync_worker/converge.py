@@ -262,7 +262,7 @@ class Converge:
     async def _write(self, outcome: Outcome, room: asyncio.Semaphore) -> Outcome:
         assert outcome.change is not None  # noqa: S101 - told apart by the caller
         async with room:
-            with guarded(outcome.due.check) as write:
+            with guarded(outcome.due.check, outcome.due.asked) as write:
                 try:
                     await self.target.apply(outcome.change)
                 except SyncWorkerError as error:

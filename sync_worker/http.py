@@ -57,10 +57,12 @@ class CallBudget(Protocol):
 class Write:
     """A change on its way. `check` runs right before each attempt, and raises LeaseLost to stop it.
 
-    `unanswered` tells that an attempt got no answer: it may land late, even after a later attempt was answered.
+    `asked` hears of each wish of the service to be left alone, in seconds. `unanswered` tells that an attempt got no
+    answer: it may land late, even after a later attempt was answered.
     """
 
     check: Callable[[], None]
+    asked: Callable[[float], None] = lambda _: None
     unanswered: bool = False
 
 
@@ -68,9 +70,12 @@ current_write: ContextVar[Write | None] = ContextVar("current_write", default=No
 
 
 @contextmanager
-def guarded(check: Callable[[], None]) -> Iterator[Write]:
-    """Run `check` before every mutating request of this context, and tell what became of them."""
-    write = Write(check)
+def guarded(check: Callable[[], None], asked: Callable[[float], None] = lambda _: None) -> Iterator[Write]:
+    """Run `check` before every mutating request of this context, and tell what became of them.
+
+    `asked` is called with the seconds that the service wants to be left alone, as soon as it says so.
+    """
+    write = Write(check, asked)
     token = current_write.set(write)
     try:
         yield write
@@ -152,6 +157,8 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         ):
             log.warning("rate_limited", service=self.service, seconds=refusal.retry_after or 1.0)
             await self.budget.pause(refusal.retry_after or 1.0)
+        if write is not None and isinstance(refusal, RetryableError) and refusal.retry_after:
+            write.asked(refusal.retry_after)
         if refusal is not None:
             raise refusal
         return response

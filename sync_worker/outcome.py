@@ -26,7 +26,8 @@ class Due:
     `lease` is the token it was claimed with; where there is none, nobody else can own it.
     `since` is when the oldest mark came that is to be served, `transition` when the clock alone was to change it (both
     in epoch seconds); `delivery` is the id of the newest mark's webhook. With `adopt`, owned keys without our marker
-    are taken for ours.
+    are taken for ours. `asked` hears for how many seconds Clerk wants the subject to be left alone, at
+    once when it says so.
     """
 
     subject: Subject
@@ -38,6 +39,7 @@ class Due:
     delivery: str = ""
     lease: str = ""
     transition: float | None = None
+    asked: Callable[[float], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

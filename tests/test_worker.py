@@ -237,6 +237,25 @@ async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, s
         await until(lambda: wrong(box) == ["user_a"], 5)
 
 
+async def test_clerks_wish_to_wait_is_kept_where_the_run_is_cut_off_afterwards(
+    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "DEADLINE", 2.0)
+    for user in ("user_a", "user_b"):
+        box.clerk.add_user(user)
+        await box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
+    box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
+    box.clerk.faults.next("hang", 100, method="PATCH", path_prefix="/v1/users/user_b")
+    async with working(box, sqlite_url) as parts:
+        await mark(parts, "user:user_a", "user:user_b")
+        async with asyncio.timeout(10):
+            while not (row := await row_of(parts, "user:user_a")).attempts:
+                await asyncio.sleep(0.02)
+        assert row.code == "retryable_error"
+        assert row.due - time.time() > 50
+        assert (await row_of(parts, "user:user_b")).due - time.time() < 5
+
+
 def refuse_results(database_url: str) -> None:
     """Make the database refuse to record what became of any change, as a full disk may."""
     with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection:
