@@ -5,15 +5,30 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 
-.PHONY: demo test lint types contracts unit soak bench lock clean
+.PHONY: demo test test-full full lint types contracts unit worlds soak bench lock clean
 
 demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
 
-test: lint types contracts unit
+# What one runs before each commit: every promise of docs/reliability.md, in minutes.
+test: lint types contracts worlds unit
+
+# Everything at its full size, on both databases. `full` is what `test` leaves out; docs/development.md says why.
+test-full: test full
 
 unit: $(READY) $(NODE)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST) -m "not full"
+
+full: $(READY) $(NODE)
+	$(BIN)/python -m tests.sim --soak 300
+	$(BIN)/python -m pytest $(PYTEST) -m full
+
+# A world that is replayed, or a test on its own, needs no worker processes: `PYTEST=` turns them off.
+PYTEST ?= --numprocesses auto --dist worksteal
+
+# The simulation: the first thirty worlds, and all that ever failed. It uses every core, so it runs beside the tests.
+worlds: $(READY)
+	$(BIN)/python -m tests.sim
 
 lint: $(READY)
 	$(BIN)/ruff check .

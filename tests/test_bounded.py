@@ -36,11 +36,6 @@ async def size(request: Request) -> PlainTextResponse:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def port() -> AsyncIterator[int]:
     """A server that tells the size of what was posted, after as many seconds as it was asked to sleep."""
     app = Starlette(routes=[Route("/", size, methods=["POST"])])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import install_hook, listening, settings_for
+from sync_worker.cli.local import install_hook, settings_for
 from tests.browser import FOUND, browsing
+from tests.nursery import listening
 from tests.oracle import until
 
 if TYPE_CHECKING:

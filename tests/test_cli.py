@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.cli.local import settings_for
-from tests.verbs import run
+from tests.nursery import run
 
 if TYPE_CHECKING:
     from pathlib import Path

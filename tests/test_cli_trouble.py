@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import process, settings_for
+from sync_worker.cli.local import settings_for
 from sync_worker.errors import NoSuchSubject
 from sync_worker.opening import open_store
+from tests.nursery import Ended, process, run
 from tests.oracle import until
 from tests.parts import settings_of
-from tests.verbs import Ended, run
 
 if TYPE_CHECKING:
     from pathlib import Path

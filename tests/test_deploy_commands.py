@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from sync_worker.cli.local import free_port, install_hook, process, settings_for
+from sync_worker.cli.local import free_port, install_hook, settings_for
 from tests import kits
+from tests.nursery import process, run
 from tests.oracle import until
-from tests.verbs import run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from sync_worker.hooks import Hook, Repair
 from sync_worker.opening import open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
 from sync_worker.settings import packaged_groq
+from tests.nursery import Ended, run
 from tests.parts import settings_of
-from tests.verbs import Ended, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -353,8 +353,8 @@ async def test_people_named_by_address_need_the_webhook_of_clerk(installed: Inst
     assert "ada@" not in str(await installed.look())
 
 
-async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, database_url: str) -> None:
-    settings = settings_of(box, database_url)
+async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, bare_database_url: str) -> None:
+    settings = settings_of(box, bare_database_url)
     findings = await Installation(box, settings).look()
     assert having(findings, Status.PROBLEM) == set()
     assert having(findings, Status.WARNING) >= {

@@ -14,7 +14,7 @@ import pytest
 from sync_worker.cli.local import SECRET, install_hook, settings_for
 from sync_worker.sanity import Queries
 from sync_worker.settings import packaged_groq
-from tests.verbs import Ended, run
+from tests.nursery import Ended, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -40,9 +40,9 @@ async def test_a_look_tells_the_version_and_what_was_noted_and_leaves_nothing(da
     assert versions(database_url) == before
 
 
-async def test_a_database_without_tables_stays_so(database_url: str) -> None:
-    assert await inspect(database_url) == NONE
-    assert await inspect(database_url) == NONE
+async def test_a_database_without_tables_stays_so(bare_database_url: str) -> None:
+    assert await inspect(bare_database_url) == NONE
+    assert await inspect(bare_database_url) == NONE
 
 
 async def test_a_look_makes_no_file(sqlite_url: str) -> None:

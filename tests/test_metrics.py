@@ -17,9 +17,9 @@ from sync_worker.model import Witness
 from sync_worker.resolve import PENDING, REFUSED, SHARED
 from sync_worker.runs import judged
 from sync_worker.workset import Failed, Mark
+from tests.nursery import run
 from tests.oracle import until, wrong
 from tests.parts import opened, settings_of, working
-from tests.verbs import run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

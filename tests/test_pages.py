@@ -14,11 +14,12 @@ import pytest
 from sync_worker.admission import WRONG_GUESSES, Admission
 from sync_worker.app import create_app
 from sync_worker.budget import Budget
-from sync_worker.cli.local import SECRET, install_hook, listening, settings_for
+from sync_worker.cli.local import SECRET, install_hook, settings_for
 from sync_worker.heard import note_of
 from sync_worker.pages import SESSION
 from sync_worker.running import running_worker
 from sync_worker.workset import Mark
+from tests.nursery import listening
 from tests.parts import settings_of
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.changeset import Brake
-from sync_worker.cli.local import install_hook, listening, process, settings_for
+from sync_worker.cli.local import install_hook, settings_for
+from tests.nursery import Ended, listening, process, run
 from tests.oracle import quiet, until, wrong
-from tests.verbs import Ended, run
 
 if TYPE_CHECKING:
     from pathlib import Path

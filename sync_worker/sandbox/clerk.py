@@ -53,6 +53,7 @@ class ClerkApi:
         self.clock = clock
         self.random = random or Random(0)
         self.limiter = Limiter(limits or Limits(), clock)
+        self._limits_at_first = self.limiter.limits
         self.faults = Faults(ANSWERS, self.random)
         self.requests = Traffic()
         self.directory = Users()
@@ -72,6 +73,7 @@ class ClerkApi:
         self.organizations.clear()
         self.memberships.clear()
         self.limiter.clear()
+        self.limiter.limits = self._limits_at_first
         self.faults.clear()
         self.requests.clear()
 

@@ -67,7 +67,7 @@ class ContentLake:
         self.dataset = dataset
         self.token = token
         self.viewer_token = f"{token}-viewer"
-        self.public = public
+        self.public = self._public_at_first = public
         self.clock = clock
         self.random = random or Random(0)
         self.faults = Faults(ANSWERS, self.random)
@@ -193,3 +193,4 @@ class ContentLake:
         self._store.clear()
         await self._groq.clear()
         self.requests.clear()
+        self.public = self._public_at_first

@@ -108,7 +108,8 @@ class Sandbox:
         seed: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        random = Random(seed)
+        self._seed = seed
+        self._random = random = Random(seed)
         self.lake = ContentLake(project_id, dataset, sanity_token, public=public, clock=clock, random=random)
         self.clerk = ClerkApi(clerk_secret_key, limits=clerk_limits, clock=clock, random=random)
         self.sanity_url = ""
@@ -136,7 +137,8 @@ class Sandbox:
         await self.lake.__aexit__()
 
     async def reset(self) -> None:
-        """Empty both services and undo every fault."""
+        """Make both services as they were at the start: empty, without faults, with the settings they began with."""
+        self._random.seed(self._seed)
         await self.lake.reset()
         await self.clerk.reset()
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import install_hook, listening, process, settings_for
+from sync_worker.cli.local import install_hook, settings_for
+from tests.nursery import listening, process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

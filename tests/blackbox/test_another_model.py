@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import SECRET, install_clerk_hook, listening, settings_for
+from sync_worker.cli.local import SECRET, install_clerk_hook, settings_for
 from sync_worker.sanity import Queries
 from sync_worker.settings import packaged_groq
-from tests import verbs
+from tests import nursery
+from tests.nursery import listening
 from tests.oracle import until
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ FULL = {"plan": "gold", "role": "lead", "courseSlugs": ["module-0", "module-1", 
 async def test_the_reconcile_reads_the_other_model(box: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
     box.clerk.add_user("user_ada")
     await seed(box)
-    assert (await verbs.run("reconcile", cwd=tmp_path, environment=environment)).code == 0
+    assert (await nursery.run("reconcile", cwd=tmp_path, environment=environment)).code == 0
     assert held(box, "user_ada") == FULL
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.cli.local import SECRET, free_port, install_hook, listening, process, settings_for
+from sync_worker.cli.local import SECRET, free_port, install_hook, settings_for
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from tests.nursery import listening, process
 from tests.oracle import until, wrong
 
 if TYPE_CHECKING:

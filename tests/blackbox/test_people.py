@@ -9,7 +9,7 @@ import pytest
 
 from sync_worker.cli.local import install_clerk_hook
 from sync_worker.opening import open_store
-from tests import verbs
+from tests import nursery
 from tests.oracle import quiet, until, wrong
 from tests.parts import settings_of
 
@@ -194,7 +194,7 @@ async def test_an_edit_in_the_dashboard_is_undone_at_once(box: Sandbox) -> None:
 
 async def test_what_is_pending_is_told_by_the_reconcile(box: Sandbox, deployment: Deployment, tmp_path: Path) -> None:
     await publish(box, "e1", userEmail=ADA)
-    ended = await verbs.run("reconcile", "--dry-run", cwd=tmp_path, environment=deployment.environment)
+    ended = await nursery.run("reconcile", "--dry-run", cwd=tmp_path, environment=deployment.environment)
     assert "pending: e1: userEmail" in ended.err
     assert ADA not in ended.err + ended.out
 
@@ -210,7 +210,7 @@ async def test_no_address_is_logged_or_stays_in_the_database(
     await until(lambda: plan_of(box, ada) is None)
     await settled(box)
     assert "@example.org" not in deployment.log.read_text()
-    ended = await verbs.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
+    ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
     assert "@example.org" not in ended.out
     async with open_store(settings_of(box, deployment.environment["DATABASE_URL"])) as store:
         assert await store.workset.get(f"email:{ADA}") is None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import install_clerk_hook, install_hook, listening, settings_for
-from tests import verbs
+from sync_worker.cli.local import install_clerk_hook, install_hook, settings_for
+from tests import nursery
+from tests.nursery import listening
 from tests.oracle import until, wrong
 from tests.populations import POPULATIONS
 
@@ -29,7 +30,7 @@ async def test_a_population_is_right_after_one_reconcile_and_stays_right_under_e
     await population.seed(random, box)
     assert wrong(box)
     environment = {**settings_for(box, sqlite_url), "CLERK_BUDGET": "100000", "MAX_REVOCATIONS": "1000"}
-    ended = await verbs.run("reconcile", cwd=tmp_path, environment=environment)
+    ended = await nursery.run("reconcile", cwd=tmp_path, environment=environment)
     assert (ended.code, wrong(box)) == (0, []), ended.err
     async with listening("serve", environment, tmp_path / "log") as url:
         install_hook(box, url)

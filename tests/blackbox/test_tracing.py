@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from sync_worker.cli.local import install_clerk_hook
-from tests import verbs
+from tests import nursery
 from tests.oracle import quiet, until, wrong
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def test_a_change_names_the_delivery_that_led_to_it_and_so_does_the_histor
     assert (line["cause"], line["delivery"]) == ("webhook:e1", delivery)
     (accepted,) = logged(deployment, "webhook_accepted", delivery=delivery)
     assert (accepted["source"], accepted["document"], accepted["operation"]) == ("sanity", "e1", "create")
-    ended = await verbs.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
+    ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
     assert [(entry["cause"], entry["delivery"]) for entry in json.loads(ended.out)] == [("webhook:e1", delivery)]
 
 
@@ -102,8 +102,8 @@ async def test_what_no_webhook_led_to_names_no_delivery(box: Sandbox, deployment
     await publish(box, "e1", clerkUserId="user_1")
     await changed(deployment, "user:user_1")
     box.clerk.users["user_1"]["public_metadata"]["plan"] = "edited by hand"
-    await verbs.run("sync", "user:user_1", cwd=tmp_path, environment=deployment.environment)
-    ended = await verbs.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
+    await nursery.run("sync", "user:user_1", cwd=tmp_path, environment=deployment.environment)
+    ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
     told = [(entry["cause"], entry["delivery"]) for entry in json.loads(ended.out)]
     assert told == [("sync", ""), ("webhook:e1", told_by(box, "e1"))]
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import install_hook, listening, process, settings_for
-from tests import verbs
+from sync_worker.cli.local import install_hook, settings_for
+from tests import nursery
+from tests.nursery import listening, process
 from tests.oracle import until, wrong
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ async def test_the_reconcile_arms_the_windows_of_a_fresh_database(
     environment, log = settings_for(box, database_url), tmp_path / "log"
     text, end = ahead(8)
     await publish(box, endsAt=text)
-    assert (await verbs.run("reconcile", cwd=tmp_path, environment=environment)).code == 0
+    assert (await nursery.run("reconcile", cwd=tmp_path, environment=environment)).code == 0
     assert plan(box) == "pro"
     async with process("worker", environment, log):
         await until(lambda: plan(box) is None, 12)

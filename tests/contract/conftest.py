@@ -14,26 +14,21 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def shared_box() -> AsyncIterator[Sandbox]:
+async def account_box() -> AsyncIterator[Sandbox]:
     """Stand-ins that, like an account, hold what other tests left there."""
     async with Sandbox() as sandbox:
         yield sandbox
 
 
 @pytest.fixture(params=places.choices(places.CLERK_KEY))
-async def clerk(request: pytest.FixtureRequest, shared_box: Sandbox) -> AsyncIterator[places.ClerkPlace]:
-    local = (shared_box.clerk_url, shared_box.clerk.secret_key)
+async def clerk(request: pytest.FixtureRequest, account_box: Sandbox) -> AsyncIterator[places.ClerkPlace]:
+    local = (account_box.clerk_url, account_box.clerk.secret_key)
     async with places.clerk_at(*(local if request.param == "stand-in" else places.clerk_account())) as place:
         yield place
 
 
 @pytest.fixture(params=places.choices(*places.SANITY_ACCOUNT))
-async def sanity(request: pytest.FixtureRequest, shared_box: Sandbox) -> AsyncIterator[places.SanityPlace]:
-    local = (shared_box.sanity_url, shared_box.lake.dataset, shared_box.lake.token)
+async def sanity(request: pytest.FixtureRequest, account_box: Sandbox) -> AsyncIterator[places.SanityPlace]:
+    local = (account_box.sanity_url, account_box.lake.dataset, account_box.lake.token)
     async with places.sanity_at(*(local if request.param == "stand-in" else places.sanity_account())) as place:
         yield place

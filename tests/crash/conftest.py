@@ -6,23 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.nursery import Nursery
 from tests.crash.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @pytest.fixture
-def site(nursery: Nursery, box: Sandbox, database_url: str, tmp_path: Path) -> Site:
-    return Site(nursery, box, database_url, tmp_path)
+def site(box: Sandbox, database_url: str, tmp_path: Path) -> Site:
+    return Site(box, database_url, tmp_path)

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
-
 from sync_worker.cli.local import free_port, install_hook, settings_for
 from sync_worker.opening import open_store
-from tests.crash.trouble import Trouble
+from tests.nursery import NOTHING_WRONG, end_of, process, until_up
 from tests.oracle import until, wrong
 from tests.parts import settings_of
 
@@ -26,10 +24,9 @@ if TYPE_CHECKING:
     from sync_worker.opening import Store
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.webhooks import Hook
-    from tests.crash.nursery import Child, Nursery
+    from tests.nursery import Child
+    from tests.trouble import Trouble
 
-NONE = Trouble()
-UP_SECONDS = 20.0
 UNFINISHED = "SELECT key FROM work WHERE wanted <> done OR owner IS NOT NULL OR dead = 1"
 IN_DOUBT = "SELECT subject FROM ledger WHERE state IN ('intended', 'unknown')"
 
@@ -38,7 +35,6 @@ IN_DOUBT = "SELECT subject FROM ledger WHERE state IN ('intended', 'unknown')"
 class Site:
     """`environment` is what the next process gets. The receiver keeps its port, so the webhook finds the next one."""
 
-    nursery: Nursery
     box: Sandbox
     database_url: str
     folder: Path
@@ -62,21 +58,21 @@ class Site:
         return install_hook(self.box, self.url)
 
     @asynccontextmanager
-    async def worker(self, trouble: Trouble = NONE) -> AsyncIterator[Child]:
-        async with self.nursery.child(["worker"], self.environment, self.log, trouble) as running:
+    async def worker(self, trouble: Trouble = NOTHING_WRONG) -> AsyncIterator[Child]:
+        async with process("worker", self.environment, self.log, trouble=trouble) as running:
             yield running
 
     @asynccontextmanager
-    async def receiver(self, verb: str = "web", trouble: Trouble = NONE) -> AsyncIterator[Child]:
+    async def receiver(self, verb: str = "web", trouble: Trouble = NOTHING_WRONG) -> AsyncIterator[Child]:
         """Run `web` or `serve` on the port of the site; it answers when this yields."""
-        arguments = [verb, "--port", str(self.port)]
-        async with self.nursery.child(arguments, self.environment, self.log, trouble) as running:
-            await self._until_up(running)
+        arguments = ("--port", str(self.port))
+        async with process(verb, self.environment, self.log, *arguments, trouble=trouble) as running:
+            await until_up(self.url, running, self.log)
             yield running
 
-    async def ends(self, verb: str, trouble: Trouble = NONE) -> int:
+    async def ends(self, verb: str, trouble: Trouble = NOTHING_WRONG) -> int:
         """Run a verb to its end, and return its exit code."""
-        async with self.nursery.child([verb], self.environment, self.log, trouble) as running:
+        async with process(verb, self.environment, self.log, trouble=trouble) as running:
             return await asyncio.wait_for(running.wait(), 20)
 
     @asynccontextmanager
@@ -108,19 +104,7 @@ class Site:
 
     def told(self) -> str:
         """Return the end of the log, to explain a failure."""
-        return self.log.read_text()[-5000:] if self.log.is_file() else ""
-
-    async def _until_up(self, running: Child) -> None:
-        deadline = time.monotonic() + UP_SECONDS
-        async with httpx.AsyncClient() as client:
-            while running.returncode is None:
-                assert time.monotonic() < deadline, self.told()
-                try:
-                    if (await client.get(f"{self.url}/healthz")).is_success:
-                        return
-                except httpx.TransportError:
-                    await asyncio.sleep(0.02)
-        raise AssertionError(self.told())
+        return end_of(self.log)
 
 
 def _rows(sql: str, tx: Transaction) -> list[Row]:

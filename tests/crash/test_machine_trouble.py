@@ -16,16 +16,17 @@ import psycopg
 import pytest
 
 from tests.crash.load import Account, Editors
-from tests.crash.site import NONE, Site
-from tests.crash.trouble import Trouble
+from tests.crash.site import Site
+from tests.nursery import NOTHING_WRONG
 from tests.oracle import until, wrong
+from tests.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
 
     from sync_worker.sandbox.server import Sandbox
-    from tests.crash.nursery import Child, Nursery
+    from tests.nursery import Child
     from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +40,7 @@ async def publish(site: Site, user: str, plan: str = "pro") -> None:
 
 
 @asynccontextmanager
-async def serving(site: Site, trouble: Trouble = NONE) -> AsyncIterator[Child]:
+async def serving(site: Site, trouble: Trouble = NOTHING_WRONG) -> AsyncIterator[Child]:
     """Run `serve` and install the webhook; one user is right already."""
     site.install_hook()
     async with site.receiver("serve", trouble) as running:
@@ -72,10 +73,8 @@ def files_cannot_grow(running: Child, database: Path) -> Iterator[None]:
     resource.prlimit(running.pid, resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_file_that_cannot_grow_is_503_until_it_can(
-    nursery: Nursery, box: Sandbox, sqlite_url: str, tmp_path: Path
-) -> None:
-    site, account = Site(nursery, box, sqlite_url, tmp_path), Account(box)
+async def test_a_file_that_cannot_grow_is_503_until_it_can(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
+    site, account = Site(box, sqlite_url, tmp_path), Account(box)
     async with serving(site) as running:
         with files_cannot_grow(running, tmp_path / "work.db"):
             await refuses_for_now(site, account)
@@ -109,10 +108,8 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-async def test_a_full_disk_is_503_until_there_is_room(
-    nursery: Nursery, box: Sandbox, small_disk: Path, tmp_path: Path
-) -> None:
-    site, account = Site(nursery, box, f"sqlite:///{small_disk}/work.db", tmp_path), Account(box)
+async def test_a_full_disk_is_503_until_there_is_room(box: Sandbox, small_disk: Path, tmp_path: Path) -> None:
+    site, account = Site(box, f"sqlite:///{small_disk}/work.db", tmp_path), Account(box)
     async with serving(site) as running:
         ballast = fill(small_disk)
         await refuses_for_now(site, account)
@@ -169,9 +166,9 @@ async def test_a_lock_that_is_held_longer_than_we_wait_is_503_until_it_is_free(s
 
 
 async def test_a_database_that_restarts_under_load_loses_nothing(
-    nursery: Nursery, box: Sandbox, own_server: PostgresServer, tmp_path: Path
+    box: Sandbox, own_server: PostgresServer, tmp_path: Path
 ) -> None:
-    site = Site(nursery, box, own_server.url, tmp_path)
+    site = Site(box, own_server.url, tmp_path)
     editors, account = await Editors.begin(box, 30), Account(box)
     site.install_hook()
     async with site.receiver() as receiver, site.worker(Trouble(lease=6.0)) as worker:

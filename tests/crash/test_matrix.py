@@ -17,9 +17,9 @@ import pytest
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
 from tests.crash.site import Site
-from tests.crash.trouble import Moment, Trouble
 from tests.oracle import until, wrong
 from tests.parts import working
+from tests.trouble import Moment, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.traffic import Request
-    from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.anyio
 LEASE = 1.0
@@ -103,9 +102,9 @@ async def test_a_worker_killed_at_a_write_to_clerk(site: Site) -> None:
 
 
 async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overlap(
-    nursery: Nursery, box: Sandbox, postgres_url: str, tmp_path: Path
+    box: Sandbox, postgres_url: str, tmp_path: Path
 ) -> None:
-    site = Site(nursery, box, postgres_url, tmp_path)
+    site = Site(box, postgres_url, tmp_path)
     await killed_over_a_write(site, to(site), latency=0.4)
     async with site.worker(to(site)):
         await site.comes_right()

@@ -11,15 +11,14 @@ import pytest
 
 from tests.crash.load import Account
 from tests.crash.site import Site
-from tests.crash.trouble import Trouble
 from tests.oracle import until, wrong
+from tests.trouble import Trouble
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.sandbox.faults import Faults
     from sync_worker.sandbox.server import Sandbox
-    from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.anyio
 USERS = 40
@@ -32,8 +31,8 @@ PENDING = "SELECT COUNT(*) FROM work WHERE wanted > done"
 
 
 @pytest.fixture
-def site(nursery: Nursery, box: Sandbox, sqlite_url: str, tmp_path: Path) -> Site:
-    return Site(nursery, box, sqlite_url, tmp_path)
+def site(box: Sandbox, sqlite_url: str, tmp_path: Path) -> Site:
+    return Site(box, sqlite_url, tmp_path)
 
 
 def faults_of(box: Sandbox, service: str) -> Faults:

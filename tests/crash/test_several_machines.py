@@ -21,14 +21,13 @@ from sync_worker.schema import STEPS
 from sync_worker.workset import Mark
 from tests.crash.load import Account, Editors
 from tests.crash.site import Site
-from tests.crash.trouble import Trouble
 from tests.oracle import until, wrong
+from tests.trouble import Trouble
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
-    from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.anyio
 EDITS = int(os.environ.get("CRASH_EDITS", "300"))
@@ -37,8 +36,8 @@ CLERKS_WINDOW = 10.0
 
 
 @pytest.fixture
-def site(nursery: Nursery, box: Sandbox, postgres_url: str, tmp_path: Path) -> Site:
-    return Site(nursery, box, postgres_url, tmp_path)
+def site(box: Sandbox, postgres_url: str, tmp_path: Path) -> Site:
+    return Site(box, postgres_url, tmp_path)
 
 
 def second(site: Site) -> Site:
@@ -108,7 +107,7 @@ async def test_a_machine_whose_clock_is_an_hour_off_says_that_it_is_ready_all_th
     jumps = Trouble(clock_jump=3600.0)
     async with site.worker(), site.receiver(trouble=jumps) as web, httpx.AsyncClient() as client:
         await until_ready(client, site)
-        web.send(signal.SIGUSR1)
+        web.send_signal(signal.SIGUSR1)
         checks = (await client.get(f"{site.url}/readyz")).json()["checks"]
     assert all(check["ok"] for check in checks.values())
     assert 0 <= checks["worker"]["age"] < 30

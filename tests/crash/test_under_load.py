@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.load import Account, Editors
-from tests.crash.trouble import Trouble
 from tests.oracle import wrong
+from tests.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from tests.crash.nursery import Child
     from tests.crash.site import Site
+    from tests.nursery import Child
 
 pytestmark = pytest.mark.anyio
 WEBHOOKS = int(os.environ.get("CRASH_WEBHOOKS", "400"))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import SECRET, listening, settings_for
+from sync_worker.cli.local import SECRET, settings_for
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
 from tests.hostile.bodies import MARK
+from tests.nursery import listening
 from tests.raw import Answer, connected
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Starts `sync-worker` processes that have imported everything already: they are forked from one that has.
 
-Why it exists: tests here start processes by the hundred, and two thirds of a second of imports each would be most of
-their time. A child is a process of its own in every other way: its environment, its log, its folder, its end.
+Why it exists: tests start processes by the hundred, and two thirds of a second of imports each would be most of their
+time. A child is a process of its own in every other way: its environment, its output, its folder, its end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import selectors
 import shutil
 import signal
@@ -19,17 +20,22 @@ import tempfile
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import httpx
+
+from sync_worker.cli.local import free_port
+from tests.trouble import Trouble, plant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.crash.trouble import Trouble
-
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 20.0
-STOP_SECONDS = 30.0
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+NOTHING_WRONG = Trouble()
 
 
 @dataclass
@@ -50,18 +56,21 @@ class Child:
         assert self.returncode is not None
         return self.returncode
 
-    def send(self, signal_: signal.Signals) -> None:
+    def send_signal(self, signal_: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal_)
 
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
-        self.send(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     async def stop(self) -> None:
         """Ask it to end; kill it when it does not."""
         if self.returncode is not None:
             return
-        self.send(signal.SIGTERM)
+        self.terminate()
         try:
             await asyncio.wait_for(self.wait(), STOP_SECONDS)
         except TimeoutError:
@@ -69,14 +78,23 @@ class Child:
             await self.wait()
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a verb ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
 class Nursery:
-    """The process that forks, as long as the test session lives."""
+    """The process that forks, for as long as this one runs tests: it ends when our end of its standard input does."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nursery"))
         self._socket = self._folder / "socket"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.nursery", self._socket],
+            [sys.executable, "-m", "tests.nursery", self._socket],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
@@ -88,18 +106,20 @@ class Nursery:
             time.sleep(0.02)
 
     def close(self) -> None:
+        """End it and all its children."""
         self._process.communicate()
         shutil.rmtree(self._folder)
 
     @asynccontextmanager
     async def child(
-        self, arguments: list[str], environment: Mapping[str, str], log: Path, trouble: Trouble
+        self, arguments: list[str], environment: Mapping[str, str], folder: Path, output: list[Path], trouble: Trouble
     ) -> AsyncIterator[Child]:
-        """Run one process; it is asked to stop at the end."""
+        """Run one process in a folder, its output and errors going to two files; it is asked to stop at the end."""
         order = {
             "arguments": arguments,
-            "environment": {"PATH": os.environ["PATH"], "LOG_FORMAT": "json", **environment},
-            "log": str(log),
+            "environment": {"PATH": os.environ["PATH"], **environment},
+            "folder": str(folder),
+            "output": [str(file) for file in output],
             "trouble": asdict(trouble),
         }
         reader, writer = await asyncio.open_unix_connection(self._socket)
@@ -113,6 +133,68 @@ class Nursery:
             await watching
             writer.close()
             await writer.wait_closed()
+
+
+@cache
+def nursery() -> Nursery:
+    """Return the nursery of this process, which is started when it is first needed."""
+    return Nursery()
+
+
+def close_nursery() -> None:
+    """End the nursery of this process, if there is one."""
+    if nursery.cache_info().currsize:
+        nursery().close()
+
+
+async def run(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, seconds: float = 120) -> Ended:
+    """Run a verb of `sync-worker` to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        async with nursery().child([*arguments], environment or {}, cwd, [out, err], NOTHING_WRONG) as child:
+            code = await asyncio.wait_for(child.wait(), seconds)
+        return Ended(code, *map(_text, (out, err)))
+
+
+@asynccontextmanager
+async def process(
+    verb: str, environment: Mapping[str, str], log: Path, *arguments: str, trouble: Trouble = NOTHING_WRONG
+) -> AsyncIterator[Child]:
+    """Run one `sync-worker` process in the folder of its log; it is asked to stop at the end."""
+    given = {"LOG_FORMAT": "json", **environment}
+    async with nursery().child([verb, *arguments], given, log.parent, [log, log], trouble) as child:
+        yield child
+
+
+@asynccontextmanager
+async def listening(verb: str, environment: Mapping[str, str], log: Path) -> AsyncIterator[str]:
+    """Run `serve` or `web`, and yield its address once it answers."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    async with process(verb, environment, log, "--port", str(port)) as child:
+        await until_up(url, child, log)
+        yield url
+
+
+async def until_up(url: str, child: Child, log: Path) -> None:
+    """Return once the process answers at `url`. Fails with the end of its log when it ended, or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while child.returncode is None and time.monotonic() < deadline:
+            try:
+                if (await client.get(f"{url}/healthz")).is_success:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)
+    raise AssertionError(f"the process is not up (exit code {child.returncode}); its log ends:\n{end_of(log)}")
+
+
+def _text(file: Path) -> str:
+    return file.read_text()
+
+
+def end_of(log: Path) -> str:
+    """Return the end of a log, to explain a failure."""
+    return log.read_text()[-5000:] if log.is_file() else ""
 
 
 class Forks:
@@ -167,18 +249,19 @@ def main() -> None:
     from uvicorn.protocols.http import httptools_impl  # noqa: PLC0415
 
     from sync_worker import cli  # noqa: PLC0415
-    from tests.crash.trouble import Trouble, plant  # noqa: PLC0415
 
     _ = models.User, httptools_impl
     order = Forks(sys.argv[1]).serve()
     os.closerange(3, 1024)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for standard in (1, 2):
-        os.dup2(log, standard)
-    os.chdir(Path(order["log"]).parent)
+    for standard, path in enumerate(order["output"], 1):
+        output = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(output, standard)
+        os.close(output)
     os.environ.clear()
     os.environ.update(order["environment"])
+    os.chdir(order["folder"])
+    random.seed()
     plant(Trouble(**order["trouble"]))
     sys.argv = ["sync-worker", *order["arguments"]]
     cli.main()
