@@ -8,11 +8,15 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.database import open_database
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sync_worker.sandbox.server import Sandbox
 
+UNFINISHED = "SELECT key FROM work WHERE owner IS NOT NULL OR (wanted <> done AND dead = 0 AND due <= NOW() + 10)"
+"""What is being done, or will be soon. Clerk's events of our own writes wait for longer, and change nothing."""
 OWNED = ("plan", "role", "courseSlugs")
 
 
@@ -115,11 +119,14 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         await asyncio.sleep(0.05)
 
 
-async def quiet(box: Sandbox, seconds: float = 0.6) -> None:
-    """Wait until neither service has been asked anything for `seconds`: what was marked twice has run again."""
-    last, since = -1, time.monotonic()
-    while time.monotonic() - since < seconds:
-        asked = box.clerk.requests.count() + box.lake.requests.count()
-        if asked != last:
-            last, since = asked, time.monotonic()
-        await asyncio.sleep(0.05)
+async def until_idle(database_url: str, seconds: float = 120.0) -> None:
+    """Wait until a worker, here or in other processes, has nothing left to do in this database."""
+    database = open_database(database_url)
+    await database.start()
+    try:
+        deadline = time.monotonic() + seconds
+        while unfinished := await database.read(lambda tx: tx.execute(UNFINISHED)):
+            assert time.monotonic() < deadline, unfinished
+            await asyncio.sleep(0.05)
+    finally:
+        await database.close()

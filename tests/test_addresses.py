@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 
 from sync_worker import attempt
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
-from tests.oracle import quiet, until, wrong
+from tests.oracle import until, until_idle, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
@@ -34,10 +33,9 @@ def witness(box: Sandbox, document: str) -> Witness:
     return Witness(document, held["_rev"], held["_updatedAt"])
 
 
-async def comes_to_rest(box: Sandbox) -> None:
+async def comes_to_rest(parts: Parts) -> None:
     """Fail when the worker goes on asking although nothing happens any more."""
-    with anyio.fail_after(8):
-        await quiet(box)
+    await until_idle(parts.settings.database_url)
 
 
 @pytest.mark.parametrize("name", [{"clerkUserId": "user_ada"}, {"userEmail": ADA}])
@@ -52,7 +50,7 @@ async def test_one_of_two_equal_entitlements_that_ends_is_looked_at_once(
         await until(lambda: not wrong(box))
         await box.lake.mutate([entitlement("e1", **name, status="paused")])
         await mark(parts, "user:user_ada", witness=witness(box, "e1"))
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
 
 
 async def test_somebody_with_a_shared_address_who_is_no_member_is_not_tried_for_ever(
@@ -68,7 +66,7 @@ async def test_somebody_with_a_shared_address_who_is_no_member_is_not_tried_for_
     await box.lake.mutate(rows)
     async with working(box, sqlite_url) as parts:
         await mark(parts, "membership:org_1/user_ada")
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
 
 
 async def test_a_refused_write_to_somebody_with_a_shared_address_is_not_sent_for_ever(
@@ -82,7 +80,7 @@ async def test_a_refused_write_to_somebody_with_a_shared_address_is_not_sent_for
         box.clerk.add_user("user_twin", email=ADA)
         box.clerk.faults.some("conflict", 1.0, method="PATCH")
         await mark(parts, "user:user_ada")
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
         box.clerk.faults.clear()
 
 
@@ -94,12 +92,12 @@ async def test_an_entitlement_that_names_the_same_person_by_address_now_takes_no
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_ada")
         await until(lambda: not wrong(box))
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
         box.lake.lag = 0.5
         await box.lake.mutate([entitlement("e1", userEmail=ADA)])
         await mark(parts, "user:user_ada", witness=witness(box, "e1"))
         await until(lambda: box.lake.requests.count() > 3)
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
     assert box.clerk.requests.count("PATCH") == 1
     assert not wrong(box)
 
@@ -115,7 +113,7 @@ async def test_a_refused_revocation_of_an_entitlement_that_ended_is_not_sent_for
         await box.lake.mutate([entitlement("e1", clerkUserId="user_ada", status="paused")])
         box.clerk.faults.some("conflict", 1.0, method="PATCH")
         await mark(parts, "user:user_ada", witness=witness(box, "e1"))
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
         box.clerk.faults.clear()
 
 
@@ -131,7 +129,7 @@ async def test_an_organization_with_many_members_by_address_costs_no_call_for_th
     async with working(box, sqlite_url) as parts:
         await mark(parts, "org:org_1", "user:user_ada")
         await until(lambda: not wrong(box))
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
     assert box.clerk.requests.count("GET") <= 3
 
 
@@ -154,10 +152,10 @@ async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(
     async with working(box, sqlite_url) as parts:
         await mark(parts, *(f"document:e{n}" for n in range(60)))
         await until(lambda: box.lake.requests.count() > 1)
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
         first = calls(box)
         await until(lambda: calls(box) > first)
-        await comes_to_rest(box)
+        await comes_to_rest(parts)
     assert calls(box) - first <= first
 
 

@@ -14,7 +14,7 @@ from sync_worker.model import Witness
 from sync_worker.opening import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
-from tests.oracle import quiet, until, wrong
+from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def test_what_is_held_is_not_taken_away_because_somebody_edits_a_profile(
         await parts.store.workset.mark([Mark("document:c1", lane=1)])
         await until_held(parts.store.runs, 120)
         await parts.store.workset.mark([Mark(f"user:{users[0]}", cause="clerk:user.updated")])
-        await quiet(box)
+        await until_idle(sqlite_url)
     assert wrong(box) == []
 
 

@@ -11,7 +11,7 @@ from sync_worker import running
 from sync_worker.emptiness import STATE, look_again, saw_nothing
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
-from tests.oracle import quiet, until, wrong
+from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key:
     lane = 2 if key.endswith("several") else 1
     async with working(box, sqlite_url) as parts:
         await parts.store.workset.mark([Mark(key.split(maxsplit=1)[0], lane, witness=gone)])
-        await quiet(box)
+        await until_idle(sqlite_url)
         assert await parts.store.workset.recall(STATE)
 
 
@@ -75,7 +75,7 @@ async def test_a_run_that_sees_an_entitlement_says_nothing(box: Sandbox, sqlite_
     await box.lake.mutate([entitlement("e1", clerkUserId="user_2")])
     async with working(box, sqlite_url) as parts:
         await parts.store.workset.mark([Mark("user:user_1"), Mark("document:plan-1", 1), Mark("members:user_1")])
-        await quiet(box)
+        await until_idle(sqlite_url)
         assert await parts.store.workset.recall(STATE) is None
 
 

@@ -12,7 +12,7 @@ from sync_worker.model import Witness
 from sync_worker.resolve import PENDING
 from sync_worker.running import running_worker
 from sync_worker.workset import Mark
-from tests.oracle import quiet, until, wrong
+from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_
     document = box.lake.documents["e1"]
     async with working(box, sqlite_url) as parts:
         await mark(parts, "document:e1")
-        await quiet(box)
+        await until_idle(sqlite_url)
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         gone = Witness("e1", document["_rev"], document["_updatedAt"], deleted=True)
         await parts.store.workset.mark([Mark(key, witness=gone) for key in ("document:e1", "email:ada@example.org")])
-        await quiet(box)
+        await until_idle(sqlite_url)
     assert box.clerk.users[user]["public_metadata"] == {"plan": "vip"}
 
 
@@ -192,7 +192,7 @@ async def test_where_nobody_is_named_by_address_a_changed_user_costs_clerk_nothi
     await box.lake.mutate([entitlement("e1", clerkUserId="user_other")])
     async with working(box, sqlite_url) as parts:
         await mark(parts, f"members:{user}")
-        await quiet(box)
+        await until_idle(sqlite_url)
     assert not box.clerk.requests.select("GET", "/v1/users")
 
 

@@ -27,11 +27,16 @@ class Deployment:
     log: Path
 
 
-@pytest.fixture(params=["serve on SQLite", "web and worker on PostgreSQL"])
+SQLITE, POSTGRES = "serve on SQLite", "web and worker on PostgreSQL"
+ON_BOTH = pytest.mark.parametrize("deployment", [SQLITE, POSTGRES], indirect=True)
+"""For the few tests that every commit runs on both."""
+
+
+@pytest.fixture(params=[SQLITE, pytest.param(POSTGRES, marks=pytest.mark.full("the same on PostgreSQL"))])
 async def deployment(request: pytest.FixtureRequest, box: Sandbox, tmp_path: Path) -> AsyncIterator[Deployment]:
     log = tmp_path / "log"
     async with AsyncExitStack() as stack:
-        if request.param == "serve on SQLite":
+        if request.param == SQLITE:
             environment = settings_for(box, f"sqlite:///{tmp_path / 'work.db'}")
             environment["CLERK_BUDGET"] = "100000"
             url = await stack.enter_async_context(listening("serve", environment, log))

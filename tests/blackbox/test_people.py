@@ -10,7 +10,7 @@ import pytest
 from sync_worker.cli.local import install_clerk_hook
 from sync_worker.opening import open_store
 from tests import nursery
-from tests.oracle import quiet, until, wrong
+from tests.oracle import until, until_idle, wrong
 from tests.parts import settings_of
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def logged(deployment: Deployment, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-async def settled(box: Sandbox) -> None:
+async def settled(box: Sandbox, deployment: Deployment) -> None:
     await box.lake.hooks_idle()
-    await quiet(box)
+    await until_idle(deployment.environment["DATABASE_URL"])
 
 
 async def test_an_email_is_matched_whatever_its_case(box: Sandbox) -> None:
@@ -67,12 +67,12 @@ async def test_an_email_is_matched_whatever_its_case(box: Sandbox) -> None:
     await until(lambda: plan_of(box, ada) == "pro")
 
 
-async def test_an_external_id_is_matched_exactly(box: Sandbox) -> None:
+async def test_an_external_id_is_matched_exactly(box: Sandbox, deployment: Deployment) -> None:
     ada = box.clerk.add_user(external_id="Crm-7")
     ben = box.clerk.add_user(external_id="crm-7")
     await publish(box, "e1", userExternalId="Crm-7")
     await until(lambda: plan_of(box, ada) == "pro")
-    await settled(box)
+    await settled(box, deployment)
     assert plan_of(box, ben) is None
 
 
@@ -93,21 +93,23 @@ async def test_a_verified_sign_up_has_access_at_once(box: Sandbox, deployment: D
 
 
 @pytest.mark.parametrize("reserved", [False, True])
-async def test_an_address_that_is_not_verified_gives_nothing_until_it_is(box: Sandbox, reserved: bool) -> None:
+async def test_an_address_that_is_not_verified_gives_nothing_until_it_is(
+    box: Sandbox, deployment: Deployment, reserved: bool
+) -> None:
     await publish(box, "e1", userEmail=ADA)
     ada = box.clerk.add_user(email=ADA, verified=False, reserved=reserved)
-    await settled(box)
+    await settled(box, deployment)
     assert plan_of(box, ada) is None
     verify(box, ada)
     await until(lambda: plan_of(box, ada) == "pro")
 
 
-async def test_a_secondary_address_gives_nothing_until_it_is_primary(box: Sandbox) -> None:
+async def test_a_secondary_address_gives_nothing_until_it_is_primary(box: Sandbox, deployment: Deployment) -> None:
     ada = box.clerk.add_user(email="work@example.org")
     secondary = {**address(box, ada), "id": "idn_second", "email_address": ADA}
     box.clerk.update_user(ada, email_addresses=[address(box, ada), secondary])
     await publish(box, "e1", userEmail=ADA)
-    await settled(box)
+    await settled(box, deployment)
     assert plan_of(box, ada) is None
     box.clerk.update_user(ada, primary_email_address_id="idn_second")
     await until(lambda: plan_of(box, ada) == "pro")
@@ -131,7 +133,7 @@ async def test_an_address_that_two_people_have_counts_for_neither(box: Sandbox, 
     await publish(box, "e1", userEmail=ADA, role="member")
     await until(lambda: plan_of(box, ada) is None)
     await until(lambda: any("several" in line["detail"] for line in logged(deployment, "entitlement_refused")))
-    await settled(box)
+    await settled(box, deployment)
     assert plan_of(box, twin) is None
 
 
@@ -152,12 +154,12 @@ async def test_a_deleted_entitlement_by_address_takes_access_away(box: Sandbox) 
     await until(lambda: plan_of(box, ada) is None)
 
 
-async def test_a_member_who_joins_later_gets_the_access_then(box: Sandbox) -> None:
+async def test_a_member_who_joins_later_gets_the_access_then(box: Sandbox, deployment: Deployment) -> None:
     box.clerk.add_organization("org_1")
     ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user()
     await publish(box, "e1", clerkOrganizationId="org_1", userEmail=ADA)
     await publish(box, "e2", clerkOrganizationId="org_1", clerkUserId=ben, plan="team")
-    await settled(box)
+    await settled(box, deployment)
     box.clerk.add_membership("org_1", ada)
     box.clerk.add_membership("org_1", ben)
     await until(lambda: not wrong(box))
@@ -165,22 +167,22 @@ async def test_a_member_who_joins_later_gets_the_access_then(box: Sandbox) -> No
     assert (plan_of(box, ada), box.clerk.organizations["org_1"]["public_metadata"]) == (None, {})
 
 
-async def test_an_organization_that_is_created_later_gets_its_access_then(box: Sandbox) -> None:
+async def test_an_organization_that_is_created_later_gets_its_access_then(box: Sandbox, deployment: Deployment) -> None:
     await publish(box, "e1", clerkOrganizationId="org_1")
-    await settled(box)
+    await settled(box, deployment)
     box.clerk.add_organization("org_1")
     await until(lambda: box.clerk.organizations["org_1"]["public_metadata"].get("plan") == "pro")
 
 
 async def test_our_own_write_comes_back_and_ends_in_no_write(box: Sandbox, deployment: Deployment) -> None:
     ada = box.clerk.add_user(email=ADA)
-    await settled(box)
+    await settled(box, deployment)
     await publish(box, "e1", userEmail=ADA)
     await until(lambda: plan_of(box, ada) == "pro")
     await until(
         lambda: any(line.get("event_type") == "user.updated" for line in logged(deployment, "webhook_accepted"))
     )
-    await settled(box)
+    await settled(box, deployment)
     assert box.clerk.requests.count("PATCH") == 1
 
 
@@ -208,7 +210,7 @@ async def test_no_address_is_logged_or_stays_in_the_database(
     await until(lambda: plan_of(box, ada) == "pro")
     await box.lake.mutate([{"delete": {"id": "e1"}}])
     await until(lambda: plan_of(box, ada) is None)
-    await settled(box)
+    await settled(box, deployment)
     assert "@example.org" not in deployment.log.read_text()
     ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
     assert "@example.org" not in ended.out

@@ -12,6 +12,7 @@ from tests import nursery
 from tests.nursery import listening
 from tests.oracle import until, wrong
 from tests.populations import POPULATIONS
+from tests.sizes import the_rest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.anyio
 EDITS = 50
 
 
-@pytest.mark.parametrize("name", POPULATIONS)
+@pytest.mark.parametrize("name", the_rest(POPULATIONS, quick=("messy data", "a mix")))
 async def test_a_population_is_right_after_one_reconcile_and_stays_right_under_edits(
     name: str, box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:

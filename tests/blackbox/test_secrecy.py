@@ -146,6 +146,7 @@ async def until_up(place: Place) -> None:
     pytest.fail("it did not start")
 
 
+@pytest.mark.full("every verb, page and event of a whole installation")
 async def test_no_secret_and_no_address_is_written_anywhere(place: Place) -> None:
     await people_and_documents(place)
     await errors_that_repeat_what_was_sent(place)

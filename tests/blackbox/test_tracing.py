@@ -10,7 +10,7 @@ import pytest
 
 from sync_worker.cli.local import install_clerk_hook
 from tests import nursery
-from tests.oracle import quiet, until, wrong
+from tests.oracle import until, until_idle, wrong
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ async def test_everybody_whom_a_changed_course_reaches_is_traced_to_its_delivery
         await publish(box, f"e-{user}", clerkUserId=user, courses=[{"_type": "reference", "_ref": "c1", "_key": "c1"}])
     await until(lambda: not wrong(box))
     await box.lake.hooks_idle()
-    await quiet(box)
+    await until_idle(deployment.environment["DATABASE_URL"])
     created = told_by(box, "c1")
     await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug.current": "new"}}}])
     await until(lambda: told_by(box, "c1") != created)
