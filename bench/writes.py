@@ -9,9 +9,11 @@ import httpx
 
 from bench.figures import Figure
 from sync_worker import clerk
+from sync_worker.clock import SystemClock
 from sync_worker.http import ServiceTransport
 from sync_worker.model import Change, ChangeKind, Subject
 from sync_worker.sandbox.clerk import ClerkApi
+from sync_worker.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,7 +54,8 @@ async def measure() -> list[Figure]:
     """Measure all three."""
     answering = Answering()
     user, organization = _change(answering.user), _change(answering.organization)
-    target, client = clerk.open_clerk(ServiceTransport("Clerk", answering, {}, clerk.explain), url=URL)
+    transport = ServiceTransport("Clerk", answering, {}, clerk.explain, SystemClock(), Timings())
+    target, client = clerk.open_clerk(transport, url=URL)
     async with client, httpx.AsyncClient(transport=answering) as plain:
         address = f"{URL}/v1/users/{answering.user}/metadata"
         body = {"public_metadata": PUBLIC, "private_metadata": PRIVATE}

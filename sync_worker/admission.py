@@ -10,17 +10,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from sync_worker.clock import Clock
+    from sync_worker.timings import Timings
 
-SESSION_SECONDS = 12 * 3600
 WRONG_GUESSES = 10
-"""Wrong tokens that one client may send in a minute. A proxy in front makes all its clients one."""
-MINUTE = 60.0
+"""Wrong tokens that one client may send in `guess_window`. A proxy in front makes all its clients one."""
 CLIENTS = 1000
 """Clients of which guesses are remembered; beyond that the first are forgotten."""
 
@@ -29,7 +27,8 @@ CLIENTS = 1000
 class Guesses:
     """Counts wrong guesses by client."""
 
-    monotonic: Callable[[], float] = time.monotonic
+    clock: Clock
+    timings: Timings
     _seen: dict[str, list[float]] = field(default_factory=dict)
 
     def exhausted(self, client: str) -> bool:
@@ -38,31 +37,33 @@ class Guesses:
 
     def wrong(self, client: str) -> None:
         """Count one."""
-        recent = [*self._recent(client), self.monotonic()]
+        recent = [*self._recent(client), self.clock.monotonic()]
         self._seen.pop(client, None)
         if len(self._seen) >= CLIENTS:
             del self._seen[next(iter(self._seen))]
         self._seen[client] = recent
 
     def _recent(self, client: str) -> list[float]:
-        return [moment for moment in self._seen.get(client, ()) if moment > self.monotonic() - MINUTE]
+        since = self.clock.monotonic() - self.timings.guess_window
+        return [moment for moment in self._seen.get(client, ()) if moment > since]
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Knows the token. `wall` gives epoch seconds."""
+    """Knows the token."""
 
     token: bytes = field(repr=False)
-    wall: Callable[[], float] = time.time
-    guesses: Guesses = field(default_factory=Guesses)
+    guesses: Guesses
+    clock: Clock
+    timings: Timings
 
     def is_token(self, given: bytes) -> bool:
         """Compare in a time that tells nothing of the token, not even its length."""
         return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(self.token).digest())
 
     def new_session(self) -> str:
-        """Return the value of a cookie that is good for SESSION_SECONDS."""
-        claim = f"{int(self.wall()) + SESSION_SECONDS}.{secrets.token_urlsafe(16)}"
+        """Return the value of a cookie that is good for `session_lifetime`."""
+        claim = f"{int(self.clock.now() + self.timings.session_lifetime)}.{secrets.token_urlsafe(16)}"
         return f"{claim}.{self._signature('session', claim)}"
 
     def is_session(self, cookie: str) -> bool:
@@ -70,7 +71,7 @@ class Admission:
         claim, _, signature = cookie.rpartition(".")
         if not same(signature, self._signature("session", claim)):
             return False
-        return int(claim.partition(".")[0]) > self.wall()
+        return int(claim.partition(".")[0]) > self.clock.now()
 
     def sign_out_code(self, cookie: str) -> str:
         """Return what the sign-out form of a session carries, so that no other site can send it."""

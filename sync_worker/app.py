@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync_worker import pages
-from sync_worker.admission import Admission
+from sync_worker.admission import Admission, Guesses
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.heard import Heard
 from sync_worker.logs import configure_logs
 from sync_worker.metrics import Metrics
-from sync_worker.opening import clerk_budget, open_inquiry, open_store
+from sync_worker.opening import Runtime, clerk_budget, open_inquiry, open_store
 from sync_worker.readiness import readiness
 from sync_worker.receiver import RETRY_AFTER, Receiver
 from sync_worker.running import running_worker
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-LOOK_SECONDS = 3.0
-"""How long Sanity and Clerk may keep somebody waiting who looks at a page; the Studio kit waits for five."""
+    from sync_worker.opening import Store
 
 log = structlog.get_logger("app")
 
@@ -48,9 +47,13 @@ def _from_environment() -> Settings:
     return settings
 
 
-def create_app(settings: Settings | None = None, *, with_worker: bool = False) -> Starlette:
+def create_app(
+    settings: Settings | None = None, runtime: Runtime | None = None, *, with_worker: bool = False
+) -> Starlette:
     """Return the web application; `uvicorn --factory sync_worker.app:create_app` reads the environment."""
     chosen = settings or _from_environment()
+    runtime = runtime or Runtime.system()
+    clock, timings = runtime.clock, runtime.timings
 
     def broken() -> None:
         app.state.broken = True
@@ -58,7 +61,7 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(open_store(chosen, watch=with_worker))
+            store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
             app.state.store = store
             app.state.metrics = Metrics(store.workset, store.runs, store.totals, clerk_budget(chosen, store))
             if chosen.clerk_webhook_secret:
@@ -68,18 +71,22 @@ def create_app(settings: Settings | None = None, *, with_worker: bool = False) -
                 chosen.layout,
                 chosen.sanity_project_id,
                 chosen.sanity_dataset,
-                Heard(store.workset),
+                Heard(store.workset, clock, timings),
+                clock,
+                timings,
                 [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
                 [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
                 store.totals.webhook,
             )
             if chosen.admin_token:
-                inquiry = await stack.enter_async_context(open_inquiry(chosen, store, LOOK_SECONDS))
+                inquiry = await stack.enter_async_context(open_inquiry(chosen, store, timings.page_patience))
                 app.state.pages = pages.Pages(
-                    Admission(chosen.admin_token.get_secret_value().encode()),
-                    Glance(store.workset, store.ledger, store.runs),
+                    Admission(chosen.admin_token.get_secret_value().encode(), Guesses(clock, timings), clock, timings),
+                    Glance(store.workset, store.ledger, store.runs, timings),
                     inquiry,
                     store.runs,
+                    clock,
+                    timings,
                 )
             if with_worker:
                 worker = await stack.enter_async_context(running_worker(chosen, store, broken))
@@ -132,7 +139,8 @@ async def _healthz(_: Request) -> JSONResponse:
 
 async def _readyz(request: Request) -> JSONResponse:
     """Answer 200 when work that comes in will be done, else 503; either way with each check."""
-    checks = await readiness(request.app.state.store.workset)
+    store: Store = request.app.state.store
+    checks = await readiness(store.workset, store.runtime.timings)
     ready = all(check["ok"] for check in checks.values())
     return JSONResponse({"ok": ready, "checks": checks}, 200 if ready else 503)
 

@@ -8,7 +8,6 @@ claim, and how many at once, is `worker`.
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,45 +38,34 @@ from sync_worker.telling import is_unannounced, tell_of_document, tell_of_subjec
 from sync_worker.workset import ADDRESSES, FANOUT, MEMBERS, Claim, Done, Failed, Mark, Released, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
+    from sync_worker.clock import Clock
     from sync_worker.converge import Converge
     from sync_worker.outcome import Outcome
     from sync_worker.resolve import Named
+    from sync_worker.timings import Timings
     from sync_worker.workset import Settlement, WorkSet
 
 BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
 HAD = 1000
 """Changes by one document that are looked through, the newest first, for who had access by an address."""
-LEASE = 30.0
-DEADLINE = 20.0
-"""Seconds that a run may take. It is shorter than the lease, so that a live run never loses its subjects."""
-MARGIN = 2.0
-"""Seconds before the end of a lease in which nothing is sent any more."""
-LAST_ATTEMPT = 30
-"""After so many attempts, in about an hour and a half, a subject is listed as failed."""
-TRIED_AGAIN = 3600.0
-"""Seconds until what was given up is tried once more: the outage may be over, and nobody may have looked."""
-LONGEST_BACKOFF = 300.0
-PROBE_AFTER = 15.0
-"""Seconds between tries while a key or the configuration is refused."""
-SHARED_AGAIN = 30.0
-"""Seconds until an entitlement is looked at again whose address several people have; no event may tell of the end."""
 REPAIR_LANE = 2
 
 log = structlog.get_logger("worker")
 
 
-def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[], float]) -> Callable[[], None]:
-    """Return what is asked right before a PATCH: whether the subject is still ours, by both clocks.
+def lease_check(claim: Claim, clock: Clock, timings: Timings) -> Callable[[], None]:
+    """Return what is asked right before a PATCH: whether the subject is still ours, by both times of the clock.
 
-    The monotonic clock may stand still while a machine sleeps, the wall clock may be set.
+    The monotonic time may stand still while a machine sleeps, the time of day may be set.
     """
-    end_monotonic, end_wall = monotonic() + LEASE - MARGIN, wall() + LEASE - MARGIN
+    lasts = timings.lease - timings.lease_margin
+    end_monotonic, end = clock.monotonic() + lasts, clock.now() + lasts
 
     def check() -> None:
-        if monotonic() > end_monotonic or wall() > end_wall:
+        if clock.monotonic() > end_monotonic or clock.now() > end:
             raise LeaseLost(claim.key)
 
     return check
@@ -85,14 +73,14 @@ def lease_check(claim: Claim, monotonic: Callable[[], float], wall: Callable[[],
 
 def due_of(
     claim: Claim,
-    monotonic: Callable[[], float],
-    wall: Callable[[], float],
+    clock: Clock,
+    timings: Timings,
     *,
     adopt: bool = False,
     asked: Callable[[float], None] = lambda _: None,
 ) -> Due:
     """Return what a claim asks of a run. Raises InvalidSubject when its key is no subject."""
-    check = lease_check(claim, monotonic, wall)
+    check = lease_check(claim, clock, timings)
     subject = Subject.parse(claim.key)
     return Due(
         subject=subject,
@@ -128,10 +116,9 @@ class Attempts:
 
     workset: WorkSet
     converge: Converge
+    clock: Clock
+    timings: Timings
     random: Random = field(default_factory=Random)
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     paused_until: float = 0.0
     asked: dict[str, float] = field(default_factory=dict)
     """Until when (monotonic) Clerk wants subjects left alone whose runs are under way: the run may be cut off."""
@@ -141,13 +128,12 @@ class Attempts:
         pending = {claim.key: claim for claim in claims}
         async with self._giving_back(pending):
             batch = [
-                due_of(claim, self.monotonic, self.wall, asked=partial(self._leave_alone, claim.key))
-                for claim in claims
+                due_of(claim, self.clock, self.timings, asked=partial(self._leave_alone, claim.key)) for claim in claims
             ]
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
                 if any(outcome.blind for outcome in outcomes):
-                    await saw_nothing(self.workset)
+                    await saw_nothing(self.workset, self.timings)
                 await self._follow_up(ended)
                 await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
@@ -165,8 +151,9 @@ class Attempts:
                     self.converge.source,
                     self.converge.target.find,
                     {document: claim.witnesses for document, claim in documents.items()},
-                    sleep=self.sleep,
-                    saw_nothing=partial(saw_nothing, self.workset),
+                    clock=self.clock,
+                    timings=self.timings,
+                    saw_nothing=partial(saw_nothing, self.workset, self.timings),
                 )
                 if documents
                 else ({}, frozenset())
@@ -209,7 +196,7 @@ class Attempts:
         if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
         if not snapshot.visible:
-            await saw_nothing(self.workset)
+            await saw_nothing(self.workset, self.timings)
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
         marks = [mark for user, claim in users.items() for mark in _marks(claim, [user])]
         members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
@@ -228,9 +215,9 @@ class Attempts:
             async def mark(marks: Sequence[Mark]) -> None:
                 """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
                 await self.workset.mark([replace(one, delivery=claim.delivery, since=claim.since) for one in marks])
-                if not await self.workset.renew([claim], LEASE):
+                if not await self.workset.renew([claim], self.timings.lease):
                     raise LeaseLost(claim.key)
-                deadline.reschedule(asyncio.get_running_loop().time() + DEADLINE)
+                deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
             cause = claim.cause if claim.cause.startswith(POLLED) else FANNED_OUT + document
             found = await fan_out(
@@ -239,8 +226,9 @@ class Attempts:
                 document,
                 claim.witnesses,
                 mark,
-                sleep=self.sleep,
-                saw_nothing=partial(saw_nothing, self.workset),
+                clock=self.clock,
+                timings=self.timings,
+                saw_nothing=partial(saw_nothing, self.workset, self.timings),
                 cause=cause,
             )
             await self.workset.settle([self._noted(claim, found)])
@@ -253,10 +241,10 @@ class Attempts:
         """Settle what a run leaves in `pending`, however it ends; nothing may leave here but a cancellation."""
         keys = tuple(pending)
         try:
-            async with asyncio.timeout(DEADLINE) as deadline:
+            async with asyncio.timeout(self.timings.run_deadline) as deadline:
                 yield deadline
         except TimeoutError:
-            await self._retry(pending, RetryableError(f"it took longer than {DEADLINE:.0f} s"))
+            await self._retry(pending, RetryableError(f"it took longer than {self.timings.run_deadline:.0f} s"))
         except SyncWorkerError as error:
             await self._retry(pending, error)
         except asyncio.CancelledError:
@@ -296,24 +284,25 @@ class Attempts:
                 return Released(claim)
             case RefusedError():
                 return Failed(claim, error.code, str(error), next_due)
-            case _ if claim.attempts + 1 >= LAST_ATTEMPT:
-                again = self.wall() + TRIED_AGAIN
+            case _ if claim.attempts + 1 >= self.timings.max_attempts:
+                again = self.clock.now() + self.timings.dead_letter_retry
                 return Failed(claim, error.code, str(error), min(again, next_due or again))
             case _:
                 told = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-                asked = max(told, self.asked.get(claim.key, 0.0) - self.monotonic())
+                asked = max(told, self.asked.get(claim.key, 0.0) - self.clock.monotonic())
                 delay = asked + self._backoff(claim.attempts)
                 return Retry(claim, error.code, str(error), delay, wrote, not_before=asked)
 
     def _leave_alone(self, key: str, seconds: float) -> None:
-        self.asked[key] = self.monotonic() + seconds
+        self.asked[key] = self.clock.monotonic() + seconds
 
     def _backoff(self, attempts: int) -> float:
         """Return the seconds to wait: doubling with jitter."""
-        return min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12)) * self.random.uniform(0.5, 1.0)
+        doubled = self.timings.first_backoff * 2.0 ** min(attempts, 12)
+        return min(self.timings.max_backoff, doubled) * self.random.uniform(0.5, 1.0)
 
     def _pause(self, error: SyncWorkerError) -> None:
-        self.paused_until = self.monotonic() + PROBE_AFTER
+        self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
         log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
 
     def _noted(self, claim: Claim, told: Sequence[Named]) -> Done:
@@ -321,7 +310,7 @@ class Attempts:
         shared = any(one.code == SHARED for one in told)
         return Done(
             claim,
-            next_due=self.wall() + SHARED_AGAIN if shared else None,
+            next_due=self.clock.now() + self.timings.shared_address_recheck if shared else None,
             code=told[0].code if told else "",
             detail="; ".join(one.reason for one in told if one.reason),
             lane=REPAIR_LANE,  # where documents are looked up together; in the other they are walked one by one

@@ -14,15 +14,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     from asyncio import TimerHandle, Transport
 
+    from sync_worker.timings import Timings
+
 HEAD_LIMIT = 64 * 1024
 """Bytes without a request, a header or a piece of a body coming to its end. One read may go beyond it."""
-ARRIVAL_SECONDS = 30.0
-"""From the first byte to the last. Both senders give up sooner."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. uvicorn makes it, so what it goes by is in the class: see `bounded`."""
 
+    timings: Timings
     _pending = 0
     _deadline: TimerHandle | None = None
 
@@ -68,9 +69,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _expect(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(ARRIVAL_SECONDS, self.transport.close)
+            self._deadline = self.loop.call_later(self.timings.request_arrival, self.transport.close)
 
     def _arrived(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def bounded(timings: Timings) -> type[BoundedProtocol]:
+    """Return the protocol that uvicorn is to use."""
+    return type("Bounded", (BoundedProtocol,), {"timings": timings})

@@ -9,7 +9,6 @@ marks the subject meanwhile.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,9 +23,8 @@ from sync_worker.fanout import CAUSE as FANNED_OUT
 from sync_worker.model import ChangeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sync_worker.changeset import Brake
+    from sync_worker.clock import Clock
     from sync_worker.outcome import Due, Outcome
     from sync_worker.runs import Runs
 
@@ -38,11 +36,11 @@ log = structlog.get_logger("brake")
 
 @dataclass(frozen=True, slots=True)
 class FanOutBrake:
-    """Looks at what is about to be written. `now` is in epoch seconds."""
+    """Looks at what is about to be written."""
 
     runs: Runs
     brake: Brake
-    now: Callable[[], float] = time.time
+    clock: Clock
 
     async def screen(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with those revocations turned into errors that have to be approved."""
@@ -57,7 +55,7 @@ class FanOutBrake:
     def _is_meant(self, due: Due) -> bool:
         """Tell whether an entitlement was deleted, or the moment of a window has come, beside what is counted."""
         deleted = any(w.ends and FANNED_OUT + w.document != due.cause for w in due.witnesses)
-        return deleted or (due.transition is not None and due.transition <= self.now())
+        return deleted or (due.transition is not None and due.transition <= self.clock.now())
 
     async def _held(self, cause: str, revoking: list[Outcome]) -> list[tuple[Outcome, str]]:
         total = await self.runs.count_revocations(cause, [str(o.due.subject) for o in revoking])

@@ -13,23 +13,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
+    from sync_worker.clock import Clock
     from sync_worker.database import Database, Transaction
-
-SLOT = 0.125
-"""Seconds."""
+    from sync_worker.timings import Timings
 
 RESERVE = 0.05
 """The part of the limit that only lane 0 may use."""
-
-LONGEST_PAUSE = 60.0
-"""Seconds. What is paused for longer was paused by a clock that has been set back since, and does not count."""
 
 READ = "SELECT slots, paused_until FROM budget WHERE name = ? {lock}"
 
@@ -37,29 +33,31 @@ CREATE = "INSERT INTO budget (name, slots, paused_until) VALUES (?, '{}', 0) ON 
 
 WRITE = "UPDATE budget SET slots = ? WHERE name = ?"
 
-PAUSE = f"""
+# The parameters are the longest pause, the pause, and the longest one again.
+PAUSE = """
 UPDATE budget SET paused_until = GREATEST(
-  CASE WHEN paused_until > NOW() + {LONGEST_PAUSE} THEN 0 ELSE paused_until END, NOW() + LEAST(?, {LONGEST_PAUSE})
+  CASE WHEN paused_until > NOW() + ? THEN 0 ELSE paused_until END, NOW() + LEAST(?, ?)
 ) WHERE name = ?
-"""  # noqa: S608 - constants
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was granted lately: calls by number of slot."""
+    """What was granted lately: calls by number of slot. `length` and `slot` are in seconds."""
 
     limit: int
     length: float
+    slot: float
     slots: Mapping[int, int]
 
     def at(self, now: float) -> Window:
         """Return the window without what no longer counts. A clock that was set back does not lock anybody out."""
-        current = int(now / SLOT)
+        current = int(now / self.slot)
         slots: dict[int, int] = {}
         for slot, calls in self.slots.items():
             if self._counts_until(slot) > now:
                 slots[min(slot, current)] = slots.get(min(slot, current), 0) + calls
-        return Window(self.limit, self.length, slots)
+        return replace(self, slots=slots)
 
     def room(self, *, reserved: int = 0) -> int:
         """Return how many more calls may be sent now while `reserved` of them are left."""
@@ -67,8 +65,8 @@ class Window:
 
     def grant(self, calls: int, now: float) -> Window:
         """Return the window after `calls` more."""
-        slot = int(now / SLOT)
-        return Window(self.limit, self.length, {**self.slots, slot: self.slots.get(slot, 0) + calls})
+        slot = int(now / self.slot)
+        return replace(self, slots={**self.slots, slot: self.slots.get(slot, 0) + calls})
 
     def opens(self, *, reserved: int = 0) -> float:
         """Return the moment (epoch seconds) at which the next call has room."""
@@ -80,28 +78,21 @@ class Window:
         return 0.0
 
     def _counts_until(self, slot: int) -> float:
-        return (slot + 2) * SLOT + self.length
+        return (slot + 2) * self.slot + self.length
 
 
 class Budget:
-    """`limit` calls in any `window` seconds under one name, for every process on the same database.
+    """`limit` calls in any `budget_window` under one name, for every process on the same database.
 
     Tasks of one process that wait are served by one transaction for all of them, first come, first served in a lane.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        name: str,
-        limit: int,
-        window: float = 10.0,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, db: Database, name: str, limit: int, clock: Clock, timings: Timings) -> None:
         self._db = db
         self._name = name
         self._limit = limit
-        self._length = window
-        self._sleep = sleep
+        self._clock = clock
+        self._timings = timings
         self._reserved = int(limit * RESERVE)
         self._direct: deque[asyncio.Future[None]] = deque()
         self._bulk: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
@@ -129,7 +120,8 @@ class Budget:
 
         def work(tx: Transaction) -> None:
             tx.execute(CREATE, (self._name,))
-            tx.execute(PAUSE, (seconds, self._name))
+            longest = self._timings.max_budget_pause
+            tx.execute(PAUSE, (longest, seconds, longest, self._name))
 
         await self._db.run(work)
 
@@ -142,7 +134,7 @@ class Budget:
             if not rows:
                 return self._limit - reserved
             now = tx.now
-            return 0 if _pause(rows[0][1], now) else self._window(rows[0][0]).at(now).room(reserved=reserved)
+            return 0 if self._pause(rows[0][1], now) else self._window(rows[0][0]).at(now).room(reserved=reserved)
 
         return await self._db.read(work)
 
@@ -172,7 +164,7 @@ class Budget:
             rows = tx.execute(READ.format(lock="FOR UPDATE"), (self._name,))
         now = tx.now
         slots, paused_until = rows[0]
-        if pause := _pause(paused_until, now):
+        if pause := self._pause(paused_until, now):
             return 0, 0, pause
         window = self._window(slots).at(now)
         for_direct = min(direct, window.room())
@@ -188,22 +180,22 @@ class Budget:
         return for_direct, for_bulk, 0.0
 
     def _window(self, slots: str) -> Window:
-        return Window(self._limit, self._length, {int(slot): calls for slot, calls in json.loads(slots).items()})
+        granted = {int(slot): calls for slot, calls in json.loads(slots).items()}
+        return Window(self._limit, self._timings.budget_window, self._timings.budget_slot, granted)
+
+    def _pause(self, until: float, now: float) -> float:
+        """Return the seconds that a pause still lasts."""
+        return until - now if now < until <= now + self._timings.max_budget_pause else 0.0
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, but not past the arrival of a direct call when only others wait: the reserve may serve it."""
-        sleep = asyncio.ensure_future(self._sleep(seconds))
+        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
         arrival = asyncio.ensure_future(self._direct_came.wait())
         try:
             await asyncio.wait({sleep, arrival}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleep.cancel()
             arrival.cancel()
-
-
-def _pause(until: float, now: float) -> float:
-    """Return the seconds that a pause still lasts."""
-    return until - now if now < until <= now + LONGEST_PAUSE else 0.0
 
 
 def _waiting(queue: deque[asyncio.Future[None]]) -> int:

@@ -8,11 +8,12 @@ the worker tells. Deletes are invisible to it; they are found by `reconcile`.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from sync_worker.clock import utc
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.model import Witness
 from sync_worker.rows import SubjectFields
@@ -20,25 +21,26 @@ from sync_worker.workset import FANOUT, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
     from typing import Any
 
+    from sync_worker.clock import Clock
     from sync_worker.sanity import Source
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
 CURSOR = "poll"
 CAUSE = "poll:"
-GRACE = timedelta(seconds=60)
-"""How old a publish must be: its webhook, and the query index, have had their time."""
 LANE, FANOUT_LANE = 2, 1
 
 
-async def catch_up(source: Source, workset: WorkSet, now: datetime) -> int:
+async def catch_up(source: Source, workset: WorkSet, clock: Clock, timings: Timings) -> int:
     """Mark what was published since the last poll, a page after the other. Return how many documents it were.
 
     The first poll only notes where to begin: what is older is the reconcile's. The cursor moves after the marks are
     durable, so that a poll that is killed is made up for by the next.
     """
-    before = _rfc3339(now - GRACE)
+    before = _rfc3339(utc(clock) - timedelta(seconds=timings.poll_grace))
     known = await workset.recall(CURSOR)
     if known is None:
         await workset.remember(CURSOR, json.dumps([before, ""]))

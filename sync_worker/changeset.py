@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LEAST_ALLOWED = 5
 """Revocations that a percentage always allows, so that a small shop is not held by its second cancellation."""
 IDS_A_CALL = 100
-BUDGET_SECONDS = 10.0
 
 
 class Drift(StrEnum):
@@ -112,10 +111,10 @@ def changeset_id(names: Iterable[Subject | str]) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()[:10]
 
 
-def forecast(writes: int, budget: int) -> Forecast:
-    """Return what `writes` changes cost at `budget` calls per 10 s: a list call per hundred, and one PATCH each."""
+def forecast(writes: int, budget: int, window: float) -> Forecast:
+    """Return what `writes` changes cost at `budget` calls per `window` seconds: list calls, and one PATCH each."""
     calls = writes + -(-writes // IDS_A_CALL)
-    return Forecast(calls, max(0.0, (calls - budget) / budget * BUDGET_SECONDS))
+    return Forecast(calls, max(0.0, (calls - budget) / budget * window))
 
 
 def counts(differences: Iterable[Difference]) -> Mapping[ChangeKind, int]:

@@ -26,7 +26,7 @@ from sync_worker.errors import (
     ServiceUnavailable,
     UnreadableAnswer,
 )
-from sync_worker.http import read_json, retry_after
+from sync_worker.http import read_json
 from sync_worker.model import Kind, Observed, Subject
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sync_worker.http import ServiceTransport
     from sync_worker.model import Change
+    from sync_worker.timings import Timings
 
 SERVICE = "Clerk"
 API_VERSION = "2026-05-12"
@@ -43,7 +44,6 @@ PAGE = 500
 """Rows in one page of a list; more are refused."""
 IDS_A_CALL = 100
 """Values that one list filter takes; without `limit` Clerk answers 10 rows, whatever was asked for."""
-TIMEOUT = httpx.Timeout(8.0, connect=3.0)
 
 
 Holders = Mapping[Subject, Collection[str]]
@@ -276,7 +276,7 @@ class Clerk:
         return read_json(SERVICE, await self._client.get(self._base + path, params=parameters))
 
 
-def explain(response: httpx.Response) -> Exception | None:
+def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of Clerk stands for (codes: Clerk's error catalogue); None when it is good."""
     status = response.status_code
     if response.is_success:
@@ -284,9 +284,9 @@ def explain(response: httpx.Response) -> Exception | None:
     code, message = _first_error(response)
     detail = f"Clerk answered {status} {code}: {message}".rstrip(": ")
     if status == 429:  # noqa: PLR2004 - a status code is its own name
-        return RateLimited(detail, retry_after=retry_after(response))
+        return RateLimited(detail, retry_after=retry_after)
     if status >= 500 or status == 408 or code == "resource_locked":  # noqa: PLR2004
-        return ServiceUnavailable(detail, retry_after=retry_after(response))
+        return ServiceUnavailable(detail, retry_after=retry_after)
     if status == 401:  # noqa: PLR2004
         return CredentialsRefused(f"{detail} (CLERK_SECRET_KEY)")
     if status == 404:  # noqa: PLR2004
@@ -297,9 +297,14 @@ def explain(response: httpx.Response) -> Exception | None:
 _TOO_LARGE = frozenset({"form_param_exceeds_allowed_size", "request_body_too_large"})
 
 
+def timeout(timings: Timings) -> httpx.Timeout:
+    """Return how long requests to Clerk may take."""
+    return httpx.Timeout(timings.clerk_timeout, connect=timings.clerk_connect_timeout)
+
+
 def open_clerk(transport: ServiceTransport, *, url: str) -> tuple[Clerk, httpx.AsyncClient]:
     """Return the Target and the client to close."""
-    client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT)
+    client = httpx.AsyncClient(transport=transport, timeout=timeout(transport.timings))
     return Clerk(client, f"{url}/v1"), client
 
 

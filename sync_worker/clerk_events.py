@@ -23,17 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sync_worker.model import Layout
+    from sync_worker.timings import Timings
 
 INSTANCE = "clerk_instance"
 """Where the id of our instance is remembered; the worker asks Clerk for it."""
 CAUSE = "clerk:"
 DIRECT, ECHO_LANE, REPAIR_LANE = 0, 1, 2
-ECHO_SECONDS = 60.0
-"""How young our own marker is in the echo of our own write."""
-ECHO_WAIT = 20.0
-"""Seconds until an echo is looked at: by then a whole bulk of them is one batch."""
-MEMBERS_WAIT = 2.0
-"""Seconds until the memberships of changed users are looked at, for the same reason; entitlements may end meanwhile."""
 KINDS = {"user": Kind.USER, "organization": Kind.ORGANIZATION, "organizationMembership": Kind.MEMBERSHIP}
 ACTIONS = frozenset({"created", "updated", "deleted"})
 
@@ -76,18 +71,18 @@ def parse_event(body: bytes) -> Event | None:
     return event
 
 
-def marks_of(event: Event, layout: Layout, now: float, delivery: str = "") -> list[Mark]:
+def marks_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[Mark]:
     """Return what an event may have changed. A user's address may stand for memberships too, which it does not name."""
-    mark = mark_of(event, layout, now, delivery)
+    mark = mark_of(event, layout, now, timings, delivery)
     if mark is None:
         return []
     if event.type != "user.updated":
         return [mark]
-    members, due = MEMBERS + str(event.data["id"]), now + MEMBERS_WAIT
+    members, due = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
     return [mark, Mark(members, REPAIR_LANE, due=due, cause=mark.cause, delivery=delivery)]
 
 
-def mark_of(event: Event, layout: Layout, now: float, delivery: str = "") -> Mark | None:
+def mark_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> Mark | None:
     """Return what an event may have changed of its own subject. `now` is in epoch seconds.
 
     Our own write comes back as an event too. It is told by a young marker beside exactly the values that were written,
@@ -97,19 +92,20 @@ def mark_of(event: Event, layout: Layout, now: float, delivery: str = "") -> Mar
     if subject is None:
         return None
     cause = CAUSE + event.type
-    if _is_echo(subject, event.data, layout, now):
-        return Mark(str(subject), ECHO_LANE, due=now + ECHO_WAIT, cause=cause, delivery=delivery)
+    if _is_echo(subject, event.data, layout, now - timings.echo_window):
+        return Mark(str(subject), ECHO_LANE, due=now + timings.echo_delay, cause=cause, delivery=delivery)
     return Mark(str(subject), DIRECT, cause=cause, delivery=delivery)
 
 
-def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, now: float) -> bool:
+def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, since: float) -> bool:
+    """Tell whether an object holds exactly what we wrote, by a marker that is younger than `since`."""
     public, private = data.get("public_metadata"), data.get("private_metadata")
     marker = read_marker(private) if isinstance(private, dict) else None
     if marker is None or not isinstance(public, dict) or not isinstance(private, dict):
         return False
     try:
-        age = now - datetime.fromisoformat(marker.at).timestamp()
+        written_at = datetime.fromisoformat(marker.at).timestamp()
     except ValueError:
         return False
     written = owned_values(Observed(subject, public, private, marker), layout)
-    return age < ECHO_SECONDS and fingerprint(written, layout) == marker.fingerprint
+    return written_at > since and fingerprint(written, layout) == marker.fingerprint

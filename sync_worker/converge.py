@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
 from sync_worker import changes, policy
+from sync_worker.clock import utc
 from sync_worker.errors import (
     DatabaseUnavailable,
     LeaseLost,
@@ -25,7 +26,7 @@ from sync_worker.errors import (
     StaleRead,
     SyncWorkerError,
 )
-from sync_worker.freshness import STALE_WAITS, agrees, shows, tied
+from sync_worker.freshness import agrees, shows, tied
 from sync_worker.http import guarded
 from sync_worker.ledger import Entry, State
 from sync_worker.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
@@ -35,17 +36,16 @@ from sync_worker.rows import read_row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sync_worker.clerk import Holders, Target
+    from sync_worker.clock import Clock
     from sync_worker.ledger import Ledger
     from sync_worker.model import Change, Layout, Observed
     from sync_worker.sanity import Snapshot, Source
+    from sync_worker.timings import Timings
 
 WRITES_AT_ONCE = 24
-LANDS_WITHIN = timedelta(seconds=10)
-"""How long a request that nobody waits for any more may take to be applied; ours are given up after 8 s."""
-MARGIN = timedelta(seconds=1)
-"""Between that moment and the second look."""
 
 log = structlog.get_logger("converge")
 
@@ -70,10 +70,10 @@ class Converge:
     target: Target
     ledger: Ledger
     layout: Layout
+    clock: Clock
+    timings: Timings
     screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
     told: Callable[[Outcome], None] = lambda _: None
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def run(self, batch: Sequence[Due]) -> AsyncIterator[list[Outcome]]:
         """Make a batch of at most 100 subjects right, yielding outcomes as soon as they are known.
@@ -89,7 +89,7 @@ class Converge:
             first.cancel()
         addresses: Collection[Subject] | None = None
         waiting = list(batch)
-        for wait in (*STALE_WAITS, None):
+        for wait in (*self.timings.stale_read_waits, None):
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
                 addresses = await self.addresses(batch, observed)
                 reading = await self.read(waiting, addresses) if addresses else reading
@@ -108,7 +108,7 @@ class Converge:
             if not waiting:
                 return
             if wait is not None:
-                await self.sleep(wait)
+                await self.clock.sleep(wait)
                 reading = await self.read(waiting, addresses or ())
         fresh = await self._as_stored(waiting, reading)
         if fresh:
@@ -146,7 +146,7 @@ class Converge:
     async def _settle(
         self, batch: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
     ) -> list[Outcome]:
-        now = self.now()
+        now = utc(self.clock)
         rows = by_owner(reading, self.layout)
         access = {due.subject: _merged(rows[due.subject], self.layout, now) for due in batch}
         outcomes = [self._outcome(due, access[due.subject], observed.get(due.subject), now) for due in batch]
@@ -154,7 +154,7 @@ class Converge:
             outcomes = [_with_moves(o, observed.get(o.due.subject), rows[o.due.subject]) for o in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
         late = await self._resolve([due.subject for due in batch], observed, now)
-        again, blind = now + LANDS_WITHIN + MARGIN, not reading.snapshot.visible
+        again, blind = self._second_look(now), not reading.snapshot.visible
         outcomes = [replace(o, again=again if o.due.subject in late else None, blind=blind) for o in outcomes]
         return await self._apply(outcomes if self.screen is None else await self.screen(outcomes))
 
@@ -170,7 +170,7 @@ class Converge:
         late = set()
         for entry in await self.ledger.unsettled(map(str, subjects)):
             subject = Subject.parse(entry.subject)
-            if entry.settled_at is None or now.timestamp() - entry.settled_at <= LANDS_WITHIN.total_seconds():
+            if entry.settled_at is None or now.timestamp() - entry.settled_at <= self.timings.max_write_delay:
                 late.add(subject)
                 if entry.state is State.INTENDED:
                     states[State.UNKNOWN].append(entry.id)
@@ -254,7 +254,7 @@ class Converge:
                 await self.ledger.settle([row for row, _ in some], state)
             except DatabaseUnavailable as error:
                 log.warning("write_not_recorded", state=state, subjects=len(some), code=error.code, detail=error.detail)
-                again = self.now() + LANDS_WITHIN + MARGIN
+                again = self._second_look(utc(self.clock))
                 outcomes = [replace(outcome, again=again) for outcome in outcomes]
             recorded += outcomes
         return recorded
@@ -267,13 +267,17 @@ class Converge:
                     await self.target.apply(outcome.change)
                 except SyncWorkerError as error:
                     outcome = _failed(outcome, error)
-        now = self.now()
+        now = utc(self.clock)
         if write.unanswered:
-            outcome = replace(outcome, unanswered=True, again=now + LANDS_WITHIN + MARGIN)
+            outcome = replace(outcome, unanswered=True, again=self._second_look(now))
         if outcome.error is None:
             outcome = replace(outcome, written=now)
             self.told(outcome)
         return outcome
+
+    def _second_look(self, now: datetime) -> datetime:
+        """Return when a write that was sent by now, and may land late, is looked at again."""
+        return now + timedelta(seconds=self.timings.write_settles_after)
 
 
 def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, list[Entitlement | Refusal]]:

@@ -20,6 +20,9 @@ from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sync_worker.clock import Clock
+    from sync_worker.timings import Timings
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
@@ -110,24 +113,26 @@ class Database(ABC):
 
 def open_database(
     url: str,
+    clock: Clock,
+    timings: Timings,
     *,
-    clock: Callable[[], float] | None = None,
+    server_clock: Clock | None = None,
     watch: bool = False,
     connections: int = 4,
 ) -> Database:
     """Return the database at `url`, not started yet.
 
     `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
-    `clock` (epoch seconds) replaces the clock of the machine or server. With `watch` commits of other processes end
-    `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one more connection. `connections`
-    is how many PostgreSQL connections transactions may use.
+    A SQLite file goes by `clock`, a PostgreSQL server by its own unless `server_clock` replaces it. With `watch`,
+    commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one
+    more connection. `connections` is how many PostgreSQL connections transactions may use.
     Raises ConfigurationError, which never holds the password.
     """
     scheme, found, rest = url.strip().partition("://")
     if found and scheme == "sqlite":
         from sync_worker.sqlite import SqliteDatabase, file_of  # noqa: PLC0415 - it is built on this module
 
-        return SqliteDatabase(file_of(rest), clock=clock, watch=watch)
+        return SqliteDatabase(file_of(rest), clock, timings, watch=watch)
     if found and scheme in {"postgres", "postgresql"}:
         try:
             from sync_worker.postgres import PostgresDatabase  # noqa: PLC0415 - psycopg is an optional extra
@@ -135,7 +140,7 @@ def open_database(
             raise ConfigurationError(
                 "DATABASE_URL names a PostgreSQL server, which needs: pip install 'sanity-clerk-sync[postgres]'"
             ) from error
-        return PostgresDatabase(url.strip(), clock=clock, watch=watch, connections=connections)
+        return PostgresDatabase(url.strip(), server_clock, timings, watch=watch, connections=connections)
     raise ConfigurationError("DATABASE_URL must start with sqlite:///, postgres:// or postgresql://.")
 
 

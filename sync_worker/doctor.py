@@ -19,7 +19,6 @@ from sync_worker.hooks import PATH
 from sync_worker.inspection import NEWEST, NONE, inspect
 from sync_worker.model import Kind, Refusal, Subject
 from sync_worker.projection import shape_problems
-from sync_worker.readiness import RECONCILE_STALE
 from sync_worker.rows import read_row
 from sync_worker.runs import GOOD
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     from sync_worker.sanity import Sanity
 
-CLOCK_TOLERANCE = 60.0
-"""Seconds. Windows open and close by this clock, and Clerk's signatures carry a time."""
 NEAR = 0.8
 """The part of the claims budget from which on somebody should know."""
 SAMPLE = 100
@@ -131,7 +128,8 @@ async def projection(patient: Patient) -> Finding:
     nobody = await source.by_subject((), ())
     page = await source.everything("")
     await source.affected((), "", ())
-    await source.changed(rfc3339(patient.clock()), "", rfc3339(patient.clock()))
+    now = rfc3339(patient.clock.now())
+    await source.changed(now, "", now)
     if nobody.rows:
         return problem("by_subject.groq yields rows although nobody was asked for", "Correct its filter.")
     if not page.rows:
@@ -170,15 +168,16 @@ async def clock(patient: Patient) -> Finding:
     if not patient.ahead:
         return skipped("no service has answered with its time")
     service, seconds = max(patient.ahead.items(), key=lambda item: abs(item[1]))
-    if abs(seconds) > CLOCK_TOLERANCE:
+    tolerance = patient.timings.clock_tolerance
+    if abs(seconds) > tolerance:
         way = "ahead of" if seconds > 0 else "behind"
         return problem(f"this clock is {abs(seconds):.0f} s {way} that of {service}", "Have it set by NTP.")
-    return ok(f"within {CLOCK_TOLERANCE:.0f} s of {' and '.join(sorted(patient.ahead))}")
+    return ok(f"within {tolerance:.0f} s of {' and '.join(sorted(patient.ahead))}")
 
 
 async def database(patient: Patient) -> Finding:
     """Check that the database is there, can be written, and has the tables of this program."""
-    tables = await inspect(patient.settings.database_url)
+    tables = await inspect(patient.settings.database_url, patient.clock, patient.timings)
     if tables == NONE:
         return warning("there are no tables yet", "`sync-worker release` makes them, and so does `sync-worker serve`.")
     if tables.compatible_from > NEWEST:
@@ -192,11 +191,11 @@ async def database(patient: Patient) -> Finding:
 
 async def reconcile(patient: Patient) -> Finding:
     """Check that the nightly comparison is done."""
-    at = (await inspect(patient.settings.database_url)).noted.get(GOOD)
+    at = (await inspect(patient.settings.database_url, patient.clock, patient.timings)).noted.get(GOOD)
     if at is None:
         return warning("there was none yet", "`sync-worker reconcile --dry-run`, then without it; then every night.")
     told = f"the last good one was {patient.ago(at)}"
-    if patient.clock() - at > RECONCILE_STALE:
+    if patient.clock.now() - at > patient.timings.reconcile_stale_after:
         return problem(told, "Run `sync-worker reconcile`, and have it run every night.")
     return ok(told)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync_worker.examination import Finding, Patient, ok, problem, rfc3339, skipped, warning
-from sync_worker.heard import EVERY, note_of
+from sync_worker.heard import note_of
 from sync_worker.hooks import PATH, Hook, differences, needed, wanted_hook
 from sync_worker.inspection import inspect
 from sync_worker.model import Kind
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from sync_worker.hooks import Attempt, Repair
 
-GRACE = 90.0
-"""Seconds within which a webhook may be on its way, beyond what a note of the last one allows."""
-RECENT = 24 * 3600.0
-"""Seconds for which a failed delivery counts."""
 INSTALL = "SANITY_MANAGE_TOKEN=… sync-worker webhook install --url"
 
 
@@ -68,7 +64,7 @@ async def deliveries(patient: Patient) -> Finding:
     last = attempts[0]
     if last.is_failure:
         return problem(f"the last one {_answered(last)}, {patient.ago(last.created_at.timestamp())}", _remedy(last))
-    since = patient.clock() - RECENT
+    since = patient.clock.now() - patient.timings.delivery_memory
     failed = [one for one in attempts if one.is_failure and one.created_at.timestamp() > since]
     if failed:
         return warning(
@@ -96,12 +92,13 @@ def _remedy(attempt: Attempt) -> str:
 
 async def last_webhook(patient: Patient) -> Finding:
     """Check that nothing was published after the last webhook that came."""
-    at = (await inspect(patient.settings.database_url)).noted.get(note_of("sanity"))
+    at = (await inspect(patient.settings.database_url, patient.clock, patient.timings)).noted.get(note_of("sanity"))
     if at is None:
         return warning(
             "none was accepted yet", "Publish an entitlement. If nothing comes, look at webhook and deliveries."
         )
-    unheard = await patient.source.changed(rfc3339(at + EVERY + GRACE), "", rfc3339(patient.clock() - GRACE))
+    grace, allowed = patient.timings.webhook_grace, patient.timings.liveness_note_interval
+    unheard = await patient.source.changed(rfc3339(at + allowed + grace), "", rfc3339(patient.clock.now() - grace))
     if unheard:
         return problem(
             f"it came {patient.ago(at)}, but {unheard[-1]['_id']} was published at {unheard[-1]['_updatedAt']}",
@@ -121,7 +118,7 @@ async def clerk_webhook(patient: Patient) -> Finding:
                 "Add the endpoint https://your-host/webhooks/clerk in Clerk, and set CLERK_WEBHOOK_SECRET.",
             )
         return ok("none, and none is needed: nobody is named by address")
-    at = (await inspect(patient.settings.database_url)).noted.get(note_of("clerk"))
+    at = (await inspect(patient.settings.database_url, patient.clock, patient.timings)).noted.get(note_of("clerk"))
     if at is None:
         return warning(
             "none was accepted yet", "If users have changed: look at the endpoint's log in Clerk's dashboard."

@@ -16,14 +16,11 @@ from sync_worker.workset import FANOUT, Mark
 
 if TYPE_CHECKING:
     from sync_worker.sanity import Source
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
 STATE = "nothing_visible"
 """Where it is remembered since when (epoch seconds) runs see nothing."""
-LOOK_EVERY = 15.0
-"""Seconds between two looks whether an entitlement is visible again."""
-BESIDE = 60.0
-"""Seconds before the first such run from which others, that ran beside it, count too."""
 CAUSE = "visible_again"
 LANE, FANOUT_LANE = 2, 1
 PAGE = 1000
@@ -31,10 +28,10 @@ PAGE = 1000
 log = structlog.get_logger("worker")
 
 
-async def saw_nothing(workset: WorkSet) -> None:
+async def saw_nothing(workset: WorkSet, timings: Timings) -> None:
     """Remember that a run is about to end which saw no entitlement."""
     known = await workset.recall(STATE)
-    since = known[0] if known else str(await workset.now() - BESIDE)
+    since = known[0] if known else str(await workset.now() - timings.empty_dataset_overlap)
     await workset.remember(STATE, since)
     if known is None:
         log.warning("nothing_visible", next_step=NothingVisible().next_step())

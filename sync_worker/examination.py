@@ -6,9 +6,8 @@ the transport: every request that could change something is refused, but for a m
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -24,7 +23,10 @@ from sync_worker.sanity import Queries, Sanity
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+    from sync_worker.clock import Clock
+    from sync_worker.opening import Runtime
     from sync_worker.settings import Settings
+    from sync_worker.timings import Timings
 
 TRY_AGAIN = (
     "Run this again. If it stays so: check the address, this host's way to the internet, the service's status page."
@@ -90,7 +92,8 @@ class Patient:
     settings: Settings
     wrong: Mapping[str, str]
     url: str
-    clock: Callable[[], float]
+    clock: Clock
+    timings: Timings
     sanity: httpx.AsyncClient
     anonymous: httpx.AsyncClient
     clerk: httpx.AsyncClient
@@ -119,7 +122,7 @@ class Patient:
 
     def ago(self, at: float) -> str:
         """Say how long ago something was that happened `at`, in epoch seconds."""
-        seconds = max(0.0, self.clock() - at)
+        seconds = max(0.0, self.clock.now() - at)
         for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
             if seconds >= 2 * length:
                 return f"{seconds / length:.0f} {unit} ago"
@@ -133,26 +136,29 @@ class Patient:
 async def open_patient(
     settings: Settings,
     wrong: Mapping[str, str],
+    runtime: Runtime,
     *,
     url: str = "",
     manage_token: str = "",
-    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Patient]:
     """Open the ways to both services. The management API is asked with `manage_token`, else with the reading one."""
+    clock, timings = runtime.clock, runtime.timings
+    once = replace(timings, transport_attempts=1)  # what does not work the first time is to be told
     ahead: dict[str, float] = {}
     read_token = settings.sanity_read_token.get_secret_value()
 
     def transport(
-        service: str, token: str, explain: Callable[[httpx.Response], Exception | None], **more: str
+        service: str, token: str, explain: Callable[[httpx.Response, float | None], Exception | None], **more: str
     ) -> ServiceTransport:
         return ServiceTransport(
             service,
             Watched(inner_transport(), service, clock, ahead),
             {**({"Authorization": f"Bearer {token}"} if token else {}), **more},
             explain,
+            clock,
+            once,
             is_read=changes_nothing,
             dry_run=True,
-            attempts=1,
         )
 
     managing, managing_client = hooks.open_hooks(
@@ -161,14 +167,17 @@ async def open_patient(
         version=settings.sanity_api_version,
         project=settings.sanity_project_id,
     )
+    patience = sanity.timeout(timings)
     key, version = settings.clerk_secret_key.get_secret_value(), {"Clerk-API-Version": clerk.API_VERSION}
     async with (
         managing_client,
-        httpx.AsyncClient(transport=transport("Sanity", read_token, sanity.explain), timeout=sanity.TIMEOUT) as reading,
-        httpx.AsyncClient(transport=transport("Sanity", "", sanity.explain), timeout=sanity.TIMEOUT) as anonymous,
-        httpx.AsyncClient(transport=transport("Clerk", key, clerk.explain, **version), timeout=clerk.TIMEOUT) as users,
+        httpx.AsyncClient(transport=transport("Sanity", read_token, sanity.explain), timeout=patience) as reading,
+        httpx.AsyncClient(transport=transport("Sanity", "", sanity.explain), timeout=patience) as anonymous,
+        httpx.AsyncClient(
+            transport=transport("Clerk", key, clerk.explain, **version), timeout=clerk.timeout(timings)
+        ) as users,
     ):
-        yield Patient(settings, wrong, url, clock, reading, anonymous, users, managing, ahead)
+        yield Patient(settings, wrong, url, clock, timings, reading, anonymous, users, managing, ahead)
 
 
 def changes_nothing(request: httpx.Request) -> bool:
@@ -183,7 +192,7 @@ class Watched(httpx.AsyncBaseTransport):
 
     inner: httpx.AsyncBaseTransport
     service: str
-    clock: Callable[[], float]
+    clock: Clock
     ahead: dict[str, float] = field(repr=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -193,7 +202,7 @@ class Watched(httpx.AsyncBaseTransport):
             theirs = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
         except ValueError:
             return response
-        self.ahead[self.service] = self.clock() - theirs
+        self.ahead[self.service] = self.clock.now() - theirs
         return response
 
     async def aclose(self) -> None:

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from sync_worker.ledger import Entry
     from sync_worker.model import Change, Layout, Marker, Observed, Subject, Value
     from sync_worker.overview import Row
-
-WORKER_GONE = 30.0
-"""Seconds without a heartbeat after which no worker is running."""
+    from sync_worker.timings import Timings
 
 NOT_TOLD = "no webhook told of it"
 
@@ -164,7 +162,7 @@ class Explanation:
         return self.facts.observed.marker if self.facts.observed else None
 
 
-def explain(facts: Facts) -> Explanation:
+def explain(facts: Facts, timings: Timings) -> Explanation:
     """Judge what was read about one subject."""
     now = datetime.fromtimestamp(facts.now, UTC)
     rows = [row.read for row in facts.rows]
@@ -189,7 +187,7 @@ def explain(facts: Facts) -> Explanation:
     if change.kind is ChangeKind.NONE:
         return Explanation(facts, _in_step(facts, access, lines), lines, access)
     drift = classify(change, facts.observed, facts.layout).drift
-    return Explanation(facts, _differing(facts, change, drift), lines, access, change, drift)
+    return Explanation(facts, _differing(facts, timings, change, drift), lines, access, change, drift)
 
 
 def _line(row: Published, access: Access, facts: Facts, now: datetime) -> Line:
@@ -266,7 +264,7 @@ def _without_access(lines: tuple[Line, ...]) -> Verdict:
     return Verdict(NO_ACCESS[closest.standing], headline, ADVICE[closest.standing])
 
 
-def _differing(facts: Facts, change: Change, drift: Drift) -> Verdict:
+def _differing(facts: Facts, timings: Timings, change: Change, drift: Drift) -> Verdict:
     """Judge a subject that Clerk does not hold as published."""
     what = f"Clerk holds {_told(change.before)}, published is {_told(change.after)}"
     key, work = str(facts.subject), facts.work
@@ -281,7 +279,7 @@ def _differing(facts: Facts, change: Change, drift: Drift) -> Verdict:
         foreign = "what is there is not ours" if change.before else NOT_TOLD
         why = {Drift.EDITED: "somebody edited it in Clerk", Drift.FOREIGN: foreign}.get(drift, NOT_TOLD)
         return Verdict(State.LATE, f"{what}: {why}.", f"`sync-worker sync {key}` makes it right now.")
-    if facts.heartbeat is None or facts.now - facts.heartbeat > WORKER_GONE:
+    if facts.heartbeat is None or facts.now - facts.heartbeat > timings.worker_gone_after:
         since = "" if facts.heartbeat is None else f" since {at(facts.heartbeat, facts.now)} UTC"
         return Verdict(
             State.LATE,

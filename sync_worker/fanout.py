@@ -16,9 +16,11 @@ from sync_worker.workset import Mark
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from sync_worker.clock import Clock
     from sync_worker.model import Witness
     from sync_worker.resolve import Find, Named
     from sync_worker.sanity import Source
+    from sync_worker.timings import Timings
 
 DEEPEST = 3
 """Levels of references: course → plan or cohort → entitlement is two; one more is room for another model."""
@@ -33,7 +35,8 @@ async def fan_out(
     witnesses: Sequence[Witness],
     mark: Callable[[Sequence[Mark]], Awaitable[None]],
     *,
-    sleep: Callable[[float], Awaitable[None]],
+    clock: Clock,
+    timings: Timings,
     saw_nothing: Callable[[], Awaitable[None]],
     cause: str,
 ) -> list[Named]:
@@ -48,7 +51,9 @@ async def fan_out(
         between: set[str] = set()
         after = ""
         while True:
-            page, stale = await fresh_page(source, level, after, witnesses, sleep=sleep, saw_nothing=saw_nothing)
+            page, stale = await fresh_page(
+                source, level, after, witnesses, clock=clock, timings=timings, saw_nothing=saw_nothing
+            )
             if stale:
                 raise StaleRead(", ".join(sorted(stale)))
             between.update(page.between)

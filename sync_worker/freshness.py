@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sync_worker.model import Witness
 
-STALE_WAITS = (0.2, 0.5, 1.0, 2.0)
-"""Seconds before each further question while the index lags; after the last the document store decides."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 

@@ -6,7 +6,6 @@ a process notes at most every half minute; whoever reads allows for that. Accept
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,12 +13,9 @@ from typing import TYPE_CHECKING
 from sync_worker.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from sync_worker.clock import Clock
     from sync_worker.overview import Overview
-
-EVERY = 30.0
-"""Seconds between two notes of one process."""
+    from sync_worker.timings import Timings
 
 
 def note_of(service: str) -> str:
@@ -32,13 +28,15 @@ class Heard:
     """Notes that a service was heard."""
 
     overview: Overview
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock
+    timings: Timings
     _next: dict[str, float] = field(default_factory=dict)
 
     async def now(self, service: str) -> None:
         """Note it, unless that was done a moment ago. No trouble comes out: the webhook is marked already."""
-        if self.clock() < self._next.get(service, 0.0):
+        now = self.clock.monotonic()
+        if now < self._next.get(service, 0.0):
             return
-        self._next[service] = self.clock() + EVERY
+        self._next[service] = now + self.timings.liveness_note_interval
         with suppress(DatabaseUnavailable):
             await self.overview.remember(note_of(service), "")

@@ -165,14 +165,14 @@ class Hooks:
 
 def open_hooks(transport: ServiceTransport, *, url: str, version: str, project: str) -> tuple[Hooks, httpx.AsyncClient]:
     """Return the webhooks of a project, and the client to close."""
-    client = httpx.AsyncClient(transport=transport, timeout=sanity.TIMEOUT)
+    client = httpx.AsyncClient(transport=transport, timeout=sanity.timeout(transport.timings))
     return Hooks(client, f"{url}/v{version}/hooks/projects/{project}"), client
 
 
-def explain(response: httpx.Response) -> Exception | None:
+def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of the management API stands for; None when it is good."""
     if response.status_code not in (401, 403):
-        return sanity.explain(response)
+        return sanity.explain(response, retry_after)
     detail = f"Sanity answered {response.status_code}: {sanity.description(response)}"
     if sanity.error_code(response).startswith(INVALID_SESSION):
         return CredentialsRefused(f"{detail} (SANITY_MANAGE_TOKEN, or SANITY_READ_TOKEN without it)")

@@ -12,7 +12,6 @@ import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,21 +21,18 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from tenacity.stop import stop_base
 
 from sync_worker import __version__
+from sync_worker.clock import utc
 from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, ServiceUnavailable, UnreadableAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tenacity import RetryCallState
 
+    from sync_worker.clock import Clock
+    from sync_worker.timings import Timings
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-LONGEST_WAIT = 5.0
-"""Seconds that a call waits for itself. A longer Retry-After goes back to the work set, so no lease is slept away."""
-LONGEST_ASKED = 3600.0
-"""Seconds that a service may ask us to wait. Everybody waits so long after a 429, so no slip may stop us for good."""
-ATTEMPTS = 4
-CLOSE = 2.0
-"""Seconds within which refusals of two subjects mean that the instance's limit is reached."""
 
 log = structlog.get_logger("http")
 
@@ -97,34 +93,34 @@ class Call:
 class ServiceTransport(httpx.AsyncBaseTransport):
     """Sends requests to one service.
 
-    `headers` are set on every request and win over what the SDK sets. `explain` turns an answer into the error it
-    stands for, or None when it is good. `is_read` tells which POSTs only read. `observe` is told of every call.
-    `attempts` is 1 for what must not be sent twice.
+    `headers` are set on every request and win over what the SDK sets. `explain` turns an answer, and the seconds of
+    its Retry-After, into the error it stands for, or None when it is good. `is_read` tells which POSTs only read.
+    `observe` is told of every call.
     """
 
     service: str
     inner: httpx.AsyncBaseTransport
     headers: Mapping[str, str] = field(repr=False)
-    explain: Callable[[httpx.Response], Exception | None]
+    explain: Callable[[httpx.Response, float | None], Exception | None]
+    clock: Clock
+    timings: Timings
     is_read: Callable[[httpx.Request], bool] = lambda request: request.method in SAFE_METHODS
     budget: CallBudget | None = None
     dry_run: bool = False
-    attempts: int = ATTEMPTS
     lane: ContextVar[int] = field(default_factory=lambda: current_lane)
     observe: Callable[[Call], None] = lambda _: None
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _refused: tuple[str, float] = ("", 0.0)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, again where that may help. Raises the typed error of any answer that is not a 2xx."""
         request.headers.update({**self.headers, "User-Agent": f"sync-worker/{__version__}"})
-        reads = self.is_read(request)
+        reads, timings = self.is_read(request), self.timings
         if self.dry_run and not reads:
             raise MutationInDryRun(f"{request.method} {request.url.path}")
         retrying = AsyncRetrying(
-            sleep=self.sleep,
-            stop=stop_after_attempt(self.attempts) | _stop_when_asked_for_patience(),
-            wait=_wait,
+            sleep=self.clock.sleep,
+            stop=stop_after_attempt(timings.transport_attempts) | _stop_after_wait(timings.max_transport_wait),
+            wait=_wait_as_asked(timings),
             retry=retry_if_exception_type(RetryableError),
             reraise=True,
         )
@@ -149,14 +145,15 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         finally:
             seconds = asyncio.get_running_loop().time() - started
             self.observe(Call(self.service, request.method, outcome, seconds))
-        refusal = self.explain(response)
+        refusal = self.explain(response, retry_after(response, self.clock, self.timings))
         if (
             isinstance(refusal, RateLimited)
             and self.budget is not None
             and self._concerns_everybody(request, reads=reads)
         ):
-            log.warning("rate_limited", service=self.service, seconds=refusal.retry_after or 1.0)
-            await self.budget.pause(refusal.retry_after or 1.0)
+            pause = refusal.retry_after or self.timings.default_retry_after
+            log.warning("rate_limited", service=self.service, seconds=pause)
+            await self.budget.pause(pause)
         if write is not None and isinstance(refusal, RetryableError) and refusal.retry_after:
             write.asked(refusal.retry_after)
         if refusal is not None:
@@ -171,7 +168,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         now = asyncio.get_running_loop().time()
         path, at = self._refused
         self._refused = request.url.path, now
-        return reads or (path not in ("", request.url.path) and now - at < CLOSE)
+        return reads or (path not in ("", request.url.path) and now - at < self.timings.instance_limit_window)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send once and read the whole body, so that a connection lost in the middle is a failed call."""
@@ -197,17 +194,29 @@ current_lane: ContextVar[int] = ContextVar("current_lane", default=0)
 _BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
-class _stop_when_asked_for_patience(stop_base):  # noqa: N801 - named as tenacity names its stops
+class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its stops
+    """Stops when the service asks for a longer wait than a request waits itself."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return (_retry_after(retry_state) or 0) > LONGEST_WAIT
+        return (_retry_after(retry_state) or 0) > self._longest
 
 
-_backoff = wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1)
+class _wait_as_asked(wait_exponential_jitter):  # noqa: N801 - named as tenacity names its waits
+    """Waits as long as the service asks, else with backoff."""
 
+    def __init__(self, timings: Timings) -> None:
+        super().__init__(
+            multiplier=timings.transport_first_backoff,
+            max=timings.transport_max_backoff,
+            jitter=timings.transport_jitter,
+        )
 
-def _wait(state: RetryCallState) -> float:
-    after = _retry_after(state)
-    return _backoff(state) if after is None else after
+    def __call__(self, retry_state: RetryCallState) -> float:
+        after = _retry_after(retry_state)
+        return super().__call__(retry_state) if after is None else after
 
 
 def _retry_after(state: RetryCallState) -> float | None:
@@ -224,17 +233,19 @@ def read_json(service: str, response: httpx.Response) -> Any:
         raise UnreadableAnswer(told) from None
 
 
-def retry_after(response: httpx.Response) -> float | None:
+def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> float | None:
     """Return the seconds of a Retry-After header, given as seconds or as an HTTP date; None without a usable one."""
     text = response.headers.get("retry-after", "").strip()
+    if not text:
+        return None
     try:
         seconds = float(text)
     except ValueError:
         try:
-            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+            seconds = (parsedate_to_datetime(text) - utc(clock)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return min(max(0.0, seconds), LONGEST_ASKED) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), timings.max_retry_after) if math.isfinite(seconds) else None
 
 
 def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sync_worker.ledger import Ledger
     from sync_worker.model import Entitlement
     from sync_worker.runs import Runs
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
 ENTRIES = 50
@@ -70,7 +71,8 @@ class Inquiry:
     workset: WorkSet
     ledger: Ledger
     runs: Runs
-    patience: float = 20.0
+    timings: Timings
+    patience: float
 
     async def subject(self, subject: Subject) -> Explanation:
         """Explain a subject; of an address the one person who has it. Raises DatabaseUnavailable."""
@@ -82,7 +84,7 @@ class Inquiry:
             raise
         except (SyncWorkerError, TimeoutError) as error:
             facts = replace(facts, problem=self._problem(error))
-        return explain(await self._remembered(facts))
+        return explain(await self._remembered(facts), self.timings)
 
     async def document(self, document: str) -> DocumentExplanation:
         """Explain a document. Raises DatabaseUnavailable."""

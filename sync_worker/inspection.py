@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker.database import open_database
 from sync_worker.schema import STEPS
-from sync_worker.sqlite import BUSY_TIMEOUT, explained, file_of
+from sync_worker.sqlite import explained, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from sync_worker.clock import Clock
+    from sync_worker.timings import Timings
 
 NEWEST = len(STEPS)
 VERSION = "SELECT version, compatible_from FROM schema_version ORDER BY version DESC LIMIT 1"
@@ -42,32 +45,33 @@ class Tables:
 NONE = Tables(0, 0, {})
 
 
-async def inspect(url: str) -> Tables:
+async def inspect(url: str, clock: Clock, timings: Timings) -> Tables:
     """Look at the database of this address. Raises DatabaseUnavailable; ConfigurationError when it is no address."""
-    open_database(url)  # it is not started: this only reads the address
+    open_database(url, clock, timings)  # it is not started: this only reads the address
     scheme, _, rest = url.strip().partition("://")
     if scheme == "sqlite":
-        return await asyncio.to_thread(_inspect_file, file_of(rest))
-    return await asyncio.to_thread(_inspect_server, url.strip())
+        return await asyncio.to_thread(_inspect_file, file_of(rest), timings)
+    return await asyncio.to_thread(_inspect_server, url.strip(), timings)
 
 
-def _inspect_file(path: str) -> Tables:
+def _inspect_file(path: str, timings: Timings) -> Tables:
     if not Path(path).exists():
         return NONE
+    busy = timings.sqlite_busy_timeout
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(path, timeout=busy, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             return _look(lambda sql: connection.execute(sql).fetchall(), "SELECT 1 FROM sqlite_master WHERE name = {}")
     except sqlite3.Error as error:
         raise explained(error) from None
 
 
-def _inspect_server(url: str) -> Tables:
+def _inspect_server(url: str, timings: Timings) -> Tables:
     import psycopg  # noqa: PLC0415 - an optional extra
 
     from sync_worker.postgres import Server  # noqa: PLC0415 - as above
 
-    server = Server(url)
+    server = Server(url, timings)
     try:
         with closing(server.connect()) as connection:
             connection.execute("BEGIN")

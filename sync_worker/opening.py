@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sync_worker import __version__, clerk, sanity
 from sync_worker.budget import Budget
 from sync_worker.changeset import Brake
+from sync_worker.clock import Clock, SystemClock
 from sync_worker.converge import Converge
 from sync_worker.database import Database, open_database
 from sync_worker.http import Call, ServiceTransport, inner_transport
@@ -20,23 +21,36 @@ from sync_worker.inquiry import Inquiry
 from sync_worker.ledger import Ledger
 from sync_worker.reconcile import Reconcile
 from sync_worker.runs import Runs
+from sync_worker.timings import Timings
 from sync_worker.totals import Totals
 from sync_worker.workset import WorkSet
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from sync_worker.outcome import Outcome
     from sync_worker.settings import Settings
 
-BUDGET_WINDOW = 10.0
-"""Seconds that Clerk counts calls over."""
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What everything in a process goes by. A verb asks `system` for it once, and it is passed on from there."""
+
+    clock: Clock
+    timings: Timings
+
+    @classmethod
+    def system(cls) -> Runtime:
+        """Return the clock of the machine, and the timings of production."""
+        return cls(SystemClock(), Timings())
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The durable half: what web processes need."""
+    """The durable half: what web processes need, and the runtime it was opened with."""
 
+    runtime: Runtime
     database: Database
     workset: WorkSet
     ledger: Ledger
@@ -54,24 +68,25 @@ class Services:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, *, watch: bool = False) -> AsyncIterator[Store]:
+async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = False) -> AsyncIterator[Store]:
     """Open the database and bring its tables up to date. With `watch`, marks of other processes wake us at once."""
-    database = open_database(settings.database_url, watch=watch)
+    clock, timings = runtime.clock, runtime.timings
+    database = open_database(settings.database_url, clock, timings, watch=watch)
     await database.start()
     try:
-        workset = WorkSet(database)
+        workset = WorkSet(database, timings)
         if await workset.recall("installed") is None:
             await workset.remember("installed", __version__)
-        totals = Totals(workset)
+        totals = Totals(workset, timings)
         async with totals.kept():
-            yield Store(database, workset, Ledger(database), Runs(database), totals)
+            yield Store(runtime, database, workset, Ledger(database), Runs(database, timings), totals)
     finally:
         await database.close()
 
 
 def clerk_budget(settings: Settings, store: Store) -> Budget:
     """Return the call budget that all processes share."""
-    return Budget(store.database, "clerk", settings.budget, BUDGET_WINDOW)
+    return Budget(store.database, "clerk", settings.budget, store.runtime.clock, store.runtime.timings)
 
 
 @asynccontextmanager
@@ -84,6 +99,7 @@ async def open_services(
         store.totals.call(call)
         told(call)
 
+    clock, timings = store.runtime.clock, store.runtime.timings
     budget = clerk_budget(settings, store)
     queries = sanity.Queries.load(settings.groq_folder)
     source, sanity_client = sanity.open_sanity(
@@ -92,6 +108,8 @@ async def open_services(
             inner_transport(),
             {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
             sanity.explain,
+            clock,
+            timings,
             is_read=sanity.reads_only,
             dry_run=dry_run,
             observe=observe,
@@ -110,6 +128,8 @@ async def open_services(
                 "Clerk-API-Version": clerk.API_VERSION,
             },
             clerk.explain,
+            clock,
+            timings,
             budget=budget,
             dry_run=dry_run,
             observe=observe,
@@ -118,6 +138,18 @@ async def open_services(
     )
     async with sanity_client, clerk_client:
         yield Services(source, target, budget)
+
+
+def converge_of(
+    settings: Settings,
+    store: Store,
+    services: Services,
+    screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
+    told: Callable[[Outcome], None] = lambda _: None,
+) -> Converge:
+    """Return what makes subjects right, with the runtime of the store."""
+    clock, timings = store.runtime.clock, store.runtime.timings
+    return Converge(services.source, services.target, store.ledger, settings.layout, clock, timings, screen, told)
 
 
 @asynccontextmanager
@@ -138,18 +170,20 @@ async def open_reconcile(
 
     async with open_services(settings, store, dry_run=dry_run, told=told) as services:
         yield Reconcile(
-            Converge(services.source, services.target, store.ledger, settings.layout, told=store.totals.change),
+            converge_of(settings, store, services, told=store.totals.change),
             store.workset,
             store.runs,
             Brake(settings.max_revocations),
+            store.runtime.clock,
+            store.runtime.timings,
             adopt=adopt,
             accept_fewer=accept_fewer,
         )
 
 
 @asynccontextmanager
-async def open_inquiry(settings: Settings, store: Store, patience: float = 20.0) -> AsyncIterator[Inquiry]:
+async def open_inquiry(settings: Settings, store: Store, patience: float) -> AsyncIterator[Inquiry]:
     """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        converge = Converge(services.source, services.target, store.ledger, settings.layout)
-        yield Inquiry(converge, store.workset, store.ledger, store.runs, patience)
+        converge = converge_of(settings, store, services)
+        yield Inquiry(converge, store.workset, store.ledger, store.runs, store.runtime.timings, patience)

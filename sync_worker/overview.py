@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
     from sync_worker.database import Database, Transaction
     from sync_worker.database import Row as Columns
+    from sync_worker.timings import Timings
 
 LANES = (0, 1, 2)
 """Direct, fan-out, repair."""
-
-PACE_MEMORY = 45.0
-"""Seconds for which the last writes to a subject count, so that its row must stay."""
 
 PURGE_BATCH = 500
 """Rows deleted in one transaction, so that nobody waits for the clean-up."""
@@ -154,8 +152,9 @@ class Tally:
 class Overview:
     """Looks into the work set, and the operators' changes to it. Errors: DatabaseUnavailable."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, timings: Timings) -> None:
         self._db = db
+        self._timings = timings
 
     async def get(self, key: str) -> Row | None:
         """Return the row of a subject or document, if there is one."""
@@ -231,8 +230,8 @@ class Overview:
 
         Returns how many it were. It goes in small transactions, each at most PURGE_BATCH rows.
         """
-        total = 0
-        while (deleted := await self._db.run(lambda tx: _purge(tx, max(older_than, PACE_MEMORY)))) == PURGE_BATCH:
+        total, age = 0, max(older_than, self._timings.pace_memory)
+        while (deleted := await self._db.run(lambda tx: _purge(tx, age))) == PURGE_BATCH:
             total += deleted
         return total + deleted
 

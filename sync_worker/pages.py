@@ -8,7 +8,6 @@ they say `status` and `inquiry`; approving what is held stays with the command l
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import parse_qs, quote
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from sync_worker.admission import SESSION_SECONDS, same
+from sync_worker.admission import same
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.http import current_lane
 from sync_worker.inquiry import parse_target
@@ -35,15 +34,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sync_worker.admission import Admission
+    from sync_worker.clock import Clock
     from sync_worker.inquiry import Inquiry
     from sync_worker.runs import Runs
     from sync_worker.status import Glance
+    from sync_worker.timings import Timings
 
     Handler = Callable[["Pages", Request], Awaitable[Response]]
 
 TEMPLATES = Path(__file__).parent / "templates"
 SESSION, FORM = "sync_worker_session", "sync_worker_form"
-FORM_SECONDS = 600
 LANE = 2
 """People who look never take calls from work that is due."""
 HELD_SHOWN = 500
@@ -66,7 +66,8 @@ class Pages:
     glance: Glance
     inquiry: Inquiry
     runs: Runs
-    wall: Callable[[], float] = time.time
+    clock: Clock
+    timings: Timings
     _templates: Environment = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Pages:
 
     def _clock(self, text: str) -> str:
         """Put an RFC 3339 moment as people read it."""
-        return at(datetime.fromisoformat(text).timestamp(), self.wall())
+        return at(datetime.fromisoformat(text).timestamp(), self.clock.now())
 
 
 def routes() -> list[Route]:
@@ -230,7 +231,7 @@ async def _sign_in(pages: Pages, request: Request) -> Response:
         words = {"unauthorized": "That is not the token.", "too_many_guesses": "Too many wrong tokens. Wait a minute."}
         return _sign_in_form(pages, request, form.get("next", ""), words[reason], status)
     response = RedirectResponse(_own_path(form.get("next", "")), 303)
-    _set_cookie(response, request, SESSION, pages.admission.new_session(), SESSION_SECONDS)
+    _set_cookie(response, request, SESSION, pages.admission.new_session(), pages.timings.session_lifetime)
     response.delete_cookie(FORM)
     return response
 
@@ -240,7 +241,7 @@ def _sign_in_form(pages: Pages, request: Request, onward: str, problem: str = ""
     code = secrets.token_urlsafe(16)
     told = {"code": code, "next": _own_path(onward), "problem": problem}
     response = pages.answer(request, "sign_in", told, status)
-    _set_cookie(response, request, FORM, code, FORM_SECONDS)
+    _set_cookie(response, request, FORM, code, pages.timings.form_lifetime)
     return response
 
 
@@ -269,7 +270,7 @@ def _own_path(text: str) -> str:
     return quote(text, safe="/:%") if own and text.isprintable() else "/status"
 
 
-def _set_cookie(response: Response, request: Request, name: str, value: str, seconds: int) -> None:
+def _set_cookie(response: Response, request: Request, name: str, value: str, seconds: float) -> None:
     forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
     secure = "https" in (request.url.scheme, forwarded)
-    response.set_cookie(name, value, max_age=seconds, httponly=True, samesite="lax", secure=secure)
+    response.set_cookie(name, value, max_age=int(seconds), httponly=True, samesite="lax", secure=secure)

@@ -30,7 +30,9 @@ from sync_worker.schema import migrate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sync_worker.clock import Clock
     from sync_worker.database import Row, Transaction
+    from sync_worker.timings import Timings
 
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -38,37 +40,10 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 CLOCK = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
 """Not clock_timestamp(): it is volatile, so no index would serve a comparison with it."""
 
-LIMITS = """
-SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s';
-SET LOCAL idle_in_transaction_session_timeout = '10s'
-"""
-"""A process that hangs in a transaction must not hold up the others."""
-
-TRIES = 5
-"""How often work is run when the server aborts it for a deadlock or the like."""
-
-PATIENCE = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
-"""Seconds, seconds and milliseconds until a server that is gone is noticed; the URL may say otherwise."""
-
-YIELD = 0.02
-"""Seconds in which the winner of a deadlock gets ahead before the loser tries again."""
-
 CHANNEL = "sync_worker"
 
 MIGRATION_LOCK = 7_796_883_427
 """The key of the advisory lock; any number that nobody else uses."""
-
-POLL = 0.25
-"""Seconds between two returns of `changed` while notifications of other processes do not arrive."""
-
-RECONNECT = 1.0
-"""Seconds between two tries to listen again."""
-
-STUCK = 0.5
-"""Seconds to wait at the end for a listener that may hang in a connection to a server that does not answer."""
-
-HEARTBEAT = 30.0
-"""Seconds after which a silent LISTEN connection is tested."""
 
 
 @lru_cache(maxsize=256)
@@ -85,7 +60,7 @@ def translated(sql: str, clock: str) -> bytes:
 class _Transaction:
     """One piece of work's transaction."""
 
-    def __init__(self, connection: Connection, clock: Callable[[], float] | None) -> None:
+    def __init__(self, connection: Connection, clock: Clock | None) -> None:
         self._cursor = connection.cursor()
         self._clock = clock
         self.notified = False
@@ -109,21 +84,23 @@ class _Transaction:
         self.notified = True
 
     def _translated(self, sql: str) -> bytes:
-        return translated(sql, CLOCK if self._clock is None else f"CAST({self._clock()!r} AS double precision)")
+        return translated(sql, CLOCK if self._clock is None else f"CAST({self._clock.now()!r} AS double precision)")
 
     def _rows(self) -> list[Row]:
         return self._cursor.fetchall() if self._cursor.description else []
 
 
 class PostgresDatabase(Database):
-    """One database of a server."""
+    """One database of a server, which goes by its own clock unless one is given."""
 
     def __init__(
-        self, url: str, *, clock: Callable[[], float] | None = None, watch: bool = False, connections: int = 4
+        self, url: str, clock: Clock | None, timings: Timings, *, watch: bool = False, connections: int = 4
     ) -> None:
         super().__init__()
-        self._server = Server(url)
+        self._server = Server(url, timings)
         self._clock = clock
+        self._timings = timings
+        self._limits = _limits(timings)
         self._watch = watch
         self._token = secrets.token_hex(8)
         self._connections = connections
@@ -145,7 +122,7 @@ class PostgresDatabase(Database):
             await self.close()
             raise
         if self._watch:
-            self._listener = Listener(self._server, self._token, self._wake_soon)
+            self._listener = Listener(self._server, self._token, self._wake_soon, self._timings)
 
     async def close(self) -> None:
         """Finish what runs, and disconnect."""
@@ -170,7 +147,7 @@ class PostgresDatabase(Database):
     async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
         """Wait as every database does, but not long while the listener hears nothing."""
         deaf = self._listener is not None and not self._listener.hears
-        return await self._signal.wait(min(timeout, POLL) if deaf else timeout)
+        return await self._signal.wait(min(timeout, self._timings.postgres_poll) if deaf else timeout)
 
     async def _submit(self, begin: str, work: Callable[[Transaction], T]) -> T:
         if self._threads is None or self._loop is None:
@@ -191,14 +168,14 @@ class PostgresDatabase(Database):
 
     def _perform(self, begin: str, work: Callable[[Transaction], T]) -> T:
         """Run `work`, again if the server asks for that, or if an idle connection turns out to be dead."""
-        for _ in range(TRIES):
+        for _ in range(self._timings.postgres_tries):
             connection, fresh = self._take()
-            attempt = Attempt(connection, begin, self._clock, self._token)
+            attempt = Attempt(connection, f"{begin}; {self._limits}", self._clock, self._token)
             try:
                 result = attempt.run(work)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
                 reason: psycopg.Error = error
-                time.sleep(YIELD)
+                time.sleep(self._timings.postgres_deadlock_wait)
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise self._server.unavailable(error) from error  # a newer release is being rolled out
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
@@ -240,9 +217,9 @@ class PostgresDatabase(Database):
 
 
 class Attempt:
-    """One try at one transaction."""
+    """One try at one transaction. `begin` is what begins it."""
 
-    def __init__(self, connection: Connection, begin: str, clock: Callable[[], float] | None, token: str) -> None:
+    def __init__(self, connection: Connection, begin: str, clock: Clock | None, token: str) -> None:
         self._connection = connection
         self._begin = begin
         self._clock = clock
@@ -252,7 +229,7 @@ class Attempt:
 
     def run(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` and commit it."""
-        self._connection.execute(f"{self._begin};{LIMITS}".encode())
+        self._connection.execute(self._begin.encode())
         tx = _Transaction(self._connection, self._clock)
         result = work(tx)
         if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
@@ -264,10 +241,24 @@ class Attempt:
         return result
 
 
+def _limits(timings: Timings) -> str:
+    """Return what limits a transaction: a process that hangs in one must not hold up the others."""
+    limits = {
+        "lock_timeout": timings.postgres_lock_timeout,
+        "statement_timeout": timings.postgres_statement_timeout,
+        "idle_in_transaction_session_timeout": timings.postgres_idle_timeout,
+    }
+    return "; ".join(f"SET LOCAL {name} = {_milliseconds(seconds)}" for name, seconds in limits.items())
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
 class Server:
     """Where the server is; the only one that knows the password."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timings: Timings) -> None:
         try:
             parameters = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -277,7 +268,12 @@ class Server:
         if "@" in names or not all(port.isdigit() for port in ports):  # a part of the password ended up there
             raise _unreadable_address()
         self._secret = str(parameters.get("password") or "")
-        self._conninfo = make_conninfo(url, **{name: n for name, n in PATIENCE.items() if name not in parameters})
+        patience = {
+            "connect_timeout": round(timings.postgres_connect_timeout),
+            "keepalives_idle": round(timings.postgres_keepalive),
+            "tcp_user_timeout": _milliseconds(timings.postgres_tcp_timeout),
+        }
+        self._conninfo = make_conninfo(url, **{name: n for name, n in patience.items() if name not in parameters})
 
     def connect(self) -> Connection:
         """Return a new connection, or raise DatabaseUnavailable."""
@@ -305,8 +301,9 @@ def _unreadable_address() -> ConfigurationError:
 class Listener:
     """A thread that hears the commits of other processes on its own connection, and connects anew when that dies."""
 
-    def __init__(self, server: Server, token: str, wake: Callable[[], None]) -> None:
+    def __init__(self, server: Server, token: str, wake: Callable[[], None], timings: Timings) -> None:
         self._server = server
+        self._timings = timings
         self._token = token
         self._wake = wake
         self._stopping, self._stop = socket.socketpair()
@@ -317,7 +314,7 @@ class Listener:
     def stop(self) -> None:
         """Return once the thread has ended, which is at once, or soon if it is stuck: then it ends by itself."""
         self._stop.close()
-        self._thread.join(STUCK)
+        self._thread.join(self._timings.postgres_stop_wait)
 
     def _serve(self) -> None:
         with self._stopping:
@@ -327,7 +324,7 @@ class Listener:
                         self._listen(connection)
                     return
                 self.hears = False
-                if self._asked_to_stop(RECONNECT):
+                if self._asked_to_stop(self._timings.postgres_reconnect):
                     return
 
     def _listen(self, connection: Connection) -> None:
@@ -336,9 +333,9 @@ class Listener:
         self._wake()  # for what was committed while nobody listened
         with self._server.connect() as another:
             another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
-        tested = time.monotonic()
-        while not self._asked_to_stop(HEARTBEAT, connection):
-            if time.monotonic() - tested >= HEARTBEAT:
+        tested, silence = time.monotonic(), self._timings.postgres_listen_check
+        while not self._asked_to_stop(silence, connection):
+            if time.monotonic() - tested >= silence:
                 connection.execute(b"SELECT 1")
                 tested = time.monotonic()
             payloads = {notification.payload for notification in connection.notifies(timeout=0)}

@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING
 
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.runs import GOOD
-from sync_worker.worker import HEARTBEAT
 
 if TYPE_CHECKING:
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
-HEARTBEAT_STALE = 3 * HEARTBEAT
-RECONCILE_STALE = 26 * 3600.0
-"""Seconds since the last good reconcile; a fresh installation has as long for its first."""
 
-
-async def readiness(workset: WorkSet) -> dict[str, dict[str, object]]:
+async def readiness(workset: WorkSet, timings: Timings) -> dict[str, dict[str, object]]:
     """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
     try:
         await workset.remember("readyz", "written")
@@ -33,8 +29,8 @@ async def readiness(workset: WorkSet) -> dict[str, dict[str, object]]:
         return {"database": {"ok": False, "reason": error.code}}
     return {
         "database": {"ok": True},
-        "worker": _within(beat, HEARTBEAT_STALE),
-        "reconcile": _within(reconciled, RECONCILE_STALE),
+        "worker": _within(beat, timings.worker_gone_after),
+        "reconcile": _within(reconciled, timings.reconcile_stale_after),
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,8 +32,10 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from sync_worker.clock import Clock
     from sync_worker.heard import Heard
     from sync_worker.model import Layout, Subject
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
 BODY_LIMIT = 256 * 1024
@@ -82,7 +83,7 @@ class DocumentEvent(BaseModel):
 class Receiver:
     """Takes Sanity's webhooks for one project and dataset, and Clerk's for one instance.
 
-    `count` hears of each delivery: who sent it, and what it was answered. `wall` gives epoch seconds.
+    `count` hears of each delivery: who sent it, and what it was answered.
     """
 
     workset: WorkSet
@@ -90,10 +91,11 @@ class Receiver:
     project_id: str
     dataset: str
     heard: Heard
+    clock: Clock
+    timings: Timings
     sanity_secrets: Sequence[str]
     clerk_secrets: Sequence[str] = ()
     count: Callable[[str, str], None] = lambda _source, _answer: None
-    wall: Callable[[], float] = time.time
     _instance: str = ""
 
     async def sanity(self, request: Request) -> JSONResponse:
@@ -161,7 +163,7 @@ class Receiver:
         if event is None:
             return "bad_body"
         told = {"source": "clerk", "delivery": delivery, "event_type": event.type}
-        marks = marks_of_event(event, self.layout, self.wall(), delivery)
+        marks = marks_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
         if not marks or not await self._is_our_instance(event.instance_id):
             log.info("webhook_ignored", **told)
             return IGNORED

@@ -8,7 +8,6 @@ read that failed ends the run before anything is written. The steps are `converg
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker import changes, policy
-from sync_worker.attempt import BATCH, LEASE, done, due_of, wrote
+from sync_worker.attempt import BATCH, done, due_of, wrote
 from sync_worker.changeset import Difference, changeset_id, classify
+from sync_worker.clock import utc
 from sync_worker.errors import (
     AccessTooLarge,
     NothingVisible,
@@ -41,18 +41,16 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sync_worker.changeset import Brake
+    from sync_worker.clock import Clock
     from sync_worker.converge import Converge
     from sync_worker.model import Access, Layout, Observed
     from sync_worker.outcome import Outcome
     from sync_worker.runs import Runs
+    from sync_worker.timings import Timings
     from sync_worker.workset import Claim, Settlement, WorkSet
 
 LANE = 2
 CAUSE = "reconcile"
-PATIENCE = 60.0
-"""Seconds to wait for subjects that a webhook is making right, or that Clerk's limit keeps waiting."""
-POLL = 0.5
-RETRY_DELAY = 30.0
 log = structlog.get_logger("reconcile")
 
 
@@ -74,11 +72,11 @@ class Reconcile:
     workset: WorkSet
     runs: Runs
     brake: Brake
+    clock: Clock
+    timings: Timings
     adopt: bool = False
     accept_fewer: bool = False
     progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
 
     async def find(self) -> Findings:
         """Compare everybody. Raises, rather than conclude anything from, whatever kept it from reading everything."""
@@ -94,7 +92,7 @@ class Reconcile:
 
     async def _compare_everybody(self, desired: Desired, directory: Directory) -> Findings:
         findings = Findings(desired.rows, refused=[*desired.unaddressed])
-        now = self.converge.now()
+        now = utc(self.clock)
         seen: set[Subject] = set()
         async for page in self.converge.target.sweep():
             for observed in page:
@@ -141,35 +139,45 @@ class Reconcile:
         """Make these subjects right by the path of the webhooks, a hundred at a time, in the repair lane."""
         current_lane.set(LANE)
         waiting = list(subjects)
-        deadline = self.monotonic() + PATIENCE
+        deadline = self.clock.monotonic() + self.timings.reconcile_patience
         while waiting:
             done = len(subjects) - len(waiting)
             self.progress("repaired", done, len(subjects))
             batch, rest = waiting[:BATCH], waiting[BATCH:]
-            claims = await self.workset.seize([Mark(str(s), LANE, cause=CAUSE) for s in batch], LEASE)
+            claims = await self.workset.seize([Mark(str(s), LANE, cause=CAUSE) for s in batch], self.timings.lease)
             if claims:
                 await self._run(claims, result)
-                deadline = self.monotonic() + PATIENCE
+                deadline = self.clock.monotonic() + self.timings.reconcile_patience
             claimed = {claim.key for claim in claims}
             waiting = rest + [s for s in batch if str(s) not in claimed]
             if not claims:
-                if self.monotonic() > deadline:
+                if self.clock.monotonic() > deadline:
                     log.warning("left_to_the_worker", subjects=len(waiting))
                     return
-                await self.converge.sleep(POLL)
+                await self.clock.sleep(self.timings.reconcile_poll)
         self.progress("repaired", len(subjects), len(subjects))
 
     async def _run(self, claims: Sequence[Claim], result: Result) -> None:
         pending = {claim.key: claim for claim in claims}
         try:
-            batch = [due_of(claim, self.monotonic, self.wall, adopt=self.adopt) for claim in claims]
+            batch = [due_of(claim, self.clock, self.timings, adopt=self.adopt) for claim in claims]
             async for outcomes in self.converge.run(batch):
-                await self.workset.settle([_settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
+                await self.workset.settle([self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
                 for outcome in outcomes:
                     _count(outcome, result)
         finally:
             # Ctrl-C or a failed read: whatever was not done is given back, for the worker or the next run.
             await asyncio.shield(self.workset.settle([Released(claim) for claim in pending.values()]))
+
+    def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
+        error = outcome.error
+        if isinstance(error, RefusedError):
+            return Failed(claim, error.code, str(error), outcome.next_due)
+        if error is not None:
+            asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
+            delay = max(self.timings.reconcile_retry_delay, asked)
+            return Retry(claim, error.code, str(error), delay, wrote(outcome), not_before=asked)
+        return done(claim, outcome)
 
     async def _desired(self) -> Desired:
         fields = self.converge.layout.fields
@@ -258,16 +266,6 @@ def _tally(findings: Findings, observed: Observed, access: Access, layout: Layou
     live = changes.owned_values(observed, layout)
     findings.published.add(observed.subject, desired.get(plan), desired)
     findings.held_in_clerk.add(observed.subject, live.get(plan), live)
-
-
-def _settlement(claim: Claim, outcome: Outcome) -> Settlement:
-    error = outcome.error
-    if isinstance(error, RefusedError):
-        return Failed(claim, error.code, str(error), outcome.next_due)
-    if error is not None:
-        asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-        return Retry(claim, error.code, str(error), max(RETRY_DELAY, asked), wrote(outcome), not_before=asked)
-    return done(claim, outcome)
 
 
 def _count(outcome: Outcome, result: Result) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.freshness import STALE_WAITS, agrees, shows, tied
+from sync_worker.freshness import agrees, shows, tied
 from sync_worker.model import Entitlement, Kind, Refusal, Subject
 from sync_worker.rows import read_row
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sync_worker.clerk import Holders
+    from sync_worker.clock import Clock
     from sync_worker.model import Witness
     from sync_worker.sanity import Page, Source
+    from sync_worker.timings import Timings
 
     Find = Callable[[Collection[Subject]], Awaitable[Holders]]
 
@@ -88,7 +90,8 @@ async def resolve_documents(
     find: Find,
     documents: Mapping[str, Sequence[Witness]],
     *,
-    sleep: Callable[[float], Awaitable[None]],
+    clock: Clock,
+    timings: Timings,
     saw_nothing: Callable[[], Awaitable[None]],
 ) -> tuple[dict[str, Named], frozenset[str]]:
     """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
@@ -101,7 +104,9 @@ async def resolve_documents(
     after, last = "", False
     while not last:
         told = [w for witnesses in documents.values() for w in witnesses]
-        page, behind = await fresh_page(source, documents.keys(), after, told, sleep=sleep, saw_nothing=saw_nothing)
+        page, behind = await fresh_page(
+            source, documents.keys(), after, told, clock=clock, timings=timings, saw_nothing=saw_nothing
+        )
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind
         after, last = page.cursor, page.last
@@ -115,7 +120,8 @@ async def fresh_page(
     after: str,
     witnesses: Sequence[Witness],
     *,
-    sleep: Callable[[float], Awaitable[None]],
+    clock: Clock,
+    timings: Timings,
     saw_nothing: Callable[[], Awaitable[None]],
 ) -> tuple[Page, frozenset[str]]:
     """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
@@ -124,7 +130,7 @@ async def fresh_page(
     shows not one entitlement.
     """
     ids = {w.document for w in witnesses}
-    for wait in (*STALE_WAITS, None):
+    for wait in (*timings.stale_read_waits, None):
         page = await source.affected(documents, after, ids)
         sightings = page.sightings or {}
         behind = [w for w in witnesses if not shows(sightings, w)]
@@ -133,7 +139,7 @@ async def fresh_page(
             behind = [w for w in behind if not agrees(sightings, stored, w.document)]
         if wait is None or not any(w.revision for w in behind):
             break
-        await sleep(wait)
+        await clock.sleep(wait)
     if page.visible == 0:
         await saw_nothing()
     return page, frozenset(w.document for w in behind)

@@ -10,10 +10,8 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,9 +21,8 @@ from sync_worker.brake import FanOutBrake
 from sync_worker.catchup import catch_up
 from sync_worker.changeset import Brake
 from sync_worker.clerk_events import INSTANCE
-from sync_worker.converge import Converge
-from sync_worker.emptiness import LOOK_EVERY, look_again
-from sync_worker.opening import open_reconcile, open_services
+from sync_worker.emptiness import look_again
+from sync_worker.opening import converge_of, open_reconcile, open_services
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.reconcile import report
 from sync_worker.runs import alone, judged
@@ -39,11 +36,6 @@ if TYPE_CHECKING:
     from sync_worker.outcome import Outcome
     from sync_worker.settings import Settings
 
-PURGE_EVERY = 3600
-ASK_INSTANCE_EVERY = 3600
-KEEP_ROWS, KEEP_LEDGER = 7 * 24 * 3600.0, 400 * 24 * 3600.0
-"""Seconds that idle rows and ledger entries stay: a week, and somewhat more than a year."""
-
 log = structlog.get_logger("app")
 
 
@@ -55,7 +47,8 @@ async def running_worker(
 
     `broken` is called when the worker ended by itself, which only a bug can make it do.
     """
-    brake = FanOutBrake(store.runs, Brake(settings.max_revocations))
+    clock, timings = store.runtime.clock, store.runtime.timings
+    brake = FanOutBrake(store.runs, Brake(settings.max_revocations), clock)
 
     async def screen(outcomes: list[Outcome]) -> list[Outcome]:
         screened = await brake.screen(outcomes)
@@ -63,33 +56,35 @@ async def running_worker(
         return screened
 
     async with open_services(settings, store) as services:
-        totals = store.totals
-        converge = Converge(services.source, services.target, store.ledger, settings.layout, screen, totals.change)
+        converge = converge_of(settings, store, services, screen=screen, told=store.totals.change)
         name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
             store.database,
             store.workset,
-            Attempts(store.workset, converge),
+            Attempts(store.workset, converge, clock, timings),
             services.budget,
             lambda: check_projection(services, settings),
+            clock,
+            timings,
             name=name,
         )
         await services.target.warm_up()
         log.info("worker_started", worker=name)
         task = asyncio.create_task(worker.run())
         task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
-        ask_instance_every = ASK_INSTANCE_EVERY if settings.clerk_webhook_secret else 0
+        ask_instance_every = timings.instance_interval if settings.clerk_webhook_secret else 0
         timers = [
-            asyncio.create_task(every(settings.poll_seconds, "poll", lambda: _poll(services, store))),
-            asyncio.create_task(every(LOOK_EVERY, "emptiness", lambda: _look_again(services, store))),
-            asyncio.create_task(daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store))),
-            asyncio.create_task(every(PURGE_EVERY, "purge", lambda: _purge(store))),
-            asyncio.create_task(every(ask_instance_every, "instance", lambda: _ask_instance(services, store))),
+            every(settings.poll_seconds, "poll", lambda: _poll(services, store), clock),
+            every(timings.empty_dataset_interval, "emptiness", lambda: _look_again(services, store), clock),
+            daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store), clock),
+            every(timings.purge_interval, "purge", lambda: _purge(store), clock),
+            every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
         ]
+        running = [asyncio.create_task(timer) for timer in timers]
         try:
             yield worker
         finally:
-            for timer in timers:
+            for timer in running:
                 timer.cancel()
             worker.stop()
             await task
@@ -97,7 +92,7 @@ async def running_worker(
 
 
 async def _poll(services: Services, store: Store) -> None:
-    marked = await catch_up(services.source, store.workset, datetime.now(UTC))
+    marked = await catch_up(services.source, store.workset, store.runtime.clock, store.runtime.timings)
     log.info("polled", documents=marked)
 
 
@@ -117,17 +112,24 @@ async def _ask_instance(services: Services, store: Store) -> None:
 
 
 async def _purge(store: Store) -> None:
-    rows, entries = await store.workset.purge(KEEP_ROWS), await store.ledger.purge(KEEP_LEDGER)
+    timings = store.runtime.timings
+    rows = await store.workset.purge(timings.row_retention)
+    entries = await store.ledger.purge(timings.ledger_retention)
     log.info("purged", rows=rows, entries=entries)
 
 
 async def _nightly(settings: Settings, store: Store) -> None:
     calls: Counter[str] = Counter()
-    started = time.monotonic()
-    async with alone(store.runs), judged(store.runs), open_reconcile(settings, store, calls) as run:
+    clock = store.runtime.clock
+    started = clock.monotonic()
+    async with (
+        alone(store.runs, clock, store.runtime.timings),
+        judged(store.runs),
+        open_reconcile(settings, store, calls) as run,
+    ):
         findings = await run.find()
         result = await run.apply(findings)
-    told = report(findings, result, calls, time.monotonic() - started)
+    told = report(findings, result, calls, clock.monotonic() - started)
     (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **told)
 
 

@@ -18,19 +18,15 @@ from sync_worker.errors import AlreadyRunning, DatabaseUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from sync_worker.clock import Clock
     from sync_worker.database import Database, Row, Transaction
+    from sync_worker.timings import Timings
 
 LOCK = "reconcile:running"
 GOOD = "reconcile"
 ENDED = "reconcile:ended"
 WELL, BADLY = "well", "badly"
 """How the last run ended, of those that meant to write."""
-RENEWAL = 15.0
-LOCK_SECONDS = 60.0
-"""How long a run that does not say that it lives keeps others out."""
-HOUR = 3600.0
-HELD_SECONDS = 3 * 24 * 3600.0
-"""How long a held changeset can be approved: a weekend and a day. A later reconcile finds it anew."""
 
 _ACQUIRE = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
@@ -79,12 +75,14 @@ class Held:
 class Runs:
     """The table `held`, and the rows of `state` about runs. Errors: DatabaseUnavailable."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, timings: Timings) -> None:
         self._db = db
+        self._timings = timings
 
     async def acquire(self, token: str) -> bool:
-        """Begin, or go on with, the only run; False when another one lives. Call it again within LOCK_SECONDS."""
-        rows = await self._db.run(lambda tx: tx.execute(_ACQUIRE, (LOCK, token, LOCK_SECONDS)))
+        """Begin, or go on with, the only run; False when another one lives. Call it again within `reconcile_lock`."""
+        lasts = self._timings.reconcile_lock
+        rows = await self._db.run(lambda tx: tx.execute(_ACQUIRE, (LOCK, token, lasts)))
         return bool(rows)
 
     async def release(self, token: str) -> None:
@@ -115,15 +113,15 @@ class Runs:
         def work(tx: Transaction) -> None:
             known = tx.execute(f"{_SELECT} AND id = ?", (id_,))
             everybody = {*subjects, *(_held(known[0]).subjects if known else ())}
-            tx.execute(_HOLD, (id_, HELD_SECONDS, reason, json.dumps(sorted(everybody))))
+            tx.execute(_HOLD, (id_, self._timings.approval_expiry, reason, json.dumps(sorted(everybody))))
 
         await self._db.run(work)
 
     async def count_revocations(self, cause: str, subjects: Sequence[str]) -> int:
-        """Note revocations by one cause; return how many subjects it were in this hour, each counted once."""
+        """Note revocations by one cause; return how many subjects it were in the window, each counted once."""
 
         def work(tx: Transaction) -> int:
-            tx.execute(_FORGET_REVOKED, (HOUR,))
+            tx.execute(_FORGET_REVOKED, (self._timings.revocation_window,))
             name = f"revoked:{cause}"
             known = tx.execute("SELECT value FROM state WHERE name = ? FOR UPDATE", (name,))
             everybody = {*subjects, *(json.loads(known[0][0]) if known else ())}
@@ -148,7 +146,7 @@ class Runs:
 
 
 @asynccontextmanager
-async def alone(runs: Runs) -> AsyncIterator[None]:
+async def alone(runs: Runs, clock: Clock, timings: Timings) -> AsyncIterator[None]:
     """Keep a second run out, in every process, for as long as this one lives. Raises AlreadyRunning."""
     token = secrets.token_hex(8)
     if not await runs.acquire(token):
@@ -156,7 +154,7 @@ async def alone(runs: Runs) -> AsyncIterator[None]:
 
     async def live() -> None:
         while True:
-            await asyncio.sleep(RENEWAL)
+            await clock.sleep(timings.reconcile_lock_renewal)
             await runs.acquire(token)
 
     renewal = asyncio.create_task(live())

@@ -23,7 +23,7 @@ from sync_worker.errors import (
     UnreadableAnswer,
 )
 from sync_worker.freshness import Sighting, Stored
-from sync_worker.http import ServiceTransport, read_json, retry_after
+from sync_worker.http import ServiceTransport, read_json
 from sync_worker.model import Kind
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.model import Subject
+    from sync_worker.timings import Timings
 
 SERVICE = "Sanity"
 GET_LIMIT = 11_264
 """Characters of an encoded query beyond which the official client sends a POST; the server takes 15 KB of headers."""
 DOCUMENTS_A_CALL = 100
 TAG = "sync-worker"
-TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 _INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
 
@@ -196,7 +196,7 @@ class Sanity:
 _WITH_USER = frozenset({Kind.USER, Kind.MEMBERSHIP})
 
 
-def explain(response: httpx.Response) -> Exception | None:
+def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of Sanity stands for (shapes: Sanity's HTTP reference); None when it is good."""
     status = response.status_code
     if response.is_success:
@@ -205,17 +205,22 @@ def explain(response: httpx.Response) -> Exception | None:
     if status in (401, 403):
         return CredentialsRefused(f"{detail} (SANITY_READ_TOKEN)")
     if status == 429:  # noqa: PLR2004 - a status code is its own name
-        return RateLimited(detail, retry_after=retry_after(response))
+        return RateLimited(detail, retry_after=retry_after)
     if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
-        return ServiceUnavailable(detail, retry_after=retry_after(response))
+        return ServiceUnavailable(detail, retry_after=retry_after)
     return ConfigurationError(f"{detail} (SANITY_PROJECT_ID, SANITY_DATASET and the GROQ files decide what is asked)")
+
+
+def timeout(timings: Timings) -> httpx.Timeout:
+    """Return how long requests to Sanity may take."""
+    return httpx.Timeout(timings.sanity_timeout, connect=timings.sanity_connect_timeout)
 
 
 def open_sanity(
     transport: ServiceTransport, queries: Queries, *, url: str, version: str, dataset: str
 ) -> tuple[Sanity, httpx.AsyncClient]:
     """Return the Source and the client to close."""
-    client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT)
+    client = httpx.AsyncClient(transport=transport, timeout=timeout(transport.timings))
     return Sanity(client, queries, base=f"{url}/v{version}", dataset=dataset), client
 
 

@@ -25,18 +25,14 @@ from sync_worker.schema import migrate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sync_worker.clock import Clock
     from sync_worker.database import Row, Transaction
+    from sync_worker.timings import Timings
 
 T = TypeVar("T")
 
 OLDEST = (3, 35)
 """The first SQLite with RETURNING."""
-
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process that writes; its transactions take milliseconds."""
-
-POLL = 0.05
-"""Seconds between two looks for commits of other processes."""
 
 MOST_SHARED = 500
 """How many pieces of work share one commit at most, so that the first is not kept waiting by the last."""
@@ -69,14 +65,14 @@ def translated(sql: str) -> str:
 class _Transaction:
     """One piece of work's view of the transaction that it may share with others."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
         self.notified = False
 
     @property
     def now(self) -> float:
-        return self._clock()
+        return self._clock.now()
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         return self._connection.execute(translated(sql), parameters).fetchall()
@@ -111,14 +107,16 @@ class ConnectionThread:
         connect: Callable[[], sqlite3.Connection],
         begin: str,
         *,
-        clock: Callable[[], float],
+        clock: Clock,
         answer: Callable[[list[Job]], None],
+        poll: float,
         changed_elsewhere: Callable[[], None] | None = None,
     ) -> None:
         self._connect = connect
         self._begin = begin
         self._clock = clock
         self._answer = answer
+        self._poll = poll
         self._changed_elsewhere = changed_elsewhere
         self._seen: int | None = None
         self._connection: sqlite3.Connection | None = None
@@ -166,7 +164,7 @@ class ConnectionThread:
                         self._seen = version
                         changed_elsewhere()
             with suppress(queue.Empty):
-                return self._jobs.get(timeout=POLL)
+                return self._jobs.get(timeout=self._poll)
 
     def _commit(self, jobs: list[Job]) -> None:
         try:
@@ -223,21 +221,14 @@ def explained(error: Exception) -> Exception:
 
 
 class SqliteDatabase(Database):
-    """One file. `busy_timeout` is in seconds."""
+    """One file."""
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        clock: Callable[[], float] | None = None,
-        watch: bool = False,
-        busy_timeout: float = BUSY_TIMEOUT,
-    ) -> None:
+    def __init__(self, path: str, clock: Clock, timings: Timings, *, watch: bool = False) -> None:
         super().__init__()
         self._path = path
-        self._clock = clock or time.time
+        self._clock = clock
+        self._timings = timings
         self._watch = watch
-        self._busy_timeout = busy_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
@@ -253,10 +244,16 @@ class SqliteDatabase(Database):
             "BEGIN IMMEDIATE",
             clock=self._clock,
             answer=self._answer_soon,
+            poll=self._timings.sqlite_poll,
             changed_elsewhere=self._wake_soon if self._watch else None,
         )
         self._reader = ConnectionThread(
-            "sqlite-reader", self._connect_reader, "BEGIN", clock=self._clock, answer=self._answer_soon
+            "sqlite-reader",
+            self._connect_reader,
+            "BEGIN",
+            clock=self._clock,
+            answer=self._answer_soon,
+            poll=self._timings.sqlite_poll,
         )
         try:
             await self.run(lambda _: None)
@@ -330,8 +327,8 @@ class SqliteDatabase(Database):
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
-        connection.create_function("NOW", 0, self._clock, deterministic=True)  # once a statement, so indexes serve
+        connection = sqlite3.connect(self._path, timeout=self._timings.sqlite_busy_timeout, isolation_level=None)
+        connection.create_function("NOW", 0, self._clock.now, deterministic=True)  # once a statement, so indexes serve
         return connection
 
     def _create_file(self) -> None:
@@ -342,7 +339,7 @@ class SqliteDatabase(Database):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
-        deadline = time.monotonic() + self._busy_timeout
+        deadline = time.monotonic() + self._timings.sqlite_busy_timeout
         while True:
             try:
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -350,7 +347,7 @@ class SqliteDatabase(Database):
             except sqlite3.OperationalError as error:  # SQLite does not wait by itself while another process switches
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(POLL)
+                time.sleep(self._timings.sqlite_poll)
         if mode != "wal":
             raise ConfigurationError(
                 f"SQLite keeps {self._path} in journal mode {mode}, not wal: use a local disk, not a network share, "

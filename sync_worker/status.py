@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.explain import WORKER_GONE
 from sync_worker.heard import note_of
 from sync_worker.metrics import UNANNOUNCED
 from sync_worker.render import entry_json, without_addresses
@@ -22,13 +21,12 @@ from sync_worker.wording import ago, rfc3339
 if TYPE_CHECKING:
     from sync_worker.ledger import Ledger
     from sync_worker.runs import Held, Runs
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
 LISTED = 50
 """Troubles on the page; the verb `failed` lists all."""
 RECENT = 10
-LATE = 60.0
-"""Seconds that something may wait before the page says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,7 @@ class Glance:
     workset: WorkSet
     ledger: Ledger
     runs: Runs
+    timings: Timings
 
     async def status(self) -> dict[str, object]:
         """Return it as JSON, without e-mail addresses."""
@@ -60,7 +59,7 @@ class Glance:
         counts[Sort.HELD] = sum(len(one.subjects) for one in held)
         missed = await self.workset.recall(UNANNOUNCED)
         told = {
-            "headline": _headline(counts, beats, tally.oldest, now),
+            "headline": self._headline(counts, beats, tally.oldest, now),
             "counts": {"synced": tally.synced, **{sort.value: counts[sort] for sort in Sort}},
             "work": {
                 "due": sum(lane.due for lane in depth.lanes),
@@ -68,7 +67,7 @@ class Glance:
                 "scheduled": sum(lane.scheduled for lane in depth.lanes),
                 "oldest": rfc3339(tally.oldest),
             },
-            "worker": {"alive": _alive(beats, now), "seen": rfc3339(beats.worker)},
+            "worker": {"alive": self._alive(beats, now), "seen": rfc3339(beats.worker)},
             "lastWebhook": {"sanity": rfc3339(beats.sanity), "clerk": rfc3339(beats.clerk)},
             "lastReconcile": rfc3339(beats.reconcile),
             "unannounced": int(missed[0]) if missed else 0,
@@ -83,6 +82,22 @@ class Glance:
         found = [await self.workset.recall(name) for name in names]
         return Beats(*(one[1] if one else None for one in found))
 
+    def _alive(self, beats: Beats, now: float) -> bool:
+        return beats.worker is not None and now - beats.worker < self.timings.worker_gone_after
+
+    def _headline(self, counts: Counter[Sort], beats: Beats, oldest: float | None, now: float) -> str:
+        """Say in one sentence whether somebody has to do something, the most urgent first."""
+        if not self._alive(beats, now):
+            since = "" if beats.worker is None else f" for {ago(now - beats.worker)}"
+            return f"No worker has been running{since}, so nothing reaches Clerk."
+        if counts[Sort.HELD]:
+            return f"{_people(counts[Sort.HELD])} would lose access; that is held until somebody approves it."
+        if needing := counts[Sort.FAILED] + counts[Sort.REFUSED]:
+            return f"{_things(needing)} somebody; everything else is in step."
+        if oldest is not None and now - oldest > self.timings.late_after:
+            return f"A change has been waiting for {ago(now - oldest)}."
+        return "Everything that is published is in Clerk."
+
 
 def held_json(held: Held) -> dict[str, object]:
     """Return one held changeset."""
@@ -93,24 +108,6 @@ def held_json(held: Held) -> dict[str, object]:
         "reason": held.reason,
         "subjects": list(held.subjects),
     }
-
-
-def _alive(beats: Beats, now: float) -> bool:
-    return beats.worker is not None and now - beats.worker < WORKER_GONE
-
-
-def _headline(counts: Counter[Sort], beats: Beats, oldest: float | None, now: float) -> str:
-    """Say in one sentence whether somebody has to do something, the most urgent first."""
-    if not _alive(beats, now):
-        since = "" if beats.worker is None else f" for {ago(now - beats.worker)}"
-        return f"No worker has been running{since}, so nothing reaches Clerk."
-    if counts[Sort.HELD]:
-        return f"{_people(counts[Sort.HELD])} would lose access; that is held until somebody approves it."
-    if needing := counts[Sort.FAILED] + counts[Sort.REFUSED]:
-        return f"{_things(needing)} somebody; everything else is in step."
-    if oldest is not None and now - oldest > LATE:
-        return f"A change has been waiting for {ago(now - oldest)}."
-    return "Everything that is published is in Clerk."
 
 
 def _people(number: int) -> str:

@@ -6,42 +6,34 @@ in a burst. What is started is `running`'s.
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.clock import utc
 from sync_worker.errors import SyncWorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from sync_worker.clock import Clock
 
 log = structlog.get_logger("timers")
 
 
-async def every(
-    seconds: float,
-    name: str,
-    work: Callable[[], Awaitable[None]],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
+async def every(seconds: float, name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
     """Do `work` at once and then every `seconds`; never with 0."""
     while seconds:
         await _attempt(name, work)
-        await sleep(seconds)
+        await clock.sleep(seconds)
 
 
-async def daily(
-    at: str,
-    name: str,
-    work: Callable[[], Awaitable[None]],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> None:
+async def daily(at: str, name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
     """Do `work` every day at `at`, HH:MM in UTC; never with an empty text."""
     while at:
-        await sleep(until(at, now()))
+        await clock.sleep(until(at, utc(clock)))
         await _attempt(name, work)
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sync_worker.http import Call
     from sync_worker.outcome import Outcome
     from sync_worker.overview import Overview
+    from sync_worker.timings import Timings
 
-FLUSH_EVERY = 10.0
 PREFIX = "total:"
 """Of the names in the table `state`: `total:calls:Clerk:200`."""
 WEBHOOKS, CALLS, CHANGES = "webhooks", "calls", "changes"
@@ -36,8 +36,9 @@ Key = tuple[str, ...]
 class Totals:
     """Counts in memory, and adds up in the database."""
 
-    def __init__(self, overview: Overview) -> None:
+    def __init__(self, overview: Overview, timings: Timings) -> None:
         self._overview = overview
+        self._timings = timings
         self._new: Counter[Key] = Counter()
 
     def webhook(self, source: str, answer: str) -> None:
@@ -88,7 +89,7 @@ class Totals:
     async def _keep(self, ended: asyncio.Event) -> None:
         while not ended.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_EVERY):
+                async with asyncio.timeout(self._timings.counter_flush_interval):
                     await ended.wait()
             await self._try_to_flush()
 

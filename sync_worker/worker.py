@@ -8,13 +8,12 @@ due is `workset`.
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from sync_worker.attempt import BATCH, DEADLINE, LEASE, PROBE_AFTER
+from sync_worker.attempt import BATCH
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable, SyncWorkerError
 from sync_worker.http import current_lane
 
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sync_worker.attempt import Attempts
+    from sync_worker.clock import Clock
     from sync_worker.database import Database
+    from sync_worker.timings import Timings
     from sync_worker.workset import WorkSet
 
 AT_ONCE = {0: 4, 1: 2, 2: 1}
@@ -30,13 +31,8 @@ AT_ONCE = {0: 4, 1: 2, 2: 1}
 RESOLVING_AT_ONCE = {0: 2, 2: 1}
 """Runs that look up whom entitlements are for, by lane; a hundred of them in one run."""
 FAN_OUTS_AT_ONCE = 2
-HEARTBEAT = 10.0
-SCARCE, SCARCE_WAIT = 20, 0.25
-"""With so few calls left, or a quarter of a small budget, nothing is claimed for a while (seconds)."""
-GATHER_FIRST, GATHER_MOST = 0.05, 0.5
-"""Seconds to gather more subjects before the next run while many are coming in."""
-IDLE = 5.0
-"""Seconds until the next look when nothing is due; marks and the ends of runs wake the loop at once."""
+SCARCE = 20
+"""With so few calls left, or a quarter of a small budget, nothing is claimed for a while."""
 FEW = 2
 """Claims of so few subjects are no flood: the next one does not wait."""
 
@@ -80,9 +76,9 @@ class Worker:
     attempts: Attempts
     budget: Budget
     check: Callable[[], Awaitable[None]]
+    clock: Clock
+    timings: Timings
     name: str = "worker"
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _nudge: asyncio.Event = field(default_factory=asyncio.Event)
     _runs: set[asyncio.Task[None]] = field(default_factory=set)
@@ -106,7 +102,7 @@ class Worker:
                     wait = await self._start_runs(lanes, fan_outs)
                 except DatabaseUnavailable as error:
                     log.error("database_unavailable", detail=error.detail, next_step=error.next_step())  # noqa: TRY400
-                    wait = 1.0
+                    wait = self.timings.database_retry
                 await self._rest(wait)
         finally:
             beating.cancel()
@@ -119,7 +115,7 @@ class Worker:
                 await self.check()
             except ConfigurationError as error:
                 log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
-                await self._rest(PROBE_AFTER)
+                await self._rest(self.timings.credentials_probe)
             except SyncWorkerError as error:
                 log.warning("projection_not_checked", code=error.code, detail=error.detail)
                 return
@@ -128,37 +124,38 @@ class Worker:
 
     async def _start_runs(self, lanes: Sequence[Lane], fan_outs: Lane) -> float:
         """Claim for every lane that has room. Return the seconds until the next look."""
-        now = self.monotonic()
+        now = self.clock.monotonic()
         if now < self.attempts.paused_until:
             return self.attempts.paused_until - now
         waits = [await self._start_batch(lane) for lane in lanes]
         wait = min(waits)
         if fan_outs.room:
-            claims = await self.workset.claim(fan_outs.number, 1, LEASE, documents=True)
+            claims = await self.workset.claim(fan_outs.number, 1, self.timings.lease, documents=True)
             if claims:
                 self._launch(fan_outs, self.attempts.fan_out(claims[0]))
                 wait = 0.0
-        if SCARCE_WAIT in waits or not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
+        scarce = self.timings.scarce_budget_wait in waits
+        if scarce or not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
             return wait  # what is due now has no room, or no calls left; a run that ends looks again
         due = await self.workset.next_due()
-        return wait if due is None else min(wait, max(due, 0.005))
+        return wait if due is None else min(wait, max(due, self.timings.min_rest))
 
     async def _start_batch(self, lane: Lane) -> float:
-        now = self.monotonic()
+        now, timings = self.clock.monotonic(), self.timings
         if not lane.room:
-            return IDLE
+            return timings.idle_interval
         if now < lane.not_before:
             return lane.not_before - now
         left = await self.budget.left(lane.number)
         if left < min(SCARCE, self.budget.limit // 4):
-            return SCARCE_WAIT  # a list call for each one or two subjects would eat what is left
+            return timings.scarce_budget_wait  # a list call for each one or two subjects would eat what is left
         limit = max(1, min(BATCH, left - 2))
-        claims = await self.workset.claim(lane.number, limit, LEASE, documents=lane.documents)
+        claims = await self.workset.claim(lane.number, limit, timings.lease, documents=lane.documents)
         flood = FEW < len(claims) < limit
-        lane.gather = min(GATHER_MOST, max(GATHER_FIRST, lane.gather * 2)) if flood else 0.0
+        lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
         lane.not_before = now + lane.gather
         if not claims:
-            return IDLE
+            return timings.idle_interval
         self._launch(lane, self.attempts.resolve(claims) if lane.documents else self.attempts.converge_all(claims))
         return lane.gather
 
@@ -199,13 +196,13 @@ class Worker:
                     log.warning("taken_over", subjects=released)
             except DatabaseUnavailable:
                 log.warning("heartbeat_missed")
-            await self.sleep(HEARTBEAT)
+            await self.clock.sleep(self.timings.heartbeat_interval)
 
     async def _drain(self) -> None:
         """Let what is in flight finish within its deadline; give back the rest."""
         if self._runs:
             log.info("draining", runs=len(self._runs))
-            await asyncio.wait(self._runs, timeout=DEADLINE)
+            await asyncio.wait(self._runs, timeout=self.timings.run_deadline)
         for task in list(self._runs):
             task.cancel()
         await asyncio.gather(*self._runs, return_exceptions=True)

@@ -42,18 +42,6 @@ MEMBERS = "members:"
 ADDRESSES = ("email:", "external:")
 """The prefixes of keys that are addresses to look up. They are personal data, so a row goes as soon as it is done."""
 
-PACE = 5.05
-"""Seconds between two writes to one subject, after a burst. Clerk refuses the eleventh write in ten seconds: a burst
-of 8 and one each 5.05 s is 9 in any ten. This is a leaky bucket (GCRA); `paced` is the moment of the next write. The
-burst is long because an editor who publishes a few times in a row should not wait."""
-
-LONGEST_ASKED = 300.0
-"""Seconds for which a service's wish to wait is kept against marks; the clock may have been set since."""
-
-PACE_BURST = 8
-
-PACE_TOLERANCE = (PACE_BURST - 1) * PACE
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -148,8 +136,9 @@ class Released:
 
 Settlement = Done | Retry | Failed | Released
 
-# No pace is longer than PACE: after a clock was set back, nobody is to wait until it is where it was.
-PACED_DUE = f"GREATEST(excluded.due, LEAST(work.paced, NOW() + {PACE}), LEAST(work.asked, NOW() + {LONGEST_ASKED}))"
+# The parameters are the pace and the longest Retry-After that is kept: nobody waits longer than that, even after the
+# clock was set back.
+PACED_DUE = "GREATEST(excluded.due, LEAST(work.paced, NOW() + ?), LEAST(work.asked, NOW() + ?))"
 
 IS_WEBHOOK = f"substr({{}}, 1, {len(WEBHOOK)}) = '{WEBHOOK}'"
 
@@ -258,7 +247,7 @@ WHERE key = ?
 """
 
 # The clock of the machine that reckoned a window may be ahead of the database's: not before a moment from now.
-SOON = "UPDATE work SET due = NOW() + 0.25 WHERE key = ? AND due < NOW() + 0.25 AND wanted = done"
+SOON = "UPDATE work SET due = NOW() + ? WHERE key = ? AND due < NOW() + ? AND wanted = done"
 
 FORGET = """
 DELETE FROM work WHERE key = ? AND owner IS NULL AND wanted = done AND dead = 0
@@ -270,6 +259,8 @@ OWNERS = "SELECT DISTINCT owner FROM work WHERE owner IS NOT NULL"
 
 RELEASE_OWNED = "UPDATE work SET owner = NULL, due = NOW(), again = NULL WHERE owner = ? RETURNING key"
 
+# A leaky bucket (GCRA): `paced` is the moment of the next write. The parameters are the pace, what a whole burst takes,
+# and the pace.
 WROTE = "UPDATE work SET paced = GREATEST(LEAST(paced, NOW() + ?), NOW() - ?) + ? WHERE key = ?"
 
 PACED = "UPDATE work SET due = paced WHERE key = ? AND due < paced"
@@ -288,7 +279,7 @@ class WorkSet(Overview):
         more; one that had failed is tried afresh. Of two witnesses of one document the later one stays.
         """
         if marks:
-            await self._db.run(lambda tx: _mark(tx, marks))
+            await self._db.run(lambda tx: self._mark(tx, marks))
 
     async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
         """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first.
@@ -310,7 +301,7 @@ class WorkSet(Overview):
         token = _token()
 
         def work(tx: Transaction) -> list[Claim]:
-            _mark(tx, marks)
+            self._mark(tx, marks)
             keys = json.dumps(sorted({mark.key for mark in marks}))
             return _claims(tx, tx.execute(CLAIM_KEYS, (keys, token, lease)), token)
 
@@ -355,11 +346,46 @@ class WorkSet(Overview):
             owned = {
                 (row[0], token) for token, keys in tokens.items() for row in tx.execute(LOCK, (token, json.dumps(keys)))
             }
-            _record(tx, [settlement for claim, settlement in sorted(by_claim.items()) if claim in owned])
+            self._record(tx, [settlement for claim, settlement in sorted(by_claim.items()) if claim in owned])
             tx.notify()
             return {key for key, _ in by_claim.keys() - owned}
 
         return await self._db.run(work) if by_claim else set()
+
+    def _mark(self, tx: Transaction, marks: Sequence[Mark]) -> None:
+        """Write marks, in the order of keys: two transactions that lock the same rows never wait for each other."""
+        ordered = sorted(marks, key=lambda mark: mark.key)
+        longest = (self._timings.subject_pace, self._timings.max_kept_retry_after)
+        tx.executemany(MARK, [(*_columns(mark), *longest, *longest) for mark in ordered])
+        tx.executemany(
+            ADD_WITNESS,
+            [
+                (m.key, w.document, w.revision, w.updated_at, int(w.deleted), int(not w.news), m.key)
+                for m in ordered
+                if (w := m.witness) is not None
+            ],
+        )
+        tx.notify()
+
+    def _record(self, tx: Transaction, settlements: Sequence[Settlement]) -> None:
+        """Write settlements of rows that are owned and locked."""
+        done = [s for s in settlements if isinstance(s, Done)]
+        tx.executemany(DONE, [_done(s) for s in done])
+        served = [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses]
+        tx.executemany(SERVED, served)
+        tx.executemany(ENDED, served)
+        tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith((MEMBERS, *ADDRESSES))])
+        retries = [s for s in settlements if isinstance(s, Retry)]
+        tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.claim.key) for s in retries])
+        tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
+        scheduled = [s.claim.key for s in settlements if isinstance(s, Done | Failed) and s.next_due is not None]
+        soonest = self._timings.min_schedule_delay
+        tx.executemany(SOON, [(soonest, key, soonest) for key in scheduled])
+        tx.executemany(RELEASED, [(s.claim.key,) for s in settlements if isinstance(s, Released)])
+        wrote = [s.claim.key for s in settlements if isinstance(s, Done | Retry) and s.wrote]
+        pace, burst = self._timings.subject_pace, self._timings.subject_burst
+        tx.executemany(WROTE, [(pace, (burst - 1) * pace, pace, key) for key in wrote])
+        tx.executemany(PACED, [(key,) for key in wrote])
 
 
 def _token() -> str:
@@ -367,25 +393,10 @@ def _token() -> str:
     return f"{identity()}#{secrets.token_hex(8)}"
 
 
-def _mark(tx: Transaction, marks: Sequence[Mark]) -> None:
-    """Write marks, in the order of keys: two transactions that lock the same rows never wait for each other."""
-    ordered = sorted(marks, key=lambda mark: mark.key)
-    tx.executemany(
-        MARK,
-        [
-            (m.key, _is_looked_up(m.key), m.lane, m.due, m.since, m.due, m.cause, m.delivery, m.transition)
-            for m in ordered
-        ],
-    )
-    tx.executemany(
-        ADD_WITNESS,
-        [
-            (m.key, w.document, w.revision, w.updated_at, int(w.deleted), int(not w.news), m.key)
-            for m in ordered
-            if (w := m.witness) is not None
-        ],
-    )
-    tx.notify()
+def _columns(mark: Mark) -> tuple[object, ...]:
+    """Return what MARK puts into a new row."""
+    m = mark
+    return (m.key, _is_looked_up(m.key), m.lane, m.due, m.since, m.due, m.cause, m.delivery, m.transition)
 
 
 def _is_looked_up(key: str) -> int:
@@ -414,26 +425,6 @@ def _keys_by_token(claims: Iterable[Claim]) -> dict[str, list[str]]:
     for claim in claims:
         tokens[claim.token].append(claim.key)
     return tokens
-
-
-def _record(tx: Transaction, settlements: Sequence[Settlement]) -> None:
-    """Write settlements of rows that are owned and locked."""
-    done = [s for s in settlements if isinstance(s, Done)]
-    tx.executemany(DONE, [_done(s) for s in done])
-    served = [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses]
-    tx.executemany(SERVED, served)
-    tx.executemany(ENDED, served)
-    tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith((MEMBERS, *ADDRESSES))])
-    retries = [s for s in settlements if isinstance(s, Retry)]
-    tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.claim.key) for s in retries])
-    tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
-    tx.executemany(
-        SOON, [(s.claim.key,) for s in settlements if isinstance(s, Done | Failed) and s.next_due is not None]
-    )
-    tx.executemany(RELEASED, [(s.claim.key,) for s in settlements if isinstance(s, Released)])
-    wrote = [s.claim.key for s in settlements if isinstance(s, Done | Retry) and s.wrote]
-    tx.executemany(WROTE, [(PACE, PACE_TOLERANCE, PACE, key) for key in wrote])
-    tx.executemany(PACED, [(key,) for key in wrote])
 
 
 def _done(s: Done) -> tuple[object, ...]:

@@ -1,25 +1,50 @@
-"""A clock for tests, in epoch seconds, moved by hand or by sleeping on it."""
+"""Clocks for tests, and the timings of production for parts that a test puts together itself."""
 
 from __future__ import annotations
 
 import asyncio
 
+from sync_worker.clock import SystemClock
+from sync_worker.timings import Timings
 
-class Clock:
-    """Call it for the time."""
+CLOCK, TIMINGS = SystemClock(), Timings()
+
+
+class ManualClock:
+    """Moved by hand, or by sleeping on it. The time of day goes with the time that has passed."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
+        self._now = now
         self.slept: list[float] = []
 
-    def __call__(self) -> float:
-        return self.now
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
 
     def advance(self, seconds: float) -> None:
-        self.now += seconds
+        self._now += seconds
 
     async def sleep(self, seconds: float) -> None:
         """Let the time pass at once, after everybody else had their turn."""
         self.slept.append(seconds)
         await asyncio.sleep(0)
-        self.now += seconds
+        self._now += seconds
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, whose time of day is `ahead` by so many seconds. Setting that is somebody setting it."""
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        self.ahead = ahead
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+
+class ImpatientClock(SystemClock):
+    """The machine's clock, on which no sleep takes any time."""
+
+    async def sleep(self, _: float) -> None:
+        """Return at once."""

@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sync_worker.database import open_database
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.settings import packaged_groq
+from tests.clock import CLOCK, TIMINGS
 from tests.nursery import close_nursery
 from tests.postgres_server import PostgresServer, new_database, shared_server, stop_shared_server
 
@@ -94,7 +95,7 @@ def migrated_template(postgres_server_url: str) -> Iterator[str]:
 
 
 async def _migrate(url: str) -> None:
-    database = open_database(url)
+    database = open_database(url, CLOCK, TIMINGS)
     await database.start()
     await database.close()
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.database import open_database
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,7 +122,7 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 async def until_idle(database_url: str, seconds: float = 120.0) -> None:
     """Wait until a worker, here or in other processes, has nothing left to do in this database."""
-    database = open_database(database_url)
+    database = open_database(database_url, CLOCK, TIMINGS)
     await database.start()
     try:
         deadline = time.monotonic() + seconds

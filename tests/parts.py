@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.cli.local import settings_for
-from sync_worker.opening import Services, Store, open_services, open_store
+from sync_worker.opening import Runtime, Services, Store, open_services, open_store
 from sync_worker.running import running_worker
 from sync_worker.settings import Settings
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sync_worker.clock import Clock
     from sync_worker.sandbox.server import Sandbox
+    from sync_worker.timings import Timings
+
+RUNTIME = Runtime(CLOCK, TIMINGS)
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,17 @@ def settings_of(box: Sandbox, database_url: str, **given: Any) -> Settings:
 
 
 @asynccontextmanager
-async def opened(box: Sandbox, database_url: str, **given: Any) -> AsyncIterator[Parts]:
+async def opened(
+    box: Sandbox, database_url: str, *, clock: Clock = CLOCK, timings: Timings = TIMINGS, **given: Any
+) -> AsyncIterator[Parts]:
     """Open store and services; no worker runs."""
     settings = settings_of(box, database_url, **given)
-    async with open_store(settings) as store, open_services(settings, store) as services:
+    async with open_store(settings, Runtime(clock, timings)) as store, open_services(settings, store) as services:
         yield Parts(settings, store, services)
 
 
 @asynccontextmanager
 async def working(box: Sandbox, database_url: str, **given: Any) -> AsyncIterator[Parts]:
-    """Open store and services, and run a worker."""
+    """Open store and services, and run a worker; `given` is what `opened` takes."""
     async with opened(box, database_url, **given) as parts, running_worker(parts.settings, parts.store):
         yield parts

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker import attempt
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
 from tests.parts import working
 
@@ -141,19 +142,18 @@ async def test_a_letter_outside_ascii_in_an_address_is_found_whatever_its_case(b
         await until(lambda: not wrong(box), 10)
 
 
-async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempt, "SHARED_AGAIN", 5.0)
+async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(box: Sandbox, sqlite_url: str) -> None:
     for n in range(60):
         for _ in range(2):
             box.clerk.add_user(email=f"user{n}@example.org")
     await box.lake.mutate([entitlement(f"e{n}", userEmail=f"user{n}@example.org") for n in range(60)])
-    async with working(box, sqlite_url) as parts:
+    clock = ShiftedClock()
+    async with working(box, sqlite_url, clock=clock, timings=replace(TIMINGS, idle_interval=0.05)) as parts:
         await mark(parts, *(f"document:e{n}" for n in range(60)))
         await until(lambda: box.lake.requests.count() > 1)
         await comes_to_rest(parts)
         first = calls(box)
+        clock.ahead += TIMINGS.shared_address_recheck
         await until(lambda: calls(box) > first)
         await comes_to_rest(parts)
     assert calls(box) - first <= first

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from sync_worker.admission import CLIENTS, MINUTE, SESSION_SECONDS, WRONG_GUESSES, Admission, Guesses
-from tests.clock import Clock
+from sync_worker.admission import CLIENTS, WRONG_GUESSES, Admission, Guesses
+from tests.clock import TIMINGS, ManualClock
 
 TOKEN = "träge-katze".encode()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def admission(clock: Clock) -> Admission:
-    return Admission(TOKEN, clock)
+def admission(clock: ManualClock) -> Admission:
+    return Admission(TOKEN, Guesses(clock, TIMINGS), clock, TIMINGS)
 
 
 @pytest.mark.parametrize("given", [b"", b"tr", TOKEN + b" ", TOKEN[:-1], b"x" * len(TOKEN)])
@@ -26,9 +26,9 @@ def test_only_the_token_is_the_token(admission: Admission, given: bytes) -> None
     assert not admission.is_token(given)
 
 
-def test_a_session_is_good_for_twelve_hours_and_no_longer(admission: Admission, clock: Clock) -> None:
+def test_a_session_is_good_for_twelve_hours_and_no_longer(admission: Admission, clock: ManualClock) -> None:
     cookie = admission.new_session()
-    clock.advance(SESSION_SECONDS - 1)
+    clock.advance(TIMINGS.session_lifetime - 1)
     assert admission.is_session(cookie)
     clock.advance(1)
     assert not admission.is_session(cookie)
@@ -46,8 +46,8 @@ def test_what_was_not_made_here_is_no_session(admission: Admission, cookie: str)
     assert not admission.is_session(cookie)
 
 
-def test_another_token_ends_every_session(admission: Admission, clock: Clock) -> None:
-    assert not Admission(b"another", clock).is_session(admission.new_session())
+def test_another_token_ends_every_session(admission: Admission, clock: ManualClock) -> None:
+    assert not Admission(b"another", Guesses(clock, TIMINGS), clock, TIMINGS).is_session(admission.new_session())
 
 
 def test_what_signs_a_form_is_no_session_and_belongs_to_one_only(admission: Admission) -> None:
@@ -63,19 +63,19 @@ def test_the_token_is_in_nothing_that_is_printed(admission: Admission) -> None:
     assert TOKEN.decode() not in admission.new_session()
 
 
-def test_ten_wrong_guesses_in_a_minute_are_enough_for_one_client(clock: Clock) -> None:
-    guesses = Guesses(clock)
+def test_ten_wrong_guesses_in_a_minute_are_enough_for_one_client(clock: ManualClock) -> None:
+    guesses = Guesses(clock, TIMINGS)
     for _ in range(WRONG_GUESSES):
         assert not guesses.exhausted("10.0.0.1")
         guesses.wrong("10.0.0.1")
     assert guesses.exhausted("10.0.0.1")
     assert not guesses.exhausted("10.0.0.2")
-    clock.advance(MINUTE)
+    clock.advance(TIMINGS.guess_window)
     assert not guesses.exhausted("10.0.0.1")
 
 
-def test_many_clients_do_not_fill_the_memory(clock: Clock) -> None:
-    guesses = Guesses(clock)
+def test_many_clients_do_not_fill_the_memory(clock: ManualClock) -> None:
+    guesses = Guesses(clock, TIMINGS)
     for number in range(CLIENTS + 10):
         guesses.wrong(str(number))
     assert len(guesses._seen) == CLIENTS

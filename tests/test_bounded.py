@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,14 +14,16 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from sync_worker import bounded
-from sync_worker.bounded import HEAD_LIMIT, BoundedProtocol
+from sync_worker.bounded import HEAD_LIMIT, bounded
+from tests.clock import TIMINGS
 from tests.raw import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
+
+    from sync_worker.timings import Timings
 
 pytestmark = pytest.mark.anyio
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -36,10 +40,12 @@ async def size(request: Request) -> PlainTextResponse:
 
 
 @pytest.fixture(scope="module")
-async def port() -> AsyncIterator[int]:
+@asynccontextmanager
+async def served(timings: Timings) -> AsyncIterator[int]:
     """A server that tells the size of what was posted, after as many seconds as it was asked to sleep."""
     app = Starlette(routes=[Route("/", size, methods=["POST"])])
-    config = uvicorn.Config(app, http=BoundedProtocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    protocol = bounded(timings)
+    config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -49,6 +55,19 @@ async def port() -> AsyncIterator[int]:
         yield listener.getsockname()[1]
         server.should_exit = True
         await running
+
+
+@pytest.fixture(scope="module")
+async def port() -> AsyncIterator[int]:
+    async with served(TIMINGS) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+async def hasty_port() -> AsyncIterator[int]:
+    """A server that gives a request up which takes long to arrive."""
+    async with served(replace(TIMINGS, request_arrival=0.3)) as port:
+        yield port
 
 
 @pytest.mark.parametrize(
@@ -88,31 +107,22 @@ async def test_a_body_may_be_larger_than_a_head(port: int, piece: bytes) -> None
 @pytest.mark.parametrize(
     "begun", [b"", b"\r\n", b"POST", POST, POST + b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"3\r\nabc\r\n"]
 )
-async def test_a_request_that_does_not_arrive_in_time_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, port: int, begun: bytes
-) -> None:
-    monkeypatch.setattr(bounded, "ARRIVAL_SECONDS", 0.3)
-    async with connected(port) as line:
+async def test_a_request_that_does_not_arrive_in_time_is_given_up(hasty_port: int, begun: bytes) -> None:
+    async with connected(hasty_port) as line:
         await line.send(begun)
         assert not await line.closed(0.1)
         assert await line.closed()
 
 
-async def test_a_client_that_sends_byte_by_byte_for_ever_is_given_up_too(
-    monkeypatch: pytest.MonkeyPatch, port: int
-) -> None:
-    monkeypatch.setattr(bounded, "ARRIVAL_SECONDS", 0.3)
-    async with connected(port) as line:
+async def test_a_client_that_sends_byte_by_byte_for_ever_is_given_up_too(hasty_port: int) -> None:
+    async with connected(hasty_port) as line:
         sending = asyncio.create_task(line.send(POST, *(1000 * [b"a: b\r\n"]), pause=0.02))
         assert await line.closed()
         sending.cancel()
 
 
-async def test_time_runs_for_each_request_and_not_for_the_connection_or_the_work(
-    monkeypatch: pytest.MonkeyPatch, port: int
-) -> None:
-    monkeypatch.setattr(bounded, "ARRIVAL_SECONDS", 0.3)
-    async with connected(port) as line:
+async def test_time_runs_for_each_request_and_not_for_the_connection_or_the_work(hasty_port: int) -> None:
+    async with connected(hasty_port) as line:
         for _ in range(3):
             await line.send(WHOLE.replace(b"Host: x", b"Sleep: 0.4"))
             assert (await line.answer()).body == b"3"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.clerk_events import ECHO_LANE, ECHO_WAIT
+from sync_worker.clerk_events import ECHO_LANE
 from sync_worker.model import Witness
 from sync_worker.opening import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -148,29 +149,33 @@ async def test_an_edit_that_ends_access_is_not_held_because_clerk_tells_of_its_p
 
 async def test_the_end_of_a_window_is_not_held_because_clerk_told_of_our_write(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
-    soon = datetime.fromtimestamp(time.time() + 5, UTC).isoformat()
+    clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
+    soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"endsAt": soon}}} for user in users])
-    async with working(box, sqlite_url, max_revocations="0") as parts:
+    async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
         await parts.store.workset.mark([Mark(f"user:{user}", cause="webhook:x") for user in users])
         await until(lambda: all("plan" in box.clerk.users[user]["public_metadata"] for user in users))
-        echo = time.time() + ECHO_WAIT
+        echo = clock.now() + 600 + TIMINGS.echo_delay
         await parts.store.workset.mark(
             [Mark(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
         )
+        clock.ahead += 601
         await until(lambda: not any("plan" in box.clerk.users[user]["public_metadata"] for user in users))
 
 
 async def test_the_end_of_a_window_that_a_reconcile_armed_is_not_held_either(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
-    soon = datetime.fromtimestamp(time.time() + 5, UTC).isoformat()
+    clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
+    soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"endsAt": soon}}} for user in users])
-    async with opened(box, sqlite_url) as parts:
+    async with opened(box, sqlite_url, clock=clock) as parts:
         async with open_reconcile(parts.settings, parts.store, Counter()) as nightly:
             await nightly.apply(await nightly.find())
         assert all("plan" in box.clerk.users[user]["public_metadata"] for user in users)
-        echo = time.time() + ECHO_WAIT
+        echo = clock.now() + 600 + TIMINGS.echo_delay
         await parts.store.workset.mark(
             [Mark(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
         )
-    async with working(box, sqlite_url, max_revocations="0"):
+    clock.ahead += 601
+    async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0"):
         await until(lambda: not any("plan" in box.clerk.users[user]["public_metadata"] for user in users))

@@ -6,17 +6,16 @@ import asyncio
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.budget import SLOT, Budget, Window
+from sync_worker.budget import Budget, Window
 from sync_worker.database import open_database
 from sync_worker.errors import DatabaseUnavailable
-from tests.clock import Clock
+from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LIMIT, WINDOW = 20, 10.0
+LIMIT, WINDOW, SLOT = 20, TIMINGS.budget_window, TIMINGS.budget_slot
 RESERVE = 1
 SOON = 10.0
 
 
 @asynccontextmanager
-async def opened(url: str, clock: Clock) -> AsyncIterator[Database]:
-    db = open_database(url, clock=clock)
+async def opened(url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    db = open_database(url, clock, TIMINGS, server_clock=clock)
     await db.start()
     try:
         yield db
@@ -41,19 +40,19 @@ async def opened(url: str, clock: Clock) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
+async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
     async with opened(database_url, clock) as database:
         yield database
 
 
 @pytest.fixture
-def budget(db: Database, clock: Clock) -> Budget:
-    return Budget(db, "clerk", LIMIT, WINDOW, clock.sleep)
+def budget(db: Database, clock: ManualClock) -> Budget:
+    return Budget(db, "clerk", LIMIT, clock, TIMINGS)
 
 
 async def all_of(calls: list[Coroutine[object, object, None]]) -> None:
@@ -75,7 +74,7 @@ def most_in_a_window(moments: list[float]) -> int:
 def test_no_window_ever_holds_more_than_the_limit_even_of_calls_that_are_sent_late(
     limit: int, asks: list[tuple[float, int, float]]
 ) -> None:
-    now, window, moments = 1_000_000.0, Window(limit, WINDOW, {}), list[float]()
+    now, window, moments = 1_000_000.0, Window(limit, WINDOW, SLOT, {}), list[float]()
     for gap, asked, late in asks:
         now += gap
         window = window.at(now)
@@ -92,7 +91,7 @@ def test_no_window_ever_holds_more_than_the_limit_even_of_calls_that_are_sent_la
 def test_a_full_window_has_room_at_the_moment_it_tells_and_not_before(
     grants: list[tuple[float, int]], reserved: int
 ) -> None:
-    now, window = 1_000_000.0, Window(LIMIT, WINDOW, {})
+    now, window = 1_000_000.0, Window(LIMIT, WINDOW, SLOT, {})
     for gap, calls in grants:
         now += gap
         window = window.at(now)
@@ -105,7 +104,7 @@ def test_a_full_window_has_room_at_the_moment_it_tells_and_not_before(
 
 
 def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_window() -> None:
-    window = Window(LIMIT, WINDOW, {}).grant(LIMIT, 1_000_000.0)
+    window = Window(LIMIT, WINDOW, SLOT, {}).grant(LIMIT, 1_000_000.0)
     earlier = window.at(900_000.0)
     assert earlier.room() == 0
     assert earlier.at(900_000.0 + WINDOW + 2 * SLOT).room() == LIMIT
@@ -115,26 +114,26 @@ def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_window() -
 
 
 @pytest.mark.anyio
-async def test_after_a_rest_the_whole_limit_goes_out_at_once(budget: Budget, clock: Clock) -> None:
+async def test_after_a_rest_the_whole_limit_goes_out_at_once(budget: Budget, clock: ManualClock) -> None:
     await all_of([budget.take() for _ in range(LIMIT)])
     assert clock.slept == []
 
 
 @pytest.mark.anyio
-async def test_one_more_than_the_limit_waits_for_the_window(budget: Budget, clock: Clock) -> None:
-    start = clock.now
+async def test_one_more_than_the_limit_waits_for_the_window(budget: Budget, clock: ManualClock) -> None:
+    start = clock.now()
     await all_of([budget.take() for _ in range(LIMIT + 1)])
-    assert WINDOW <= clock.now - start <= WINDOW + 2 * SLOT
+    assert WINDOW <= clock.now() - start <= WINDOW + 2 * SLOT
     assert len(clock.slept) == 1
 
 
 @pytest.mark.anyio
-async def test_calls_that_wait_are_spread_so_that_no_window_has_too_many(budget: Budget, clock: Clock) -> None:
+async def test_calls_that_wait_are_spread_so_that_no_window_has_too_many(budget: Budget, clock: ManualClock) -> None:
     moments: list[float] = []
 
     async def call() -> None:
         await budget.take()
-        moments.append(clock.now)
+        moments.append(clock.now())
 
     await all_of([call() for _ in range(LIMIT * 5)])
     assert len(moments) == LIMIT * 5
@@ -185,25 +184,32 @@ async def test_direct_calls_go_before_fan_out_and_fan_out_before_repair(budget: 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("lane", [1, 2])
-async def test_bulk_calls_leave_a_tenth_for_direct_ones(budget: Budget, clock: Clock, lane: int) -> None:
+async def test_bulk_calls_leave_a_tenth_for_direct_ones(budget: Budget, clock: ManualClock, lane: int) -> None:
     await all_of([budget.take(lane) for _ in range(LIMIT - RESERVE)])
     assert (await budget.left(lane), await budget.left()) == (0, RESERVE)
     await all_of([budget.take() for _ in range(RESERVE)])
     assert clock.slept == []
 
 
-@pytest.mark.anyio
-async def test_a_direct_call_does_not_wait_for_bulk_calls_that_wait(db: Database) -> None:
-    asleep = asyncio.Event()
+class SleepingClock(ManualClock):
+    """A clock on which a sleep never ends."""
 
-    async def sleep_for_ever(_: float) -> None:
-        asleep.set()
+    def __init__(self) -> None:
+        super().__init__()
+        self.asleep = asyncio.Event()
+
+    async def sleep(self, _: float) -> None:
+        self.asleep.set()
         await asyncio.Event().wait()
 
-    budget = Budget(db, "clerk", LIMIT, WINDOW, sleep_for_ever)
+
+@pytest.mark.anyio
+async def test_a_direct_call_does_not_wait_for_bulk_calls_that_wait(db: Database) -> None:
+    clock = SleepingClock()
+    budget = Budget(db, "clerk", LIMIT, clock, TIMINGS)
     bulk = [asyncio.create_task(budget.take(1)) for _ in range(LIMIT)]
     async with asyncio.timeout(SOON):
-        await asleep.wait()
+        await clock.asleep.wait()
         await budget.take(0)
     assert sum(task.done() for task in bulk) == LIMIT - RESERVE
     for task in bulk:
@@ -221,9 +227,9 @@ async def test_a_caller_that_gave_up_takes_nothing(budget: Budget) -> None:
 
 
 @pytest.mark.anyio
-async def test_names_are_counted_apart(db: Database, clock: Clock, budget: Budget) -> None:
+async def test_names_are_counted_apart(db: Database, clock: ManualClock, budget: Budget) -> None:
     await all_of([budget.take() for _ in range(LIMIT)])
-    other = Budget(db, "sanity", LIMIT, WINDOW, clock.sleep)
+    other = Budget(db, "sanity", LIMIT, clock, TIMINGS)
     assert await other.left() == LIMIT
     await other.take()
     assert clock.slept == []
@@ -233,68 +239,60 @@ async def test_names_are_counted_apart(db: Database, clock: Clock, budget: Budge
 
 
 @pytest.mark.anyio
-async def test_two_programs_on_one_database_share_the_limit(database_url: str, clock: Clock) -> None:
-    asleep = [asyncio.Event(), asyncio.Event()]
-
-    async def sleep_for_ever(event: asyncio.Event, _: float) -> None:
-        event.set()
-        await asyncio.Event().wait()
-
+async def test_two_programs_on_one_database_share_the_limit(database_url: str, clock: ManualClock) -> None:
+    clocks = SleepingClock(), SleepingClock()
     async with opened(database_url, clock) as one, opened(database_url, clock) as two, asyncio.timeout(SOON):
-        budgets = [
-            Budget(db, "clerk", LIMIT, WINDOW, partial(sleep_for_ever, event))
-            for db, event in zip((one, two), asleep, strict=True)
-        ]
+        budgets = [Budget(db, "clerk", LIMIT, own, TIMINGS) for db, own in zip((one, two), clocks, strict=True)]
         calls = [asyncio.create_task(budgets[n % 2].take()) for n in range(LIMIT * 2 + 2)]
-        for event in asleep:
-            await event.wait()
+        for own in clocks:
+            await own.asleep.wait()
         assert sum(call.done() for call in calls) == LIMIT
         for call in calls:
             call.cancel()
 
 
 @pytest.mark.anyio
-async def test_a_pause_holds_everybody(database_url: str, clock: Clock) -> None:
+async def test_a_pause_holds_everybody(database_url: str, clock: ManualClock) -> None:
     async with opened(database_url, clock) as one, opened(database_url, clock) as two:
-        first, second = (Budget(db, "clerk", LIMIT, WINDOW, clock.sleep) for db in (one, two))
-        start = clock.now
+        first, second = (Budget(db, "clerk", LIMIT, clock, TIMINGS) for db in (one, two))
+        start = clock.now()
         await first.pause(3.0)
         assert (await first.left(), await second.left()) == (0, 0)
         await second.take()
-        assert clock.now - start == 3.0
+        assert clock.now() - start == 3.0
         assert clock.slept == [3.0]
 
 
 @pytest.mark.anyio
-async def test_of_two_pauses_the_longer_holds(budget: Budget, clock: Clock) -> None:
-    start = clock.now
+async def test_of_two_pauses_the_longer_holds(budget: Budget, clock: ManualClock) -> None:
+    start = clock.now()
     await budget.pause(5.0)
     await budget.pause(1.0)
     await budget.take()
-    assert clock.now - start == 5.0
+    assert clock.now() - start == 5.0
 
 
 @pytest.mark.anyio
-async def test_a_clock_that_was_set_back_does_not_prolong_a_pause(budget: Budget, clock: Clock) -> None:
+async def test_a_clock_that_was_set_back_does_not_prolong_a_pause(budget: Budget, clock: ManualClock) -> None:
     await budget.pause(3.0)
     clock.advance(-3600)
     assert await budget.left() == LIMIT
     await budget.pause(2.0)
-    start = clock.now
+    start = clock.now()
     await budget.take()
-    assert clock.now - start == 2.0
+    assert clock.now() - start == 2.0
 
 
 @pytest.mark.anyio
-async def test_nobody_is_held_for_longer_than_a_minute_by_one_refusal(budget: Budget, clock: Clock) -> None:
-    start = clock.now
+async def test_nobody_is_held_for_longer_than_a_minute_by_one_refusal(budget: Budget, clock: ManualClock) -> None:
+    start = clock.now()
     await budget.pause(86_400)
     await budget.take()
-    assert clock.now - start == 60.0
+    assert clock.now() - start == 60.0
 
 
 @pytest.mark.anyio
-async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: Clock) -> None:
+async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: ManualClock) -> None:
     assert (await budget.left(), await budget.left(lane=1)) == (LIMIT, LIMIT - RESERVE)
     await all_of([budget.take() for _ in range(5)])
     assert await budget.left() == LIMIT - 5
@@ -321,13 +319,17 @@ async def test_without_the_database_those_who_wait_are_told_and_later_calls_work
 
 TAKE_FOR_A_WHILE = """
 import asyncio, sys, time
+from dataclasses import replace
 from sync_worker.budget import Budget
+from sync_worker.clock import SystemClock
 from sync_worker.database import open_database
+from sync_worker.timings import Timings
 
 async def main(url):
-    db = open_database(url)
+    clock, timings = SystemClock(), replace(Timings(), budget_window=1.0)
+    db = open_database(url, clock, timings)
     await db.start()
-    budget = Budget(db, "clerk", 20, 1.0)
+    budget = Budget(db, "clerk", 20, clock, timings)
     end = time.monotonic() + 4.0
     async def call():
         while time.monotonic() < end:

@@ -24,8 +24,9 @@ from sync_worker.errors import (
     SyncWorkerError,
     UnreadableAnswer,
 )
-from sync_worker.http import ServiceTransport, guarded, inner_transport
+from sync_worker.http import ServiceTransport, guarded, inner_transport, retry_after
 from sync_worker.model import Change, ChangeKind, Kind, Subject
+from tests.clock import CLOCK, TIMINGS, ImpatientClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,16 +54,15 @@ class Tally:
 
 @asynccontextmanager
 async def opened(box: Sandbox, **given: Any) -> AsyncIterator[Clerk]:
-    async def no_wait(_: float) -> None: ...
-
     transport = ServiceTransport(
         "Clerk",
         inner_transport(),
         {"Authorization": f"Bearer {given.get('key', box.clerk.secret_key)}", "Clerk-API-Version": "2026-05-12"},
         explain,
+        ImpatientClock(),
+        TIMINGS,
         budget=given.get("budget"),
         dry_run=given.get("dry_run", False),
-        sleep=no_wait,
     )
     target, client = open_clerk(transport, url=box.clerk_url)
     async with client:
@@ -235,12 +235,13 @@ def refusal(status: int, code: str) -> httpx.Response:
     ],
 )
 def test_each_refused_status_has_its_error(response: httpx.Response, error: type[SyncWorkerError]) -> None:
-    assert type(explain(response)) is error
+    assert type(explain(response, None)) is error
 
 
 @pytest.mark.parametrize("seconds", ["7", "Wed, 21 Oct 2099 07:28:00 GMT"])
 def test_retry_after_is_read_as_seconds_or_as_a_date(seconds: str) -> None:
-    error = explain(httpx.Response(429, json={"errors": []}, headers={"Retry-After": seconds}))
+    response = httpx.Response(429, json={"errors": []}, headers={"Retry-After": seconds})
+    error = explain(response, retry_after(response, CLOCK, TIMINGS))
     assert isinstance(error, RateLimited)
     assert error.retry_after is not None
     assert error.retry_after >= 7

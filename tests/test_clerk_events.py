@@ -13,10 +13,11 @@ from svix.webhooks import Webhook
 
 from sync_worker.app import create_app
 from sync_worker.changes import fingerprint
-from sync_worker.clerk_events import ECHO_LANE, ECHO_WAIT, INSTANCE, MEMBERS_WAIT, mark_of, marks_of, parse_event
+from sync_worker.clerk_events import ECHO_LANE, INSTANCE, mark_of, marks_of, parse_event
 from sync_worker.model import CORE_FIELDS, Layout
 from sync_worker.receiver import BODY_LIMIT
 from sync_worker.settings import Settings
+from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -195,8 +196,8 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
 ) -> None:
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    _, members = marks_of(parsed, LAYOUT, NOW)
-    assert (members.key, members.due) == ("members:user_1", NOW + MEMBERS_WAIT)
+    _, members = marks_of(parsed, LAYOUT, NOW, TIMINGS)
+    assert (members.key, members.due) == ("members:user_1", NOW + TIMINGS.memberships_delay)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,6 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
 def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dict[str, Any], waits: bool) -> None:
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    mark = mark_of(parsed, LAYOUT, NOW)
+    mark = mark_of(parsed, LAYOUT, NOW, TIMINGS)
     assert mark is not None
-    assert (mark.lane, mark.due) == ((ECHO_LANE, NOW + ECHO_WAIT) if waits else (0, None))
+    assert (mark.lane, mark.due) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))

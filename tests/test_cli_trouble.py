@@ -13,7 +13,7 @@ from sync_worker.errors import NoSuchSubject
 from sync_worker.opening import open_store
 from tests.nursery import Ended, process, run
 from tests.oracle import until
-from tests.parts import settings_of
+from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +146,7 @@ async def test_retry_without_a_name_sets_everything_going_again(operator: Operat
         await operator.publish(f"e{n}", clerkUserId=f"user_{n}")
     await operator.run("sync", *(f"user_{n}" for n in range(3)))
     assert (await operator.json("failed", "retry"))["retried"] == 3
-    async with open_store(settings_of(operator.box, operator.environment["DATABASE_URL"])) as store:
+    async with open_store(settings_of(operator.box, operator.environment["DATABASE_URL"]), RUNTIME) as store:
         assert await store.workset.failed(10) == []
 
 

@@ -14,11 +14,13 @@ import pytest
 from sync_worker import schema
 from sync_worker.database import open_database
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from tests.clock import CLOCK, TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from sync_worker.clock import Clock
     from sync_worker.database import Database, Transaction
 
 pytestmark = pytest.mark.anyio
@@ -30,8 +32,8 @@ SOON = 5.0
 
 
 @asynccontextmanager
-async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
-    db = open_database(url, **options)
+async def opened(url: str, clock: Clock = CLOCK, **options: Any) -> AsyncIterator[Database]:
+    db = open_database(url, clock, TIMINGS, **options)
     await db.start()
     try:
         yield db
@@ -90,7 +92,7 @@ async def first_wake(db: Database) -> None:
 )
 async def test_a_wrong_address_is_a_configuration_error_without_the_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_URL") as caught:
-        open_database(url)
+        open_database(url, CLOCK, TIMINGS)
     assert "hunter2" not in str(caught.value)
 
 
@@ -106,7 +108,7 @@ async def test_postgres_without_its_driver_says_what_to_install(monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "sync_worker.postgres", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'sanity-clerk-sync\[postgres\]'"):
-        open_database("postgres://user:pw@127.0.0.1/db")
+        open_database("postgres://user:pw@127.0.0.1/db", CLOCK, TIMINGS)
 
 
 # --- transactions ----------------------------------------------------------------------------------------------------
@@ -208,8 +210,14 @@ async def test_a_caller_that_gave_up_does_not_hold_up_the_others(db: Database) -
 
 
 async def test_now_is_the_clock_that_was_passed_in(database_url: str) -> None:
-    async with opened(database_url, clock=lambda: 1234.5) as db:
+    clock = ManualClock(1234.5)
+    async with opened(database_url, clock, server_clock=clock) as db:
         assert await db.run(lambda tx: (tx.now, tx.execute("SELECT NOW()")[0][0])) == (1234.5, 1234.5)
+
+
+async def test_a_server_goes_by_its_own_clock_whatever_ours_shows(postgres_url: str) -> None:
+    async with opened(postgres_url, ManualClock(1234.5)) as db:
+        assert await db.run(lambda tx: tx.now) > 1.7e9
 
 
 async def test_now_goes_on_by_itself(db: Database) -> None:
@@ -219,7 +227,7 @@ async def test_now_goes_on_by_itself(db: Database) -> None:
 
 
 async def test_work_before_start_and_after_close_is_refused(database_url: str) -> None:
-    db = open_database(database_url)
+    db = open_database(database_url, CLOCK, TIMINGS)
     with pytest.raises(DatabaseUnavailable, match="not open"):
         await names(db)
     await db.start()
@@ -229,7 +237,7 @@ async def test_work_before_start_and_after_close_is_refused(database_url: str) -
 
 
 async def test_what_was_handed_in_before_close_is_done(database_url: str) -> None:
-    db = open_database(database_url)
+    db = open_database(database_url, CLOCK, TIMINGS)
     await db.start()
     writes = [asyncio.create_task(put(db, f"{n:02}")) for n in range(30)]
     await asyncio.sleep(0)
@@ -296,7 +304,7 @@ async def test_own_commits_without_notify_do_not_wake_a_watcher(database_url: st
 
 
 async def test_closing_ends_a_wait_at_once(database_url: str) -> None:
-    db = open_database(database_url, watch=True)
+    db = open_database(database_url, CLOCK, TIMINGS, watch=True)
     await db.start()
     waiting = asyncio.create_task(db.changed(60))
     await asyncio.sleep(0)
@@ -367,9 +375,11 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 
 OPEN_AND_CLOSE = """
 import asyncio, sys
+from sync_worker.clock import SystemClock
 from sync_worker.database import open_database
+from sync_worker.timings import Timings
 async def main():
-    db = open_database(sys.argv[1])
+    db = open_database(sys.argv[1], SystemClock(), Timings())
     sys.stdin.readline()
     await db.start()
     print(await db.schema_version())

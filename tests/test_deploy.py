@@ -11,11 +11,10 @@ import typer.main
 import yaml
 
 from sync_worker.app import create_app
-from sync_worker.attempt import DEADLINE
 from sync_worker.cli import app
-from sync_worker.cli.serve import DRAIN
 from sync_worker.settings import Settings
 from tests import kits
+from tests.clock import TIMINGS
 from tests.kits import DEPLOY, ROOT, Start
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def test_inside_a_container_it_listens_on_every_address(start: Start) -> None:
 )
 def test_each_platform_waits_until_work_in_flight_has_ended(start: Start) -> None:
     assert start.grace is not None
-    assert start.grace >= DRAIN + DEADLINE
+    assert start.grace >= TIMINGS.request_drain + TIMINGS.run_deadline
 
 
 def test_an_environment_file_holds_nothing_that_its_readers_read_differently() -> None:

@@ -19,11 +19,12 @@ from sync_worker.doctor import CHECKS
 from sync_worker.errors import MutationInDryRun
 from sync_worker.examination import Finding, Status, examine, open_patient
 from sync_worker.hooks import Hook, Repair
-from sync_worker.opening import open_reconcile, open_store
+from sync_worker.opening import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
 from sync_worker.settings import packaged_groq
+from tests.clock import TIMINGS, ShiftedClock
 from tests.nursery import Ended, run
-from tests.parts import settings_of
+from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -63,16 +64,12 @@ class Installation:
         await self.box.lake.hooks_idle()
 
     async def look(self, url: str = "") -> dict[str, Finding]:
-        def clock() -> float:
-            return time.time() + self.ahead
-
-        async with open_patient(
-            self.settings, self.wrong, url=url, manage_token=self.manage_token, clock=clock
-        ) as patient:
+        runtime = Runtime(ShiftedClock(self.ahead), TIMINGS)
+        async with open_patient(self.settings, self.wrong, runtime, url=url, manage_token=self.manage_token) as patient:
             return await examine(patient, CHECKS)
 
     async def remembered(self) -> list[Any]:
-        async with open_store(self.settings) as store:
+        async with open_store(self.settings, RUNTIME) as store:
             return await store.database.read(lambda tx: tx.execute("SELECT name, value, at FROM state ORDER BY name"))
 
 
@@ -105,7 +102,7 @@ async def listening(settings: Settings) -> AsyncIterator[str]:
 
 
 async def reconcile(settings: Settings) -> None:
-    async with open_store(settings) as store, open_reconcile(settings, store, Counter()) as run_:
+    async with open_store(settings, RUNTIME) as store, open_reconcile(settings, store, Counter()) as run_:
         await run_.apply(await run_.find())
 
 
@@ -144,7 +141,7 @@ async def test_what_could_change_something_is_not_even_sent(installed: Installat
     box = installed.box
     box.lake.requests.clear()
     box.clerk.requests.clear()
-    async with open_patient(installed.settings, {}, manage_token=box.lake.token) as patient:
+    async with open_patient(installed.settings, {}, RUNTIME, manage_token=box.lake.token) as patient:
         for client, url in (
             (patient.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging"),
             (patient.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging?dryRun=false"),
@@ -168,7 +165,7 @@ class Fault:
 
 
 async def make_old(installed: Installation) -> None:
-    async with open_store(installed.settings) as store:
+    async with open_store(installed.settings, RUNTIME) as store:
         await store.database.run(lambda tx: tx.execute("UPDATE state SET at = at - 48 * 3600 WHERE name = 'reconcile'"))
 
 
@@ -380,7 +377,7 @@ async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, bare_dat
 async def test_tables_of_another_release_are_told(
     installed: Installation, sql: str, status: Status, result: str
 ) -> None:
-    async with open_store(installed.settings) as store:
+    async with open_store(installed.settings, RUNTIME) as store:
         await store.database.run(lambda tx: tx.execute(sql))
     finding = (await installed.look())["database"]
     assert (finding.status, result in finding.result) == (status, True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker import running
 from sync_worker.emptiness import STATE, look_again, saw_nothing
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -25,11 +26,10 @@ def entitlement(document: str, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_access_afterwards(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    box: Sandbox, sqlite_url: str
 ) -> None:
-    monkeypatch.setattr(running, "LOOK_EVERY", 0.2)
     box.clerk.add_user("user_1")
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.workset.mark([Mark("user:user_1")])
         async with asyncio.timeout(10):
             while not await parts.store.workset.recall(STATE):
@@ -53,13 +53,10 @@ async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key:
         assert await parts.store.workset.recall(STATE)
 
 
-async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(running, "LOOK_EVERY", 0.2)
+async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     gone = Witness("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.workset.mark([Mark("document:plan-1", 1, witness=gone)])
         async with asyncio.timeout(10):
             while not await parts.store.workset.recall(STATE):
@@ -81,7 +78,7 @@ async def test_a_run_that_sees_an_entitlement_says_nothing(box: Sandbox, sqlite_
 
 async def test_while_nothing_is_visible_nothing_is_done_again(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
-        await saw_nothing(parts.store.workset)
+        await saw_nothing(parts.store.workset, TIMINGS)
         await parts.store.workset.mark([Mark("user:user_1")])
         assert await look_again(parts.services.source, parts.store.workset) == 0
         assert await parts.store.workset.recall(STATE)
@@ -93,7 +90,7 @@ async def test_what_never_ran_meanwhile_is_left_alone(box: Sandbox, sqlite_url: 
         workset = parts.store.workset
         await workset.mark([Mark("user:waits", due=4e9), Mark("user:runs")])
         (running_now,) = await workset.claim(0, 10, 30.0)
-        await saw_nothing(workset)
+        await saw_nothing(workset, TIMINGS)
         assert await look_again(parts.services.source, workset) == 1
         assert (row := await workset.get(running_now.key)) is not None
         assert row.pending
@@ -102,9 +99,9 @@ async def test_what_never_ran_meanwhile_is_left_alone(box: Sandbox, sqlite_url: 
 async def test_a_run_that_saw_nothing_meanwhile_is_not_forgotten(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
         workset = parts.store.workset
-        await saw_nothing(workset)
+        await saw_nothing(workset, TIMINGS)
         since, first = await workset.recall(STATE) or ("", 0.0)
-        await saw_nothing(workset)
+        await saw_nothing(workset, TIMINGS)
         await workset.forget(STATE, first)
         kept, last = await workset.recall(STATE) or ("", 0.0)
         assert (kept, last > first) == (since, True)

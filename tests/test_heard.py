@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.database import open_database
-from sync_worker.heard import EVERY, Heard, note_of
+from sync_worker.heard import Heard, note_of
 from sync_worker.workset import WorkSet
-from tests.clock import Clock
+from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,42 +18,42 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def database(sqlite_url: str, clock: Clock) -> AsyncIterator[Database]:
-    opened = open_database(sqlite_url, clock=clock)
+async def database(sqlite_url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    opened = open_database(sqlite_url, clock, TIMINGS, server_clock=clock)
     await opened.start()
     yield opened
     await opened.close()
 
 
 async def heard_at(database: Database) -> float | None:
-    note = await WorkSet(database).recall(note_of("sanity"))
+    note = await WorkSet(database, TIMINGS).recall(note_of("sanity"))
     return note[1] if note else None
 
 
-async def test_a_burst_is_noted_once_and_a_later_webhook_again(database: Database, clock: Clock) -> None:
-    heard, started = Heard(WorkSet(database), clock), clock()
+async def test_a_burst_is_noted_once_and_a_later_webhook_again(database: Database, clock: ManualClock) -> None:
+    heard, started = Heard(WorkSet(database, TIMINGS), clock, TIMINGS), clock.now()
     for _ in range(3):
         await heard.now("sanity")
-        clock.advance(EVERY / 3 - 0.1)
+        clock.advance(TIMINGS.liveness_note_interval / 3 - 0.1)
     assert await heard_at(database) == started
     clock.advance(1)
     await heard.now("sanity")
-    assert await heard_at(database) == clock()
+    assert await heard_at(database) == clock.now()
 
 
-async def test_each_service_is_noted_by_itself(database: Database, clock: Clock) -> None:
-    heard = Heard(WorkSet(database), clock)
+async def test_each_service_is_noted_by_itself(database: Database, clock: ManualClock) -> None:
+    heard = Heard(WorkSet(database, TIMINGS), clock, TIMINGS)
     await heard.now("clerk")
     assert await heard_at(database) is None
     await heard.now("sanity")
-    assert await heard_at(database) == clock()
+    assert await heard_at(database) == clock.now()
 
 
-async def test_trouble_with_the_database_is_kept_from_the_sender(database: Database, clock: Clock) -> None:
+async def test_trouble_with_the_database_is_kept_from_the_sender(database: Database, clock: ManualClock) -> None:
     await database.close()
-    await Heard(WorkSet(database), clock).now("sanity")
+    await Heard(WorkSet(database, TIMINGS), clock, TIMINGS).now("sanity")

@@ -290,7 +290,7 @@ async def test_a_document_that_may_not_be_read_is_not_taken_for_deleted(box: San
     await publish(box, "private.e1", clerkUserId="user_1")
     await parts.store.workset.mark([Mark("document:private.e1")])
     box.lake.public = True
-    async with open_inquiry(parts.settings, parts.store) as inquiry:
+    async with open_inquiry(parts.settings, parts.store, patience=20) as inquiry:
         inquiry.converge.source._client._transport.headers = {}  # type: ignore[attr-defined]  # so it may not read dots
         told = await inquiry.document("private.e1")
     assert (told.verdict.state, "may the token read it" in told.verdict.headline) == (State.UNKNOWN, True)
@@ -389,7 +389,7 @@ async def test_nothing_is_ever_written(box: Sandbox, parts: Parts) -> None:
     await publish(box, "e1", clerkUserId="user_1")
     await document(parts, "e1")
     assert box.clerk.requests.writes == []
-    async with open_inquiry(parts.settings, parts.store) as inquiry:
+    async with open_inquiry(parts.settings, parts.store, patience=20) as inquiry:
         change = Change(Subject.parse("user:user_1"), ChangeKind.GRANT, {}, {}, public={"plan": "pro"})
         with pytest.raises(MutationInDryRun):
             await inquiry.converge.target.apply(change)

@@ -11,7 +11,7 @@ from sync_worker import ledger as ledger_module
 from sync_worker.database import open_database
 from sync_worker.ledger import Entry, Ledger, State
 from sync_worker.workset import Mark, WorkSet
-from tests.clock import Clock
+from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,13 +24,13 @@ A, B = "user:user_a", "user:user_b"
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
-    database = open_database(database_url, clock=clock)
+async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    database = open_database(database_url, clock, TIMINGS, server_clock=clock)
     await database.start()
     yield database
     await database.close()
@@ -50,22 +50,22 @@ async def intended(ledger: Ledger, *entries: Entry) -> list[int]:
     return [number for number in await ledger.intend(entries) if number is not None]
 
 
-async def test_an_intended_change_is_there_before_anything_is_sent(ledger: Ledger, clock: Clock) -> None:
+async def test_an_intended_change_is_there_before_anything_is_sent(ledger: Ledger, clock: ManualClock) -> None:
     change = Entry(
         "run-1", A, "update", {"plan": "free"}, {"plan": "pro", "courseSlugs": ["a", "b"]}, ["doc-2", "doc-1"], "sync"
     )
     (number,) = await ledger.intend([change])
     (kept,) = await ledger.history()
-    assert (kept.id, kept.at, kept.state, kept.settled_at) == (number, clock.now, State.INTENDED, None)
+    assert (kept.id, kept.at, kept.state, kept.settled_at) == (number, clock.now(), State.INTENDED, None)
     assert (kept.run, kept.subject, kept.kind, kept.cause) == ("run-1", A, "update", "sync")
     assert (kept.before, kept.after) == (change.before, change.after)
     assert kept.documents == ("doc-2", "doc-1")
 
 
 async def test_a_change_whose_lease_somebody_else_has_by_now_is_not_recorded(
-    ledger: Ledger, db: Database, clock: Clock
+    ledger: Ledger, db: Database, clock: ManualClock
 ) -> None:
-    workset = WorkSet(db)
+    workset = WorkSet(db, TIMINGS)
     await workset.mark([Mark(A), Mark(B)])
     (first,) = await workset.claim(0, 1, 30.0)
     clock.advance(30)
@@ -97,12 +97,12 @@ async def test_json_is_stored_with_sorted_keys(ledger: Ledger, db: Database) -> 
 
 
 @pytest.mark.parametrize("state", [State.APPLIED, State.REFUSED, State.UNKNOWN, State.ABANDONED])
-async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: Clock, state: State) -> None:
+async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: ManualClock, state: State) -> None:
     first, second = await intended(ledger, entry(A), entry(B))
     clock.advance(2)
     await ledger.settle([second], state)
     kept = {one.id: (one.state, one.settled_at) for one in await ledger.history()}
-    assert kept == {first: (State.INTENDED, None), second: (state, clock.now)}
+    assert kept == {first: (State.INTENDED, None), second: (state, clock.now())}
 
 
 async def test_only_changes_without_a_known_end_are_unsettled(ledger: Ledger) -> None:
@@ -147,7 +147,7 @@ async def test_entries_of_a_document_are_those_it_had_a_part_in_or_set_off(ledge
     assert len(await ledger.of_document("d_1", ["webhook:d_1"], 1)) == 1
 
 
-async def test_old_entries_are_forgotten_in_small_steps(ledger: Ledger, clock: Clock) -> None:
+async def test_old_entries_are_forgotten_in_small_steps(ledger: Ledger, clock: ManualClock) -> None:
     many = ledger_module.PURGE_BATCH + 1
     await ledger.intend([entry() for _ in range(many)])
     clock.advance(100)

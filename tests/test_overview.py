@@ -9,7 +9,7 @@ import pytest
 from sync_worker.database import open_database
 from sync_worker.overview import Tally
 from sync_worker.workset import Claim, Done, Failed, Mark, Retry, WorkSet
-from tests.clock import Clock
+from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def ws(database_url: str, clock: Clock) -> AsyncIterator[WorkSet]:
-    database = open_database(database_url, clock=clock)
+async def ws(database_url: str, clock: ManualClock) -> AsyncIterator[WorkSet]:
+    database = open_database(database_url, clock, TIMINGS, server_clock=clock)
     await database.start()
-    yield WorkSet(database)
+    yield WorkSet(database, TIMINGS)
     await database.close()
 
 
@@ -39,7 +39,7 @@ async def test_an_empty_work_set_counts_nobody(ws: WorkSet) -> None:
     assert await ws.tally() == Tally(0, None)
 
 
-async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: Clock) -> None:
+async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: ManualClock) -> None:
     right, noted, retried, failed = await claimed(ws, "user:a", "user:b", "user:c", "user:d")
     await ws.settle(
         [
@@ -49,15 +49,15 @@ async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: Clock) -> No
             Failed(failed, "no_such_subject", ""),
         ]
     )
-    since = clock()
+    since = clock.now()
     clock.advance(10)
-    await ws.mark([Mark("user:e"), Mark("user:f", due=clock() + 1000)])
+    await ws.mark([Mark("user:e"), Mark("user:f", due=clock.now() + 1000)])
     assert await ws.tally() == Tally(2, since)  # user:a, and user:f, whose window opens later
     assert await ws.noted_by_code() == {"row_refused": 1, "rate_limited": 1}
 
 
-async def test_the_time_is_that_of_the_database(ws: WorkSet, clock: Clock) -> None:
-    assert await ws.now() == clock()
+async def test_the_time_is_that_of_the_database(ws: WorkSet, clock: ManualClock) -> None:
+    assert await ws.now() == clock.now()
 
 
 async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_served(ws: WorkSet) -> None:

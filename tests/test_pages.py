@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.admission import WRONG_GUESSES, Admission
+from sync_worker.admission import WRONG_GUESSES, Admission, Guesses
 from sync_worker.app import create_app
 from sync_worker.budget import Budget
 from sync_worker.cli.local import SECRET, install_hook, settings_for
@@ -19,6 +19,7 @@ from sync_worker.heard import note_of
 from sync_worker.pages import SESSION
 from sync_worker.running import running_worker
 from sync_worker.workset import Mark
+from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import listening
 from tests.parts import settings_of
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from sync_worker.clock import Clock
     from sync_worker.opening import Store
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.settings import Settings
@@ -73,7 +75,7 @@ class Web:
 
     async def page(self, path: str, status: int = 200) -> str:
         """Return a page as somebody reads it who has signed in."""
-        cookie = Admission(TOKEN.encode()).new_session()
+        cookie = admission().new_session()
         response = await self.client.get(path, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
         return response.text
@@ -84,6 +86,11 @@ class Web:
         assert (set(told), told["state"]) == (KEYS, state)
         assert words(told["headline"].replace("`", "")) in words(await self.page(f"/documents/{id_}"))
         return told
+
+
+def admission(clock: Clock = CLOCK) -> Admission:
+    """Return what the application of a test admits by."""
+    return Admission(TOKEN.encode(), Guesses(clock, TIMINGS), clock, TIMINGS)
 
 
 def words(html: str) -> str:
@@ -350,8 +357,8 @@ async def test_a_cookie_is_kept_from_scripts_and_other_sites_and_from_plain_http
 
 
 async def test_a_session_that_was_tampered_with_or_has_ended_is_none(web: Web) -> None:
-    good = Admission(TOKEN.encode()).new_session()
-    ended = Admission(TOKEN.encode(), lambda: 0.0).new_session()
+    good = admission().new_session()
+    ended = admission(ManualClock(0.0)).new_session()
     for cookie in (good[:-1] + ("0" if good[-1] != "0" else "1"), f"9{good}", ended, "x"):
         response = await web.client.get("/status", headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert response.status_code == 303
@@ -393,7 +400,7 @@ async def test_no_address_is_shown_anywhere(web: Web) -> None:
     await web.publish("e2", userEmail="waiting@example.org")
     await web.publish("e3", userExternalId="crm@example.org")
     await web.sync("document:e1", "document:e2", "document:e3", "user:user_1")
-    cookie = Admission(TOKEN.encode()).new_session()
+    cookie = admission().new_session()
     looked = await web.client.post("/look", data={"what": ADA}, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
     assert (looked.status_code, "user:user_1" in looked.text) == (200, True)
     shown = [looked.text, str(await web.json("/status")), await web.page("/status")]
@@ -432,7 +439,7 @@ async def test_looking_takes_no_call_that_is_kept_for_editors(box: Sandbox, sqli
     async with serving(box, sqlite_url, clerk_budget=20) as web:
         pages = web.app.state.pages
         web.app.state.pages = replace(pages, inquiry=replace(pages.inquiry, patience=0.5))
-        budget = Budget(web.store.database, "clerk", 20)
+        budget = Budget(web.store.database, "clerk", 20, CLOCK, TIMINGS)
         while await budget.left(2):
             await budget.take(2)
         told = await web.json("/subjects/user:user_1")

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ from sync_worker import postgres
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.postgres import PostgresDatabase
 from sync_worker.workset import Done, Mark, WorkSet
+from tests.clock import TIMINGS
 from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from sync_worker.database import Transaction
+    from sync_worker.timings import Timings
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +38,8 @@ BACKENDS = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_data
 
 
 @asynccontextmanager
-async def opened(url: str, *, watch: bool = False) -> AsyncIterator[PostgresDatabase]:
-    db = PostgresDatabase(url, watch=watch)
+async def opened(url: str, *, watch: bool = False, timings: Timings = TIMINGS) -> AsyncIterator[PostgresDatabase]:
+    db = PostgresDatabase(url, None, timings, watch=watch)
     await db.start()
     try:
         yield db
@@ -81,9 +84,9 @@ async def hearing(db: PostgresDatabase, hears: bool = True) -> None:
 
 
 async def test_sessions_that_the_server_ended_are_replaced_without_an_error(postgres_url: str) -> None:
-    many = postgres.TRIES * 2
+    many = TIMINGS.postgres_tries * 2
     meeting = threading.Barrier(many)
-    db = PostgresDatabase(postgres_url, connections=many)
+    db = PostgresDatabase(postgres_url, None, TIMINGS, connections=many)
     await db.start()
     await asyncio.gather(*(db.run(lambda _: meeting.wait(SOON)) for _ in range(many)))
     assert terminate(postgres_url) == many
@@ -109,11 +112,11 @@ async def test_a_server_that_is_restarted_is_found_again_without_a_restart_of_ou
 async def test_a_server_that_is_down_at_the_start_is_unavailable(server: PostgresServer) -> None:
     server.stop()
     with pytest.raises(DatabaseUnavailable, match="PostgreSQL"):
-        await PostgresDatabase(server.url).start()
+        await PostgresDatabase(server.url, None, TIMINGS).start()
 
 
 async def test_trouble_never_shows_the_password(server: PostgresServer) -> None:
-    db = PostgresDatabase(server.url.replace("postgres@/postgres", "postgres:hunter2@/hunter2"))
+    db = PostgresDatabase(server.url.replace("postgres@/postgres", "postgres:hunter2@/hunter2"), None, TIMINGS)
     with pytest.raises(DatabaseUnavailable, match=r'database "\*\*\*" does not exist') as caught:
         await db.start()
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
@@ -171,7 +174,7 @@ async def test_transactions_on_the_same_subjects_in_any_order_never_deadlock(pos
         await ws.settle([Done(claim) for claim in random.sample(claims, len(claims))])
 
     async with opened(postgres_url) as db:
-        ws = WorkSet(db)
+        ws = WorkSet(db, TIMINGS)
         for seed in range(15):
             random = Random(seed)
             await asyncio.gather(renew_and_settle(ws, random), *(mark(ws, random) for _ in range(6)))
@@ -180,11 +183,8 @@ async def test_transactions_on_the_same_subjects_in_any_order_never_deadlock(pos
         assert admin.execute(question).fetchone() == (0,)
 
 
-async def test_a_row_that_stays_locked_is_not_waited_for_for_ever(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres, "LIMITS", postgres.LIMITS.replace("lock_timeout = '5s'", "lock_timeout = '50ms'"))
-    async with opened(postgres_url) as db:
+async def test_a_row_that_stays_locked_is_not_waited_for_for_ever(postgres_url: str) -> None:
+    async with opened(postgres_url, timings=replace(TIMINGS, postgres_lock_timeout=0.05)) as db:
         await put(db, "a")
         with psycopg.connect(postgres_url) as other:
             other.execute("UPDATE state SET value = 'mine'")
@@ -193,10 +193,7 @@ async def test_a_row_that_stays_locked_is_not_waited_for_for_ever(
         await db.run(lambda tx: tx.execute(APPEND, ("ours", "a")))
 
 
-async def test_a_process_that_hangs_in_a_transaction_loses_it(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres, "LIMITS", postgres.LIMITS.replace("'10s'", "'50ms'"))
+async def test_a_process_that_hangs_in_a_transaction_loses_it(postgres_url: str) -> None:
     ended = f"SELECT COUNT(*) FROM ({BACKENDS}) AS b"
 
     def hang(tx: Transaction) -> None:
@@ -208,7 +205,7 @@ async def test_a_process_that_hangs_in_a_transaction_loses_it(
                 time.sleep(0.01)
         tx.execute("SELECT 1")
 
-    async with opened(postgres_url) as db:
+    async with opened(postgres_url, timings=replace(TIMINGS, postgres_idle_timeout=0.05)) as db:
         db._idle.pop().close()
         with pytest.raises(DatabaseUnavailable):
             await db.run(hang)
@@ -285,7 +282,7 @@ async def test_only_a_watcher_has_a_connection_for_notifications(postgres_url: s
 async def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgres://user@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=3"
-        listener = postgres.Listener(postgres.Server(url), "token", lambda: None)
+        listener = postgres.Listener(postgres.Server(url, TIMINGS), "token", lambda: None, TIMINGS)
         connection, _ = silent.accept()
         begin = time.monotonic()
         listener.stop()
@@ -296,7 +293,7 @@ async def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
 
 
 async def test_no_more_connections_are_used_than_allowed(postgres_url: str) -> None:
-    db = PostgresDatabase(postgres_url, connections=2)
+    db = PostgresDatabase(postgres_url, None, TIMINGS, connections=2)
     await db.start()
     await asyncio.gather(*(put(db, f"{n}") for n in range(50)))
     with psycopg.connect(postgres_url) as admin:

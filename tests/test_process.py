@@ -10,6 +10,7 @@ import pytest
 from sync_worker.database import open_database
 from sync_worker.process import identity, is_gone
 from sync_worker.workset import Mark, WorkSet
+from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ async def test_the_subjects_of_a_killed_process_are_due_at_once(
     other: tuple[subprocess.Popen[str], str], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, name = other
-    database = open_database(database_url)
+    database = open_database(database_url, CLOCK, TIMINGS)
     await database.start()
-    workset = WorkSet(database)
+    workset = WorkSet(database, TIMINGS)
     try:
         await workset.mark([Mark("user:mine"), Mark("user:theirs", lane=1)])
         (mine,) = await workset.claim(0, 10, 30.0)

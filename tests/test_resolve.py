@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from sync_worker import resolve
 from sync_worker.model import Witness
 from sync_worker.resolve import PENDING
 from sync_worker.running import running_worker
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -93,14 +94,11 @@ async def test_an_organization_with_an_address_never_stands_for_the_whole_organi
     assert box.clerk.organizations["org_1"]["public_metadata"] == {}
 
 
-async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resolve, "STALE_WAITS", (30.0,))
+async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user(email="ada@example.org")
     await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
     held = box.lake.documents["e1"]
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [Witness("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
         await parts.store.workset.mark([Mark("document:e1", witness=witness) for witness in both])
         await until(lambda: not wrong(box), 10)

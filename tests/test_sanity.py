@@ -19,6 +19,7 @@ from sync_worker.http import ServiceTransport, inner_transport
 from sync_worker.model import Subject
 from sync_worker.sanity import Queries, Sanity, explain, open_sanity, reads_only
 from sync_worker.settings import packaged_groq
+from tests.clock import TIMINGS, ImpatientClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,16 +51,15 @@ async def source(box: Sandbox) -> AsyncIterator[Sanity]:
 
 class _source:  # noqa: N801 - reads as a function
     def __init__(self, box: Sandbox, **given: Any) -> None:
-        async def no_wait(_: float) -> None: ...
-
         transport = ServiceTransport(
             "Sanity",
             inner_transport(),
             {"Authorization": f"Bearer {given.get('token', box.lake.token)}"},
             explain,
+            ImpatientClock(),
+            TIMINGS,
             is_read=reads_only,
             dry_run=True,
-            sleep=no_wait,
         )
         queries = Queries.load(given.get("folder", packaged_groq()))
         self.sanity, self._client = open_sanity(
@@ -240,4 +240,4 @@ def answer(status: int, body: object) -> httpx.Response:
     ],
 )
 def test_each_refused_status_has_its_error(response: httpx.Response, error: type[Exception]) -> None:
-    assert isinstance(explain(response), error)
+    assert isinstance(explain(response, None), error)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from sync_worker import sqlite
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.sqlite import SqliteDatabase
 from sync_worker.workset import Done, Mark, WorkSet
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[SqliteDatabase]:
-    db = SqliteDatabase(str(path), busy_timeout=0.05)
+    db = SqliteDatabase(str(path), CLOCK, replace(TIMINGS, sqlite_busy_timeout=0.05))
     await db.start()
     try:
         yield db
@@ -55,7 +57,7 @@ async def count(db: SqliteDatabase) -> int:
 
 async def test_an_address_that_was_looked_up_is_gone_from_the_file_too(path: Path) -> None:
     async with opened(path) as db:
-        workset = WorkSet(db)
+        workset = WorkSet(db, TIMINGS)
         await workset.mark([Mark(f"email:ada-{number}@example.com") for number in range(100)])
         for _ in range(2):
             claims = await workset.claim(0, 50, 30.0, documents=True)
@@ -94,7 +96,7 @@ async def test_closing_finishes_the_work_that_waits(path: Path) -> None:
         begun.set()
         assert may_end.wait(SOON)
 
-    db = SqliteDatabase(str(path))
+    db = SqliteDatabase(str(path), CLOCK, TIMINGS)
     await db.start()
     works = [asyncio.create_task(db.run(hold))]
     await asyncio.to_thread(begun.wait, SOON)
@@ -116,7 +118,7 @@ async def test_a_file_that_another_process_uses_without_wal_is_waited_for(path: 
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("CREATE TABLE theirs (a)")
     other.execute("BEGIN IMMEDIATE")
-    db = SqliteDatabase(str(path))
+    db = SqliteDatabase(str(path), CLOCK, TIMINGS)
     starting = asyncio.create_task(db.start())
     assert not (await asyncio.wait({starting}, timeout=0.1))[0]
     other.execute("ROLLBACK")
@@ -135,18 +137,18 @@ async def test_the_file_is_in_wal_mode_and_every_commit_is_flushed(path: Path) -
 async def test_a_file_that_cannot_be_in_wal_mode_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="journal mode memory"):
-        await SqliteDatabase(":memory:").start()
+        await SqliteDatabase(":memory:", CLOCK, TIMINGS).start()
 
 
 async def test_a_sqlite_without_returning_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     with pytest.raises(ConfigurationError, match=r"3\.35"):
-        await SqliteDatabase(str(path)).start()
+        await SqliteDatabase(str(path), CLOCK, TIMINGS).start()
 
 
 async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the folder of .*/nowhere/work\.db does not exist"):
-        await SqliteDatabase(str(tmp_path / "nowhere" / "work.db")).start()
+        await SqliteDatabase(str(tmp_path / "nowhere" / "work.db"), CLOCK, TIMINGS).start()
 
 
 async def test_only_the_owner_can_read_the_files(path: Path) -> None:
@@ -170,7 +172,7 @@ async def test_a_file_that_another_process_keeps_locked_is_unavailable_until_it_
 
 
 async def test_a_short_lock_is_waited_for(path: Path) -> None:
-    db = SqliteDatabase(str(path))
+    db = SqliteDatabase(str(path), CLOCK, TIMINGS)
     await db.start()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -207,13 +209,15 @@ async def test_a_file_that_is_damaged_while_in_use_says_what_to_do(path: Path) -
 FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
+from sync_worker.clock import SystemClock
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.sqlite import SqliteDatabase
+from sync_worker.timings import Timings
 
 PUT = "INSERT INTO state (name, value, at) VALUES (?, ?, 0)"
 
 async def main(path):
-    db = SqliteDatabase(path)
+    db = SqliteDatabase(path, SystemClock(), Timings())
     await db.start()
     small = Path(path + "-wal").stat().st_size + 20_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (small, resource.RLIM_INFINITY))

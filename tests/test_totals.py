@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker import totals
 from sync_worker.database import open_database
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.http import Call
@@ -17,6 +17,7 @@ from sync_worker.model import Change, ChangeKind, Subject, Witness
 from sync_worker.outcome import Due, Outcome
 from sync_worker.overview import Overview
 from sync_worker.totals import Totals
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 PATCHED = Call("Clerk", "PATCH", "200", 0.1)
 CALLS = ("calls", "Clerk", "200")
+OFTEN = replace(TIMINGS, counter_flush_interval=0.02)
 
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Database]:
-    database = open_database(url)
+    database = open_database(url, CLOCK, TIMINGS)
     await database.start()
     try:
         yield database
@@ -46,7 +48,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def test_what_several_processes_count_at_once_adds_up(database_url: str) -> None:
     async def process(database: Database) -> None:
-        own = Totals(Overview(database))
+        own = Totals(Overview(database, TIMINGS), TIMINGS)
         for _ in range(20):
             own.call(PATCHED)
             own.webhook("sanity", "accepted")
@@ -54,27 +56,29 @@ async def test_what_several_processes_count_at_once_adds_up(database_url: str) -
 
     async with opened(database_url) as one, opened(database_url) as other:
         await asyncio.gather(process(one), process(other))
-        assert await Totals(Overview(one)).recall() == {CALLS: 40, ("webhooks", "sanity", "accepted"): 40}
+        assert await Totals(Overview(one, TIMINGS), TIMINGS).recall() == {
+            CALLS: 40,
+            ("webhooks", "sanity", "accepted"): 40,
+        }
 
 
 async def test_a_new_process_goes_on_where_the_last_one_ended(database: Database) -> None:
     for _ in range(2):
-        own = Totals(Overview(database))
+        own = Totals(Overview(database, TIMINGS), TIMINGS)
         own.call(PATCHED)
         await own.flush()
     assert (await own.recall())[CALLS] == 2
 
 
 async def test_what_was_counted_last_is_added_when_the_process_ends(database: Database) -> None:
-    own = Totals(Overview(database))
+    own = Totals(Overview(database, TIMINGS), TIMINGS)
     async with own.kept():
         own.call(PATCHED)
     assert await own.recall() == {CALLS: 1}
 
 
-async def test_it_is_added_every_few_seconds(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(totals, "FLUSH_EVERY", 0.02)
-    own = Totals(Overview(database))
+async def test_it_is_added_every_few_seconds(database: Database) -> None:
+    own = Totals(Overview(database, TIMINGS), OFTEN)
     async with own.kept(), asyncio.timeout(10):
         for count in (1, 2):
             own.call(PATCHED)
@@ -83,14 +87,14 @@ async def test_it_is_added_every_few_seconds(database: Database, monkeypatch: py
 
 
 async def test_nothing_is_written_when_nothing_was_counted(database: Database) -> None:
-    own = Totals(Overview(database))
+    own = Totals(Overview(database, TIMINGS), TIMINGS)
     await database.close()
     await own.flush()  # would raise
 
 
 async def test_what_could_not_be_added_is_added_later_and_once(database_url: str) -> None:
     async with opened(database_url) as database:
-        own = Totals(Overview(database))
+        own = Totals(Overview(database, TIMINGS), TIMINGS)
     own.call(PATCHED)
     with pytest.raises(DatabaseUnavailable):
         await own.flush()
@@ -102,12 +106,9 @@ async def test_what_could_not_be_added_is_added_later_and_once(database_url: str
     await database.close()
 
 
-async def test_a_database_that_is_gone_does_not_end_the_process(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(totals, "FLUSH_EVERY", 0.02)
+async def test_a_database_that_is_gone_does_not_end_the_process(database_url: str) -> None:
     async with opened(database_url) as database:
-        own = Totals(Overview(database))
+        own = Totals(Overview(database, TIMINGS), OFTEN)
     async with own.kept():
         own.call(PATCHED)
         await asyncio.sleep(0.1)
@@ -120,7 +121,7 @@ async def test_a_change_is_counted_by_its_kind_and_by_the_time_since_its_publish
     now = datetime(2026, 5, 1, 12, tzinfo=UTC)
     user = Subject.parse("user:user_1")
     change = Change(user, ChangeKind.REVOKE, {}, {})
-    own = Totals(Overview(database))
+    own = Totals(Overview(database, TIMINGS), TIMINGS)
     for second in (0.1, 0.3, 7200.0):
         published = Witness("e1", "r", (now - timedelta(seconds=second)).isoformat())
         own.change(Outcome(Due(user, (published,), since=now.timestamp()), change=change, written=now))
@@ -136,7 +137,7 @@ async def test_a_change_is_counted_by_its_kind_and_by_the_time_since_its_publish
 
 
 async def test_names_that_only_begin_alike_are_not_totals(database: Database) -> None:
-    overview = Overview(database)
+    overview = Overview(database, TIMINGS)
     for name in ("total", "totals:calls:x", "total;x", "tota:x", "Total:x"):
         await overview.remember(name, "1")
-    assert await Totals(overview).recall() == {}
+    assert await Totals(overview, TIMINGS).recall() == {}

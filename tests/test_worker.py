@@ -24,6 +24,7 @@ from sync_worker.opening import open_reconcile
 from sync_worker.outcome import Due
 from sync_worker.settings import packaged_groq
 from sync_worker.workset import Mark
+from tests.clock import CLOCK, TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
 
@@ -137,13 +138,12 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
 
 
 async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_replaced(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    box: Sandbox, sqlite_url: str
 ) -> None:
-    monkeypatch.setattr(converge, "STALE_WAITS", (30.0,))
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
     replaced = Witness("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         await mark(parts, "user:user_1", witness=replaced)
         await until(lambda: not wrong(box), 10)
 
@@ -172,10 +172,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
         await until(lambda: not wrong(box))
 
 
-async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempt, "DEADLINE", 1.0)
+async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(box: Sandbox, sqlite_url: str) -> None:
     reference = {"_type": "reference", "_ref": "c1", "_key": "c1"}
     await box.lake.load([{"_id": "c1", "_type": "course", "slug": {"current": "a"}}])
     await box.lake.load(
@@ -185,24 +182,21 @@ async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(
         ]
     )
     box.lake.faults.latency = 0.4
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=1.0)) as parts:
         with capture_logs() as logs:
             await mark(parts, "document:c1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 30)
         assert await row_of(parts, "user:user_03499") is not None
 
 
-async def test_a_walk_over_people_who_have_not_signed_up_comes_to_its_end(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempt, "DEADLINE", 2.5)
+async def test_a_walk_over_people_who_have_not_signed_up_comes_to_its_end(box: Sandbox, sqlite_url: str) -> None:
     reference = {"_type": "reference", "_ref": "c1", "_key": "c1"}
     rows = [{"_id": f"e{n:05}", "userEmail": f"user{n}@example.org"} for n in range(3000)]
     rows.append({"_id": "last", "clerkUserId": "user_last"})
     await box.lake.load([{"_id": "c1", "_type": "course", "slug": {"current": "a"}}])
     await box.lake.load([{**row, "_type": "entitlement", "courses": [reference]} for row in rows])
     box.clerk.faults.latency = 0.1
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.5)) as parts:
         with capture_logs() as logs:
             await mark(parts, "document:c1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 20)
@@ -237,16 +231,13 @@ async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, s
         await until(lambda: wrong(box) == ["user_a"], 5)
 
 
-async def test_clerks_wish_to_wait_is_kept_where_the_run_is_cut_off_afterwards(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempt, "DEADLINE", 2.0)
+async def test_clerks_wish_to_wait_is_kept_where_the_run_is_cut_off_afterwards(box: Sandbox, sqlite_url: str) -> None:
     for user in ("user_a", "user_b"):
         box.clerk.add_user(user)
         await box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
     box.clerk.faults.next("hang", 100, method="PATCH", path_prefix="/v1/users/user_b")
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.0)) as parts:
         await mark(parts, "user:user_a", "user:user_b")
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_a")).attempts:
@@ -307,13 +298,12 @@ async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str
 
 
 async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_again(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    box: Sandbox, sqlite_url: str
 ) -> None:
-    monkeypatch.setattr(attempt, "PROBE_AFTER", 0.5)
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
     box.clerk.faults.some("unauthorized", 1.0)
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, credentials_probe=0.5)) as parts:
         with capture_logs() as logs:
             await mark(parts, "user:user_1")
             await until(lambda: any(line["event"] == "work_stopped" for line in logs))
@@ -340,7 +330,8 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
     for number in range(2):
         box.clerk.add_user(f"user_{number}")
         await box.lake.mutate([entitlement(f"e{number}", f"user_{number}", plan="pro")])
-    async with working(box, sqlite_url, clerk_budget=3) as parts:
+    timings = replace(TIMINGS, budget_window=0.5)
+    async with working(box, sqlite_url, timings=timings, clerk_budget=3) as parts:
         await mark(parts, "user:user_0", "user:user_1")
         await until(lambda: not wrong(box), 40)
 
@@ -380,34 +371,30 @@ async def given_up(parts: Parts, key: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_window_closes_although_an_outage_outlasted_all_attempts(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempt, "LAST_ATTEMPT", 1)
-    monkeypatch.setattr(attempt, "TRIED_AGAIN", 2.0, raising=False)
+async def test_a_window_closes_although_an_outage_outlasted_all_attempts(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    ends = (datetime.now(UTC) + timedelta(seconds=4)).isoformat(timespec="milliseconds")
+    ends = (datetime.now(UTC) + timedelta(minutes=10)).isoformat(timespec="milliseconds")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro", endsAt=ends)])
-    async with working(box, sqlite_url) as parts:
+    clock, timings = ShiftedClock(), replace(TIMINGS, max_attempts=1, idle_interval=0.05)
+    async with working(box, sqlite_url, clock=clock, timings=timings) as parts:
         await mark(parts, "user:user_1")
         await until(lambda: not wrong(box))
         box.clerk.faults.some("unavailable", 1.0)
         await mark(parts, "user:user_1")
         await given_up(parts, "user:user_1")
         box.clerk.faults.clear()
+        clock.ahead += TIMINGS.dead_letter_retry
         await until(lambda: "plan" not in box.clerk.users["user_1"]["public_metadata"], 10)
 
 
-async def test_an_address_that_could_not_be_looked_up_does_not_stay(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempt, "LAST_ATTEMPT", 1)
-    monkeypatch.setattr(attempt, "TRIED_AGAIN", 0.5, raising=False)
+async def test_an_address_that_could_not_be_looked_up_does_not_stay(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.faults.some("unavailable", 1.0)
-    async with working(box, sqlite_url) as parts:
+    clock, timings = ShiftedClock(), replace(TIMINGS, max_attempts=1, idle_interval=0.05)
+    async with working(box, sqlite_url, clock=clock, timings=timings) as parts:
         await mark(parts, "email:ada@example.org")
         await given_up(parts, "email:ada@example.org")
         box.clerk.faults.clear()
+        clock.ahead += TIMINGS.dead_letter_retry
         async with asyncio.timeout(10):
             while await row_of(parts, "email:ada@example.org") is not None:
                 await asyncio.sleep(0.02)
@@ -466,14 +453,11 @@ async def test_a_reconcile_with_such_a_projection_ends_before_anything_is_writte
             await run.find()
 
 
-async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(
-    box: Sandbox, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(converge, "STALE_WAITS", (30.0,))
+async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
     seen = witness(box, "e1")
-    async with working(box, sqlite_url) as parts:
+    async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [
             Mark("user:user_1", witness=seen),
             Mark("user:user_1", witness=replace(seen, revision="another")),
@@ -535,7 +519,12 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
         await box.lake.mutate([entitlement("e3", "user_1", plan="pro")])
         services = parts.services
         run = converge.Converge(
-            cast("Source", BlindOnce(services.source)), services.target, parts.store.ledger, parts.settings.layout
+            cast("Source", BlindOnce(services.source)),
+            services.target,
+            parts.store.ledger,
+            parts.settings.layout,
+            CLOCK,
+            TIMINGS,
         )
         due = Due(Subject.parse("user_1"), (told,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]

@@ -13,7 +13,7 @@ from sync_worker.database import open_database
 from sync_worker.model import Witness
 from sync_worker.overview import Depth, LaneDepth
 from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
-from tests.clock import Clock
+from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.leases import holds
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ LEASE = 30.0
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
-    database = open_database(database_url, clock=clock)
+async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    database = open_database(database_url, clock, TIMINGS, server_clock=clock)
     await database.start()
     yield database
     await database.close()
@@ -44,7 +44,7 @@ async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def ws(db: Database) -> WorkSet:
-    return WorkSet(db)
+    return WorkSet(db, TIMINGS)
 
 
 async def claim_one(ws: WorkSet, lane: int = 0) -> Claim:
@@ -59,11 +59,11 @@ async def keys(ws: WorkSet, lane: int = 0, limit: int = 10) -> list[str]:
 # --- marks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_marked_subject_can_be_claimed_at_once(ws: WorkSet, clock: Clock) -> None:
+async def test_a_marked_subject_can_be_claimed_at_once(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A, cause="webhook:doc")])
     claim = await claim_one(ws)
     assert (claim.key, claim.lane, claim.attempts, claim.cause) == (A, 0, 0, "webhook:doc")
-    assert (claim.since, claim.lease_until) == (clock.now, clock.now + LEASE)
+    assert (claim.since, claim.lease_until) == (clock.now(), clock.now() + LEASE)
 
 
 async def test_many_marks_of_a_waiting_subject_are_one_run(ws: WorkSet) -> None:
@@ -90,15 +90,15 @@ async def test_a_mark_wakes_who_waits(db: Database, ws: WorkSet) -> None:
     assert await db.changed(5)
 
 
-async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkSet, clock: Clock) -> None:
-    await ws.mark([Mark(A, due=clock.now + 60)])
+async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkSet, clock: ManualClock) -> None:
+    await ws.mark([Mark(A, due=clock.now() + 60)])
     assert (await keys(ws), await ws.next_due()) == ([], 60)
     clock.advance(60)
     assert await keys(ws) == [A]
 
 
-async def test_of_two_due_times_the_earlier_stays(ws: WorkSet, clock: Clock) -> None:
-    await ws.mark([Mark(A, due=clock.now + 60), Mark(A, due=clock.now + 20), Mark(A, due=clock.now + 40)])
+async def test_of_two_due_times_the_earlier_stays(ws: WorkSet, clock: ManualClock) -> None:
+    await ws.mark([Mark(A, due=clock.now() + 60), Mark(A, due=clock.now() + 20), Mark(A, due=clock.now() + 40)])
     assert await ws.next_due() == 20
 
 
@@ -128,7 +128,7 @@ async def test_the_last_cause_that_was_told_is_handed_to_the_run(ws: WorkSet) ->
     assert (await claim_one(ws)).cause == "second"
 
 
-async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: WorkSet, clock: Clock) -> None:
+async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
     await ws.mark([Mark(A, cause="webhook:b", delivery="d2")])
     await ws.mark([Mark(A)])
@@ -138,7 +138,7 @@ async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: Work
     await ws.settle([Done(claim)])
     claim = await claim_one(ws)
     assert (claim.cause, claim.delivery) == ("webhook:c", "d3")
-    await ws.settle([Done(claim, next_due=clock.now + 60)])
+    await ws.settle([Done(claim, next_due=clock.now() + 60)])
     clock.advance(60)
     claim = await claim_one(ws, lane=workset.SCHEDULED_LANE)
     assert (claim.cause, claim.delivery) == ("", "")
@@ -163,16 +163,16 @@ async def test_a_cause_without_a_webhook_takes_that_of_a_served_one_away(ws: Wor
     assert (claim.cause, claim.delivery) == ("poll:a", "")
 
 
-async def test_a_run_knows_since_when_it_was_wanted(ws: WorkSet, clock: Clock) -> None:
-    first = clock.now
+async def test_a_run_knows_since_when_it_was_wanted(ws: WorkSet, clock: ManualClock) -> None:
+    first = clock.now()
     await ws.mark([Mark(A)])
     clock.advance(5)
     await ws.mark([Mark(A)])
     assert (await claim_one(ws)).since == first
 
 
-async def test_a_scheduled_run_was_wanted_since_its_due_time(ws: WorkSet, clock: Clock) -> None:
-    due = clock.now + 60
+async def test_a_scheduled_run_was_wanted_since_its_due_time(ws: WorkSet, clock: ManualClock) -> None:
+    due = clock.now() + 60
     await ws.mark([Mark(A, due=due)])
     clock.advance(70)
     assert (await claim_one(ws)).since == due
@@ -231,9 +231,9 @@ async def test_a_delete_is_told_of_although_its_moment_has_several_revisions(
     assert await witnesses_after(ws, *(told[n] for n in order)) == {Witness("d", "", MONDAY, deleted=True)}
 
 
-async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(ws: WorkSet, clock: Clock) -> None:
+async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
-    await ws.settle([Failed(await claim_one(ws), "access_too_large", "", clock.now + 60)])
+    await ws.settle([Failed(await claim_one(ws), "access_too_large", "", clock.now() + 60)])
     assert await ws.claim(0, 1, LEASE) == []
     clock.advance(60)
     (claim,) = await ws.claim(0, 1, LEASE)
@@ -276,8 +276,8 @@ async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkSet, outcom
 # --- claims ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_longest_due_is_claimed_first(ws: WorkSet, clock: Clock) -> None:
-    await ws.mark([Mark(A, due=clock.now - 1), Mark(B, due=clock.now - 3), Mark(C, due=clock.now - 2)])
+async def test_the_longest_due_is_claimed_first(ws: WorkSet, clock: ManualClock) -> None:
+    await ws.mark([Mark(A, due=clock.now() - 1), Mark(B, due=clock.now() - 3), Mark(C, due=clock.now() - 2)])
     assert await keys(ws, limit=2) == [B, C]
     assert await keys(ws, limit=2) == [A]
 
@@ -298,7 +298,7 @@ async def test_documents_are_claimed_apart_from_subjects(ws: WorkSet) -> None:
     assert await keys(ws, lane=1) == [A]
 
 
-async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkSet, clock: Clock) -> None:
+async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
     first = await claim_one(ws)
     clock.advance(LEASE)
@@ -314,7 +314,7 @@ async def test_next_due_is_the_end_of_a_lease_too(ws: WorkSet) -> None:
     assert await ws.next_due() == LEASE
 
 
-async def test_a_claim_is_held_until_its_lease_ends(ws: WorkSet, clock: Clock) -> None:
+async def test_a_claim_is_held_until_its_lease_ends(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A), Mark(B)])
     claims = await ws.claim(0, 10, LEASE)
     clock.advance(LEASE - 1)
@@ -330,7 +330,7 @@ async def test_a_settled_claim_is_no_longer_held(ws: WorkSet) -> None:
     assert await holds(ws, claims) == {B}
 
 
-async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: Clock) -> None:
+async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
     claim = await claim_one(ws)
     clock.advance(LEASE - 1)
@@ -339,7 +339,7 @@ async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: Clock) -> None:
     assert await holds(ws, [claim]) == {A}
 
 
-async def test_a_lease_that_ended_cannot_be_renewed(ws: WorkSet, clock: Clock) -> None:
+async def test_a_lease_that_ended_cannot_be_renewed(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
     claim = await claim_one(ws)
     clock.advance(LEASE)
@@ -368,19 +368,21 @@ async def test_a_marked_running_subject_runs_exactly_once_more(ws: WorkSet) -> N
     assert await keys(ws) == []
 
 
-async def test_what_follows_from_an_earlier_mark_is_wanted_since_that_was_heard_of(ws: WorkSet, clock: Clock) -> None:
-    heard = clock.now
+async def test_what_follows_from_an_earlier_mark_is_wanted_since_that_was_heard_of(
+    ws: WorkSet, clock: ManualClock
+) -> None:
+    heard = clock.now()
     clock.advance(5)
-    await ws.mark([Mark(A, since=heard), Mark(B, due=clock.now + 60, since=heard)])
+    await ws.mark([Mark(A, since=heard), Mark(B, due=clock.now() + 60, since=heard)])
     clock.advance(60)
     assert {claim.since for claim in await ws.claim(0, 10, LEASE)} == {heard}
 
 
-async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkSet, clock: Clock) -> None:
+async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A, cause="first")])
     claim = await claim_one(ws)
     clock.advance(3)
-    marked = clock.now
+    marked = clock.now()
     await ws.mark([Mark(A, cause="second")])
     clock.advance(3)
     await ws.mark([Mark(A)])
@@ -389,20 +391,20 @@ async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkSet, clo
     assert (again.since, again.cause) == (marked, "second")
 
 
-async def test_the_next_window_is_the_next_due_time(ws: WorkSet, clock: Clock) -> None:
+async def test_the_next_window_is_the_next_due_time(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A, cause="webhook")])
-    await ws.settle([Done(await claim_one(ws), next_due=clock.now + 3600)])
+    await ws.settle([Done(await claim_one(ws), next_due=clock.now() + 3600)])
     assert await ws.next_due() == 3600
     clock.advance(3600 + 7)
     claim = await claim_one(ws, lane=workset.SCHEDULED_LANE)
-    assert (claim.key, claim.cause, claim.since) == (A, "", clock.now - 7)
+    assert (claim.key, claim.cause, claim.since) == (A, "", clock.now() - 7)
 
 
-async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkSet, clock: Clock) -> None:
+async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
     claim = await claim_one(ws)
     await ws.mark([Mark(A)])
-    await ws.settle([Done(claim, next_due=clock.now + 3600)])
+    await ws.settle([Done(claim, next_due=clock.now() + 3600)])
     assert await keys(ws) == [A]
 
 
@@ -420,7 +422,7 @@ async def test_a_note_stays_visible_until_the_next_run(ws: WorkSet) -> None:
 # --- retry, failed, released -----------------------------------------------------------------------------------------
 
 
-async def test_a_retry_waits_and_counts(ws: WorkSet, clock: Clock) -> None:
+async def test_a_retry_waits_and_counts(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A, cause="webhook")])
     first = await claim_one(ws)
     await ws.settle([Retry(first, "rate_limited", "429", 12)])
@@ -440,7 +442,7 @@ async def test_a_retry_is_noted_until_it_succeeds(ws: WorkSet) -> None:
     assert (row.code, row.attempts) == ("", 0)
 
 
-async def test_a_mark_does_not_shorten_what_the_service_asked_to_wait(ws: WorkSet, clock: Clock) -> None:
+async def test_a_mark_does_not_shorten_what_the_service_asked_to_wait(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark("user:user_a")])
     await ws.settle([Retry(await claim_one(ws), "rate_limited", "429", 8.5, not_before=8)])
     clock.advance(7.5)
@@ -457,7 +459,7 @@ async def test_a_mark_ends_the_wait_of_a_retry(ws: WorkSet) -> None:
     assert (await claim_one(ws)).attempts == 1
 
 
-async def test_a_failed_subject_is_listed_and_never_due(ws: WorkSet, clock: Clock) -> None:
+async def test_a_failed_subject_is_listed_and_never_due(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
     await ws.settle([Failed(await claim_one(ws), "no_such_subject", "user_a")])
     clock.advance(1e6)
@@ -504,7 +506,7 @@ async def test_revived_subjects_are_due_now(db: Database, ws: WorkSet) -> None:
     assert await ws.revive() == 0
 
 
-async def test_a_released_subject_is_due_now_as_it_was(ws: WorkSet, clock: Clock) -> None:
+async def test_a_released_subject_is_due_now_as_it_was(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A, cause="webhook")])
     first = await claim_one(ws)
     clock.advance(3)
@@ -517,7 +519,7 @@ async def test_a_released_subject_is_due_now_as_it_was(ws: WorkSet, clock: Clock
 
 
 @pytest.mark.parametrize("kind", ["done", "retry", "failed", "released"])
-async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, clock: Clock, kind: str) -> None:
+async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, clock: ManualClock, kind: str) -> None:
     await ws.mark([Mark(A), Mark(B)])
     lost, kept = sorted(await ws.claim(0, 10, LEASE), key=lambda claim: claim.key)
     await ws.renew([kept], LEASE * 2)
@@ -538,7 +540,7 @@ async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, cloc
     assert row.due is None
 
 
-async def test_a_claim_whose_lease_ended_can_be_settled_while_nobody_took_it(ws: WorkSet, clock: Clock) -> None:
+async def test_a_claim_whose_lease_ended_can_be_settled_while_nobody_took_it(ws: WorkSet, clock: ManualClock) -> None:
     await ws.mark([Mark(A)])
     claim = await claim_one(ws)
     clock.advance(LEASE * 2)
@@ -557,44 +559,44 @@ async def test_a_claim_cannot_be_settled_twice(ws: WorkSet) -> None:
 # --- pacing ----------------------------------------------------------------------------------------------------------
 
 
-async def write_whenever_due(ws: WorkSet, clock: Clock, seconds: float) -> list[float]:
+async def write_whenever_due(ws: WorkSet, clock: ManualClock, seconds: float) -> list[float]:
     """Mark and write one subject as often as the work set lets it; return the moments."""
     writes = []
-    end = clock.now + seconds
+    end = clock.now() + seconds
     await ws.mark([Mark(A)])
-    while clock.now < end:
+    while clock.now() < end:
         for claim in await ws.claim(0, 1, LEASE):
             await ws.mark([Mark(A)])
             await ws.settle([Done(claim, wrote=True)])
-            writes.append(clock.now)
+            writes.append(clock.now())
         wait = await ws.next_due()
         assert wait is not None
         clock.advance(wait)
     return writes
 
 
-async def test_no_subject_is_written_more_than_nine_times_in_ten_seconds(ws: WorkSet, clock: Clock) -> None:
+async def test_no_subject_is_written_more_than_nine_times_in_ten_seconds(ws: WorkSet, clock: ManualClock) -> None:
     writes = await write_whenever_due(ws, clock, 60)
     assert max(sum(start <= moment <= start + 10 for moment in writes) for start in writes) == 9
-    assert len(writes) == pytest.approx(workset.PACE_BURST + 60 / workset.PACE, abs=1)
+    assert len(writes) == pytest.approx(TIMINGS.subject_burst + 60 / TIMINGS.subject_pace, abs=1)
 
 
-async def test_the_first_writes_of_a_subject_do_not_wait(ws: WorkSet, clock: Clock) -> None:
-    start = clock.now
+async def test_the_first_writes_of_a_subject_do_not_wait(ws: WorkSet, clock: ManualClock) -> None:
+    start = clock.now()
     writes = await write_whenever_due(ws, clock, 3)
-    assert len([moment for moment in writes if moment < start + 0.01]) == workset.PACE_BURST
+    assert len([moment for moment in writes if moment < start + 0.01]) == TIMINGS.subject_burst
 
 
 @pytest.fixture
-async def paced(ws: WorkSet, clock: Clock) -> Claim:
+async def paced(ws: WorkSet, clock: ManualClock) -> Claim:
     """A claim of a subject that has been written in a burst, and may be again just now."""
     await ws.mark([Mark(A)])
-    for _ in range(workset.PACE_BURST):
+    for _ in range(TIMINGS.subject_burst):
         (claim,) = await ws.claim(0, 1, LEASE)
         await ws.mark([Mark(A)])
         await ws.settle([Done(claim, wrote=True)])
         clock.advance(1e-6)  # the pace is a sum of rounded numbers
-    clock.advance(workset.PACE)
+    clock.advance(TIMINGS.subject_pace)
     return await claim_one(ws)
 
 
@@ -607,37 +609,37 @@ async def wait_of(ws: WorkSet) -> float:
 async def test_a_mark_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
     await ws.settle([Done(paced, wrote=True)])
     await ws.mark([Mark(A)])
-    assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
+    assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
 async def test_after_a_clock_was_set_back_nobody_waits_until_it_is_where_it_was(
-    ws: WorkSet, clock: Clock, paced: Claim
+    ws: WorkSet, clock: ManualClock, paced: Claim
 ) -> None:
     await ws.settle([Done(paced, wrote=True)])
     clock.advance(-3600)
     await ws.mark([Mark(A)])
-    assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
-    clock.advance(workset.PACE)
+    assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
+    clock.advance(TIMINGS.subject_pace)
     claim = await claim_one(ws)
     await ws.mark([Mark(A)])
     await ws.settle([Done(claim, wrote=True)])
-    assert await wait_of(ws) == pytest.approx(2 * workset.PACE, abs=0.01)
+    assert await wait_of(ws) == pytest.approx(2 * TIMINGS.subject_pace, abs=0.01)
 
 
 async def test_the_run_once_more_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
     await ws.mark([Mark(A)])
     await ws.settle([Done(paced, wrote=True)])
-    assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
+    assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_a_window_keeps_the_pace(ws: WorkSet, clock: Clock, paced: Claim) -> None:
-    await ws.settle([Done(paced, next_due=clock.now + 0.5, wrote=True)])
-    assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
+async def test_a_window_keeps_the_pace(ws: WorkSet, clock: ManualClock, paced: Claim) -> None:
+    await ws.settle([Done(paced, next_due=clock.now() + 0.5, wrote=True)])
+    assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
 async def test_a_retry_of_a_write_without_an_answer_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
     await ws.settle([Retry(paced, "service_unavailable", "timeout", 0.5, wrote=True)])
-    assert await wait_of(ws) == pytest.approx(workset.PACE, abs=0.01)
+    assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
 async def test_runs_that_wrote_nothing_are_not_paced(ws: WorkSet) -> None:
@@ -651,8 +653,8 @@ async def test_runs_that_wrote_nothing_are_not_paced(ws: WorkSet) -> None:
 # --- looking around --------------------------------------------------------------------------------------------------
 
 
-async def test_depth_counts_each_lane(ws: WorkSet, clock: Clock) -> None:
-    await ws.mark([Mark(A), Mark(B), Mark(C, lane=2, due=clock.now + 60), Mark(DOCUMENT, lane=1)])
+async def test_depth_counts_each_lane(ws: WorkSet, clock: ManualClock) -> None:
+    await ws.mark([Mark(A), Mark(B), Mark(C, lane=2, due=clock.now() + 60), Mark(DOCUMENT, lane=1)])
     await ws.mark([Mark(f"user:user_{n}", lane=2) for n in range(3)])
     (claim,) = await ws.claim(0, 1, LEASE)
     (dead, noted) = await ws.claim(2, 2, LEASE)
@@ -671,12 +673,12 @@ async def test_an_empty_work_set_has_no_depth(ws: WorkSet) -> None:
     assert await ws.depth() == Depth(nothing, failed=0, noted=0, oldest=0)
 
 
-async def test_a_row_tells_how_a_subject_is_doing(ws: WorkSet, clock: Clock) -> None:
+async def test_a_row_tells_how_a_subject_is_doing(ws: WorkSet, clock: ManualClock) -> None:
     assert await ws.get(A) is None
     await ws.mark([Mark(A, lane=1, cause="webhook")])
     waiting = await ws.get(A)
     assert waiting is not None
-    assert (waiting.pending, waiting.owner, waiting.due, waiting.settled) == (True, None, clock.now, None)
+    assert (waiting.pending, waiting.owner, waiting.due, waiting.settled) == (True, None, clock.now(), None)
     claim = await claim_one(ws, lane=1)
     running = await ws.get(A)
     assert running is not None
@@ -685,10 +687,10 @@ async def test_a_row_tells_how_a_subject_is_doing(ws: WorkSet, clock: Clock) -> 
     await ws.settle([Done(claim)])
     finished = await ws.get(A)
     assert finished is not None
-    assert (finished.pending, finished.owner, finished.due, finished.settled) == (False, None, None, clock.now)
+    assert (finished.pending, finished.owner, finished.due, finished.settled) == (False, None, None, clock.now())
 
 
-async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: Clock) -> None:
+async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: ManualClock) -> None:
     names = ["idle", "dead", "noted", "scheduled", "retried", "running"]
     await ws.mark([Mark(f"user:user_{name}", witness=Witness("d", "r")) for name in names])
     claims = {claim.key.removeprefix("user:user_"): claim for claim in await ws.claim(0, 10, 1e6)}
@@ -697,7 +699,7 @@ async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: Clock)
             Done(claims["idle"], wrote=True),
             Failed(claims["dead"], "x", ""),
             Done(claims["noted"], code="row_refused"),
-            Done(claims["scheduled"], next_due=clock.now + 1e6),
+            Done(claims["scheduled"], next_due=clock.now() + 1e6),
             Retry(claims["retried"], "x", "", 1e6),
         ]
     )
@@ -712,7 +714,7 @@ async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: Clock)
     assert kept == {*names, "waiting"} - {"idle"}
 
 
-async def test_a_purge_of_many_rows_goes_in_small_steps(ws: WorkSet, clock: Clock) -> None:
+async def test_a_purge_of_many_rows_goes_in_small_steps(ws: WorkSet, clock: ManualClock) -> None:
     many = overview.PURGE_BATCH * 2
     await ws.mark([Mark(f"user:user_{n}") for n in range(many)])
     await ws.settle([Done(claim) for claim in await ws.claim(0, many, LEASE)])
@@ -721,12 +723,12 @@ async def test_a_purge_of_many_rows_goes_in_small_steps(ws: WorkSet, clock: Cloc
     assert await ws.purge(30) == 0
 
 
-async def test_a_named_value_is_kept_with_its_time(ws: WorkSet, clock: Clock) -> None:
+async def test_a_named_value_is_kept_with_its_time(ws: WorkSet, clock: ManualClock) -> None:
     assert await ws.recall("cursor") is None
     await ws.remember("cursor", "1")
     clock.advance(5)
     await ws.remember("cursor", "2")
-    assert await ws.recall("cursor") == ("2", clock.now)
+    assert await ws.recall("cursor") == ("2", clock.now())
     clock.advance(3)
     assert (await ws.age("cursor"), await ws.age("nothing")) == (3.0, None)
 
@@ -770,7 +772,7 @@ async def test_with_200_000_rows_every_question_is_answered_by_an_index(database
             for question, (sql, parameters, _) in QUESTIONS.items()
         }
 
-    db = open_database(database_url)  # by the database's own clock, whose expression decides
+    db = open_database(database_url, CLOCK, TIMINGS)  # by the database's own clock, whose expression decides
     await db.start()
     told = await db.run(plans)
     await db.close()
@@ -784,9 +786,9 @@ async def test_with_200_000_rows_every_question_is_answered_by_an_index(database
 
 
 async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finish(database_url: str) -> None:
-    db = open_database(database_url)
+    db = open_database(database_url, CLOCK, TIMINGS)
     await db.start()
-    ws = WorkSet(db)
+    ws = WorkSet(db, TIMINGS)
     names = [f"user:user_{n}" for n in range(5)]
     running: set[str] = set()
     marked_at_start: dict[str, int] = {}

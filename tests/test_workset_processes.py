@@ -15,6 +15,7 @@ import pytest
 
 from sync_worker.database import open_database
 from sync_worker.workset import WorkSet
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -96,7 +97,7 @@ class Fleet:
 
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[Database]:
-    database = open_database(database_url)
+    database = open_database(database_url, CLOCK, TIMINGS)
     await database.start()
     yield database
     await database.close()
@@ -115,7 +116,7 @@ async def assert_all_is_well(fleet: Fleet, db: Database) -> None:
     """Every acknowledged mark is counted, everything wanted has been done, and no two runs of a subject overlapped."""
     wanted: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, wanted FROM work")))
     assert all(wanted[key] >= marks for key, marks in fleet.marks.items())
-    assert await WorkSet(db).next_due() is None
+    assert await WorkSet(db, TIMINGS).next_due() is None
     assert await db.read(lambda tx: tx.execute("SELECT key FROM work WHERE wanted <> done")) == []
     for key, runs in fleet.runs.items():
         for (_, end), (begin, _) in pairwise(sorted(runs)):

@@ -14,11 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sync_worker import workset
 from sync_worker.database import open_database
 from sync_worker.model import Witness
-from sync_worker.overview import PACE_MEMORY
 from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds
 
 if TYPE_CHECKING:
@@ -87,8 +86,12 @@ class Model:
     """The rules."""
 
     def __init__(self) -> None:
-        self.now = START
+        self.clock = ManualClock(START)
         self.rows: dict[str, ModelRow] = {}
+
+    @property
+    def now(self) -> float:
+        return self.clock.now()
 
     def mark(self, mark: Mark) -> None:
         due = self.now if mark.due is None else mark.due
@@ -100,7 +103,9 @@ class Model:
         wanted_since = max(self.now, due)
         if row.owner is None:
             allowed = max(
-                due, min(row.paced, self.now + workset.PACE), min(row.asked, self.now + workset.LONGEST_ASKED)
+                due,
+                min(row.paced, self.now + TIMINGS.subject_pace),
+                min(row.asked, self.now + TIMINGS.max_kept_retry_after),
             )
             row.due = allowed if row.due is None else min(row.due, allowed)
         elif row.again is None:
@@ -185,8 +190,10 @@ class Model:
             row.note, row.settled = (settlement.code, settlement.detail), self.now
         if isinstance(settlement, Done | Retry) and settlement.wrote:
             row.writes.append(self.now)
-            capped = min(row.paced, self.now + workset.PACE)
-            row.paced = max(capped, self.now - workset.PACE_TOLERANCE) + workset.PACE
+            capped = min(row.paced, self.now + TIMINGS.subject_pace)
+            row.paced = (
+                max(capped, self.now - (TIMINGS.subject_burst - 1) * TIMINGS.subject_pace) + TIMINGS.subject_pace
+            )
             row.due = None if row.due is None else max(row.due, row.paced)
         row.again = None
 
@@ -251,8 +258,8 @@ class WorkSetMachine(RuleBasedStateMachine):
         self.model = Model()
         self.claims: list[Claim] = []
         self.runner = asyncio.Runner()
-        self.db = open_database(self.url, clock=lambda: self.model.now)
-        self.ws = WorkSet(self.db)
+        self.db = open_database(self.url, self.model.clock, TIMINGS, server_clock=self.model.clock)
+        self.ws = WorkSet(self.db, TIMINGS)
         self.runner.run(self.db.start())
         self.runner.run(self.db.run(lambda tx: (tx.execute("DELETE FROM work"), tx.execute("DELETE FROM witness"))))
 
@@ -270,7 +277,7 @@ class WorkSetMachine(RuleBasedStateMachine):
 
     @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
-        self.model.now += seconds
+        self.model.clock.advance(seconds)
 
     @rule(lane=st.sampled_from([0, 1, 2]), limit=st.integers(1, 3), lease=SECONDS, documents=st.booleans())
     def claim(self, lane: int, limit: int, lease: float, documents: bool) -> None:
@@ -340,7 +347,7 @@ class WorkSetMachine(RuleBasedStateMachine):
         assert self.runner.run(self.ws.revive()) == dead
         self.model.revive()
 
-    @rule(older_than=st.sampled_from([PACE_MEMORY, PACE_MEMORY * 2]))
+    @rule(older_than=st.sampled_from([TIMINGS.pace_memory, TIMINGS.pace_memory * 2]))
     def purge(self, older_than: float) -> None:
         before = len(self.model.rows)
         self.model.purge(older_than)

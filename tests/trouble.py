@@ -9,21 +9,20 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import sys
-import time
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from sync_worker import attempt, converge, postgres, running, schema, worker, workset
+from sync_worker import schema, workset
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
+from sync_worker.opening import Runtime
 from sync_worker.postgres import PostgresDatabase
 from sync_worker.schema import Step
 from sync_worker.sqlite import SqliteDatabase
+from sync_worker.timings import Timings
 from sync_worker.workset import WorkSet
+from tests.clock import ShiftedClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,59 +61,41 @@ def die() -> NoReturn:
 
 
 def plant(trouble: Trouble) -> None:
-    if trouble.lease is not None:
-        shorten_lease(trouble.lease)
+    bent = Runtime(clock_of(trouble), timings_of(trouble))
+    Runtime.system = lambda: bent  # type: ignore[method-assign]  # the one place that verbs have it from
     if trouble.elsewhere:
         vars(workset)["identity"] = lambda: "elsewhere"
-    if trouble.probe_after is not None:
-        vars(attempt)["PROBE_AFTER"] = trouble.probe_after
     if trouble.steps:
         later = (Step(compatible_from, (statement,)) for compatible_from, statement in trouble.steps)
         vars(schema)["STEPS"] = (*schema.STEPS, *later)
-    if trouble.patience is not None:
-        lose_patience(trouble.patience)
-    if trouble.clock_jump is not None:
-        plant_clock(trouble.clock_jump)
     if trouble.kill_at:
         plant_kill(trouble)
 
 
-def shorten_lease(seconds: float) -> None:
-    """Shorten all that goes with it: how long a run may take, and how late a write may land."""
-    for module in (attempt, worker):
-        vars(module).update(LEASE=seconds, DEADLINE=seconds * 0.8, MARGIN=seconds * 0.1)
-    vars(converge)["LANDS_WITHIN"] = timedelta(seconds=seconds)
+def timings_of(trouble: Trouble) -> Timings:
+    """Return the timings of the process. With the lease goes how long a run may take, and how late a write may land."""
+    timings = Timings()
+    if (lease := trouble.lease) is not None:
+        timings = replace(
+            timings, lease=lease, run_deadline=lease * 0.8, lease_margin=lease * 0.1, max_write_delay=lease
+        )
+    if (wait := trouble.patience) is not None:
+        timings = replace(timings, postgres_lock_timeout=float(wait), sqlite_busy_timeout=float(wait))
+    if trouble.probe_after is not None:
+        timings = replace(timings, credentials_probe=trouble.probe_after)
+    return timings
 
 
-def lose_patience(seconds: int) -> None:
-    vars(postgres)["LIMITS"] = postgres.LIMITS.replace("lock_timeout = '5s'", f"lock_timeout = '{seconds}s'")
-    defaults = SqliteDatabase.__init__.__kwdefaults__
-    assert defaults is not None
-    defaults["busy_timeout"] = float(seconds)
-
-
-def plant_clock(jump: float) -> None:
-    """Replace every way in which the program reads the time of day, also where it is the default of a parameter."""
-    right, ahead = time.time, 0.0
-
-    def clock() -> float:
-        return right() + ahead
+def clock_of(trouble: Trouble) -> ShiftedClock:
+    """Return the clock of the process, which somebody sets at each SIGUSR1."""
+    clock, jump = ShiftedClock(), trouble.clock_jump
 
     def set_clock(*_: object) -> None:
-        nonlocal ahead
-        ahead += jump
+        clock.ahead += jump or 0.0
 
-    class Datetime(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Self:
-            return cls.fromtimestamp(clock(), tz)
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith("sync_worker") and getattr(module, "datetime", None) is datetime:
-            vars(module)["datetime"] = Datetime
-    time.time = clock
-    vars(running)["Attempts"] = partial(attempt.Attempts, wall=clock)
-    signal.signal(signal.SIGUSR1, set_clock)
+    if jump is not None:
+        signal.signal(signal.SIGUSR1, set_clock)
+    return clock
 
 
 def plant_kill(trouble: Trouble) -> None:

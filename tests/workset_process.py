@@ -16,6 +16,7 @@ import time
 
 from sync_worker.database import open_database
 from sync_worker.workset import Done, Mark, Retry, WorkSet
+from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 
 KEYS = [f"user:user_{n}" for n in range(12)]
@@ -63,9 +64,9 @@ class Process:
 
 
 async def main(url: str) -> None:
-    db = open_database(url)
+    db = open_database(url, CLOCK, TIMINGS)
     await db.start()
-    await Process(WorkSet(db)).run()
+    await Process(WorkSet(db, TIMINGS)).run()
     await db.close()
 
 

@@ -57,20 +57,21 @@ def _list(held: list[Held], *, as_json: bool) -> None:
 
 
 async def _held(settings: Settings) -> list[Held]:
-    from sync_worker.opening import open_store
+    from sync_worker.opening import Runtime, open_store
 
-    async with open_store(settings) as store:
+    async with open_store(settings, Runtime.system()) as store:
         return await store.runs.held()
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     from sync_worker.model import ChangeKind, Subject
-    from sync_worker.opening import open_reconcile, open_store
+    from sync_worker.opening import Runtime, open_reconcile, open_store
     from sync_worker.reconcile import Result
     from sync_worker.runs import alone
 
     calls: Counter[str] = Counter()
-    async with open_store(settings) as store, alone(store.runs):
+    runtime = Runtime.system()
+    async with open_store(settings, runtime) as store, alone(store.runs, runtime.clock, runtime.timings):
         held = await store.runs.find(changeset)
         if held is None:
             raise NoSuchChangeset(changeset)

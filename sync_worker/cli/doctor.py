@@ -54,9 +54,10 @@ async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
     from sync_worker.doctor import CHECKS
     from sync_worker.examination import examine, open_patient
     from sync_worker.logs import configure_logs
+    from sync_worker.opening import Runtime
     from sync_worker.settings import load_what_is_right
 
     settings, wrong = load_what_is_right()
     configure_logs(settings.log_format, settings.secrets)
-    async with open_patient(settings, wrong, url=url, manage_token=manage_token) as patient:
+    async with open_patient(settings, wrong, Runtime.system(), url=url, manage_token=manage_token) as patient:
         return await examine(patient, CHECKS)

@@ -57,9 +57,11 @@ def explain(
 
 
 async def _explain(settings: Settings, target: Subject | str) -> Explanation | DocumentExplanation:
-    from sync_worker.opening import open_inquiry, open_store
+    from sync_worker.opening import Runtime, open_inquiry, open_store
 
-    async with open_store(settings) as store, open_inquiry(settings, store) as inquiry:
+    runtime = Runtime.system()
+    patience = runtime.timings.explain_patience
+    async with open_store(settings, runtime) as store, open_inquiry(settings, store, patience) as inquiry:
         return await (inquiry.document(target) if isinstance(target, str) else inquiry.subject(target))
 
 

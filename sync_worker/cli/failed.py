@@ -62,10 +62,10 @@ def retry(
 
 
 async def _read(limit: int) -> list[Trouble]:
-    from sync_worker.opening import open_store
+    from sync_worker.opening import Runtime, open_store
     from sync_worker.trouble import gathered
 
-    async with open_store(begin()) as store:
+    async with open_store(begin(), Runtime.system()) as store:
         rows = [*await store.workset.failed(limit), *await store.workset.noted(limit)]
         return gathered(rows, await store.runs.held())[:limit]
 
@@ -98,10 +98,10 @@ def _again(one: Trouble) -> str:
 
 async def _retry(texts: Sequence[str]) -> dict[str, Any]:
     from sync_worker.cli.people import keys_of
-    from sync_worker.opening import open_store
+    from sync_worker.opening import Runtime, open_store
 
     settings = begin()
-    async with open_store(settings) as store:
+    async with open_store(settings, Runtime.system()) as store:
         if not texts:
             return {"retried": await store.workset.revive(), "notFailed": []}
         keys = await keys_of(settings, store, texts)

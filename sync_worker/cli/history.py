@@ -42,11 +42,11 @@ def history(
 async def _read(target: str | None, limit: int) -> list[Entry]:
     from sync_worker.cli.people import keys_of
     from sync_worker.inquiry import causes_of
-    from sync_worker.opening import open_store
+    from sync_worker.opening import Runtime, open_store
     from sync_worker.workset import FANOUT
 
     settings = begin()
-    async with open_store(settings) as store:
+    async with open_store(settings, Runtime.system()) as store:
         entries = [] if target else await store.ledger.history(limit=limit)
         for key in await keys_of(settings, store, [target]) if target else ():
             document = key.removeprefix(FANOUT)

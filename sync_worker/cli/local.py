@@ -6,8 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -109,12 +108,12 @@ async def _stop(running: asyncio.subprocess.Process) -> None:
 
 
 async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    async with httpx.AsyncClient() as client:
-        while running.returncode is None and time.monotonic() < deadline:
-            try:
-                if (await client.get(f"{url}/healthz")).is_success:
-                    return
-            except httpx.TransportError:
-                await asyncio.sleep(0.02)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
+            while running.returncode is None:
+                try:
+                    if (await client.get(f"{url}/healthz")).is_success:
+                        return
+                except httpx.TransportError:
+                    await asyncio.sleep(0.02)
     raise ConfigurationError(f"the process did not start; see {log}")

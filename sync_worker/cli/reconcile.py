@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -50,24 +49,25 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
 
 async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
-    from sync_worker.opening import open_reconcile, open_store
+    from sync_worker.opening import Runtime, open_reconcile, open_store
     from sync_worker.reconcile import report
     from sync_worker.runs import alone, judged
 
     calls: Counter[str] = Counter()
-    started = time.monotonic()
+    runtime = Runtime.system()
+    started = runtime.clock.monotonic()
     async with (
-        open_store(settings) as store,
-        alone(store.runs),
+        open_store(settings, runtime) as store,
+        alone(store.runs, runtime.clock, runtime.timings),
         nullcontext() if dry_run else judged(store.runs),
         open_reconcile(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as parts,
     ):
         with Bars() as bars:
             findings = await replace(parts, progress=bars).find()
-        _announce(findings, settings, show)
+        _announce(findings, settings, runtime.timings.budget_window, show)
         with Bars() as bars:
             result = None if dry_run else await replace(parts, progress=bars).apply(findings)
-    told = report(findings, result, calls, time.monotonic() - started)
+    told = report(findings, result, calls, runtime.clock.monotonic() - started)
     if show == "json":
         print_json(told)
     else:
@@ -89,14 +89,14 @@ def _exit_code(findings: Findings, result: Result | None) -> int:
     return 0
 
 
-def _announce(findings: Findings, settings: Settings, show: str) -> None:
+def _announce(findings: Findings, settings: Settings, window: float, show: str) -> None:
     """Show what is to be done, and what it costs, before it is done."""
     from sync_worker.changeset import as_markdown, as_rows, forecast
 
-    cost = forecast(len(findings.differences), settings.budget)
+    cost = forecast(len(findings.differences), settings.budget, window)
     typer.echo(
         f"{len(findings.differences)} of {findings.checked} subjects differ: "
-        f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per 10 s",
+        f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per {window:.0f} s",
         err=True,
     )
     for refusal in findings.refused[:SHOWN]:

@@ -14,12 +14,11 @@ from sync_worker.errors import ConfigurationError, RetryableError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from sync_worker.opening import Runtime
     from sync_worker.settings import Settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 inside a container.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; default: PORT, else 8000.")]
-DRAIN = 5
-"""Seconds that requests in flight have after SIGTERM. The worker has 20 meanwhile; platforms kill after 30."""
 
 
 def serve(host: Host = "127.0.0.1", port: Port = None) -> None:
@@ -53,27 +52,29 @@ def release() -> None:
 
     Example: sync-worker release
     """
-    settings = begin()
-    asyncio.run(_prepare(settings))
-    asyncio.run(_release(settings))
+    from sync_worker.opening import Runtime
+
+    settings, runtime = begin(), Runtime.system()
+    asyncio.run(_prepare(settings, runtime))
+    asyncio.run(_release(settings, runtime))
     typer.echo("database, settings and GROQ files are ready")
 
 
-async def _prepare(settings: Settings) -> None:
+async def _prepare(settings: Settings, runtime: Runtime) -> None:
     """Find out what cannot work before anything is started, and say it in one line."""
     from sync_worker.opening import open_store
     from sync_worker.sanity import Queries
 
     Queries.load(settings.groq_folder)
-    async with open_store(settings):
+    async with open_store(settings, runtime):
         pass
 
 
-async def _release(settings: Settings) -> None:
+async def _release(settings: Settings, runtime: Runtime) -> None:
     from sync_worker.opening import open_services, open_store
     from sync_worker.running import check_projection
 
-    async with open_store(settings) as store, open_services(settings, store, dry_run=True) as services:
+    async with open_store(settings, runtime) as store, open_services(settings, store, dry_run=True) as services:
         try:
             await check_projection(services, settings)
         except RetryableError as error:  # a service that is down for a moment must not stop a deploy
@@ -84,12 +85,13 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     import uvicorn
 
     from sync_worker.app import create_app
-    from sync_worker.bounded import BoundedProtocol
+    from sync_worker.bounded import bounded
+    from sync_worker.opening import Runtime
 
-    settings = begin()
-    asyncio.run(_prepare(settings))
+    settings, runtime = begin(), Runtime.system()
+    asyncio.run(_prepare(settings, runtime))
     chosen = settings.port if port is None else port
-    app = create_app(settings, with_worker=with_worker)
+    app = create_app(settings, runtime, with_worker=with_worker)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -103,11 +105,11 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
         app,
         host=host,
         port=chosen,
-        http=BoundedProtocol,
+        http=bounded(runtime.timings),
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=DRAIN,
+        timeout_graceful_shutdown=int(runtime.timings.request_drain),
     )
     server = Server(config)
     try:
@@ -121,14 +123,17 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    from sync_worker.opening import open_store
+    from sync_worker.opening import Runtime, open_store
     from sync_worker.running import running_worker
 
     stopped = asyncio.Event()
     failed = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    async with open_store(settings, watch=True) as store, running_worker(settings, store, failed.set):
+    async with (
+        open_store(settings, Runtime.system(), watch=True) as store,
+        running_worker(settings, store, failed.set),
+    ):
         await stopped.wait()
     if failed.is_set():
         raise typer.Exit(1)

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from sync_worker.overview import Row
     from sync_worker.settings import Settings
 
-POLL = 0.05
-PATIENCE = 120.0
-"""Seconds to wait; what is not done by then stays in the work set and is done by the worker."""
-
 
 def sync(
     subjects: Annotated[
@@ -49,12 +45,12 @@ def sync(
 
 
 async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    from sync_worker.opening import open_services, open_store
+    from sync_worker.opening import Runtime, open_services, open_store
     from sync_worker.resolve import owners
     from sync_worker.running import running_worker
     from sync_worker.workset import Mark
 
-    async with open_store(settings) as store:
+    async with open_store(settings, Runtime.system()) as store:
         newest = await store.ledger.history(limit=1)
         async with open_services(settings, store) as services:
             addresses = [subject for subject in subjects if subject.is_address]
@@ -76,14 +72,16 @@ def _nobody(subject: Subject) -> dict[str, Any]:
 
 
 async def _until_idle(store: Store, keys: Sequence[str]) -> None:
+    """Wait for the runs of these subjects. What is not done in time stays in the work set for the worker."""
+    clock, timings = store.runtime.clock, store.runtime.timings
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(timings.sync_patience):
             waiting = list(keys)
             while waiting:
                 rows = {key: await store.workset.get(key) for key in waiting}
                 waiting = [key for key, row in rows.items() if row is not None and _is_waiting(row)]
                 if waiting:
-                    await asyncio.sleep(POLL)
+                    await clock.sleep(timings.sync_poll)
     except TimeoutError:
         return
 

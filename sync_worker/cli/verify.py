@@ -42,10 +42,10 @@ def verify(as_json: AsJson = False) -> None:
 
 
 async def _read(settings: Settings) -> Findings:
-    from sync_worker.opening import open_reconcile, open_store
+    from sync_worker.opening import Runtime, open_reconcile, open_store
 
     async with (
-        open_store(settings) as store,
+        open_store(settings, Runtime.system()) as store,
         open_reconcile(settings, store, Counter(), dry_run=True, accept_fewer=True) as run,
     ):
         return await run.find()

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -148,15 +148,19 @@ def _wanted(settings: Settings, url: str) -> Hook:
 async def _opened(settings: Settings, manage_token: str, *, dry_run: bool) -> AsyncIterator[Hooks]:
     from sync_worker.hooks import explain, open_hooks
     from sync_worker.http import ServiceTransport, inner_transport
+    from sync_worker.opening import Runtime
 
     token = manage_token.strip() or settings.sanity_read_token.get_secret_value()
+    runtime = Runtime.system()
+    once = replace(runtime.timings, transport_attempts=1)  # a webhook that is created twice posts twice
     transport = ServiceTransport(
         "Sanity",
         inner_transport(),
         {"Authorization": f"Bearer {token}"},
         explain,
+        runtime.clock,
+        once,
         dry_run=dry_run,
-        attempts=1,  # a webhook that is created twice posts twice
     )
     hooks, client = open_hooks(
         transport, url=settings.sanity_url, version=settings.sanity_api_version, project=settings.sanity_project_id

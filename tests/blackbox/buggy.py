@@ -7,10 +7,14 @@ tests, so they are planted here, before the verb runs.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, NoReturn
 
-from sync_worker import attempt, cli, converge, receiver, worker
+from sync_worker import cli, converge, receiver
+from sync_worker.clock import SystemClock
 from sync_worker.model import Subject
+from sync_worker.opening import Runtime
+from sync_worker.timings import Timings
 
 BUGGY_USER, BUGGY_BODY = Subject.parse("user:user_bug"), b"bug"
 by_owner, parse = converge.by_owner, receiver.parse
@@ -36,5 +40,6 @@ def buggy_parse(body: bytes) -> Any:
 if __name__ == "__main__":
     converge.by_owner = buggy_by_owner
     receiver.parse = buggy_parse
-    attempt.PROBE_AFTER = worker.PROBE_AFTER = 0.2  # type: ignore[attr-defined]  # a key is refused many times here
+    often = Runtime(SystemClock(), replace(Timings(), credentials_probe=0.2))  # a key is refused many times here
+    Runtime.system = lambda: often  # type: ignore[method-assign]  # the one place that verbs have it from
     cli.main()

@@ -11,7 +11,7 @@ from sync_worker.cli.local import install_clerk_hook
 from sync_worker.opening import open_store
 from tests import nursery
 from tests.oracle import until, until_idle, wrong
-from tests.parts import settings_of
+from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,7 +214,7 @@ async def test_no_address_is_logged_or_stays_in_the_database(
     assert "@example.org" not in deployment.log.read_text()
     ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
     assert "@example.org" not in ended.out
-    async with open_store(settings_of(box, deployment.environment["DATABASE_URL"])) as store:
+    async with open_store(settings_of(box, deployment.environment["DATABASE_URL"]), RUNTIME) as store:
         assert await store.workset.get(f"email:{ADA}") is None
 
 

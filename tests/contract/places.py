@@ -17,6 +17,7 @@ import httpx
 from sync_worker import clerk, sanity
 from sync_worker.http import ServiceTransport
 from sync_worker.settings import packaged_groq
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -133,7 +134,7 @@ class SanityPlace:
 @asynccontextmanager
 async def clerk_at(url: str, key: str) -> AsyncIterator[ClerkPlace]:
     headers = {"Authorization": f"Bearer {key}", "Clerk-API-Version": clerk.API_VERSION}
-    transport = ServiceTransport("Clerk", Patient(), headers, clerk.explain)
+    transport = ServiceTransport("Clerk", Patient(), headers, clerk.explain, CLOCK, TIMINGS)
     target, client = clerk.open_clerk(transport, url=url)
     http = httpx.AsyncClient(base_url=f"{url}/v1", headers=headers, transport=Patient(), timeout=30)
     async with client, http:
@@ -147,7 +148,9 @@ async def clerk_at(url: str, key: str) -> AsyncIterator[ClerkPlace]:
 @asynccontextmanager
 async def sanity_at(url: str, dataset: str, token: str) -> AsyncIterator[SanityPlace]:
     headers = {"Authorization": f"Bearer {token}"}
-    transport = ServiceTransport("Sanity", Patient(), headers, sanity.explain, is_read=sanity.reads_only, dry_run=True)
+    transport = ServiceTransport(
+        "Sanity", Patient(), headers, sanity.explain, CLOCK, TIMINGS, is_read=sanity.reads_only, dry_run=True
+    )
     queries = sanity.Queries.load(packaged_groq())
     source, client = sanity.open_sanity(transport, queries, url=url, version=SANITY_VERSION, dataset=dataset)
     http = httpx.AsyncClient(base_url=f"{url}/v{SANITY_VERSION}", headers=headers, transport=Patient(), timeout=30)

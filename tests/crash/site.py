@@ -14,7 +14,7 @@ from sync_worker.cli.local import free_port, install_hook, settings_for
 from sync_worker.opening import open_store
 from tests.nursery import NOTHING_WRONG, end_of, process, until_up
 from tests.oracle import until, wrong
-from tests.parts import settings_of
+from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,7 +78,7 @@ class Site:
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
         """Open the database in this process, to look into it or to mark."""
-        async with open_store(settings_of(self.box, self.database_url)) as store:
+        async with open_store(settings_of(self.box, self.database_url), RUNTIME) as store:
             yield store
 
     async def dies(self, trouble: Trouble) -> None:

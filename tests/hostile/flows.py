@@ -29,7 +29,8 @@ from sync_worker.outcome import Due
 from sync_worker.reconcile import Reconcile
 from sync_worker.resolve import resolve_documents
 from sync_worker.sandbox.server import Sandbox
-from tests.parts import settings_of
+from tests.clock import TIMINGS, ImpatientClock
+from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -53,7 +54,17 @@ NOW = datetime.now(UTC)
 LATER = "2999-01-01T00:00:00Z"
 
 
-async def no_wait(_: float) -> None: ...
+class StandingClock(ImpatientClock):
+    """Shows one moment, so that what is written in a run is the same in the next."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at.timestamp()
+
+    def now(self) -> float:
+        return self.at
+
+
+CLOCK = StandingClock(NOW)
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ class World:
     @property
     def converge(self) -> Converge:
         source, target, ledger = self.services.source, self.services.target, self.store.ledger
-        return Converge(source, target, ledger, self.layout, now=lambda: NOW, sleep=no_wait)
+        return Converge(source, target, ledger, self.layout, CLOCK, TIMINGS)
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
@@ -203,7 +214,7 @@ async def a_blind_token(world: World) -> None:
 
 async def a_reconcile(world: World) -> None:
     """The whole population."""
-    run = Reconcile(world.converge, world.store.workset, world.store.runs, Brake("100%"))
+    run = Reconcile(world.converge, world.store.workset, world.store.runs, Brake("100%"), CLOCK, TIMINGS)
     result = await run.apply(await run.find())
     for error in result.failed.values():
         raise error
@@ -216,9 +227,13 @@ async def a_fan_out(world: World) -> None:
     async def mark(marks: Sequence[Mark]) -> None:
         await world.store.workset.mark(marks)
 
-    seen_nothing = partial(saw_nothing, world.store.workset)
-    await fan_out(source, find, "course-1", (), mark, sleep=no_wait, saw_nothing=seen_nothing, cause="test")
-    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), sleep=no_wait, saw_nothing=seen_nothing)
+    given: Any = {
+        "clock": CLOCK,
+        "timings": TIMINGS,
+        "saw_nothing": partial(saw_nothing, world.store.workset, TIMINGS),
+    }
+    await fan_out(source, find, "course-1", (), mark, **given, cause="test")
+    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), **given)
     await world.services.target.instance()
 
 
@@ -227,7 +242,7 @@ async def a_poll(world: World) -> None:
     workset = world.store.workset
     await workset.remember(CURSOR, json.dumps(["2020-01-01T00:00:00Z", ""]))
     try:
-        await catch_up(world.services.source, workset, NOW + timedelta(hours=1))
+        await catch_up(world.services.source, workset, StandingClock(NOW + timedelta(hours=1)), TIMINGS)
     finally:
         cursor = await workset.recall(CURSOR)
         assert cursor is not None
@@ -249,7 +264,7 @@ async def inhabited(folder: Path) -> AsyncIterator[World]:
     """Two services with people who hold access, and one who is to get it."""
     async with Sandbox() as box:
         settings = settings_of(box, f"sqlite:///{folder / 'work.db'}")
-        async with open_store(settings) as store, open_services(settings, store) as services:
+        async with open_store(settings, RUNTIME) as store, open_services(settings, store) as services:
             await _populate(box)
             sanity, clerk = (
                 _remembering(name, client)
@@ -264,7 +279,7 @@ async def inhabited(folder: Path) -> AsyncIterator[World]:
 def _remembering(service: str, client: httpx.AsyncClient) -> Memory:
     transport = client._transport
     assert isinstance(transport, ServiceTransport)
-    transport.sleep, transport.budget = no_wait, None
+    transport.clock, transport.budget = CLOCK, None
     memory = Memory(service, transport.inner)
     transport.inner = memory
     return memory

@@ -12,10 +12,11 @@ import pytest
 from sync_worker import clerk, sanity
 from sync_worker.catchup import CURSOR, catch_up
 from sync_worker.errors import RateLimited, UnreadableAnswer
-from sync_worker.http import LONGEST_ASKED, ServiceTransport, retry_after
+from sync_worker.http import ServiceTransport, retry_after
 from sync_worker.model import Change, ChangeKind, Subject
 from sync_worker.sanity import Queries
 from sync_worker.settings import packaged_groq
+from tests.clock import CLOCK, TIMINGS, ImpatientClock
 from tests.parts import opened
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ GRANT = Change(USER, ChangeKind.GRANT, {}, {"plan": "pro"}, public={"plan": "pro
 DEEP = b'{"a":' * 50_000
 
 
-async def no_wait(_: float) -> None: ...
-
-
 def answering(answer: httpx.Response) -> httpx.MockTransport:
     return httpx.MockTransport(
         lambda _: httpx.Response(answer.status_code, headers=answer.headers.raw, content=answer.content)
@@ -39,12 +37,12 @@ def answering(answer: httpx.Response) -> httpx.MockTransport:
 
 
 def target(answer: httpx.Response) -> clerk.Clerk:
-    transport = ServiceTransport("Clerk", answering(answer), {}, clerk.explain, sleep=no_wait)
+    transport = ServiceTransport("Clerk", answering(answer), {}, clerk.explain, ImpatientClock(), TIMINGS)
     return clerk.open_clerk(transport, url="http://127.0.0.1")[0]
 
 
 def source(answer: httpx.Response) -> sanity.Sanity:
-    transport = ServiceTransport("Sanity", answering(answer), {}, sanity.explain, sleep=no_wait)
+    transport = ServiceTransport("Sanity", answering(answer), {}, sanity.explain, ImpatientClock(), TIMINGS)
     queries = Queries.load(packaged_groq())
     return sanity.open_sanity(transport, queries, url="http://127.0.0.1", version="1", dataset="d")[0]
 
@@ -80,8 +78,8 @@ async def test_a_header_that_is_no_ascii_does_no_harm() -> None:
         ("2.5", 2.5),
         ("-3", 0.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        ("1e9", LONGEST_ASKED),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_ASKED),
+        ("1e9", TIMINGS.max_retry_after),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", TIMINGS.max_retry_after),
         ("inf", None),
         ("nan", None),
         ("soon", None),
@@ -89,7 +87,7 @@ async def test_a_header_that_is_no_ascii_does_no_harm() -> None:
     ],
 )
 def test_no_retry_after_stops_the_worker_for_good(text: str, seconds: float | None) -> None:
-    assert retry_after(httpx.Response(429, headers={"retry-after": text})) == seconds
+    assert retry_after(httpx.Response(429, headers={"retry-after": text}), CLOCK, TIMINGS) == seconds
 
 
 ADDRESSED: dict[str, Any] = {"email_addresses": [], "primary_email_address_id": None, "external_id": None}
@@ -155,7 +153,7 @@ async def test_no_answer_moves_the_poll_where_it_would_find_nothing_again(
         await parts.store.workset.remember(CURSOR, cursor)
         odd = source(httpx.Response(200, json={"result": {"changed": rows}}))
         with pytest.raises(UnreadableAnswer):
-            await catch_up(odd, parts.store.workset, now)
+            await catch_up(odd, parts.store.workset, CLOCK, TIMINGS)
         known = await parts.store.workset.recall(CURSOR)
         assert known is not None
         assert known[0] == cursor

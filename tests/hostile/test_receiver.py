@@ -24,6 +24,7 @@ from sync_worker.receiver import BODY_LIMIT
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS, ImpatientClock
 from tests.hostile.bodies import DELIVERY, EVENT, MARK, bodies, shaped, texts
 from tests.parts import Parts, opened, settings_of
 
@@ -124,9 +125,9 @@ class World:
     async def work_off(self) -> list[str]:
         """Do all that is due as the worker does, without its waits. Return what it logged, by name."""
         workset, services = self.parts.store.workset, self.parts.services
-        layout = self.parts.settings.layout
-        converge = Converge(services.source, services.target, self.parts.store.ledger, layout, sleep=no_wait)
-        attempts = Attempts(workset, converge, sleep=no_wait)
+        layout, clock = self.parts.settings.layout, ImpatientClock()
+        converge = Converge(services.source, services.target, self.parts.store.ledger, layout, clock, TIMINGS)
+        attempts = Attempts(workset, converge, clock, TIMINGS)
         with structlog.testing.capture_logs() as logs:
             worked = True
             while worked:
@@ -142,9 +143,6 @@ class World:
                         await attempts.converge_all(claims)
                         worked = True
         return [entry["event"] for entry in logs]
-
-
-async def no_wait(_: float) -> None: ...
 
 
 @pytest.fixture(scope="module")

@@ -6,32 +6,32 @@ may set. Everybody counts seconds from the same moment.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import asyncio
 
 EPOCH = datetime(2026, 5, 1, 12, tzinfo=UTC).timestamp()
 
 
 @dataclass
 class Clock:
-    """`now` is the true time, `wall` what the worker's machine shows; both in epoch seconds. `jumps` are loop times."""
+    """The clock of the worker's machine. `true_time` is what it should show; `jumps` are loop times."""
 
     loop: asyncio.AbstractEventLoop
     skew: float = 0.0
     jumps: list[tuple[float, float]] = field(default_factory=list)
 
-    def now(self) -> float:
+    def true_time(self) -> float:
         return EPOCH + self.loop.time()
 
-    def wall(self) -> float:
-        return self.now() + self.skew
+    def now(self) -> float:
+        return self.true_time() + self.skew
 
-    def wall_time(self) -> datetime:
-        return datetime.fromtimestamp(self.wall(), UTC)
+    def monotonic(self) -> float:
+        return self.loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def jump(self, skew: float) -> None:
         """Set the wall clock so that it differs from the true time by `skew` seconds."""

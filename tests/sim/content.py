@@ -241,7 +241,7 @@ def _reference(world: World, ids: tuple[str, ...]) -> Document:
 
 
 def _moment(world: World, low: float, high: float) -> str:
-    at = datetime.fromtimestamp(int(world.clock.now() + world.random.uniform(low, high)), UTC)
+    at = datetime.fromtimestamp(int(world.clock.true_time() + world.random.uniform(low, high)), UTC)
     return at.isoformat().replace("+00:00", "Z")
 
 

@@ -18,12 +18,11 @@ from sync_worker.budget import Budget
 from sync_worker.catchup import catch_up
 from sync_worker.changeset import Brake
 from sync_worker.converge import Converge
-from sync_worker.emptiness import LOOK_EVERY, look_again
+from sync_worker.emptiness import look_again
 from sync_worker.heard import Heard
 from sync_worker.http import ServiceTransport
 from sync_worker.ledger import Ledger
 from sync_worker.model import CORE_FIELDS, Field, Layout
-from sync_worker.opening import BUDGET_WINDOW
 from sync_worker.projection import refuse_wrong_shape
 from sync_worker.receiver import Receiver
 from sync_worker.reconcile import Reconcile
@@ -31,6 +30,7 @@ from sync_worker.runs import Runs
 from sync_worker.timers import every
 from sync_worker.worker import Worker
 from sync_worker.workset import Claim, Mark, WorkSet
+from tests.clock import TIMINGS
 from tests.sim.clerk import KEY
 from tests.sim.disk import Session
 from tests.sim.lake import QUERIES, TOKEN
@@ -77,19 +77,20 @@ class Process:
         self.session = Session(world.disk, self)
         self.workset = WatchedWorkSet(self)
         self.ledger = Ledger(self.session)
-        self.runs = Runs(self.session)
+        self.runs = Runs(self.session, TIMINGS)
         self.brake = Brake(world.config.max_revocations)
-        self.budget = Budget(self.session, "clerk", world.config.budget, BUDGET_WINDOW)
+        self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(
             self.workset,
             LAYOUT,
             "sandbox",
             "production",
-            Heard(self.workset, world.loop.time),
+            Heard(self.workset, world.clock, TIMINGS),
+            world.clock,
+            TIMINGS,
             [SECRET],
             [CLERK_SECRET],
-            wall=world.clock.wall,
         )
 
     def _services(self) -> tuple[sanity.Sanity, clerk.Clerk]:
@@ -99,6 +100,8 @@ class Process:
             SimTransport(self, "sanity"),
             {"Authorization": f"Bearer {TOKEN}"},
             sanity.explain,
+            self.world.clock,
+            TIMINGS,
             is_read=sanity.reads_only,
         )
         to_clerk = ServiceTransport(
@@ -106,6 +109,8 @@ class Process:
             SimTransport(self, "clerk"),
             {"Authorization": f"Bearer {KEY}", "Clerk-API-Version": clerk.API_VERSION},
             clerk.explain,
+            self.world.clock,
+            TIMINGS,
             budget=self.budget,
         )
         if self.world.config.real_clients:
@@ -145,11 +150,11 @@ class Process:
 
     def converge(self, *, braked: bool) -> Converge:
         screen = self._screen if braked else None
-        return Converge(self.source, self.target, self.ledger, LAYOUT, screen, now=self.world.clock.wall_time)
+        return Converge(self.source, self.target, self.ledger, LAYOUT, self.world.clock, TIMINGS, screen)
 
     async def _screen(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Do what the screen of `running_worker` does."""
-        screened = await FanOutBrake(self.runs, self.brake, self.world.clock.wall).screen(outcomes)
+        screened = await FanOutBrake(self.runs, self.brake, self.world.clock).screen(outcomes)
         await self.workset.mark(moved(screened))
         return screened
 
@@ -160,14 +165,13 @@ class Process:
 
     def reconciliation(self, **given: Any) -> Reconcile:
         """Return a reconcile, as `open_reconcile` makes it."""
-        clock = self.world.clock
         return Reconcile(
             self.converge(braked=False),
             self.workset,
             self.runs,
             self.brake,
-            monotonic=self.world.loop.time,
-            wall=clock.wall,
+            self.world.clock,
+            TIMINGS,
             **given,
         )
 
@@ -181,9 +185,9 @@ class Server(Process):
         attempts = Attempts(
             self.workset,
             self.converge(braked=True),
+            world.clock,
+            TIMINGS,
             Random(world.random.random()),
-            monotonic=world.loop.time,
-            wall=world.clock.wall,
         )
         self.worker = Worker(
             self.session,
@@ -191,8 +195,9 @@ class Server(Process):
             attempts,
             self.budget,
             self.check_projection,
+            world.clock,
+            TIMINGS,
             name=name,
-            monotonic=world.loop.time,
         )
         self._timers: list[asyncio.Task[Any]] = []
         self._work: asyncio.Task[Any] | None = None
@@ -201,8 +206,8 @@ class Server(Process):
         await super().start()
         self._work = self.spawn(self.worker.run())
         self._timers = [
-            self.spawn(every(self.world.config.poll_seconds, "poll", self._poll)),
-            self.spawn(every(LOOK_EVERY, "emptiness", self._look_again)),
+            self.spawn(every(self.world.config.poll_seconds, "poll", self._poll, self.world.clock)),
+            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._look_again, self.world.clock)),
         ]
 
     async def stop(self) -> None:
@@ -216,7 +221,7 @@ class Server(Process):
         await self.kill()
 
     async def _poll(self) -> None:
-        await catch_up(self.source, self.workset, self.world.clock.wall_time())
+        await catch_up(self.source, self.workset, self.world.clock, TIMINGS)
 
     async def _look_again(self) -> None:
         await look_again(self.source, self.workset)
@@ -226,7 +231,7 @@ class WatchedWorkSet(WorkSet):
     """The work set, which tells the watch what was claimed."""
 
     def __init__(self, process: Process) -> None:
-        super().__init__(process.session)
+        super().__init__(process.session, TIMINGS)
         self._process = process
 
     async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:

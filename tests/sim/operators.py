@@ -14,6 +14,7 @@ from sync_worker.model import Subject
 from sync_worker.reconcile import Result
 from sync_worker.runs import alone
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
     from sync_worker.population import Findings
@@ -72,7 +73,7 @@ async def purge(world: World) -> str:
 
 async def reconcile_once(process: Process, *, accept_fewer: bool = False) -> tuple[Findings, Result]:
     """Run `sync-worker reconcile`."""
-    async with alone(process.runs):
+    async with alone(process.runs, process.world.clock, TIMINGS):
         run = process.reconciliation(accept_fewer=accept_fewer)
         findings = await run.find()
         return findings, await run.apply(findings)
@@ -81,7 +82,7 @@ async def reconcile_once(process: Process, *, accept_fewer: bool = False) -> tup
 async def approve_one(process: Process, held: Held) -> Result:
     """Run `sync-worker approve`."""
     result = Result()
-    async with alone(process.runs):
+    async with alone(process.runs, process.world.clock, TIMINGS):
         await process.reconciliation().repair([Subject.parse(key) for key in held.subjects], result)
         if not result.failed:
             await process.runs.drop(held.id)

@@ -98,5 +98,5 @@ class QuickClerk(clerk.Clerk):
 
 def client_of(transport: ServiceTransport) -> httpx.AsyncClient:
     """Return a quick client, for which the adapters need not know that it is none of httpx's."""
-    timeout = sanity.TIMEOUT if transport.service == "Sanity" else clerk.TIMEOUT
-    return cast("httpx.AsyncClient", QuickClient(transport, timeout))
+    service = sanity if transport.service == "Sanity" else clerk
+    return cast("httpx.AsyncClient", QuickClient(transport, service.timeout(transport.timings)))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.attempt import SHARED_AGAIN
-from sync_worker.emptiness import LOOK_EVERY, STATE
+from sync_worker.emptiness import STATE
 from sync_worker.errors import NothingVisible, SyncWorkerError
-from sync_worker.runs import LOCK, LOCK_SECONDS
+from sync_worker.runs import LOCK
 from sync_worker.workset import Mark
+from tests.clock import TIMINGS
 from tests.sim import content, operators, trouble, truth
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ async def _approve_all(world: World, operator: Process) -> None:
 
 
 async def _nobody_alone(world: World) -> None:
-    while world.disk.ask(LOCKED, (LOCK, LOCK_SECONDS)):
+    while world.disk.ask(LOCKED, (LOCK, TIMINGS.reconcile_lock)):
         await asyncio.sleep(5.0)
 
 
@@ -172,11 +172,11 @@ async def _idle(world: World) -> None:
     """Wait until nothing is due, running, to be tried again, or to be looked at again because no event tells of it."""
     await _nothing_under_way(world)
     if world.disk.ask(SHARED):
-        await asyncio.sleep(SHARED_AGAIN + 2.0)
+        await asyncio.sleep(TIMINGS.shared_address_recheck + 2.0)
     elif world.disk.ask(SOON):
         await asyncio.sleep(12.0)
     if world.disk.ask(EMPTY):
-        await asyncio.sleep(LOOK_EVERY + 5.0)
+        await asyncio.sleep(TIMINGS.empty_dataset_interval + 5.0)
     await _nothing_under_way(world)
 
 
@@ -199,7 +199,7 @@ def _busy(world: World) -> list[Any]:
 
 async def _away_from_boundaries(world: World) -> None:
     while True:
-        now = world.clock.now()
+        now = world.clock.true_time()
         boundary = world.history.next_boundary(now - BEFORE)
         if boundary is None or boundary > now + AFTER:
             return
@@ -209,7 +209,7 @@ async def _away_from_boundaries(world: World) -> None:
 
 def _at_a_boundary(world: World) -> set[str]:
     """Return the subjects whose access changes by the clock just now, or by a clock that jumped."""
-    now = world.clock.now()
+    now = world.clock.true_time()
     history = world.history
     names = history.with_windows() if world.clock.jumps else history.with_boundary(now - BEFORE, now + 1.0)
     return set(world.keys_of(names))
@@ -227,7 +227,7 @@ def _wrong(world: World, key: str) -> Iterable[str]:
     assert record is not None
     public, private = record["public_metadata"], record["private_metadata"]
     live = {name: value for name, value in public.items() if name in truth.OWNED}
-    want = truth.desired(world.history.rows(world.names_of(key)), world.clock.now())
+    want = truth.desired(world.history.rows(world.names_of(key)), world.clock.true_time())
     marked = truth.MARKER in private
     foreign = {
         "public": {name: value for name, value in public.items() if name not in truth.OWNED},

@@ -19,6 +19,8 @@ from tests.sim.run import config_of, run, trace_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    import httpx
+
     from sync_worker.ledger import Entry
     from sync_worker.model import Witness
     from sync_worker.outcome import Outcome
@@ -47,6 +49,10 @@ def end_at_a_short_page(result: Mapping[str, Any]) -> Page:
     return replace(page, remaining=len(page.rows) + (len(page.rows) == PAGE))
 
 
+def forget_retry_after(response: httpx.Response, _: float | None) -> Exception | None:
+    return original_explain(response, None)
+
+
 async def take_emptiness_for_the_truth(_: Converge, outcomes: list[Outcome], *__: object) -> list[Outcome]:
     return outcomes
 
@@ -63,6 +69,7 @@ async def intend_for_anybody(ledger: Ledger, entries: Sequence[Entry]) -> list[i
     return await original_intend(ledger, [replace(entry, lease="") for entry in entries])
 
 
+original_explain = clerk.explain
 original_intend = Ledger.intend
 original_marks_of = receiver.marks_of
 original_page = sanity._page
@@ -81,7 +88,7 @@ BUGS: dict[str, tuple[Sequence[Bug], str]] = {
         "everything comes to an end",
     ),
     "ignore Retry-After": (
-        [(clerk, "retry_after", lambda _: None)],
+        [(clerk, "explain", forget_retry_after)],
         "Retry-After is honoured|a pause is kept",
     ),
     "ignore the pace of a subject": (
@@ -143,4 +150,4 @@ def test_a_planted_bug_is_caught(bug: str) -> None:
 
 
 def test_without_a_planted_bug_nothing_is_caught() -> None:
-    assert caught([(http, "ATTEMPTS", http.ATTEMPTS)], range(1000, 1003)) == (-1, "nothing")
+    assert caught([(http, "SAFE_METHODS", http.SAFE_METHODS)], range(1000, 1003)) == (-1, "nothing")

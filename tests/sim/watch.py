@@ -102,7 +102,7 @@ class Watch:
 
     def claimed(self, process: Process, claims: Sequence[Claim]) -> None:
         self._order += 1
-        now = Claimed(self._order, self._world.loop.time(), self._world.clock.wall())
+        now = Claimed(self._order, self._world.loop.time(), self._world.clock.now())
         for claim in claims:
             self._claims[process, claim.key] = now
 
@@ -231,8 +231,8 @@ class Watch:
         """Return what the rows with these names give at any moment since the claim, by the wall clock."""
         rows, clock = self._world.history.rows(names, read.state), self._world.clock
         jumps = [abs(by) for at, by in clock.jumps if at >= claimed.at]
-        low = min(claimed.wall, clock.wall()) - sum(jumps)
-        high = max(claimed.wall, clock.wall()) + sum(jumps) + EPSILON
+        low = min(claimed.wall, clock.now()) - sum(jumps)
+        high = max(claimed.wall, clock.now()) + sum(jumps) + EPSILON
         moments = {low, high, *(moment for moment in truth.boundaries(rows) if low <= moment <= high)}
         return [truth.desired(rows, moment) for moment in moments]
 

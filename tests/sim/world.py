@@ -57,9 +57,9 @@ class World:
         self.loop = loop
         self.random = Random(config.seed)
         self.clock = Clock(loop)
-        self.disk = Disk(self.clock.wall, self.random)
-        self.lake = Lake(self.clock.now, self.random, config.short_pages)
-        self.clerk = Instance(self.clock.now, self.random, Limits(instance=100, subject=10))
+        self.disk = Disk(self.clock.now, self.random)
+        self.lake = Lake(self.clock.true_time, self.random, config.short_pages)
+        self.clerk = Instance(self.clock.true_time, self.random, Limits(instance=100, subject=10))
         self.history = History(self.lake)
         self.weather = Weather()
         self.watch = Watch(self)
