@@ -7,6 +7,7 @@ time. A child is a process of its own in every other way: its environment, its o
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -21,11 +22,14 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 
+import sync_worker.cli
 from sync_worker.cli.local import free_port
 from tests.trouble import Trouble, plant
 
@@ -244,13 +248,14 @@ class Forks:
 
 
 def main() -> None:
-    """Load what every process needs, then become one of them again and again."""
-    from clerk_backend_api import models  # noqa: PLC0415 - only the nursery needs it
-    from uvicorn.protocols.http import httptools_impl  # noqa: PLC0415
-
-    from sync_worker import cli  # noqa: PLC0415
-
-    _ = models.User, httptools_impl
+    """Load what any verb needs, then become one of them again and again."""
+    for module in walk_packages(sync_worker.__path__, "sync_worker."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    for name in ("clerk_backend_api.models", "psycopg_binary", "uvicorn.protocols.http.httptools_impl", "uvloop"):
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # or each child would copy all of it when it first collects
     order = Forks(sys.argv[1]).serve()
     os.closerange(3, 1024)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -264,7 +269,7 @@ def main() -> None:
     random.seed()
     plant(Trouble(**order["trouble"]))
     sys.argv = ["sync-worker", *order["arguments"]]
-    cli.main()
+    sync_worker.cli.main()
 
 
 if __name__ == "__main__":

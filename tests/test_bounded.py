@@ -39,7 +39,6 @@ async def size(request: Request) -> PlainTextResponse:
     return PlainTextResponse(str(len(body)))
 
 
-@pytest.fixture(scope="module")
 @asynccontextmanager
 async def served(timings: Timings) -> AsyncIterator[int]:
     """A server that tells the size of what was posted, after as many seconds as it was asked to sleep."""

@@ -84,7 +84,7 @@ async def test_everybody_whom_a_changed_course_reaches_is_traced_to_its_delivery
     await until(lambda: told_by(box, "c1") != created)
     led_to = {"cause": "document:c1", "delivery": told_by(box, "c1")}
     await until(lambda: len(logged(deployment, "access_changed", **led_to)) == 2)
-    assert logged(deployment, "document_fanned_out", document="c1", delivery=led_to["delivery"])
+    await until(lambda: bool(logged(deployment, "document_fanned_out", document="c1", delivery=led_to["delivery"])))
 
 
 async def test_a_sign_up_is_traced_to_clerks_delivery(box: Sandbox, deployment: Deployment) -> None:
