@@ -21,7 +21,7 @@ unit: $(READY) $(NODE)
 
 full: $(READY) $(NODE)
 	$(BIN)/python -m tests.sim --soak 300
-	$(BIN)/python -m pytest $(PYTEST) -m full
+	$(BIN)/python -m pytest $(PYTEST) -m "full or drawn"
 
 # A world that is replayed, or a test on its own, needs no worker processes: `PYTEST=` turns them off.
 PYTEST ?= --numprocesses auto --dist worksteal

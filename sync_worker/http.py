@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
@@ -25,6 +26,7 @@ from sync_worker.clock import utc
 from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, ServiceUnavailable, UnreadableAnswer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
 
     from tenacity import RetryCallState
@@ -248,7 +250,13 @@ def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> flo
     return min(max(0.0, seconds), timings.max_retry_after) if math.isfinite(seconds) else None
 
 
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """Return what every connection is verified by. Loading the authorities takes 50 ms, so it is done once."""
+    return httpx.create_ssl_context()
+
+
 def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:
     """Return the network end: connections kept warm, redirects never followed."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
-    return httpx.AsyncHTTPTransport(limits=limits)
+    return httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits)

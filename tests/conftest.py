@@ -27,7 +27,7 @@ from tests.postgres_server import PostgresServer, new_database, shared_server, s
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-# The same examples on every run, so that a red test is about the change at hand; the full run draws new ones.
+# The same few examples for every commit, so that a red test is about the change at hand; the full run draws new ones.
 settings.register_profile("quick", derandomize=True, print_blob=True)
 settings.register_profile("full", print_blob=True)
 
@@ -36,9 +36,16 @@ POSTGRES_FOLDER = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let all processes of a run know where their PostgreSQL server is, or will be when one of them needs it."""
-    settings.load_profile("full" if config.getoption("markexpr") == "full" else "quick")
+    settings.load_profile("quick" if config.getoption("markexpr") == "not full" else "full")
     given = getattr(config, "workerinput", None)
     config.stash[POSTGRES_FOLDER] = Path(given["postgres_folder"] if given else tempfile.mkdtemp(prefix="pg"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the full run draw more examples, also for tests that every commit runs with a few."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item.obj, "hypothesis"):
+            item.add_marker("drawn")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -62,6 +69,20 @@ async def shared_box() -> AsyncIterator[Sandbox]:
     """Both stand-ins, for as long as this process runs tests."""
     async with Sandbox() as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+async def shared_staging_box() -> AsyncIterator[Sandbox]:
+    """Stand-ins of another dataset, for as long as this process runs tests."""
+    async with Sandbox(dataset="staging") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def staging_box(shared_staging_box: Sandbox) -> AsyncIterator[Sandbox]:
+    """Stand-ins of a dataset that is not called production, empty, for one test."""
+    yield shared_staging_box
+    await shared_staging_box.reset()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ import httpx
 
 import sync_worker.cli
 from sync_worker.cli.local import free_port
+from sync_worker.http import ssl_context
 from tests.trouble import Trouble, plant
 
 if TYPE_CHECKING:
@@ -40,6 +41,16 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 NOTHING_WRONG = Trouble()
+LATE_IMPORTS = (
+    "anyio._backends._asyncio",
+    "clerk_backend_api.models",
+    "httpcore",
+    "psycopg_binary",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.httptools_impl",
+)
+"""What libraries import only once it is used."""
 
 
 @dataclass
@@ -182,7 +193,7 @@ async def listening(verb: str, environment: Mapping[str, str], log: Path) -> Asy
 async def until_up(url: str, child: Child, log: Path) -> None:
     """Return once the process answers at `url`. Fails with the end of its log when it ended, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=ssl_context(), trust_env=False) as client:
         while child.returncode is None and time.monotonic() < deadline:
             try:
                 if (await client.get(f"{url}/healthz")).is_success:
@@ -252,8 +263,9 @@ def main() -> None:
     for module in walk_packages(sync_worker.__path__, "sync_worker."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
-    for name in ("clerk_backend_api.models", "psycopg_binary", "uvicorn.protocols.http.httptools_impl", "uvloop"):
+    for name in LATE_IMPORTS:
         import_module(name)
+    ssl_context()
     gc.collect()
     gc.freeze()  # or each child would copy all of it when it first collects
     order = Forks(sys.argv[1]).serve()

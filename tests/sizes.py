@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
@@ -15,6 +16,11 @@ full_size = pytest.mark.full("the same at its full size")
 def sizes(quick: int, full: int) -> list[int | ParameterSet]:
     """Return the values of a parameter: `quick` for every commit, `full` for the full run."""
     return [quick, pytest.param(full, marks=full_size)]
+
+
+def examples(full: int) -> int:
+    """Return how many examples hypothesis is to draw: a fifth of `full` for every commit."""
+    return full if settings.get_current_profile_name() == "full" else max(10, full // 5)
 
 
 def the_rest(values: Any, *, quick: Any) -> list[Any]:

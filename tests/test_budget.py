@@ -342,6 +342,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.full("it takes a window of real time; every commit runs the same on a virtual clock")
 def test_processes_share_the_limit_in_real_time(database_url: str) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", TAKE_FOR_A_WHILE, database_url], stdout=subprocess.PIPE, text=True)

@@ -388,10 +388,10 @@ asyncio.run(main())
 """
 
 
-def test_processes_that_start_at_once_on_an_empty_database_all_come_up(database_url: str) -> None:
+def test_processes_that_start_at_once_on_an_empty_database_all_come_up(bare_database_url: str) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_CLOSE, database_url],
+            [sys.executable, "-c", OPEN_AND_CLOSE, bare_database_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from sync_worker.cli.local import free_port, install_hook, settings_for
+from sync_worker.http import ssl_context
 from tests import kits
 from tests.nursery import process, run
 from tests.oracle import until
@@ -25,7 +26,7 @@ LOOPBACK = ("--host", "127.0.0.1")  # the last one counts: a test listens to thi
 
 
 async def answers(url: str) -> None:
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with httpx.AsyncClient(verify=ssl_context(), timeout=5) as client:
         for _ in range(400):
             try:
                 if (await client.get(url)).is_success:

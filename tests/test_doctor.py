@@ -74,19 +74,18 @@ class Installation:
 
 
 @asynccontextmanager
-async def installation(database_url: str) -> AsyncIterator[Installation]:
+async def installation(box: Sandbox, database_url: str) -> AsyncIterator[Installation]:
     """Everything is as it should be: a hook that arrives, an entitlement in Clerk, a reconcile that was good."""
-    async with Sandbox(dataset="staging") as box:
-        settings = settings_of(box, database_url)
-        one = Installation(box, settings, manage_token=box.lake.token)
-        async with listening(settings) as url:
-            install_hook(box, url)
-            install_clerk_hook(box, url)
-            box.clerk.add_user("user_1")
-            await box.clerk.webhooks.deliveries.idle()
-            await one.publish("ent-1", plan="pro")
-            await reconcile(settings)
-            yield one
+    settings = settings_of(box, database_url)
+    one = Installation(box, settings, manage_token=box.lake.token)
+    async with listening(settings) as url:
+        install_hook(box, url)
+        install_clerk_hook(box, url)
+        box.clerk.add_user("user_1")
+        await box.clerk.webhooks.deliveries.idle()
+        await one.publish("ent-1", plan="pro")
+        await reconcile(settings)
+        yield one
 
 
 @asynccontextmanager
@@ -107,8 +106,8 @@ async def reconcile(settings: Settings) -> None:
 
 
 @pytest.fixture
-async def installed(sqlite_url: str) -> AsyncIterator[Installation]:
-    async with installation(sqlite_url) as one:
+async def installed(staging_box: Sandbox, sqlite_url: str) -> AsyncIterator[Installation]:
+    async with installation(staging_box, sqlite_url) as one:
         yield one
 
 
@@ -116,8 +115,8 @@ def having(findings: dict[str, Finding], status: Status) -> set[str]:
     return {name for name, finding in findings.items() if finding.status is status}
 
 
-async def test_an_installation_that_works_is_all_green(database_url: str) -> None:
-    async with installation(database_url) as installed:
+async def test_an_installation_that_works_is_all_green(staging_box: Sandbox, database_url: str) -> None:
+    async with installation(staging_box, database_url) as installed:
         findings = await installed.look()
     assert {name: f.result for name, f in findings.items() if f.status is not Status.OK} == {}
     assert list(findings) == [check.name for check in CHECKS]

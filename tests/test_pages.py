@@ -16,6 +16,7 @@ from sync_worker.app import create_app
 from sync_worker.budget import Budget
 from sync_worker.cli.local import SECRET, install_hook, settings_for
 from sync_worker.heard import note_of
+from sync_worker.http import ssl_context
 from sync_worker.pages import SESSION
 from sync_worker.running import running_worker
 from sync_worker.workset import Mark
@@ -450,7 +451,10 @@ async def test_looking_takes_no_call_that_is_kept_for_editors(box: Sandbox, sqli
 async def test_a_web_process_without_a_worker_shows_pages(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
     box.clerk.add_user("user_1")
     environment = {**settings_for(box, sqlite_url), "ADMIN_TOKEN": TOKEN}
-    async with listening("web", environment, tmp_path / "log") as url, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        listening("web", environment, tmp_path / "log") as url,
+        httpx.AsyncClient(verify=ssl_context(), base_url=url) as client,
+    ):
         install_hook(box, url, SECRET)
         await box.lake.mutate(
             [{"create": {"_id": "e1", "_type": "entitlement", "clerkUserId": "user_1", "plan": "pro"}}]

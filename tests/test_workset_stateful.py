@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -19,6 +20,7 @@ from sync_worker.model import Witness
 from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
 from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds
+from tests.sizes import examples
 
 if TYPE_CHECKING:
     from sync_worker.database import Transaction
@@ -371,6 +373,7 @@ class WorkSetMachine(RuleBasedStateMachine):
             assert all(sum(start <= moment <= start + 10 for moment in row.writes) <= 9 for start in row.writes)
 
 
+@pytest.mark.drawn
 def test_whatever_happens_the_work_set_and_its_model_agree(database_url: str) -> None:
     class Machine(WorkSetMachine):
         url = database_url
@@ -378,6 +381,9 @@ def test_whatever_happens_the_work_set_and_its_model_agree(database_url: str) ->
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=examples(60),
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
         ),
     )

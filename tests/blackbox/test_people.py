@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio]
 ADA = "ada@example.org"
+in_process = pytest.mark.full("every commit runs it in one process: test_resolve, test_addresses, test_clerk_events")
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,7 @@ async def test_an_email_is_matched_whatever_its_case(box: Sandbox) -> None:
     await until(lambda: plan_of(box, ada) == "pro")
 
 
+@in_process
 async def test_an_external_id_is_matched_exactly(box: Sandbox, deployment: Deployment) -> None:
     ada = box.clerk.add_user(external_id="Crm-7")
     ben = box.clerk.add_user(external_id="crm-7")
@@ -76,6 +78,7 @@ async def test_an_external_id_is_matched_exactly(box: Sandbox, deployment: Deplo
     assert plan_of(box, ben) is None
 
 
+@in_process
 @pytest.mark.parametrize("external_id", ["-7", "+7"])
 async def test_an_external_id_with_a_sign_names_one_person_only(box: Sandbox, external_id: str) -> None:
     ada = box.clerk.add_user(external_id=external_id)
@@ -92,6 +95,7 @@ async def test_a_verified_sign_up_has_access_at_once(box: Sandbox, deployment: D
     await until(lambda: plan_of(box, ada) == "pro", 10)
 
 
+@in_process
 @pytest.mark.parametrize("reserved", [False, True])
 async def test_an_address_that_is_not_verified_gives_nothing_until_it_is(
     box: Sandbox, deployment: Deployment, reserved: bool
@@ -104,6 +108,7 @@ async def test_an_address_that_is_not_verified_gives_nothing_until_it_is(
     await until(lambda: plan_of(box, ada) == "pro")
 
 
+@in_process
 async def test_a_secondary_address_gives_nothing_until_it_is_primary(box: Sandbox, deployment: Deployment) -> None:
     ada = box.clerk.add_user(email="work@example.org")
     secondary = {**address(box, ada), "id": "idn_second", "email_address": ADA}
@@ -137,6 +142,7 @@ async def test_an_address_that_two_people_have_counts_for_neither(box: Sandbox, 
     assert plan_of(box, twin) is None
 
 
+@in_process
 async def test_an_entitlement_that_changes_its_address_leaves_the_first_person(box: Sandbox) -> None:
     ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user(external_id="7")
     await publish(box, "e1", userEmail=ADA)
@@ -154,6 +160,7 @@ async def test_a_deleted_entitlement_by_address_takes_access_away(box: Sandbox) 
     await until(lambda: plan_of(box, ada) is None)
 
 
+@in_process
 async def test_a_member_who_joins_later_gets_the_access_then(box: Sandbox, deployment: Deployment) -> None:
     box.clerk.add_organization("org_1")
     ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user()
@@ -167,6 +174,7 @@ async def test_a_member_who_joins_later_gets_the_access_then(box: Sandbox, deplo
     assert (plan_of(box, ada), box.clerk.organizations["org_1"]["public_metadata"]) == (None, {})
 
 
+@in_process
 async def test_an_organization_that_is_created_later_gets_its_access_then(box: Sandbox, deployment: Deployment) -> None:
     await publish(box, "e1", clerkOrganizationId="org_1")
     await settled(box, deployment)
@@ -186,6 +194,7 @@ async def test_our_own_write_comes_back_and_ends_in_no_write(box: Sandbox, deplo
     assert box.clerk.requests.count("PATCH") == 1
 
 
+@in_process
 async def test_an_edit_in_the_dashboard_is_undone_at_once(box: Sandbox) -> None:
     ada = box.clerk.add_user(email=ADA)
     await publish(box, "e1", userEmail=ADA)
@@ -194,6 +203,7 @@ async def test_an_edit_in_the_dashboard_is_undone_at_once(box: Sandbox) -> None:
     await until(lambda: plan_of(box, ada) == "pro", 10)
 
 
+@in_process
 async def test_what_is_pending_is_told_by_the_reconcile(box: Sandbox, deployment: Deployment, tmp_path: Path) -> None:
     await publish(box, "e1", userEmail=ADA)
     ended = await nursery.run("reconcile", "--dry-run", cwd=tmp_path, environment=deployment.environment)
@@ -218,6 +228,7 @@ async def test_no_address_is_logged_or_stays_in_the_database(
         assert await store.workset.get(f"email:{ADA}") is None
 
 
+@in_process
 async def test_of_two_people_with_one_address_the_one_who_keeps_it_gets_the_access(
     box: Sandbox, deployment: Deployment
 ) -> None:
@@ -228,6 +239,7 @@ async def test_of_two_people_with_one_address_the_one_who_keeps_it_gets_the_acce
     await until(lambda: plan_of(box, ada) == "pro", 60)
 
 
+@in_process
 async def test_who_comes_to_an_address_that_somebody_has_already_ends_the_access_of_both(box: Sandbox) -> None:
     ada, ben = box.clerk.add_user(email=ADA), box.clerk.add_user(email="ben@example.org")
     await publish(box, "e1", userEmail=ADA)

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from sync_worker.cli.local import CLERK_SECRET, free_port, install_clerk_hook, install_hook, settings_for
+from sync_worker.http import ssl_context
 from sync_worker.sandbox.faults import Answer
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
@@ -135,7 +136,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def until_up(place: Place) -> None:
     deadline = time.monotonic() + 20
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=ssl_context()) as client:
         while time.monotonic() < deadline:
             try:
                 await client.get(f"{place.url}/healthz")
@@ -151,7 +152,7 @@ async def test_no_secret_and_no_address_is_written_anywhere(place: Place) -> Non
     await people_and_documents(place)
     await errors_that_repeat_what_was_sent(place)
     await bugs_that_tell_all(place)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=ssl_context()) as client:
         await odd_requests(place, client)
         await pages(place, client)
         for path in ("/metrics", "/readyz", "/healthz"):
@@ -231,7 +232,7 @@ async def bugs_that_tell_all(place: Place) -> None:
     await until(lambda: "run_broken" in place.events())
     body = json.dumps({"bug": f"{ADA} {CLERK_KEY}"}).encode()
     signed = {SANITY_HEADER: sign_sanity(body, WEBHOOK_SECRET, int(time.time() * 1000))}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=ssl_context()) as client:
         assert await place.ask(client, "POST", "/webhooks/sanity", content=body, headers=signed) == 500
     await until(lambda: "library_warned" in place.events())
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from sync_worker.cli.local import install_clerk_hook
+from sync_worker.http import ssl_context
 from tests import nursery
 from tests.oracle import until, until_idle, wrong
 
@@ -109,7 +110,7 @@ async def test_what_no_webhook_led_to_names_no_delivery(box: Sandbox, deployment
 
 
 async def test_a_refused_webhook_is_traced_too_and_told_nothing(deployment: Deployment) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=ssl_context()) as client:
         response = await client.post(
             f"{deployment.url}/webhooks/sanity", content=b"{}", headers={"idempotency-key": '"quoted-1"'}
         )

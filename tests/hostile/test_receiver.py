@@ -27,6 +27,7 @@ from sync_worker.workset import Mark
 from tests.clock import TIMINGS, ImpatientClock
 from tests.hostile.bodies import DELIVERY, EVENT, MARK, bodies, shaped, texts
 from tests.parts import Parts, opened, settings_of
+from tests.sizes import examples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -42,7 +43,7 @@ BAD_SIGNATURE = (401, b'{"error":"bad_signature"}')
 TOO_LARGE = (413, b'{"error":"body_too_large"}')
 ELSEWHERE = {(404, b'{"error":"not_found"}'), (405, b'{"error":"method_not_allowed"}')}
 ROUTES = {"/healthz", "/metrics", "/readyz", "/webhooks/clerk", "/webhooks/sanity"}
-many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=300)
+many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=examples(300))
 
 
 @dataclass(frozen=True, repr=False)
@@ -213,7 +214,7 @@ def forgeries(body: bytes, junk: bytes) -> Iterable[Headers]:
     yield []
 
 
-@settings(many, max_examples=60)
+@settings(many, max_examples=examples(60))
 @given(posted=posted, junk=st.binary(max_size=100) | texts.map(lambda text: text.encode(errors="replace")))
 async def test_a_body_that_is_not_signed_is_refused_whatever_it_holds(
     world: World, posted: tuple[Sender, bytes], junk: bytes
@@ -279,7 +280,7 @@ async def test_a_body_over_the_limit_is_refused_before_its_signature(world: Worl
     assert await world.post(sender.path, body, []) == TOO_LARGE
 
 
-@settings(many, max_examples=25)
+@settings(many, max_examples=examples(25))
 @given(told=told)
 async def test_what_was_accepted_can_be_worked_off_and_takes_nobodys_access(
     world: World, told: tuple[Sender, list[dict[str, Any]]]

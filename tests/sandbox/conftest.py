@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sync_worker.http import ssl_context
 from sync_worker.sandbox.server import Server
 
 if TYPE_CHECKING:
@@ -22,17 +23,25 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 
+def client_of(url: str, headers: dict[str, str]) -> httpx.AsyncClient:
+    return httpx.AsyncClient(verify=ssl_context(), base_url=url, headers=headers, trust_env=False)
+
+
 @pytest.fixture
 async def sanity(box: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {box.lake.token}"}
-    async with httpx.AsyncClient(base_url=box.sanity_url, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        verify=ssl_context(), base_url=box.sanity_url, headers=headers, trust_env=False
+    ) as client:
         yield client
 
 
 @pytest.fixture
 async def clerk(box: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {box.clerk.secret_key}", "clerk-api-version": "2026-05-12"}
-    async with httpx.AsyncClient(base_url=f"{box.clerk_url}/v1", headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        verify=ssl_context(), base_url=f"{box.clerk_url}/v1", headers=headers, trust_env=False
+    ) as client:
         yield client
 
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from clerk_backend_api import Clerk, models
 
+from sync_worker.http import ssl_context
 from sync_worker.sandbox import sample
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def sdk(box: Sandbox) -> AsyncIterator[Clerk]:
     await sample.load_sample(box)
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=ssl_context(), trust_env=False) as client:
         yield Clerk(
             bearer_auth=box.clerk.secret_key, server_url=f"{box.clerk_url}/v1", async_client=client, retry_config=None
         )

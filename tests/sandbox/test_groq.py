@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sync_worker.sandbox.groq import Groq, GroqError
+from tests.sizes import examples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -153,7 +154,10 @@ SHAPES = st.sampled_from(
 @pytest.mark.anyio
 @given(filter_=FILTERS, shape=SHAPES, perspective=st.sampled_from(["published", "raw", "drafts"]))
 @settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 async def test_any_rewritten_filter_answers_what_the_plain_one_does(
     groq: Groq, filter_: str, shape: str, perspective: str

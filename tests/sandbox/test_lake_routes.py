@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from sync_worker.http import ssl_context
 from sync_worker.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ async def test_wrong_requests_are_refused_in_sanitys_words(
 @pytest.mark.anyio
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "sk-sandbox"}])
 async def test_a_private_dataset_needs_a_token_that_exists(box: Sandbox, headers: dict[str, str]) -> None:
-    async with httpx.AsyncClient(base_url=box.sanity_url, headers=headers) as client:
+    async with httpx.AsyncClient(verify=ssl_context(), base_url=box.sanity_url, headers=headers) as client:
         answer = await client.get(QUERY, params={"query": "*"})
     assert answer.status_code == 401
     assert answer.json() == {"errorCode": "SIO-401-ANF", "error": "Unauthorized", "message": "Session not found"}
@@ -93,7 +94,7 @@ async def public() -> AsyncIterator[Sandbox]:
 
 @pytest.mark.anyio
 async def test_a_public_dataset_without_a_token_answers_with_fewer_documents(public: Sandbox) -> None:
-    async with httpx.AsyncClient(base_url=public.sanity_url) as client:
+    async with httpx.AsyncClient(verify=ssl_context(), base_url=public.sanity_url) as client:
         answer = await client.get(QUERY, params={"query": "*._id", "perspective": "raw"})
         docs = await client.get(f"{V}/doc/production/plain,dotted.id,nobody")
     assert answer.status_code == 200

@@ -11,6 +11,8 @@ from asyncio.subprocess import DEVNULL, PIPE
 import httpx
 import pytest
 
+from sync_worker.http import ssl_context
+
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -21,7 +23,7 @@ async def test_it_tells_its_addresses_serves_and_ends_on_a_signal(number: signal
     try:
         async with asyncio.timeout(30):
             where = json.loads(await process.stdout.readline())
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(verify=ssl_context(), trust_env=False) as client:
                 rows = await client.get(
                     f"{where['sanity_url']}/v2025-02-19/data/query/{where['dataset']}",
                     params={"query": 'count(*[_type == "entitlement"])'},
