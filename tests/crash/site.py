@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from tests.oracle import until, wrong
 from tests.parts import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from sync_worker.database import Row, Transaction
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tests.nursery import Child
     from tests.trouble import Trouble
 
+GUARD = 120.0
+"""Seconds after which a wait has failed. Nothing takes so long, on any machine."""
 UNFINISHED = "SELECT key FROM work WHERE wanted <> done OR owner IS NOT NULL OR dead = 1"
 IN_DOUBT = "SELECT subject FROM ledger WHERE state IN ('intended', 'unknown')"
 
@@ -73,7 +76,7 @@ class Site:
     async def ends(self, verb: str, trouble: Trouble = NOTHING_WRONG) -> int:
         """Run a verb to its end, and return its exit code."""
         async with process(verb, self.environment, self.log, trouble=trouble) as running:
-            return await asyncio.wait_for(running.wait(), 20)
+            return await asyncio.wait_for(running.wait(), GUARD)
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
@@ -84,16 +87,16 @@ class Site:
     async def dies(self, trouble: Trouble) -> None:
         """Run a worker until the trouble kills it."""
         async with self.worker(trouble) as running:
-            assert await asyncio.wait_for(running.wait(), 20) == -signal.SIGKILL, self.told()
+            assert await asyncio.wait_for(running.wait(), GUARD) == -signal.SIGKILL, self.told()
 
-    async def comes_right(self, seconds: float = 30.0) -> None:
+    async def comes_right(self, seconds: float = GUARD) -> None:
         """Wait until all is right; no two writes of a subject were under way at the same time."""
         await self.settles(seconds)
-        assert not self.box.clerk.requests.overlaps()
+        assert not self.box.clerk.requests.overlaps(), self.told()
 
-    async def settles(self, seconds: float = 30.0) -> None:
+    async def settles(self, seconds: float = GUARD) -> None:
         """Wait until everybody has the access that is published; then nothing is left to do, or in doubt."""
-        await until(lambda: not wrong(self.box), seconds)
+        await self.until(lambda: not wrong(self.box), seconds)
         async with self.store() as store:
             deadline = time.monotonic() + seconds
             for left in (UNFINISHED, IN_DOUBT):
@@ -101,6 +104,18 @@ class Site:
                     assert time.monotonic() < deadline, (unfinished, self.told())
                     await asyncio.sleep(0.05)
         assert not wrong(self.box)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = GUARD) -> None:
+        """Wait until `condition` holds; the end of the log explains why it does not."""
+        try:
+            await until(condition, seconds)
+        except AssertionError as error:
+            error.add_note(f"wrong: {wrong(self.box)[:20]}; the log ends:\n{self.told()}")
+            raise
+
+    def is_logged(self, event: str) -> bool:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return any(line["event"] == event for line in lines)
 
     def told(self) -> str:
         """Return the end of the log, to explain a failure."""
