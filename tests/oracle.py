@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from sync_worker.sandbox.server import Sandbox
 
+GUARD = 120.0
+"""Seconds after which a wait has failed. Nothing takes so long, on any machine."""
 OWNED = ("plan", "role", "courseSlugs")
 
 
@@ -107,7 +109,7 @@ def wrong(box: Sandbox) -> list[str]:
     ]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = GUARD) -> None:
     """Wait until `condition` holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from sync_worker.cli.local import free_port, install_hook, settings_for
 from sync_worker.opening import open_store
 from tests.nursery import NOTHING_WRONG, end_of, process, until_up
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.parts import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from sync_worker.database import Row, Transaction
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tests.nursery import Child
     from tests.trouble import Trouble
 
-GUARD = 120.0
-"""Seconds after which a wait has failed. Nothing takes so long, on any machine."""
 UNFINISHED = "SELECT key FROM work WHERE wanted <> done OR owner IS NOT NULL OR dead = 1"
 IN_DOUBT = "SELECT subject FROM ledger WHERE state IN ('intended', 'unknown')"
 
@@ -96,7 +94,7 @@ class Site:
 
     async def settles(self, seconds: float = GUARD) -> None:
         """Wait until everybody has the access that is published; then nothing is left to do, or in doubt."""
-        await self.until(lambda: not wrong(self.box), seconds)
+        await until(lambda: not wrong(self.box), seconds)
         async with self.store() as store:
             deadline = time.monotonic() + seconds
             for left in (UNFINISHED, IN_DOUBT):
@@ -104,14 +102,6 @@ class Site:
                     assert time.monotonic() < deadline, (unfinished, self.told())
                     await asyncio.sleep(0.05)
         assert not wrong(self.box)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = GUARD) -> None:
-        """Wait until `condition` holds; the end of the log explains why it does not."""
-        try:
-            await until(condition, seconds)
-        except AssertionError as error:
-            error.add_note(f"wrong: {wrong(self.box)[:20]}; the log ends:\n{self.told()}")
-            raise
 
     def is_logged(self, event: str) -> bool:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from tests.crash.load import Account, Editors
-from tests.crash.site import GUARD, Site
+from tests.crash.site import Site
 from tests.nursery import NOTHING_WRONG
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def serving(site: Site, trouble: Trouble = NOTHING_WRONG) -> AsyncIterator
 
 async def refuses_more(account: Account) -> None:
     seen = account.by_status()[503]
-    await until(lambda: account.by_status()[503] > seen, GUARD)
+    await until(lambda: account.by_status()[503] > seen)
 
 
 async def refuses_for_now(site: Site, account: Account) -> None:
@@ -180,7 +180,7 @@ async def test_a_database_that_restarts_under_load_loses_nothing(
         for number in range(120):
             await editors.edit()
             if number == 60:
-                await site.until(lambda: box.clerk.requests.count("PATCH") > 0)
+                await until(lambda: box.clerk.requests.count("PATCH") > 0)
                 own_server.stop()
                 await editors.edit()
                 await refuses_more(account)
@@ -213,7 +213,7 @@ async def test_a_clock_that_jumps_by_an_hour_holds_up_nobody(site: Site, jump: f
         await site.comes_right()
         box.clerk.faults.hold(1, method="PATCH")
         await publish(site, "user_before", plan="team")
-        await site.until(lambda: box.clerk.faults.held == 1)
+        await until(lambda: box.clerk.faults.held == 1)
         os.kill(running.pid, signal.SIGUSR1)
         box.clerk.faults.release()
         await site.comes_right()

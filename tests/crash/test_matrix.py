@@ -16,8 +16,8 @@ import pytest
 
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
-from tests.crash.site import GUARD
-from tests.oracle import wrong
+from tests.nursery import NOTHING_WRONG
+from tests.oracle import GUARD, until, wrong
 from tests.parts import working
 from tests.trouble import Moment, Trouble
 
@@ -99,7 +99,7 @@ async def prepare(site: Site, names: Sequence[str]) -> None:
     await box.lake.mutate([entitlement(f"e-{user}", user, plan="basic") for user in held])
     async with working(box, site.database_url) as parts:
         await parts.store.workset.mark([Mark(f"user:{user}") for user in held])
-        await site.until(lambda: not wrong(box))
+        await until(lambda: not wrong(box))
 
 
 async def edit(site: Site, name: str) -> None:
@@ -130,22 +130,36 @@ async def test_a_worker_killed_at_an_effect_of_a_run(site: Site, crashes: tuple[
         await site.comes_right()
 
 
-@pytest.mark.full("waits until a write cannot land any more; the worlds do the same in the quick run")
-async def test_a_write_that_outlives_its_process_does_not_undo_what_the_next_one_writes(site: Site) -> None:
-    box, here = site.box, Trouble(lease=2.0)
+@pytest.mark.full("waits for the end of a lease; tests/crash/test_several_machines.py ends one in the quick run")
+@pytest.mark.parametrize("database_url", ["postgres_url"], indirect=True)
+async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overlap(site: Site) -> None:
+    await killed_over_its_writes(site, Trouble(lease=3.0, elsewhere=True))
+    site.box.clerk.faults.release()
+    async with site.worker(to(site)):
+        await site.comes_right()
+
+
+async def killed_over_its_writes(site: Site, trouble: Trouble) -> None:
+    """Kill a worker while Clerk holds its three writes."""
     await prepare(site, ["now"])
     await edit(site, "now")
-    box.clerk.faults.hold(3, method="PATCH")
-    async with site.worker() as worker:
-        await site.until(lambda: box.clerk.faults.held == 3)
+    site.box.clerk.faults.hold(3, method="PATCH")
+    async with site.worker(trouble) as worker:
+        await until(lambda: site.box.clerk.faults.held == 3)
         worker.kill()
         await worker.wait()
+
+
+@pytest.mark.full("waits until a write cannot land any more; the worlds do the same in the quick run")
+async def test_a_write_that_outlives_its_process_does_not_undo_what_the_next_one_writes(site: Site) -> None:
+    box = site.box
+    await killed_over_its_writes(site, NOTHING_WRONG)
     await box.lake.mutate([{"patch": {"id": "e-user_updated_now", "set": {"plan": "team"}}}])
     await mark(site, Mark("user:user_updated_now"))
-    async with site.worker(here):
-        await site.until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "team")
+    async with site.worker(Trouble(lease=2.0)):
+        await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "team")
         box.clerk.faults.release()
-        await site.until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "pro")
+        await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "pro")
         await site.settles()
 
 
@@ -178,7 +192,7 @@ async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_addres
         await box.lake.mutate([{"create": row}])
     async with working(box, site.database_url) as parts:
         await parts.store.workset.mark([Mark(f"document:e-{number}") for number in range(len(crashes))])
-        await site.until(lambda: not wrong(box))
+        await until(lambda: not wrong(box))
     for number, crash in enumerate(crashes):
         old, address = f"user_old_{number}", f"crm-{number}"
         box.clerk.update_user(old, external_id=None)
@@ -197,7 +211,7 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
     await box.lake.mutate([{"create": row}])
     async with working(box, site.database_url) as parts:
         await parts.store.workset.mark([Mark("user:user_ada")])
-        await site.until(lambda: not wrong(box))
+        await until(lambda: not wrong(box))
     box.clerk.add_user("user_twin", email=shared)
     await mark(site, Mark("user:user_ada"))
     await site.dies(to(site, "WorkSet.settle", "after"))

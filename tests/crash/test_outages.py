@@ -75,7 +75,7 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
         site.install_hook()
         await publish(site, users)
         assert account.by_status().keys() == {202}
-        await site.until(lambda: faults_of(box, service).struck[fault] > 0)
+        await until(lambda: faults_of(box, service).struck[fault] > 0)
         began, asked = time.monotonic(), asked_for(box)
         await until(lambda: time.monotonic() - began > OUTAGE)
         assert (asked_for(box) - asked) / (time.monotonic() - began) < MOST_ASKED
@@ -118,11 +118,11 @@ async def test_a_subject_whose_writes_hang_holds_up_nobody_else(site: Site) -> N
     async with site.receiver("serve"):
         site.install_hook()
         await publish(site, 2)
-        await site.until(lambda: box.clerk.faults.struck["hang"] > 0)
+        await until(lambda: box.clerk.faults.struck["hang"] > 0)
         await publish(site, 10, "later")
-        await site.until(lambda: wrong(box) == ["user_first_0", "user_first_1"])
+        await until(lambda: wrong(box) == ["user_first_0", "user_first_1"])
         box.clerk.faults.clear()
-        await site.until(lambda: not wrong(box))
+        await until(lambda: not wrong(box))
 
 
 @pytest.mark.full("waits until the connections time out")
@@ -132,10 +132,10 @@ async def test_reads_that_hang_hold_up_only_those_who_wait_on_them(site: Site) -
     async with site.receiver("serve"):
         site.install_hook()
         await publish(site, 2)
-        await site.until(lambda: box.clerk.faults.struck["hang"] > 0)
+        await until(lambda: box.clerk.faults.struck["hang"] > 0)
         hanging = set(wrong(box))
         await publish(site, 20, "later")
-        await site.until(lambda: set(wrong(box)) <= hanging)
+        await until(lambda: set(wrong(box)) <= hanging)
         box.clerk.faults.clear()
         await site.comes_right()
 
@@ -149,9 +149,9 @@ async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(s
         site.install_hook()
         await publish(site, 40)
         assert account.by_status().keys() == {202}
-        await site.until(lambda: site.is_logged("work_stopped"))
+        await until(lambda: site.is_logged("work_stopped"))
         began, asked = time.monotonic(), asked_for(box)
-        await site.until(lambda: asked_for(box) > asked)  # it is probed
+        await until(lambda: asked_for(box) > asked)  # it is probed
         await until(lambda: time.monotonic() - began > OUTAGE)
         assert asked_for(box) - asked < 10 * (time.monotonic() - began), "only now and then"
         faults_of(box, service).clear()

@@ -19,8 +19,8 @@ from sync_worker.cli.local import free_port
 from sync_worker.schema import STEPS
 from sync_worker.workset import Mark
 from tests.crash.load import Account, Editors
-from tests.crash.site import GUARD, Site
-from tests.oracle import wrong
+from tests.crash.site import Site
+from tests.oracle import GUARD, until, wrong
 from tests.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ ELSEWHERE = Trouble(elsewhere=True)
 CLERKS_WINDOW = 10.0
 JITTER = 1.0
 """Seconds that a call may take from its grant to Clerk; on a machine that is busy it is later than on another."""
-LEASES_END = "UPDATE work SET due = 0 WHERE owner IS NOT NULL"
+LEASES_END = "UPDATE work SET due = 0 WHERE owner IS NOT NULL AND key <> 'user:user_later'"
 DEPLOYS = pytest.mark.full("releases roll out seldom")
 
 
@@ -99,15 +99,15 @@ async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_e
     async with site.store() as store:
         await store.workset.mark([Mark(f"user:{user}") for user in users])
         async with site.worker(ELSEWHERE) as lost:
-            await site.until(lambda: box.clerk.faults.struck["hang"] == len(users))
+            await until(lambda: box.clerk.faults.struck["hang"] >= len(users))
             lost.kill()
             await lost.wait()
         box.clerk.faults.release()
-        await site.until(lambda: all(request.ended for request in box.clerk.requests.writes))
+        await until(lambda: all(request.ended for request in box.clerk.requests.writes))
         async with second(site).worker(replace(ELSEWHERE, lease=1.0)):
             await publish(site, box.clerk.add_user("user_later"))
             await store.workset.mark([Mark("user:user_later")])
-            await site.until(lambda: wrong(box) == users)
+            await until(lambda: wrong(box) == users)
             await store.database.run(lambda tx: tx.execute(LEASES_END))
             await site.comes_right()
 
@@ -158,7 +158,7 @@ async def test_an_older_release_that_cannot_work_any_more_refuses_to_start_and_l
         await box.lake.hooks_idle()
         assert await site.ends("release", Trouble(steps=(breaking,))) == 0
         await publish(site, users[1])
-        await site.until(lambda: account.by_status()[503] > 0)
+        await until(lambda: account.by_status()[503] > 0)
         assert account.by_status().keys() == {202, 503}
         assert older.returncode is None
     assert await site.ends("worker") == 1
@@ -167,4 +167,4 @@ async def test_an_older_release_that_cannot_work_any_more_refuses_to_start_and_l
     newest = Trouble(steps=(breaking, (len(STEPS) + 2, back)))
     async with site.receiver(trouble=newest), site.worker(newest):
         await box.lake.hooks_idle()
-        await site.until(lambda: not wrong(box))
+        await until(lambda: not wrong(box))
