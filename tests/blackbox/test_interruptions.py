@@ -40,7 +40,7 @@ def reference(document: str) -> dict[str, str]:
     return {"_type": "reference", "_ref": document, "_key": document}
 
 
-@on_each_database
+@pytest.mark.full("tests/crash/test_matrix.py leaves accepted work to the next process in the quick run")
 async def test_what_a_web_process_accepted_is_done_by_the_next_one(
     box: Sandbox, database_url: str, tmp_path: Path
 ) -> None:
