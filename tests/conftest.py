@@ -21,11 +21,11 @@ from sync_worker.database import open_database
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.settings import packaged_groq
 from tests.clock import CLOCK, TIMINGS
-from tests.nursery import close_nursery
+from tests.nursery import close_nursery, end_of
 from tests.postgres_server import PostgresServer, new_database, shared_server, stop_shared_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 # The same few examples for every commit, so that a red test is about the change at hand; the full run draws new ones.
 settings.register_profile("quick", derandomize=True, print_blob=True)
@@ -57,6 +57,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     close_nursery()
     if not hasattr(config, "workerinput"):
         stop_shared_server(config.stash[POSTGRES_FOLDER])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test that failed show what its processes logged last."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and folder is not None:
+        logs = [log for log in (folder / "log", folder / "second") if log.is_file()]
+        report.sections += [(f"end of {log}", end_of(log)) for log in logs]
+    return report
 
 
 @pytest.fixture(scope="session")

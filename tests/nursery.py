@@ -217,8 +217,9 @@ class Forks:
 
     def __init__(self, path: str) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
+        self._listener.bind(f"{path}.new")
         self._listener.listen()
+        Path(f"{path}.new").rename(path)  # whoever sees it can connect
         self._children: dict[int, tuple[int, socket.socket]] = {}
 
     def serve(self) -> dict[str, Any]:

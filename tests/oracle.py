@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 UNFINISHED = "SELECT key FROM work WHERE owner IS NOT NULL OR (wanted <> done AND dead = 0 AND due <= NOW() + 10)"
 """What is being done, or will be soon. Clerk's events of our own writes wait for longer, and change nothing."""
+GUARD = 120.0
+"""Seconds after which a wait has failed. Nothing takes so long, on any machine."""
 OWNED = ("plan", "role", "courseSlugs")
 
 
@@ -112,7 +114,7 @@ def wrong(box: Sandbox) -> list[str]:
     ]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = GUARD) -> None:
     """Wait until `condition` holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -120,7 +122,7 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         await asyncio.sleep(0.05)
 
 
-async def until_idle(database_url: str, seconds: float = 120.0) -> None:
+async def until_idle(database_url: str, seconds: float = GUARD) -> None:
     """Wait until a worker, here or in other processes, has nothing left to do in this database."""
     database = open_database(database_url, CLOCK, TIMINGS)
     await database.start()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 PROGRAM = Path(__file__).with_name("workset_process.py")
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 class Program:
@@ -123,6 +123,11 @@ async def assert_all_is_well(fleet: Fleet, db: Database) -> None:
             assert end <= begin, key
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    [pytest.param("sqlite_url", marks=pytest.mark.full("the same on SQLite")), "postgres_url"],
+    indirect=True,
+)
 async def test_processes_that_share_the_work_never_overlap_and_finish_all(fleet: Fleet, db: Database) -> None:
     first, second = fleet.start(), fleet.start()
     first.listen(400)
@@ -135,11 +140,23 @@ async def test_processes_that_share_the_work_never_overlap_and_finish_all(fleet:
     await assert_all_is_well(fleet, db)
 
 
+MANY = pytest.mark.full("more kills, on both databases")
+
+
+@pytest.mark.parametrize(
+    ("database_url", "kills"),
+    [
+        pytest.param("sqlite_url", (37,), id="one-kill"),
+        pytest.param("sqlite_url", (37, 110, 3, 260, 71), id="kills-sqlite", marks=MANY),
+        pytest.param("postgres_url", (37, 110, 3, 260, 71), id="kills-postgres", marks=MANY),
+    ],
+    indirect=["database_url"],
+)
 async def test_what_a_killed_process_acknowledged_is_there_and_its_work_is_taken_over(
-    fleet: Fleet, db: Database
+    fleet: Fleet, db: Database, kills: tuple[int, ...]
 ) -> None:
     survivor = fleet.start()
-    for lines in (37, 110, 3, 260, 71):
+    for lines in kills:
         victim = fleet.start()
         victim.listen(lines)
         victim.kill()

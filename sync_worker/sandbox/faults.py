@@ -33,8 +33,10 @@ LOST = "lost"
 TRUNCATED = "truncated"
 """The request is applied; the answer breaks off in its middle."""
 HANG = "hang"
-"""Nothing is applied and nothing is answered until `clear`."""
-BEHAVIOURS = (RESET, LOST, TRUNCATED, HANG)
+"""Nothing is applied, and nothing is answered until `release`."""
+HOLD = "hold"
+"""The request is kept until `release`, and then applied, although the caller may be gone."""
+BEHAVIOURS = (RESET, LOST, TRUNCATED, HANG, HOLD)
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 
@@ -79,6 +81,7 @@ class Faults:
 
     `latency` is added to every answer, in seconds; a caller that leaves meanwhile has asked all the same. `answers` are
     the canned answers by name: rate_limited, unauthorized, locked, internal, bad_gateway, unavailable, error_in_ok.
+    `held` is how many requests have arrived in whole and are held now.
     """
 
     answers: Mapping[str, Answer]
@@ -86,7 +89,8 @@ class Faults:
     latency: float = 0.0
     rules: list[Rule] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
-    _released: asyncio.Event = field(default_factory=asyncio.Event)
+    held: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def next(self, fault: str, times: int = 1, **where: Any) -> None:
         """Let the fault strike the next requests; `where` is method, path_prefix, retry_after."""
@@ -96,6 +100,16 @@ class Faults:
         """Let the fault strike a fraction of all requests, until `clear`."""
         self._add(Rule(fault, fraction=fraction, **where))
 
+    def hold(self, times: int | None = None, **where: Any) -> None:
+        """Hold the next `times` requests, or all, on arrival; `where` is method, path_prefix."""
+        self._add(Rule(HOLD, times=times, **where))
+
+    def release(self) -> None:
+        """Let go what is held or hangs, and hold nothing more."""
+        self.rules = [rule for rule in self.rules if rule.fault not in (HANG, HOLD)]
+        self.gate.set()
+        self.gate = asyncio.Event()
+
     def _add(self, rule: Rule) -> None:
         if rule.fault not in BEHAVIOURS and rule.fault not in self.answers:
             message = f"no such fault: {rule.fault}; there are {', '.join((*BEHAVIOURS, *self.answers))}"
@@ -103,12 +117,11 @@ class Faults:
         self.rules.append(rule)
 
     def clear(self) -> None:
-        """Let everything work again and let go what hangs."""
+        """Let everything work again, and let go what is held or hangs."""
         self.latency = 0.0
+        self.release()
         self.rules.clear()
         self.struck.clear()
-        self._released.set()
-        self._released = asyncio.Event()
 
     def choose(self, method: str, path: str) -> Rule | None:
         """Return the rule that strikes this request, and use it up."""
@@ -123,9 +136,13 @@ class Faults:
             return rule
         return None
 
-    async def released(self) -> None:
-        """Return at the next `clear`."""
-        await self._released.wait()
+    async def keep(self, gate: asyncio.Event) -> None:
+        """Return when the gate opens; the request counts as held until then."""
+        self.held += 1
+        try:
+            await gate.wait()
+        finally:
+            self.held -= 1
 
 
 class FaultyService:
@@ -143,7 +160,7 @@ class FaultyService:
             return
         keys = tuple(key for key, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         request = self.traffic.start(scope["method"], scope["path"], keys)
-        rule = self.faults.choose(request.method, request.path)
+        rule, gate = self.faults.choose(request.method, request.path), self.faults.gate
         request.fault = rule.fault if rule else ""
 
         async def noting(message: Message) -> None:
@@ -155,18 +172,22 @@ class FaultyService:
             if self.faults.latency:
                 receive = await _arrived(receive)
                 await asyncio.sleep(self.faults.latency)
-            await self._serve(rule, scope, receive, noting)
+            await self._serve(rule, gate, scope, receive, noting)
         finally:
             self.traffic.finish(request)
 
-    async def _serve(self, rule: Rule | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, rule: Rule | None, gate: asyncio.Event, scope: Scope, receive: Receive, send: Send) -> None:
         if rule is None:
             await self.app(scope, receive, send)
         elif rule.fault == RESET:
             await _break(scope, receive)
         elif rule.fault == HANG:
-            await self.faults.released()
+            await gate.wait()
             await _end(scope, receive)
+        elif rule.fault == HOLD:
+            receive = await _arrived(receive)
+            await self.faults.keep(gate)
+            await self.app(scope, receive, send)
         elif rule.fault == LOST:
             await self.app(scope, receive, _ignore)
             await _end(scope, receive)

@@ -139,6 +139,7 @@ class Sandbox:
     async def reset(self) -> None:
         """Make both services as they were at the start: empty, without faults, with the settings they began with."""
         self._random.seed(self._seed)
+        self.clerk.faults.clear()  # what is held is applied to what is forgotten now, not to what comes after
         await self.lake.reset()
         await self.clerk.reset()
 

@@ -13,8 +13,8 @@ import pytest
 
 from sync_worker.cli.local import SECRET, free_port, install_hook, settings_for
 from sync_worker.signatures import SANITY_HEADER, sign_sanity
-from tests.nursery import listening, process
-from tests.oracle import until, wrong
+from tests.nursery import listening, process, until_up
+from tests.oracle import GUARD, until, wrong
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
+on_each_database = pytest.mark.parametrize(
+    "database_url",
+    ["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.full("the same on PostgreSQL"))],
+    indirect=True,
+)
+
+
 def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
     return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
 
@@ -33,6 +40,7 @@ def reference(document: str) -> dict[str, str]:
     return {"_type": "reference", "_ref": document, "_key": document}
 
 
+@pytest.mark.full("tests/crash/test_matrix.py leaves accepted work to the next process in the quick run")
 async def test_what_a_web_process_accepted_is_done_by_the_next_one(
     box: Sandbox, database_url: str, tmp_path: Path
 ) -> None:
@@ -47,6 +55,7 @@ async def test_what_a_web_process_accepted_is_done_by_the_next_one(
         await until(lambda: not wrong(box))
 
 
+@pytest.mark.full("300 people; tests/crash/test_matrix.py kills at each effect of a fan-out in the quick run")
 async def test_a_worker_killed_in_the_middle_of_a_fan_out_leaves_nobody_behind(
     box: Sandbox, database_url: str, tmp_path: Path
 ) -> None:
@@ -63,43 +72,50 @@ async def test_a_worker_killed_in_the_middle_of_a_fan_out_leaves_nobody_behind(
         install_hook(box, url)
         await box.lake.mutate([{"patch": {"id": "course-0", "set": {"slug.current": "new"}}}])
         await box.lake.hooks_idle()
+        box.clerk.faults.hold(method="PATCH")
         async with process("worker", environment, log) as first:
-            await until(lambda: 0 < box.clerk.requests.count("PATCH") < 300)
+            await until(lambda: box.clerk.faults.held > 0)
             first.kill()
             await first.wait()
+        box.clerk.faults.release()
         assert wrong(box)
         async with process("worker", environment, log):
-            await until(lambda: not wrong(box), 60)
+            await until(lambda: not wrong(box))
 
 
+@on_each_database
 async def test_a_worker_that_is_asked_to_stop_finishes_what_is_in_flight(
     box: Sandbox, database_url: str, tmp_path: Path
 ) -> None:
     environment, log = settings_for(box, database_url), tmp_path / "log"
     box.clerk.add_user("user_1")
-    box.clerk.faults.latency = 0.5
+    box.clerk.faults.hold(method="PATCH")
     async with listening("web", environment, log) as url:
         install_hook(box, url)
         async with process("worker", environment, log) as worker:
             await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
-            await until(lambda: box.clerk.requests.count() > 0)
+            await until(lambda: box.clerk.faults.held == 1)
             worker.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(worker.wait(), 20) == 0
+            await until(lambda: '"draining"' in log.read_text())
+            box.clerk.faults.release()
+            assert await asyncio.wait_for(worker.wait(), GUARD) == 0
     assert not wrong(box)
 
 
+@pytest.mark.full("waits as long as requests in flight may take at a stop")
 async def test_a_stop_that_was_asked_for_ends_with_0_even_while_a_request_hangs(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
-    port = free_port()
-    async with process("serve", settings_for(box, sqlite_url), tmp_path / "log", "--port", str(port)) as running:
-        async with httpx.AsyncClient() as client:
-            await _until_answers(client, f"http://127.0.0.1:{port}/healthz")
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /webhooks/sanity HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-        await writer.drain()
+    log, port = tmp_path / "log", free_port()
+    async with process("serve", settings_for(box, sqlite_url), log, "--port", str(port)) as running:
+        await until_up(f"http://127.0.0.1:{port}", running, log)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /webhooks/sanity HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\nabc"
+        )
+        assert b"100 Continue" in await reader.readline()  # it waits for the rest
         running.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(running.wait(), 15) == 0
+        assert await asyncio.wait_for(running.wait(), GUARD) == 0
         writer.close()
 
 
@@ -121,7 +137,7 @@ async def test_a_database_that_is_gone_is_503_and_the_delivery_works_when_it_is_
     ).encode()
     headers = {SANITY_HEADER: sign_sanity(body, SECRET, int(time.time() * 1000))}
     environment = settings_for(box, own_server.url)
-    async with listening("serve", environment, tmp_path / "log") as web, httpx.AsyncClient(timeout=30) as client:
+    async with listening("serve", environment, tmp_path / "log") as web, httpx.AsyncClient(timeout=GUARD) as client:
 
         async def deliver() -> httpx.Response:
             return await client.post(f"{web}/webhooks/sanity", content=body, headers=headers)
@@ -135,23 +151,12 @@ async def test_a_database_that_is_gone_is_503_and_the_delivery_works_when_it_is_
         assert (await deliver()).status_code == 202
 
 
+@pytest.mark.full("a mistake of an operator, which costs nobody anything")
 async def test_two_processes_on_one_port_are_told_apart(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
-    port = str(free_port())
+    log, port = tmp_path / "log", str(free_port())
     environment = settings_for(box, sqlite_url)
-    async with process("web", environment, tmp_path / "log", "--port", port) as first:
-        async with httpx.AsyncClient() as client:
-            await _until_answers(client, f"http://127.0.0.1:{port}/healthz")
+    async with process("web", environment, log, "--port", port) as first:
+        await until_up(f"http://127.0.0.1:{port}", first, log)
         async with process("web", environment, tmp_path / "second", "--port", port) as second:
-            assert await asyncio.wait_for(second.wait(), 20) == 1
+            assert await asyncio.wait_for(second.wait(), GUARD) == 1
         assert first.returncode is None
-
-
-async def _until_answers(client: httpx.AsyncClient, url: str) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await client.get(url)
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-            else:
-                return

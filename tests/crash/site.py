@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from sync_worker.cli.local import free_port, install_hook, settings_for
 from sync_worker.opening import open_store
 from tests.nursery import NOTHING_WRONG, end_of, process, until_up
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Site:
     async def ends(self, verb: str, trouble: Trouble = NOTHING_WRONG) -> int:
         """Run a verb to its end, and return its exit code."""
         async with process(verb, self.environment, self.log, trouble=trouble) as running:
-            return await asyncio.wait_for(running.wait(), 20)
+            return await asyncio.wait_for(running.wait(), GUARD)
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
@@ -84,14 +85,14 @@ class Site:
     async def dies(self, trouble: Trouble) -> None:
         """Run a worker until the trouble kills it."""
         async with self.worker(trouble) as running:
-            assert await asyncio.wait_for(running.wait(), 20) == -signal.SIGKILL, self.told()
+            assert await asyncio.wait_for(running.wait(), GUARD) == -signal.SIGKILL, self.told()
 
-    async def comes_right(self, seconds: float = 30.0) -> None:
+    async def comes_right(self, seconds: float = GUARD) -> None:
         """Wait until all is right; no two writes of a subject were under way at the same time."""
         await self.settles(seconds)
-        assert not self.box.clerk.requests.overlaps()
+        assert not self.box.clerk.requests.overlaps(), self.told()
 
-    async def settles(self, seconds: float = 30.0) -> None:
+    async def settles(self, seconds: float = GUARD) -> None:
         """Wait until everybody has the access that is published; then nothing is left to do, or in doubt."""
         await until(lambda: not wrong(self.box), seconds)
         async with self.store() as store:
@@ -101,6 +102,10 @@ class Site:
                     assert time.monotonic() < deadline, (unfinished, self.told())
                     await asyncio.sleep(0.05)
         assert not wrong(self.box)
+
+    def is_logged(self, event: str) -> bool:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return any(line["event"] == event for line in lines)
 
     def told(self) -> str:
         """Return the end of the log, to explain a failure."""

@@ -18,7 +18,7 @@ import pytest
 from tests.crash.load import Account, Editors
 from tests.crash.site import Site
 from tests.nursery import NOTHING_WRONG
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ROOM_ON_A_SMALL_DISK = "size=2m"
+ON_POSTGRES = pytest.mark.full("the same on PostgreSQL")
 
 
 async def publish(site: Site, user: str, plan: str = "pro") -> None:
@@ -58,7 +59,7 @@ async def refuses_for_now(site: Site, account: Account) -> None:
     """Publish for somebody: the webhook is answered 503, and the process says that it is not ready."""
     await publish(site, site.box.clerk.add_user("user_during"))
     await refuses_more(account)
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=GUARD) as client:
         assert (await client.get(f"{site.url}/readyz")).status_code == 503
         assert (await client.get(f"{site.url}/healthz")).status_code == 200
     assert wrong(site.box) == ["user_during"]
@@ -108,6 +109,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+@pytest.mark.full("a file that cannot grow shows the same, and needs no rights")
 async def test_a_full_disk_is_503_until_there_is_room(box: Sandbox, small_disk: Path, tmp_path: Path) -> None:
     site, account = Site(box, f"sqlite:///{small_disk}/work.db", tmp_path), Account(box)
     async with serving(site) as running:
@@ -120,6 +122,7 @@ async def test_a_full_disk_is_503_until_there_is_room(box: Sandbox, small_disk: 
     assert account.by_status().keys() == {202, 503}
 
 
+@pytest.mark.full("one more trouble of a disk, on both databases")
 async def test_a_log_that_cannot_be_written_stops_nothing(site: Site) -> None:
     account = Account(site.box)
     site.log = Path("/dev/full")
@@ -154,6 +157,7 @@ LOCKED: dict[str, Callable[[str], AbstractContextManager[None]]] = {
 }
 
 
+@pytest.mark.parametrize("database_url", ["sqlite_url", pytest.param("postgres_url", marks=ON_POSTGRES)], indirect=True)
 async def test_a_lock_that_is_held_longer_than_we_wait_is_503_until_it_is_free(site: Site) -> None:
     account = Account(site.box)
     async with serving(site, Trouble(patience=1)) as running:
@@ -165,6 +169,7 @@ async def test_a_lock_that_is_held_longer_than_we_wait_is_503_until_it_is_free(s
     assert account.by_status().keys() == {202, 503}
 
 
+@pytest.mark.full("120 edits; a restart without load is in tests/blackbox/test_interruptions.py")
 async def test_a_database_that_restarts_under_load_loses_nothing(
     box: Sandbox, own_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -181,14 +186,24 @@ async def test_a_database_that_restarts_under_load_loses_nothing(
                 await refuses_more(account)
                 own_server.start()
         await box.lake.hooks_idle()
-        await site.comes_right(60)
+        await site.comes_right()
         async with site.store() as store:
             assert await account.lost(store) == 0
         assert (receiver.returncode, worker.returncode) == (None, None)
     assert account.by_status().keys() == {202, 503}
 
 
-@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["ahead", "back"])
+@pytest.mark.parametrize(
+    ("database_url", "jump"),
+    [
+        pytest.param("sqlite_url", 3600.0, id="ahead"),
+        *(
+            pytest.param(url, jump, marks=pytest.mark.full("both directions, on both databases"))
+            for url, jump in (("sqlite_url", -3600.0), ("postgres_url", 3600.0), ("postgres_url", -3600.0))
+        ),
+    ],
+    indirect=["database_url"],
+)
 async def test_a_clock_that_jumps_by_an_hour_holds_up_nobody(site: Site, jump: float) -> None:
     box = site.box
     async with serving(site, Trouble(clock_jump=jump)) as running:
@@ -196,9 +211,9 @@ async def test_a_clock_that_jumps_by_an_hour_holds_up_nobody(site: Site, jump: f
         await publish(site, box.clerk.add_user("user_after"))
         await publish(site, "user_before", plan="basic")
         await site.comes_right()
-        box.clerk.faults.latency = 0.5
-        asked = box.clerk.requests.count("PATCH")
+        box.clerk.faults.hold(1, method="PATCH")
         await publish(site, "user_before", plan="team")
-        await until(lambda: box.clerk.requests.count("PATCH") > asked)
+        await until(lambda: box.clerk.faults.held == 1)
         os.kill(running.pid, signal.SIGUSR1)
+        box.clerk.faults.release()
         await site.comes_right()

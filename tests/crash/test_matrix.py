@@ -16,17 +16,15 @@ import pytest
 
 from sync_worker.model import Witness
 from sync_worker.workset import Mark
-from tests.crash.site import Site
-from tests.oracle import until, wrong
+from tests.nursery import NOTHING_WRONG
+from tests.oracle import GUARD, until, wrong
 from tests.parts import working
 from tests.trouble import Moment, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from sync_worker.sandbox.server import Sandbox
-    from sync_worker.sandbox.traffic import Request
+    from tests.crash.site import Site
 
 pytestmark = pytest.mark.anyio
 LEASE = 1.0
@@ -34,6 +32,44 @@ LEASE = 1.0
 COMMIT: tuple[Moment, ...] = ("before", "uncommitted", "after")
 EFFECTS_OF_A_RUN = ("WorkSet.claim", "Ledger.intend", "Ledger.settle", "WorkSet.settle")
 EFFECTS_OF_A_FAN_OUT = ("WorkSet.mark", "WorkSet.renew", "WorkSet.settle")
+PATCH = "ServiceTransport._send"
+
+Crash = tuple[str, Moment, int]
+"""The method that is called, when in it the process is killed, and in which call of it."""
+
+
+def every_moment(method: str) -> tuple[Crash, ...]:
+    return tuple((method, moment, 1) for moment in COMMIT)
+
+
+ONCE_IN_A_RUN: tuple[Crash, ...] = (
+    ("WorkSet.claim", "after", 1),
+    ("Ledger.intend", "after", 1),
+    (PATCH, "after", 1),
+    ("Ledger.settle", "after", 1),
+    ("WorkSet.settle", "uncommitted", 1),
+)
+WRITES: tuple[Crash, ...] = ((PATCH, "before", 1), (PATCH, "after", 1), (PATCH, "before", 3), (PATCH, "after", 3))
+ONCE_IN_A_FAN_OUT: tuple[Crash, ...] = (
+    ("WorkSet.mark", "after", 1),
+    ("WorkSet.renew", "after", 1),
+    ("WorkSet.settle", "uncommitted", 1),
+)
+ONCE_IN_A_MOVE: tuple[Crash, ...] = (("WorkSet.mark", "uncommitted", 1),)
+EVERY_MOMENT_OF_A_MOVE: tuple[Crash, ...] = (*every_moment("WorkSet.mark"), (PATCH, "after", 1))
+
+EVERY_MOMENT = pytest.mark.full("every moment of every effect, on both databases")
+
+
+def crashing(quick: dict[str, tuple[Crash, ...]], full: dict[str, tuple[Crash, ...]]) -> pytest.MarkDecorator:
+    """Run a test with `quick`, told by database; and with `full` on both, which the quick run leaves out."""
+    cases = [pytest.param(url, crashes, id=f"{url}-once-each") for url, crashes in quick.items()]
+    cases += [
+        pytest.param(url, crashes, id=f"{url}-{name}", marks=EVERY_MOMENT)
+        for url in ("sqlite_url", "postgres_url")
+        for name, crashes in full.items()
+    ]
+    return pytest.mark.parametrize(("database_url", "crashes"), cases, indirect=["database_url"])
 
 
 def to(site: Site, method: str = "", moment: Moment = "before", call: int = 1) -> Trouble:
@@ -81,97 +117,93 @@ async def edit(site: Site, name: str) -> None:
     assert {granted, updated, revoked} <= set(wrong(site.box))
 
 
-@pytest.mark.parametrize("method", EFFECTS_OF_A_RUN)
-async def test_a_worker_killed_at_an_effect_of_a_run(site: Site, method: str) -> None:
-    await prepare(site, COMMIT)
-    for moment in COMMIT:
-        await edit(site, moment)
-        await site.dies(to(site, method, moment))
+@crashing(
+    {"sqlite_url": ONCE_IN_A_RUN, "postgres_url": (("Ledger.intend", "uncommitted", 1),)},
+    {method: every_moment(method) for method in EFFECTS_OF_A_RUN} | {"PATCH": WRITES},
+)
+async def test_a_worker_killed_at_an_effect_of_a_run(site: Site, crashes: tuple[Crash, ...]) -> None:
+    await prepare(site, [str(number) for number in range(len(crashes))])
+    for number, crash in enumerate(crashes):
+        await edit(site, str(number))
+        await site.dies(to(site, *crash))
     async with site.worker(to(site)):
         await site.comes_right()
 
 
-async def test_a_worker_killed_at_a_write_to_clerk(site: Site) -> None:
-    boundaries: list[tuple[Moment, int]] = [("before", 1), ("after", 1), ("before", 3), ("after", 3)]
-    await prepare(site, [f"{moment}_{call}" for moment, call in boundaries])
-    for moment, call in boundaries:
-        await edit(site, f"{moment}_{call}")
-        await site.dies(to(site, "ServiceTransport._send", moment, call))
+@pytest.mark.full("waits for the end of a lease; tests/crash/test_several_machines.py ends one in the quick run")
+@pytest.mark.parametrize("database_url", ["postgres_url"], indirect=True)
+async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overlap(site: Site) -> None:
+    await killed_over_its_writes(site, Trouble(lease=3.0, elsewhere=True))
+    site.box.clerk.faults.release()
     async with site.worker(to(site)):
         await site.comes_right()
 
 
-async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overlap(
-    box: Sandbox, postgres_url: str, tmp_path: Path
-) -> None:
-    site = Site(box, postgres_url, tmp_path)
-    await killed_over_a_write(site, to(site), latency=0.4)
-    async with site.worker(to(site)):
-        await site.comes_right()
+async def killed_over_its_writes(site: Site, trouble: Trouble) -> None:
+    """Kill a worker while Clerk holds its three writes."""
+    await prepare(site, ["now"])
+    await edit(site, "now")
+    site.box.clerk.faults.hold(3, method="PATCH")
+    async with site.worker(trouble) as worker:
+        await until(lambda: site.box.clerk.faults.held == 3)
+        worker.kill()
+        await worker.wait()
 
 
+@pytest.mark.full("waits until a write cannot land any more; the worlds do the same in the quick run")
 async def test_a_write_that_outlives_its_process_does_not_undo_what_the_next_one_writes(site: Site) -> None:
-    box, here = site.box, Trouble(lease=2.5)
-    outliving = await killed_over_a_write(site, here, latency=1.0)
+    box = site.box
+    await killed_over_its_writes(site, NOTHING_WRONG)
     await box.lake.mutate([{"patch": {"id": "e-user_updated_now", "set": {"plan": "team"}}}])
     await mark(site, Mark("user:user_updated_now"))
-    async with site.worker(here):
+    async with site.worker(Trouble(lease=2.0)):
         await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "team")
-        assert not all(write.ended for write in outliving), "it did not outlive its process"
-        await until(lambda: all(write.ended for write in outliving))
+        box.clerk.faults.release()
+        await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "pro")
         await site.settles()
 
 
-async def killed_over_a_write(site: Site, trouble: Trouble, *, latency: float) -> list[Request]:
-    """Kill a worker while Clerk works on its writes, which take `latency` seconds; return them."""
-    await prepare(site, ["now"])
-    await edit(site, "now")
-    site.box.clerk.requests.clear()
-    site.box.clerk.faults.latency = latency
-    async with site.worker(trouble) as worker:
-        await until(lambda: site.box.clerk.requests.count("PATCH") > 0)
-        worker.kill()
-        assert await worker.wait() == -signal.SIGKILL
-    site.box.clerk.faults.latency = 0.0
-    return site.box.clerk.requests.writes
-
-
-@pytest.mark.parametrize("method", EFFECTS_OF_A_FAN_OUT)
-async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, method: str) -> None:
+@crashing({"sqlite_url": ONCE_IN_A_FAN_OUT}, {method: every_moment(method) for method in EFFECTS_OF_A_FAN_OUT})
+async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, crashes: tuple[Crash, ...]) -> None:
     box = site.box
-    for moment in COMMIT:
-        users = [box.clerk.add_user(f"user_{moment}_{n}") for n in range(3)]
-        course = {"create": {"_id": moment, "_type": "course", "slug": {"current": moment}}}
-        await box.lake.mutate([course, *(entitlement(f"e-{u}", u, courses=[reference(moment)]) for u in users)])
-        await mark(site, Mark(f"document:{moment}", lane=1))
-        await site.dies(to(site, method, moment))
+    for number, crash in enumerate(crashes):
+        course = f"course-{number}"
+        users = [box.clerk.add_user(f"user_{number}_{n}") for n in range(3)]
+        await box.lake.mutate(
+            [
+                {"create": {"_id": course, "_type": "course", "slug": {"current": course}}},
+                *(entitlement(f"e-{u}", u, courses=[reference(course)]) for u in users),
+            ]
+        )
+        await mark(site, Mark(f"document:{course}", lane=1))
+        await site.dies(to(site, *crash))
     async with site.worker(to(site)):
         await site.comes_right()
 
 
-async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_address(site: Site) -> None:
+@crashing({"sqlite_url": ONCE_IN_A_MOVE}, {"move": EVERY_MOMENT_OF_A_MOVE})
+async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_address(
+    site: Site, crashes: tuple[Crash, ...]
+) -> None:
     box = site.box
-    boundaries: list[tuple[str, Moment]] = [
-        *(("WorkSet.mark", moment) for moment in COMMIT),
-        ("ServiceTransport._send", "after"),
-    ]
-    for number in range(len(boundaries)):
+    for number in range(len(crashes)):
         box.clerk.add_user(f"user_old_{number}", external_id=f"crm-{number}")
         row = {"_id": f"e-{number}", "_type": "entitlement", "userExternalId": f"crm-{number}", "plan": "pro"}
         await box.lake.mutate([{"create": row}])
     async with working(box, site.database_url) as parts:
-        await parts.store.workset.mark([Mark(f"document:e-{number}") for number in range(len(boundaries))])
+        await parts.store.workset.mark([Mark(f"document:e-{number}") for number in range(len(crashes))])
         await until(lambda: not wrong(box))
-    for number, (method, moment) in enumerate(boundaries):
+    for number, crash in enumerate(crashes):
         old, address = f"user_old_{number}", f"crm-{number}"
         box.clerk.update_user(old, external_id=None)
         box.clerk.add_user(f"user_new_{number}", external_id=address)
         await mark(site, Mark(f"user:{old}", cause="clerk:user.updated"))
-        await site.dies(to(site, method, moment))
+        await site.dies(to(site, *crash))
     async with site.worker(to(site)):
         await site.comes_right()
 
 
+@EVERY_MOMENT
 async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_again(site: Site) -> None:
     box, shared = site.box, "ada@example.org"
     box.clerk.add_user("user_ada", email=shared)
@@ -183,20 +215,22 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
     box.clerk.add_user("user_twin", email=shared)
     await mark(site, Mark("user:user_ada"))
     await site.dies(to(site, "WorkSet.settle", "after"))
-    async with site.worker(to(site)), site.store() as store, asyncio.timeout(10):
+    async with site.worker(to(site)), site.store() as store, asyncio.timeout(GUARD):
         while (noted := await store.workset.get("document:e1")) is None or noted.due is None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_receiver_killed_at_its_mark(site: Site) -> None:
+@crashing({"sqlite_url": (("WorkSet.mark", "uncommitted", 2),)}, {"mark": every_moment("WorkSet.mark")})
+async def test_a_receiver_killed_at_its_mark(site: Site, crashes: tuple[Crash, ...]) -> None:
     site.install_hook()
-    for moment in COMMIT:
-        await deliver_to_a_receiver_that_dies(site, Trouble("WorkSet.mark", moment, call=2))
+    for method, moment, _ in crashes:
+        await deliver_to_a_receiver_that_dies(site, Trouble(method, moment, call=2))
     async with site.receiver(), site.worker():
         await site.box.lake.hooks_idle()
         await site.comes_right()
 
 
+@EVERY_MOMENT
 async def test_what_was_marked_is_done_although_nobody_was_told_that_it_was_accepted(site: Site) -> None:
     site.install_hook(repeats=0)
     await deliver_to_a_receiver_that_dies(site, Trouble("WorkSet.mark", "after", call=3))
@@ -210,4 +244,4 @@ async def deliver_to_a_receiver_that_dies(site: Site, trouble: Trouble) -> None:
     async with site.receiver(trouble=trouble) as receiver:
         for user in users:
             await site.box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
-        assert await asyncio.wait_for(receiver.wait(), 20) == -signal.SIGKILL
+        assert await asyncio.wait_for(receiver.wait(), GUARD) == -signal.SIGKILL, site.told()

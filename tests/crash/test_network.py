@@ -15,7 +15,7 @@ from tests.crash.load import Editors
 if TYPE_CHECKING:
     from tests.crash.site import Site
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.full("hundreds of edits; the worlds do the same in the quick run")]
 EDITS = int(os.environ.get("CRASH_EDITS", "200"))
 USERS = 60
 
@@ -32,7 +32,7 @@ async def test_webhooks_that_come_twice_late_and_eight_at_a_time_make_nobody_wro
         for _ in range(EDITS):
             await editors.edit()
         await box.lake.hooks_idle()
-        await site.comes_right(60)
+        await site.comes_right()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite_url"], indirect=True)
@@ -47,5 +47,5 @@ async def test_services_that_fail_drop_answers_and_reset_connections_make_nobody
         for _ in range(EDITS):
             await editors.edit()
         await box.lake.hooks_idle()
-        await site.comes_right(60)
+        await site.comes_right()
     assert all(box.clerk.faults.struck[fault] for fault in ("unavailable", "lost", "reset"))

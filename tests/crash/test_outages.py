@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,12 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-USERS = 40
-OUTAGE = 3.0
-MOST_ASKED = 200
-"""Requests to both services in such an outage; a worker that spins makes thousands."""
+OUTAGE = 1.0
+"""Seconds in which it is counted how often a worker asks."""
+MOST_ASKED = 100
+"""Requests a second to both services in an outage; a worker that spins makes thousands."""
+JITTER = 1.0
+"""Seconds that a call may take from its grant to Clerk; on a machine that is busy it is later than on another."""
 PLENTY, TIGHT = 100_000, 50
 CLERKS_WINDOW = 10.0
 PENDING = "SELECT COUNT(*) FROM work WHERE wanted > done"
@@ -46,11 +47,6 @@ async def metric(site: Site, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
-def is_logged(site: Site, event: str) -> bool:
-    lines = [json.loads(line) for line in site.log.read_text().splitlines() if line.startswith("{")]
-    return any(line["event"] == event for line in lines)
-
-
 async def publish(site: Site, users: int, kind: str = "first") -> None:
     """Publish for so many users; return once Sanity has told of it."""
     for number in range(users):
@@ -61,31 +57,43 @@ async def publish(site: Site, users: int, kind: str = "first") -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "fault", "budget"),
-    [("Clerk", "unavailable", TIGHT), ("Clerk", "rate_limited", PLENTY), ("Sanity", "unavailable", PLENTY)],
+    ("service", "fault", "budget", "users"),
+    [
+        ("Clerk", "unavailable", PLENTY, 5),
+        ("Sanity", "unavailable", PLENTY, 5),
+        pytest.param("Clerk", "rate_limited", PLENTY, 40, marks=pytest.mark.full("one more outage")),
+        pytest.param("Clerk", "unavailable", TIGHT, 40, marks=pytest.mark.full("waits out Clerk's window")),
+    ],
 )
 async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_it_is_back(
-    site: Site, service: str, fault: str, budget: int
+    site: Site, service: str, fault: str, budget: int, users: int
 ) -> None:
     box, account = site.box, Account(site.box)
     site.environment["CLERK_BUDGET"] = str(budget)
     faults_of(box, service).some(fault, 1.0)
     async with site.receiver("serve"):
         site.install_hook()
-        began = time.monotonic()
-        await publish(site, USERS)
+        await publish(site, users)
         assert account.by_status().keys() == {202}
+        await until(lambda: faults_of(box, service).struck[fault] > 0)
+        began, asked = time.monotonic(), asked_for(box)
         await until(lambda: time.monotonic() - began > OUTAGE)
-        assert box.clerk.requests.count() + box.lake.requests.count() < MOST_ASKED
-        assert await waiting(site) == USERS
+        assert (asked_for(box) - asked) / (time.monotonic() - began) < MOST_ASKED
+        assert await waiting(site) == users
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{site.url}/readyz")).status_code == 200
         faults_of(box, service).clear()
         box.clerk.requests.clear()
-        await site.comes_right(60)
+        await site.comes_right()
         assert (await waiting(site), await metric(site, "sync_worker_failed")) == (0, 0)
     moments = [request.started for request in box.clerk.requests.requests]
-    assert max(sum(first <= moment < first + CLERKS_WINDOW for moment in moments) for first in moments) <= budget
+    window = CLERKS_WINDOW - JITTER
+    assert max(sum(first <= moment < first + window for moment in moments) for first in moments) <= budget
+
+
+def asked_for(box: Sandbox) -> int:
+    """Return how many requests both services have had."""
+    return box.clerk.requests.count() + box.lake.requests.count()
 
 
 async def waiting(site: Site) -> int:
@@ -94,16 +102,31 @@ async def waiting(site: Site) -> int:
         return int((await store.database.read(lambda tx: tx.execute(PENDING)))[0][0])
 
 
+@pytest.mark.full("every answer takes most of a second")
 async def test_slow_answers_only_slow_work_down(site: Site) -> None:
     site.box.clerk.faults.latency = site.box.lake.faults.latency = 0.8
     async with site.receiver("serve"):
         site.install_hook()
-        await publish(site, USERS)
+        await publish(site, 40)
         await site.comes_right()
-    assert not is_logged(site, "run_failed")
+    assert not site.is_logged("run_failed")
 
 
-async def test_connections_that_hang_hold_up_only_those_who_wait_on_them(site: Site) -> None:
+async def test_a_subject_whose_writes_hang_holds_up_nobody_else(site: Site) -> None:
+    box = site.box
+    box.clerk.faults.some("hang", 1.0, path_prefix="/v1/users/user_first_")
+    async with site.receiver("serve"):
+        site.install_hook()
+        await publish(site, 2)
+        await until(lambda: box.clerk.faults.struck["hang"] > 0)
+        await publish(site, 10, "later")
+        await until(lambda: wrong(box) == ["user_first_0", "user_first_1"])
+        box.clerk.faults.clear()
+        await until(lambda: not wrong(box))
+
+
+@pytest.mark.full("waits until the connections time out")
+async def test_reads_that_hang_hold_up_only_those_who_wait_on_them(site: Site) -> None:
     box = site.box
     box.clerk.faults.next("hang", 2, method="GET")
     async with site.receiver("serve"):
@@ -112,23 +135,24 @@ async def test_connections_that_hang_hold_up_only_those_who_wait_on_them(site: S
         await until(lambda: box.clerk.faults.struck["hang"] > 0)
         hanging = set(wrong(box))
         await publish(site, 20, "later")
-        await until(lambda: set(wrong(box)) <= hanging, 5)
+        await until(lambda: set(wrong(box)) <= hanging)
         box.clerk.faults.clear()
         await site.comes_right()
 
 
+@pytest.mark.full("waits for probes of a key that is refused, which the worlds do in the quick run")
 @pytest.mark.parametrize("service", ["Clerk", "Sanity"])
 async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(site: Site, service: str) -> None:
     box, account = site.box, Account(site.box)
     faults_of(box, service).some("unauthorized", 1.0)
     async with site.receiver("serve", Trouble(probe_after=1.0)):
         site.install_hook()
-        await publish(site, USERS)
+        await publish(site, 40)
         assert account.by_status().keys() == {202}
-        await until(lambda: is_logged(site, "work_stopped"))
-        began, asked = time.monotonic(), box.clerk.requests.count() + box.lake.requests.count()
-        await until(lambda: time.monotonic() - began > 2.5)
-        more = box.clerk.requests.count() + box.lake.requests.count() - asked
-        assert 0 < more < 20, "it is probed now and then"
+        await until(lambda: site.is_logged("work_stopped"))
+        began, asked = time.monotonic(), asked_for(box)
+        await until(lambda: asked_for(box) > asked)  # it is probed
+        await until(lambda: time.monotonic() - began > OUTAGE)
+        assert asked_for(box) - asked < 10 * (time.monotonic() - began), "only now and then"
         faults_of(box, service).clear()
-        await site.comes_right(10)
+        await site.comes_right()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from sync_worker.schema import STEPS
 from sync_worker.workset import Mark
 from tests.crash.load import Account, Editors
 from tests.crash.site import Site
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -33,6 +32,10 @@ pytestmark = pytest.mark.anyio
 EDITS = int(os.environ.get("CRASH_EDITS", "300"))
 ELSEWHERE = Trouble(elsewhere=True)
 CLERKS_WINDOW = 10.0
+JITTER = 1.0
+"""Seconds that a call may take from its grant to Clerk; on a machine that is busy it is later than on another."""
+LEASES_END = "UPDATE work SET due = 0 WHERE owner IS NOT NULL AND key <> 'user:user_later'"
+DEPLOYS = pytest.mark.full("releases roll out seldom")
 
 
 @pytest.fixture
@@ -52,6 +55,7 @@ async def publish(site: Site, user: str) -> None:
     await site.box.lake.mutate([{"create": row}])
 
 
+@pytest.mark.full("hundreds of edits")
 async def test_two_web_and_two_worker_processes_share_the_work(site: Site) -> None:
     box, machines = site.box, (site, second(site))
     editors, account = await Editors.begin(box, 50), Account(box)
@@ -64,12 +68,13 @@ async def test_two_web_and_two_worker_processes_share_the_work(site: Site) -> No
         for _ in range(EDITS):
             await editors.edit()
         await box.lake.hooks_idle()
-        await site.comes_right(90)
+        await site.comes_right()
         async with site.store() as store:
             assert await account.lost(store) == 0
     assert all("access_changed" in machine.log.read_text() for machine in machines)
 
 
+@pytest.mark.full("waits out Clerk's window of ten seconds")
 async def test_all_processes_together_stay_within_the_budget(site: Site) -> None:
     box, budget = site.box, 30
     site.environment["CLERK_BUDGET"] = str(budget)
@@ -78,31 +83,37 @@ async def test_all_processes_together_stay_within_the_budget(site: Site) -> None
         site.install_hook()
         for user in users:
             await publish(site, user)
-        await site.comes_right(60)
+        await site.comes_right()
     moments = [request.started for request in box.clerk.requests.requests]
     assert len(moments) > budget, "the budget was never used up"
-    busiest = max(sum(first <= moment < first + CLERKS_WINDOW for moment in moments) for first in moments)
+    busiest = max(sum(first <= moment < first + CLERKS_WINDOW - JITTER for moment in moments) for first in moments)
     assert busiest <= budget
 
 
-async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_ends(site: Site) -> None:
-    box, lease = site.box, 3.0
+async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_ends_and_no_sooner(site: Site) -> None:
+    box = site.box
     users = [box.clerk.add_user(f"user_{n}") for n in range(20)]
     for user in users:
         await publish(site, user)
+    box.clerk.faults.some("hang", 1.0, method="PATCH")
     async with site.store() as store:
         await store.workset.mark([Mark(f"user:{user}") for user in users])
-    trouble = replace(ELSEWHERE, lease=lease)
-    box.clerk.faults.latency = 0.3
-    async with site.worker(trouble) as lost, second(site).worker(trouble):
-        await until(lambda: box.clerk.requests.count() > 0)
-        lost.kill()
-        died = time.monotonic()
-        await site.comes_right()
-        assert time.monotonic() - died < lease + 5
-    assert not wrong(box)
+        async with site.worker(ELSEWHERE) as lost:
+            await until(lambda: box.clerk.faults.struck["hang"] >= len(users))
+            lost.kill()
+            await lost.wait()
+        box.clerk.faults.release()
+        await until(lambda: all(request.ended for request in box.clerk.requests.writes))
+        async with second(site).worker(replace(ELSEWHERE, lease=1.0)):
+            await publish(site, box.clerk.add_user("user_later"))
+            await store.workset.mark([Mark("user:user_later")])
+            await until(lambda: wrong(box) == users)
+            await store.database.run(lambda tx: tx.execute(LEASES_END))
+            await store.workset.mark([Mark("user:user_later")])  # whoever waits for work looks again
+            await site.comes_right()
 
 
+@pytest.mark.full("one more clock that is wrong")
 async def test_a_machine_whose_clock_is_an_hour_off_says_that_it_is_ready_all_the_same(site: Site) -> None:
     jumps = Trouble(clock_jump=3600.0)
     async with site.worker(), site.receiver(trouble=jumps) as web, httpx.AsyncClient() as client:
@@ -114,11 +125,12 @@ async def test_a_machine_whose_clock_is_an_hour_off_says_that_it_is_ready_all_th
 
 
 async def until_ready(client: httpx.AsyncClient, site: Site) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(GUARD):
         while not (await client.get(f"{site.url}/readyz")).is_success:
             await asyncio.sleep(0.05)
 
 
+@DEPLOYS
 async def test_an_older_release_works_on_while_a_newer_one_is_rolled_out_and_after_a_rollback(site: Site) -> None:
     box, newer = site.box, Trouble(steps=((1, "ALTER TABLE work ADD COLUMN news TEXT NOT NULL DEFAULT ''"),))
     users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
@@ -136,6 +148,7 @@ async def test_an_older_release_works_on_while_a_newer_one_is_rolled_out_and_aft
             assert await store.database.schema_version() == len(STEPS) + 1
 
 
+@DEPLOYS
 async def test_an_older_release_that_cannot_work_any_more_refuses_to_start_and_loses_nothing(site: Site) -> None:
     box, account = site.box, Account(site.box)
     breaking = len(STEPS) + 1, "ALTER TABLE work RENAME COLUMN cause TO reason"

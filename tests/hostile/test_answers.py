@@ -115,8 +115,7 @@ async def test_no_answer_ends_a_run_without_a_name_or_takes_access_away(world: W
         memory = world.sanity if question.service == "Sanity" else world.clerk
         changes = list(tamperings(memory.answer(question)))
         possible += len(changes)
-        for tampering in changes[place % every :: every]:
-            wrong.append(await tried(world, flow, memory, question, tampering))
+        wrong += [await tried(world, flow, memory, question, change) for change in changes[place % every :: every]]
     assert wrong
     assert [problem for problem in wrong if problem] == []
     assert possible > 300 * len(asked)

@@ -14,6 +14,7 @@ from sync_worker.sandbox.traffic import Traffic, subject_of
 from tests.oracle import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 METADATA = "/users/user_a/metadata"
@@ -153,6 +154,48 @@ async def test_what_a_slow_service_was_asked_is_done_although_the_caller_left(
         await clerk.patch(METADATA, json=BODY, timeout=0.1)
     assert plan(ada) is None
     await until(lambda: plan(ada) == "pro")
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_held_is_applied_on_release_although_the_caller_left(
+    ada: Sandbox, clerk: httpx.AsyncClient
+) -> None:
+    ada.clerk.faults.hold(method="PATCH", path_prefix="/v1/users/user_a")
+    held = asyncio.create_task(clerk.patch(METADATA, json=BODY))
+    await until(lambda: ada.clerk.faults.held == 1)
+    held.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await held
+    assert (await clerk.get("/users")).status_code == 200
+    assert plan(ada) is None
+    ada.clerk.faults.release()
+    await until(lambda: plan(ada) == "pro")
+    assert ada.clerk.faults.held == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("let_go", [Faults.release, Faults.clear])
+async def test_who_waits_for_a_request_that_is_held_gets_the_answer_in_the_end(
+    ada: Sandbox, clerk: httpx.AsyncClient, let_go: Callable[[Faults], None]
+) -> None:
+    ada.clerk.faults.hold()
+    held = asyncio.create_task(clerk.patch(METADATA, json=BODY))
+    await until(lambda: ada.clerk.faults.held == 1)
+    let_go(ada.clerk.faults)
+    assert (await held).json()["public_metadata"] == {"plan": "pro"}
+    assert (await clerk.get("/users")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_only_so_many_requests_are_held(ada: Sandbox, clerk: httpx.AsyncClient) -> None:
+    ada.clerk.faults.hold(1, method="PATCH")
+    held = asyncio.create_task(clerk.patch(METADATA, json=BODY))
+    await until(lambda: ada.clerk.faults.held == 1)
+    await clerk.patch(METADATA, json={"public_metadata": {"plan": "team"}})
+    assert plan(ada) == "team"
+    ada.clerk.faults.release()
+    await held
+    assert plan(ada) == "pro"
 
 
 @pytest.mark.anyio
