@@ -1,6 +1,7 @@
 """Runs worlds: a few before each commit, one again to look at it, or thousands.
 
 `python -m tests.sim` runs the first thirty and all that ever failed; `--seed 7` replays one; `--soak 5000` runs many.
+`--bugs` searches for seeds that catch the planted bugs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from tests.sim.bugs import BUGS, search
 from tests.sim.run import HASHES, STEPS, check_all, config_of, run, trace_of
 
 if TYPE_CHECKING:
@@ -26,11 +28,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this seed, print its trace")
     parser.add_argument("--soak", type=int, default=0, help="run so many seeds")
+    parser.add_argument("--bugs", action="store_true", help="search for a seed that catches each planted bug")
     parser.add_argument("--first", type=int, default=0, help="the first seed of a soak")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each seed")
     given = parser.parse_args()
     if sys.flags.hash_randomization:
         os.execve(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], {**os.environ, **HASHES})
+    if given.bugs:
+        return search_bugs()
     if given.seed is not None:
         return replay(given.seed, given.steps)
     return check_seeds(range(given.first, given.first + given.soak) if given.soak else QUICK, given.steps)
@@ -47,6 +52,14 @@ def replay(seed: int, steps: int) -> int:
         return 0
     print("rule broken: {}\n  {}".format(*outcome.broken))
     return 1
+
+
+def search_bugs() -> int:
+    """Print for each planted bug the first seed that catches it; return how many no seed catches."""
+    found = {name: search(name) for name in BUGS}
+    for name, (seed, rule) in found.items():
+        print(f"{name}: seed {seed}, {rule}" + ("" if seed == BUGS[name].seed else f" (on record: {BUGS[name].seed})"))
+    return sum(seed < 0 for seed, _ in found.values())
 
 
 def check_seeds(seeds: Sequence[int], steps: int) -> int:

@@ -1,0 +1,177 @@
+"""Bugs that are planted into the worker to prove that the simulation would catch them.
+
+Each has on record a seed that breaks one of its rules, and breaks none without it. When a change of the worker lets
+that seed happen another way, `python -m tests.sim --bugs` searches for seeds to record instead.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from sync_worker import attempt, clerk, converge, receiver, sanity, workset
+from sync_worker.budget import Budget
+from sync_worker.converge import Converge
+from sync_worker.ledger import Ledger
+from tests.sim.lake import PAGE
+from tests.sim.run import config_of, run, trace_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import httpx
+
+    from sync_worker.ledger import Entry
+    from sync_worker.model import Witness
+    from sync_worker.outcome import Outcome
+    from sync_worker.receiver import DocumentEvent
+    from sync_worker.sanity import Page
+    from sync_worker.workset import Mark
+
+Plant = tuple[object, str, object]
+"""Where, under which name, what instead."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One bug. `rules` are those of which it must break one at `seed`."""
+
+    seed: int
+    plants: tuple[Plant, ...]
+    rules: tuple[str, ...]
+
+
+def believe_any_read(_: Mapping[str, object], __: Witness) -> bool:
+    return True
+
+
+def forget_who_had_it(event: DocumentEvent, delivery: str) -> Sequence[Mark]:
+    told = event.model_copy(update={"before": None}) if event.after else event
+    return original_marks_of(told, delivery)
+
+
+def never_look_at_the_lease(*_: object) -> Callable[[], None]:
+    return lambda: None
+
+
+def end_at_a_short_page(result: Mapping[str, Any]) -> Page:
+    page = original_page(result)
+    return replace(page, remaining=len(page.rows) + (len(page.rows) == PAGE))
+
+
+def forget_retry_after(response: httpx.Response, _: float | None) -> Exception | None:
+    return original_explain(response, None)
+
+
+async def take_emptiness_for_the_truth(_: Converge, outcomes: list[Outcome], *__: object) -> list[Outcome]:
+    return outcomes
+
+
+async def take_without_asking(_: Budget, __: int = 0) -> None:
+    return
+
+
+async def intend_later(_: Ledger, entries: Iterable[Entry]) -> list[int]:
+    return [0 for _ in entries]
+
+
+async def intend_for_anybody(ledger: Ledger, entries: Sequence[Entry]) -> list[int | None]:
+    return await original_intend(ledger, [replace(entry, lease="") for entry in entries])
+
+
+original_explain = clerk.explain
+original_intend = Ledger.intend
+original_marks_of = receiver.marks_of
+original_page = sanity._page
+
+BUGS = {
+    "skip the witness check": Bug(
+        1000,
+        ((converge, "shows", believe_any_read),),
+        ("no write from a stale read", "right after a quiet while"),
+    ),
+    "forget the subject before a move": Bug(
+        1000,
+        ((receiver, "marks_of", forget_who_had_it),),
+        ("no write from a stale read", "right after a quiet while", "right without a reconcile"),
+    ),
+    "finish without the generation check": Bug(
+        1000,
+        ((workset, "DONE", workset.DONE.replace("wanted > ?", "0 > ?")),),
+        ("everything comes to an end",),
+    ),
+    "ignore Retry-After": Bug(
+        1000,
+        ((clerk, "explain", forget_retry_after),),
+        ("Retry-After is honoured", "a pause is kept"),
+    ),
+    "ignore the pace of a subject": Bug(
+        1001,
+        ((workset, "WROTE", "UPDATE work SET paced = 0 * (? + ? + ?) WHERE key = ?"),),
+        ("writes of a subject are paced", "Retry-After is honoured"),
+    ),
+    "ignore the budget": Bug(
+        1000,
+        ((Budget, "take", take_without_asking),),
+        ("the budget is kept", "a pause is kept"),
+    ),
+    "revoke on an empty read": Bug(
+        1003,
+        ((Converge, "_prove_emptiness", take_emptiness_for_the_truth),),
+        ("a write is what a read showed",),
+    ),
+    "end at a short page": Bug(
+        1001,
+        ((sanity, "_page", end_at_a_short_page),),
+        ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
+    ),
+    "drop both lease checks": Bug(
+        1006,
+        ((attempt, "lease_check", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
+        (
+            "one write of a subject at a time",
+            "a write follows a ledger row",
+            "a write is what a read showed",
+            "no write from a stale read",
+        ),
+    ),
+    "write before the ledger": Bug(
+        1000,
+        ((Ledger, "intend", intend_later),),
+        ("a write follows a ledger row",),
+    ),
+}
+FIRST, SEARCHED = 1000, 120
+"""Where a search begins, and how many seeds it tries."""
+
+
+def broken_by(name: str, seed: int) -> str:
+    """Return the rule that a seed breaks with this bug planted; empty when it breaks none."""
+    with ExitStack() as planted:
+        for where, what, instead in BUGS[name].plants:
+            planted.enter_context(patch.object(where, what, instead))
+        return _broken(seed)
+
+
+@cache
+def broken_without_a_bug(seed: int) -> str:
+    """Return the rule that a seed breaks as the worker is; empty when it breaks none."""
+    return _broken(seed)
+
+
+def _broken(seed: int) -> str:
+    config = config_of(seed)
+    broken = run(config, trace_of(config)).broken
+    return broken[0] if broken else ""
+
+
+def search(name: str) -> tuple[int, str]:
+    """Return the first seed that breaks one of the bug's rules, and only with it planted; and the rule."""
+    for seed in range(FIRST, FIRST + SEARCHED):
+        rule = broken_by(name, seed)
+        if rule in BUGS[name].rules and not broken_without_a_bug(seed):
+            return seed, rule
+    return -1, "no rule is broken"
