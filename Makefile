@@ -11,7 +11,9 @@ demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
 
 # What one runs before each commit: every promise of docs/reliability.md, in minutes.
-test: lint types contracts worlds unit
+test: $(READY)
+	$(MAKE) --jobs=2 --output-sync=target lint contracts types worlds
+	$(MAKE) unit
 
 # Everything at its full size, on both databases. `full` is what `test` leaves out; docs/development.md says why.
 test-full: test full

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item.obj, "hypothesis"):
             item.add_marker("drawn")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core: a test waits for processes and databases for about half of its time."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -122,7 +129,8 @@ def own_server() -> Iterator[PostgresServer]:
 def migrated_template(postgres_server_url: str) -> Iterator[str]:
     """The name of a database with our tables; a copy of it is made faster than the tables are."""
     with new_database(postgres_server_url) as url:
-        asyncio.run(_migrate(url))
+        with ThreadPoolExecutor(1) as beside:  # the loop of the tests may be running here
+            beside.submit(asyncio.run, _migrate(url)).result()
         yield str(conninfo_to_dict(url)["dbname"])
 
 

@@ -124,7 +124,7 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
     """Make a database that is a copy of `template`, and yield its URL."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode())
         try:
             yield _url_of(server_url, name)
         finally:
