@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.figures import Figure, percentile
 from bench.stage import WEB, running
-from sync_worker.cli.local import SECRET
+from sync_worker.cli.processes import SECRET
 from sync_worker.sandbox.server import Sandbox
-from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:

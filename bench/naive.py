@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sync_worker.signatures import verify_sanity
+from sync_worker.webhooks.signatures import verify_sanity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

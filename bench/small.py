@@ -54,6 +54,6 @@ async def measure() -> list[Figure]:
     return [
         *await idle(),
         Figure("sync-worker --help", await command("-m", "sync_worker", "--help"), "s", 0.3),
-        Figure("import sync_worker.app", await command("-c", "import sync_worker.app"), "s"),
+        Figure("import sync_worker.web.app", await command("-c", "import sync_worker.web.app"), "s"),
         Figure("python -c pass, for comparison", await command("-c", "pass"), "s"),
     ]

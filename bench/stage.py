@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from sync_worker.cli.local import free_port, install_hook, settings_for
+from sync_worker.cli.processes import free_port, install_hook, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import httpx
 
 from bench.figures import Figure
-from sync_worker import clerk
-from sync_worker.clock import SystemClock
-from sync_worker.http import ServiceTransport
-from sync_worker.model import Change, ChangeKind, Subject
+from sync_worker.clerk import client as clerk
+from sync_worker.domain.model import Change, ChangeKind, Subject
+from sync_worker.domain.timings import Timings
+from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sandbox.clerk import ClerkApi
-from sync_worker.timings import Timings
+from sync_worker.transport import ServiceTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

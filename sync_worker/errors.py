@@ -66,6 +66,11 @@ class SyncWorkerError(Exception):
         return f"{self.headline()} {self.detail}".rstrip()
 
 
+def quoted(value: object) -> str:
+    """Return how a value looks in a message: as Python writes it, without secrets and addresses."""
+    return redact(repr(value))
+
+
 def error_named(code: str) -> type[SyncWorkerError] | None:
     """Return the class whose errors have this code, if there is one."""
     found: list[type[SyncWorkerError]] = [SyncWorkerError]

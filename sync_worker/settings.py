@@ -15,8 +15,8 @@ from pydantic import Field as Setting
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sync_worker.domain.model import CORE_FIELDS, Field, Layout, Placement, Rule
 from sync_worker.errors import ConfigurationError
-from sync_worker.model import CORE_FIELDS, Field, Layout, Placement, Rule
 
 Texts = Annotated[tuple[str, ...], NoDecode]
 _PERCENT = re.compile(r"(\d{1,3})%")

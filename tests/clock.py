@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sync_worker.clock import SystemClock
-from sync_worker.timings import Timings
+from sync_worker.domain.timings import Timings
+from sync_worker.runtime.system_clock import SystemClock
 
 CLOCK, TIMINGS = SystemClock(), Timings()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sync_worker.workset import Claim, WorkSet
+    from sync_worker.storage.queue import Claim, WorkSet
 
 HELD = "SELECT key FROM work WHERE key = ? AND owner = ? AND due > NOW()"
 

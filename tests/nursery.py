@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 
 import sync_worker.cli
-from sync_worker.cli.local import free_port
-from sync_worker.http import ssl_context
+from sync_worker.cli.processes import free_port
+from sync_worker.transport import ssl_context
 from tests.trouble import Trouble, plant
 
 if TYPE_CHECKING:

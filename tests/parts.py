@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.cli.local import settings_for
-from sync_worker.opening import Runtime, Services, Store, open_services, open_store
-from sync_worker.running import running_worker
+from sync_worker.cli.processes import settings_for
+from sync_worker.runtime.service import running_worker
+from sync_worker.runtime.wiring import Runtime, Services, Store, open_services, open_store
 from sync_worker.settings import Settings
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.clock import Clock
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
     from sync_worker.sandbox.server import Sandbox
-    from sync_worker.timings import Timings
 
 RUNTIME = Runtime(CLOCK, TIMINGS)
 

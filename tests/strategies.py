@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from sync_worker.model import (
+from sync_worker.domain.model import (
     CORE_FIELDS,
     Entitlement,
     Field,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.model import Witness
-from sync_worker.workset import Mark
+from sync_worker.domain.model import Witness
+from sync_worker.storage.queue import Mark
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
 from tests.parts import working

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sync_worker.admission import CLIENTS, WRONG_GUESSES, Admission, Guesses
+from sync_worker.web.auth import CLIENTS, WRONG_GUESSES, Admission, Guesses
 from tests.clock import TIMINGS, ManualClock
 
 TOKEN = "träge-katze".encode()

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from sync_worker.bounded import HEAD_LIMIT, bounded
+from sync_worker.web.protocol import HEAD_LIMIT, bounded
 from tests.clock import TIMINGS
 from tests.raw import connected
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from sync_worker.timings import Timings
+    from sync_worker.domain.timings import Timings
 
 pytestmark = pytest.mark.anyio
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.clerk_events import ECHO_LANE
-from sync_worker.model import Witness
-from sync_worker.opening import open_reconcile
+from sync_worker.domain.model import Witness
+from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
-from sync_worker.workset import Mark
+from sync_worker.storage.queue import Mark
+from sync_worker.webhooks.clerk_events import ECHO_LANE
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working

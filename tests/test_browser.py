@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import install_hook, settings_for
+from sync_worker.cli.processes import install_hook, settings_for
 from tests.browser import FOUND, browsing
 from tests.nursery import listening
 from tests.oracle import until

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.budget import Budget, Window
-from sync_worker.database import open_database
 from sync_worker.errors import DatabaseUnavailable
+from sync_worker.storage.database import open_database
+from sync_worker.storage.rate_limit import Budget, Window
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from sync_worker.database import Database, Transaction
+    from sync_worker.storage.database import Database, Transaction
 
 T = TypeVar("T")
 
@@ -320,10 +320,10 @@ async def test_without_the_database_those_who_wait_are_told_and_later_calls_work
 TAKE_FOR_A_WHILE = """
 import asyncio, sys, time
 from dataclasses import replace
-from sync_worker.budget import Budget
-from sync_worker.clock import SystemClock
-from sync_worker.database import open_database
-from sync_worker.timings import Timings
+from sync_worker.storage.rate_limit import Budget
+from sync_worker.runtime.system_clock import SystemClock
+from sync_worker.storage.database import open_database
+from sync_worker.domain.timings import Timings
 
 async def main(url):
     clock, timings = SystemClock(), replace(Timings(), budget_window=1.0)

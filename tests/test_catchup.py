@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.catchup import catch_up
+from sync_worker.triggers.poll import catch_up
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -57,7 +57,7 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.workset, CLOCK, TIMINGS)
         await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
-        from sync_worker.workset import Mark  # noqa: PLC0415 - only here
+        from sync_worker.storage.queue import Mark  # noqa: PLC0415 - only here
 
         await parts.store.workset.mark([Mark("user:user_1", cause="webhook:e1")])
         await until(lambda: not wrong(box))

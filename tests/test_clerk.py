@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.clerk import Clerk, explain, open_clerk
-from sync_worker.clerk_objects import addresses_of, read_marker
+from sync_worker.clerk.client import Clerk, explain, open_clerk
+from sync_worker.clerk.objects import addresses_of, read_marker
+from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -24,8 +25,7 @@ from sync_worker.errors import (
     SyncWorkerError,
     UnreadableAnswer,
 )
-from sync_worker.http import ServiceTransport, guarded, inner_transport, retry_after
-from sync_worker.model import Change, ChangeKind, Kind, Subject
+from sync_worker.transport import ServiceTransport, guarded, inner_transport, retry_after
 from tests.clock import CLOCK, TIMINGS, ImpatientClock
 
 if TYPE_CHECKING:

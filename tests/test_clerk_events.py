@@ -11,18 +11,18 @@ import httpx
 import pytest
 from svix.webhooks import Webhook
 
-from sync_worker.app import create_app
-from sync_worker.changes import fingerprint
-from sync_worker.clerk_events import ECHO_LANE, INSTANCE, mark_of, marks_of, parse_event
-from sync_worker.model import CORE_FIELDS, Layout
-from sync_worker.receiver import BODY_LIMIT
+from sync_worker.domain.diff import fingerprint
+from sync_worker.domain.model import CORE_FIELDS, Layout
 from sync_worker.settings import Settings
+from sync_worker.web.app import create_app
+from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, mark_of, marks_of, parse_event
+from sync_worker.webhooks.receiver import BODY_LIMIT
 from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.workset import WorkSet
+    from sync_worker.storage.queue import WorkSet
 
 pytestmark = pytest.mark.anyio
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("svix.json").read_text())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import settings_for
+from sync_worker.cli.processes import settings_for
 from tests.nursery import run
 
 if TYPE_CHECKING:

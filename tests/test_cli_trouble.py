@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import settings_for
+from sync_worker.cli.processes import settings_for
 from sync_worker.errors import NoSuchSubject
-from sync_worker.opening import open_store
+from sync_worker.runtime.wiring import open_store
 from tests.nursery import Ended, process, run
 from tests.oracle import until
 from tests.parts import RUNTIME, settings_of

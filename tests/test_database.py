@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker import schema
-from sync_worker.database import open_database
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.storage import migrations as schema
+from sync_worker.storage.database import open_database
 from tests.clock import CLOCK, TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from sync_worker.clock import Clock
-    from sync_worker.database import Database, Transaction
+    from sync_worker.domain.clock import Clock
+    from sync_worker.storage.database import Database, Transaction
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +105,7 @@ async def test_a_relative_address_is_relative_to_the_working_directory(
 
 
 async def test_postgres_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sync_worker.postgres", raising=False)
+    monkeypatch.delitem(sys.modules, "sync_worker.storage.postgres", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'sanity-clerk-sync\[postgres\]'"):
         open_database("postgres://user:pw@127.0.0.1/db", CLOCK, TIMINGS)
@@ -375,9 +375,9 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 
 OPEN_AND_CLOSE = """
 import asyncio, sys
-from sync_worker.clock import SystemClock
-from sync_worker.database import open_database
-from sync_worker.timings import Timings
+from sync_worker.runtime.system_clock import SystemClock
+from sync_worker.storage.database import open_database
+from sync_worker.domain.timings import Timings
 async def main():
     db = open_database(sys.argv[1], SystemClock(), Timings())
     sys.stdin.readline()

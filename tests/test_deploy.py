@@ -10,9 +10,9 @@ import pytest
 import typer.main
 import yaml
 
-from sync_worker.app import create_app
 from sync_worker.cli import app
 from sync_worker.settings import Settings
+from sync_worker.web.app import create_app
 from tests import kits
 from tests.clock import TIMINGS
 from tests.kits import DEPLOY, ROOT, Start

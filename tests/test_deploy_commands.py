@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from sync_worker.cli.local import free_port, install_hook, settings_for
-from sync_worker.http import ssl_context
+from sync_worker.cli.processes import free_port, install_hook, settings_for
+from sync_worker.transport import ssl_context
 from tests import kits
 from tests.nursery import process, run
 from tests.oracle import until

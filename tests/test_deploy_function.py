@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import SECRET, free_port, settings_for
-from sync_worker.sanity import Queries
+from sync_worker.cli.processes import SECRET, free_port, settings_for
+from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
-from sync_worker.signatures import SANITY_HEADER, verify_sanity
+from sync_worker.webhooks.signatures import SANITY_HEADER, verify_sanity
 from tests.kits import DEPLOY
 from tests.node import Thrown, evaluate
 from tests.nursery import listening

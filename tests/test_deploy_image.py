@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import free_port, listening, settings_for
+from sync_worker.cli.processes import free_port, listening, settings_for
 from tests import kits
 from tests.kits import DEPLOY, ROOT
 

@@ -11,7 +11,7 @@ import typer.main
 import yaml
 
 from sync_worker.cli import app
-from sync_worker.metrics import NAMES
+from sync_worker.diagnostics.metrics import NAMES
 from tests.kits import DEPLOY
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import free_port
+from sync_worker.cli.processes import free_port
 from tests.kits import DEPLOY
 from tests.node import evaluate
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.rows import Row, SubjectFields
 from sync_worker.sandbox.node import node_binary
 from sync_worker.sandbox.sample import documents
-from sync_worker.sanity import Queries
+from sync_worker.sanity.client import Queries
+from sync_worker.sanity.rows import Row, SubjectFields
 from sync_worker.settings import packaged_groq
 from tests.kits import DEPLOY
 from tests.node import STYLES, evaluate

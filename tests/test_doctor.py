@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.app import create_app
-from sync_worker.cli.local import SECRET, install_clerk_hook, install_hook, settings_for
-from sync_worker.doctor import CHECKS
+from sync_worker.cli.processes import SECRET, install_clerk_hook, install_hook, settings_for
+from sync_worker.doctor.checks import CHECKS
+from sync_worker.doctor.runner import Finding, Status, examine, open_patient
 from sync_worker.errors import MutationInDryRun
-from sync_worker.examination import Finding, Status, examine, open_patient
-from sync_worker.hooks import Hook, Repair
-from sync_worker.opening import Runtime, open_reconcile, open_store
+from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
+from sync_worker.sanity.webhook_config import Hook, Repair
 from sync_worker.settings import packaged_groq
+from sync_worker.web.app import create_app
 from tests.clock import TIMINGS, ShiftedClock
 from tests.nursery import Ended, run
 from tests.parts import RUNTIME, settings_of

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.emptiness import STATE, look_again, saw_nothing
-from sync_worker.model import Witness
-from sync_worker.workset import Mark
+from sync_worker.domain.model import Witness
+from sync_worker.storage.queue import Mark
+from sync_worker.worker.empty_dataset import STATE, look_again, saw_nothing
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sync_worker.freshness import Sighting, Stored, agrees, shows
-from sync_worker.model import Witness
+from sync_worker.domain.freshness import Sighting, Stored, agrees, shows
+from sync_worker.domain.model import Witness
 
 OLD, NEW = "2026-05-01T12:00:00Z", "2026-05-01T12:00:01Z"
 PUBLISHED = Witness("e1", "r2", OLD)

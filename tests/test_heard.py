@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.database import open_database
-from sync_worker.heard import Heard, note_of
-from sync_worker.workset import WorkSet
+from sync_worker.storage.database import open_database
+from sync_worker.storage.liveness import Heard, note_of
+from sync_worker.storage.queue import WorkSet
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.database import Database
+    from sync_worker.storage.database import Database
 
 pytestmark = pytest.mark.anyio
 

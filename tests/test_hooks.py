@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import SECRET, install_hook, settings_for
-from sync_worker.sanity import Queries
+from sync_worker.cli.processes import SECRET, install_hook, settings_for
+from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
 from tests.nursery import Ended, run
 

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from sync_worker.document import SESSION_TOKEN_SECONDS
+from sync_worker.diagnostics.explain_document import SESSION_TOKEN_SECONDS
+from sync_worker.diagnostics.explain_subject import Standing, State
+from sync_worker.diagnostics.explainer import parse_target
+from sync_worker.diagnostics.serialize import document_json, subject_json
+from sync_worker.domain.model import Change, ChangeKind, Subject
 from sync_worker.errors import InvalidSubject, MutationInDryRun
-from sync_worker.explain import Standing, State
-from sync_worker.inquiry import parse_target
-from sync_worker.model import Change, ChangeKind, Subject
-from sync_worker.opening import open_inquiry
-from sync_worker.render import document_json, subject_json
-from sync_worker.resolve import PENDING_REASON
-from sync_worker.running import running_worker
-from sync_worker.workset import Mark
+from sync_worker.runtime.service import running_worker
+from sync_worker.runtime.wiring import open_inquiry
+from sync_worker.storage.queue import Mark
+from sync_worker.sync.address_resolution import PENDING_REASON
 from tests.oracle import until
 from tests.parts import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.document import DocumentExplanation
-    from sync_worker.explain import Explanation
+    from sync_worker.diagnostics.explain_document import DocumentExplanation
+    from sync_worker.diagnostics.explain_subject import Explanation
     from sync_worker.sandbox.server import Sandbox
     from tests.parts import Parts
 

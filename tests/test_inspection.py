@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sync_worker.database import open_database
+from sync_worker.doctor.database_probe import NEWEST, NONE, inspect
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
-from sync_worker.inspection import NEWEST, NONE, inspect
-from sync_worker.overview import Overview
+from sync_worker.storage.database import open_database
+from sync_worker.storage.queue_admin import Overview
 from tests.clock import CLOCK, TIMINGS, ManualClock
 
 pytestmark = pytest.mark.anyio

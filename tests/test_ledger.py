@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker import ledger as ledger_module
-from sync_worker.database import open_database
-from sync_worker.ledger import Entry, Ledger, State
-from sync_worker.workset import Mark, WorkSet
+from sync_worker.storage import ledger as ledger_module
+from sync_worker.storage.database import open_database
+from sync_worker.storage.ledger import Entry, Ledger, State
+from sync_worker.storage.queue import Mark, WorkSet
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.database import Database
+    from sync_worker.storage.database import Database
 
 pytestmark = pytest.mark.anyio
 

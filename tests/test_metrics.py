@@ -10,13 +10,13 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sync_worker.app import create_app
-from sync_worker.cli.local import settings_for
-from sync_worker.metrics import METRICS, NAMES
-from sync_worker.model import Witness
-from sync_worker.resolve import PENDING, REFUSED, SHARED
-from sync_worker.runs import judged
-from sync_worker.workset import Failed, Mark
+from sync_worker.cli.processes import settings_for
+from sync_worker.diagnostics.metrics import METRICS, NAMES
+from sync_worker.domain.model import Witness
+from sync_worker.storage.queue import Failed, Mark
+from sync_worker.storage.reconcile_runs import judged
+from sync_worker.sync.address_resolution import PENDING, REFUSED, SHARED
+from sync_worker.web.app import create_app
 from tests.nursery import run
 from tests.oracle import until, wrong
 from tests.parts import opened, settings_of, working

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.opening import open_reconcile
+from sync_worker.runtime.wiring import open_reconcile
 from tests.parts import opened
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sync_worker.model import Subject, Witness
-from sync_worker.outcome import Due, Outcome
+from sync_worker.domain.model import Subject, Witness
+from sync_worker.sync.outcome import Due, Outcome
 
 USER = Subject.parse("user:user_1")
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

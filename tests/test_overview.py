@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.database import open_database
-from sync_worker.overview import Tally
-from sync_worker.workset import Claim, Done, Failed, Mark, Retry, WorkSet
+from sync_worker.storage.database import open_database
+from sync_worker.storage.queue import Claim, Done, Failed, Mark, Retry, WorkSet
+from sync_worker.storage.queue_admin import Tally
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.admission import WRONG_GUESSES, Admission, Guesses
-from sync_worker.app import create_app
-from sync_worker.budget import Budget
-from sync_worker.cli.local import SECRET, install_hook, settings_for
-from sync_worker.heard import note_of
-from sync_worker.http import ssl_context
-from sync_worker.pages import SESSION
-from sync_worker.running import running_worker
-from sync_worker.workset import Mark
+from sync_worker.cli.processes import SECRET, install_hook, settings_for
+from sync_worker.runtime.service import running_worker
+from sync_worker.storage.liveness import note_of
+from sync_worker.storage.queue import Mark
+from sync_worker.storage.rate_limit import Budget
+from sync_worker.transport import ssl_context
+from sync_worker.web.app import create_app
+from sync_worker.web.auth import WRONG_GUESSES, Admission, Guesses
+from sync_worker.web.pages import SESSION
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import listening
 from tests.parts import settings_of
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-    from sync_worker.clock import Clock
-    from sync_worker.opening import Store
+    from sync_worker.domain.clock import Clock
+    from sync_worker.runtime.wiring import Store
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.settings import Settings
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.model import CORE_FIELDS, Entitlement, Field, Refusal, Rule
-from sync_worker.policy import is_active, merge
+from sync_worker.domain.merge import is_active, merge
+from sync_worker.domain.model import CORE_FIELDS, Entitlement, Field, Refusal, Rule
 from tests.strategies import NOW, PLANS, USER, layouts, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.model import Layout, Value
+    from sync_worker.domain.model import Layout, Value
 
 ORDERED = (Field("plan", Rule.HIGHEST, order=PLANS), *CORE_FIELDS[1:])
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from sync_worker import postgres
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.postgres import PostgresDatabase
-from sync_worker.workset import Done, Mark, WorkSet
+from sync_worker.storage import postgres
+from sync_worker.storage.postgres import PostgresDatabase
+from sync_worker.storage.queue import Done, Mark, WorkSet
 from tests.clock import TIMINGS
 from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from sync_worker.database import Transaction
-    from sync_worker.timings import Timings
+    from sync_worker.domain.timings import Timings
+    from sync_worker.storage.database import Transaction
 
 pytestmark = pytest.mark.anyio
 

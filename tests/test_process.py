@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.database import open_database
-from sync_worker.process import identity, is_gone
-from sync_worker.workset import Mark, WorkSet
+from sync_worker.storage.database import open_database
+from sync_worker.storage.process_identity import identity, is_gone
+from sync_worker.storage.queue import Mark, WorkSet
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
-WAITING = "from sync_worker.process import identity; print(identity(), flush=True); input()"
+WAITING = "from sync_worker.storage.process_identity import identity; print(identity(), flush=True); input()"
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_of_other_machines_nothing_is_known(name: str) -> None:
 def without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A machine whose system does not tell who its processes are."""
     identity.cache_clear()
-    monkeypatch.setattr("sync_worker.process._PROC", tmp_path)
+    monkeypatch.setattr("sync_worker.storage.process_identity._PROC", tmp_path)
     yield
     identity.cache_clear()
 
@@ -85,7 +85,7 @@ async def test_the_subjects_of_a_killed_process_are_due_at_once(
     try:
         await workset.mark([Mark("user:mine"), Mark("user:theirs", lane=1)])
         (mine,) = await workset.claim(0, 10, 30.0)
-        monkeypatch.setattr("sync_worker.workset.identity", lambda: name)
+        monkeypatch.setattr("sync_worker.storage.queue.identity", lambda: name)
         await workset.claim(1, 10, 30.0)
         assert await workset.release_gone() == 0
         process.kill()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.model import CORE_FIELDS, Field, Rule
-from sync_worker.projection import shape_problems
-from sync_worker.sanity import Queries
+from sync_worker.domain.model import CORE_FIELDS, Field, Rule
+from sync_worker.sanity.client import Queries
+from sync_worker.sanity.row_checks import shape_problems
 from sync_worker.settings import packaged_groq
 
 if TYPE_CHECKING:

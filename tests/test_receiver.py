@@ -11,18 +11,18 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.app import create_app
-from sync_worker.heard import note_of
-from sync_worker.receiver import BODY_LIMIT, SANITY_ID
 from sync_worker.settings import Settings
-from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from sync_worker.storage.liveness import note_of
+from sync_worker.web.app import create_app
+from sync_worker.webhooks.receiver import BODY_LIMIT, SANITY_ID
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.applications import Starlette
 
-    from sync_worker.workset import WorkSet
+    from sync_worker.storage.queue import WorkSet
 
 pytestmark = pytest.mark.anyio
 SECRET, MOMENT = "secret-1", 1_767_225_600_000

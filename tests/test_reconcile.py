@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.changeset import Brake
-from sync_worker.cli.local import install_hook, settings_for
+from sync_worker.cli.processes import install_hook, settings_for
+from sync_worker.domain.changeset import Brake
 from tests.nursery import Ended, listening, process, run
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.sizes import full_size, sizes, the_rest

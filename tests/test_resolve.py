@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from sync_worker.model import Witness
-from sync_worker.resolve import PENDING
-from sync_worker.running import running_worker
-from sync_worker.workset import Mark
+from sync_worker.domain.model import Witness
+from sync_worker.runtime.service import running_worker
+from sync_worker.storage.queue import Mark
+from sync_worker.sync.address_resolution import PENDING
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.model import CORE_FIELDS, Entitlement, Refusal, Subject
-from sync_worker.rows import read_row
+from sync_worker.domain.model import CORE_FIELDS, Entitlement, Refusal, Subject
+from sync_worker.sanity.rows import read_row
 
 
 def row(**fields: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from sync_worker.domain.model import Subject
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -15,10 +16,9 @@ from sync_worker.errors import (
     SyncWorkerError,
     UnreadableAnswer,
 )
-from sync_worker.http import ServiceTransport, inner_transport
-from sync_worker.model import Subject
-from sync_worker.sanity import Queries, Sanity, explain, open_sanity, reads_only
+from sync_worker.sanity.client import Queries, Sanity, explain, open_sanity, reads_only
 from sync_worker.settings import packaged_groq
+from sync_worker.transport import ServiceTransport, inner_transport
 from tests.clock import TIMINGS, ImpatientClock
 
 if TYPE_CHECKING:

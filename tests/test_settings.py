@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sync_worker.domain.model import Placement
 from sync_worker.errors import ConfigurationError
-from sync_worker.model import Placement
 from sync_worker.settings import Settings, load_settings, load_what_is_right
 
 if TYPE_CHECKING:

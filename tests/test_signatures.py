@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.signatures import SANITY_HEADER, sign_sanity, verify_sanity, verify_svix
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity, verify_sanity, verify_svix
 
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("sanity-signature.json").read_text())
 GOOD = VECTORS["upstream_test_vectors"] + VECTORS["vectors"]

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker import sqlite
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
-from sync_worker.sqlite import SqliteDatabase
-from sync_worker.workset import Done, Mark, WorkSet
+from sync_worker.storage import sqlite
+from sync_worker.storage.queue import Done, Mark, WorkSet
+from sync_worker.storage.sqlite import SqliteDatabase
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from sync_worker.database import Transaction
+    from sync_worker.storage.database import Transaction
 
 pytestmark = pytest.mark.anyio
 
@@ -209,10 +209,10 @@ async def test_a_file_that_is_damaged_while_in_use_says_what_to_do(path: Path) -
 FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
-from sync_worker.clock import SystemClock
+from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.sqlite import SqliteDatabase
-from sync_worker.timings import Timings
+from sync_worker.storage.sqlite import SqliteDatabase
+from sync_worker.domain.timings import Timings
 
 PUT = "INSERT INTO state (name, value, at) VALUES (?, ?, 0)"
 

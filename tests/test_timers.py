@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.clock import utc
+from sync_worker.domain.clock import utc
 from sync_worker.errors import ServiceUnavailable
-from sync_worker.timers import daily, every, until
+from sync_worker.runtime.periodic import daily, every, until
 from tests.clock import ManualClock
 
 pytestmark = pytest.mark.anyio

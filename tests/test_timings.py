@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sync_worker import timings
-from sync_worker.timings import DAY, Timings
+from sync_worker.domain import timings
+from sync_worker.domain.timings import DAY, Timings
 
 TIMINGS = Timings()
 

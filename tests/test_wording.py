@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.wording import ago, at, masked, rfc3339
+from sync_worker.formatting import ago, at, masked, rfc3339
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 

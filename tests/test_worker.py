@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker import attempt, converge
+from sync_worker.domain.model import Subject, Witness
 from sync_worker.errors import ConfigurationError
-from sync_worker.ledger import Entry
-from sync_worker.model import Subject, Witness
-from sync_worker.opening import open_reconcile
-from sync_worker.outcome import Due
+from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
-from sync_worker.workset import Mark
+from sync_worker.storage.ledger import Entry
+from sync_worker.storage.queue import Mark
+from sync_worker.sync import reconciler as converge
+from sync_worker.sync.outcome import Due
+from sync_worker.worker import jobs as attempt
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
-    from sync_worker.sanity import Snapshot, Source
+    from sync_worker.sanity.client import Snapshot, Source
     from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker import overview, workset
-from sync_worker.database import open_database
-from sync_worker.model import Witness
-from sync_worker.overview import Depth, LaneDepth
-from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+from sync_worker.domain.model import Witness
+from sync_worker.storage import queue as workset
+from sync_worker.storage import queue_admin as overview
+from sync_worker.storage.database import open_database
+from sync_worker.storage.queue import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+from sync_worker.storage.queue_admin import Depth, LaneDepth
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.leases import holds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.database import Database, Transaction
-    from sync_worker.workset import Settlement
+    from sync_worker.storage.database import Database, Transaction
+    from sync_worker.storage.queue import Settlement
 
 pytestmark = pytest.mark.anyio
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.database import open_database
-from sync_worker.workset import WorkSet
+from sync_worker.storage.database import open_database
+from sync_worker.storage.queue import WorkSet
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from sync_worker.database import Database
+    from sync_worker.storage.database import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sync_worker.database import open_database
-from sync_worker.model import Witness
-from sync_worker.workset import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+from sync_worker.domain.model import Witness
+from sync_worker.storage.database import open_database
+from sync_worker.storage.queue import Claim, Done, Failed, Mark, Released, Retry, WorkSet
 from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds
 from tests.sizes import examples
 
 if TYPE_CHECKING:
-    from sync_worker.database import Transaction
-    from sync_worker.workset import Settlement
+    from sync_worker.storage.database import Transaction
+    from sync_worker.storage.queue import Settlement
 
 KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
 START = 1_000_000.0

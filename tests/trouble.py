@@ -13,15 +13,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from sync_worker import schema, workset
-from sync_worker.http import ServiceTransport
-from sync_worker.ledger import Ledger
-from sync_worker.opening import Runtime
-from sync_worker.postgres import PostgresDatabase
-from sync_worker.schema import Step
-from sync_worker.sqlite import SqliteDatabase
-from sync_worker.timings import Timings
-from sync_worker.workset import WorkSet
+from sync_worker.domain.timings import Timings
+from sync_worker.runtime.wiring import Runtime
+from sync_worker.storage import migrations as schema
+from sync_worker.storage import queue as workset
+from sync_worker.storage.ledger import Ledger
+from sync_worker.storage.migrations import Step
+from sync_worker.storage.postgres import PostgresDatabase
+from sync_worker.storage.queue import WorkSet
+from sync_worker.storage.sqlite import SqliteDatabase
+from sync_worker.transport import ServiceTransport
 from tests.clock import ShiftedClock
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from sync_worker.http import ServiceTransport
+from sync_worker.transport import ServiceTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ import random
 import sys
 import time
 
-from sync_worker.database import open_database
-from sync_worker.workset import Done, Mark, Retry, WorkSet
+from sync_worker.storage.database import open_database
+from sync_worker.storage.queue import Done, Mark, Retry, WorkSet
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.setup import begin
 from sync_worker.errors import NoSuchChangeset
-from sync_worker.wording import rfc3339
+from sync_worker.formatting import rfc3339
 
 if TYPE_CHECKING:
-    from sync_worker.runs import Held
     from sync_worker.settings import Settings
+    from sync_worker.storage.reconcile_runs import Held
 
 
 def approve(
@@ -57,17 +57,17 @@ def _list(held: list[Held], *, as_json: bool) -> None:
 
 
 async def _held(settings: Settings) -> list[Held]:
-    from sync_worker.opening import Runtime, open_store
+    from sync_worker.runtime.wiring import Runtime, open_store
 
     async with open_store(settings, Runtime.system()) as store:
         return await store.runs.held()
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
-    from sync_worker.model import ChangeKind, Subject
-    from sync_worker.opening import Runtime, open_reconcile, open_store
-    from sync_worker.reconcile import Result
-    from sync_worker.runs import alone
+    from sync_worker.domain.model import ChangeKind, Subject
+    from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
+    from sync_worker.storage.reconcile_runs import alone
+    from sync_worker.worker.full_reconcile import Result
 
     calls: Counter[str] = Counter()
     runtime = Runtime.system()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sync_worker.changeset import describe
+from sync_worker.domain.changeset import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def story() -> list[Step]:
 async def _play() -> int:
     from rich.console import Console
 
-    from sync_worker.cli.local import install_hook, listening, settings_for
+    from sync_worker.cli.processes import install_hook, listening, settings_for
     from sync_worker.sandbox.server import Sandbox
 
     console = Console()

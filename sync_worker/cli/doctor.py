@@ -12,7 +12,7 @@ from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.examination import Finding
+    from sync_worker.doctor.runner import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
 
@@ -51,10 +51,10 @@ def _show(findings: Mapping[str, Finding]) -> None:
 
 
 async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
-    from sync_worker.doctor import CHECKS
-    from sync_worker.examination import examine, open_patient
+    from sync_worker.doctor.checks import CHECKS
+    from sync_worker.doctor.runner import examine, open_patient
     from sync_worker.logs import configure_logs
-    from sync_worker.opening import Runtime
+    from sync_worker.runtime.wiring import Runtime
     from sync_worker.settings import load_what_is_right
 
     settings, wrong = load_what_is_right()

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sync_worker.document import DocumentExplanation
-    from sync_worker.explain import Explanation
-    from sync_worker.model import Subject
+    from sync_worker.diagnostics.explain_document import DocumentExplanation
+    from sync_worker.diagnostics.explain_subject import Explanation
+    from sync_worker.domain.model import Subject
     from sync_worker.settings import Settings
 
 
@@ -36,9 +36,9 @@ def explain(
 
     Example: sync-worker explain user:user_2abc
     """
-    from sync_worker.document import DocumentExplanation
-    from sync_worker.inquiry import parse_target
-    from sync_worker.render import document_json, subject_json
+    from sync_worker.diagnostics.explain_document import DocumentExplanation
+    from sync_worker.diagnostics.explainer import parse_target
+    from sync_worker.diagnostics.serialize import document_json, subject_json
 
     explained = asyncio.run(_explain(begin(), parse_target(target)))
     if isinstance(explained, DocumentExplanation):
@@ -57,7 +57,7 @@ def explain(
 
 
 async def _explain(settings: Settings, target: Subject | str) -> Explanation | DocumentExplanation:
-    from sync_worker.opening import Runtime, open_inquiry, open_store
+    from sync_worker.runtime.wiring import Runtime, open_inquiry, open_store
 
     runtime = Runtime.system()
     patience = runtime.timings.explain_patience
@@ -86,7 +86,7 @@ def _show_subject(one: Explanation) -> None:
 
 
 def _show_lines(one: Explanation) -> None:
-    from sync_worker.wording import at, masked
+    from sync_worker.formatting import at, masked
 
     rows = [
         (
@@ -105,9 +105,9 @@ def _show_lines(one: Explanation) -> None:
 
 def _sides(one: Explanation) -> Iterator[tuple[str, str]]:
     """Yield what is published, what Clerk holds, and what is known of the way between them."""
-    from sync_worker.changeset import describe
-    from sync_worker.render import work_state
-    from sync_worker.wording import rfc3339
+    from sync_worker.diagnostics.serialize import work_state
+    from sync_worker.domain.changeset import describe
+    from sync_worker.formatting import rfc3339
 
     facts, marker, applied = one.facts, one.marker, one.applied
     yield "access as published", describe(one.access.values)
@@ -130,7 +130,7 @@ def _sides(one: Explanation) -> Iterator[tuple[str, str]]:
 
 
 def _say(text: str) -> None:
-    from sync_worker.wording import masked
+    from sync_worker.formatting import masked
 
     typer.echo(masked(text))
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.opening import Store
-    from sync_worker.trouble import Trouble
+    from sync_worker.diagnostics.issues import Trouble
+    from sync_worker.runtime.wiring import Store
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -31,7 +31,7 @@ def failed(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from sync_worker.trouble import as_json as trouble_json
+    from sync_worker.diagnostics.issues import as_json as trouble_json
 
     troubles = asyncio.run(_read(limit))
     if as_json:
@@ -62,8 +62,8 @@ def retry(
 
 
 async def _read(limit: int) -> list[Trouble]:
-    from sync_worker.opening import Runtime, open_store
-    from sync_worker.trouble import gathered
+    from sync_worker.diagnostics.issues import gathered
+    from sync_worker.runtime.wiring import Runtime, open_store
 
     async with open_store(begin(), Runtime.system()) as store:
         rows = [*await store.workset.failed(limit), *await store.workset.noted(limit)]
@@ -72,8 +72,8 @@ async def _read(limit: int) -> list[Trouble]:
 
 def _show(troubles: Sequence[Trouble], limit: int) -> None:
     """Print one line each, and each next step once."""
-    from sync_worker.trouble import next_step
-    from sync_worker.wording import rfc3339
+    from sync_worker.diagnostics.issues import next_step
+    from sync_worker.formatting import rfc3339
 
     if not troubles:
         typer.echo("nothing failed, is refused, held or waits")
@@ -91,14 +91,14 @@ def _show(troubles: Sequence[Trouble], limit: int) -> None:
 
 
 def _again(one: Trouble) -> str:
-    from sync_worker.wording import rfc3339
+    from sync_worker.formatting import rfc3339
 
     return f" (again at {rfc3339(one.again)})" if one.attempts and one.again is not None else ""
 
 
 async def _retry(texts: Sequence[str]) -> dict[str, Any]:
-    from sync_worker.cli.people import keys_of
-    from sync_worker.opening import Runtime, open_store
+    from sync_worker.cli.targets import keys_of
+    from sync_worker.runtime.wiring import Runtime, open_store
 
     settings = begin()
     async with open_store(settings, Runtime.system()) as store:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.changeset import describe
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
-from sync_worker.render import entry_json
-from sync_worker.wording import rfc3339
+from sync_worker.cli.setup import begin
+from sync_worker.diagnostics.serialize import entry_json
+from sync_worker.domain.changeset import describe
+from sync_worker.formatting import rfc3339
 
 if TYPE_CHECKING:
-    from sync_worker.ledger import Entry
+    from sync_worker.storage.ledger import Entry
 
 
 def history(
@@ -40,10 +40,10 @@ def history(
 
 
 async def _read(target: str | None, limit: int) -> list[Entry]:
-    from sync_worker.cli.people import keys_of
-    from sync_worker.inquiry import causes_of
-    from sync_worker.opening import Runtime, open_store
-    from sync_worker.workset import FANOUT
+    from sync_worker.cli.targets import keys_of
+    from sync_worker.diagnostics.explainer import causes_of
+    from sync_worker.runtime.wiring import Runtime, open_store
+    from sync_worker.storage.queue import FANOUT
 
     settings = begin()
     async with open_store(settings, Runtime.system()) as store:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
-    from sync_worker.population import Findings
-    from sync_worker.reconcile import Result
     from sync_worker.settings import Settings
+    from sync_worker.worker.desired_state import Findings
+    from sync_worker.worker.full_reconcile import Result
 
 DRIFT, HELD = 2, 3
 """Exit codes: a dry run found differences; revocations wait for approval."""
@@ -49,9 +49,9 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
 
 async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
-    from sync_worker.opening import Runtime, open_reconcile, open_store
-    from sync_worker.reconcile import report
-    from sync_worker.runs import alone, judged
+    from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
+    from sync_worker.storage.reconcile_runs import alone, judged
+    from sync_worker.worker.full_reconcile import report
 
     calls: Counter[str] = Counter()
     runtime = Runtime.system()
@@ -91,7 +91,7 @@ def _exit_code(findings: Findings, result: Result | None) -> int:
 
 def _announce(findings: Findings, settings: Settings, window: float, show: str) -> None:
     """Show what is to be done, and what it costs, before it is done."""
-    from sync_worker.changeset import as_markdown, as_rows, forecast
+    from sync_worker.domain.changeset import as_markdown, as_rows, forecast
 
     cost = forecast(len(findings.differences), settings.budget, window)
     typer.echo(

@@ -22,7 +22,7 @@ def sandbox(
 
 
 async def _run(sanity_port: int, clerk_port: int, worker_url: str) -> None:
-    from sync_worker.cli.local import install_hook, settings_for
+    from sync_worker.cli.processes import install_hook, settings_for
     from sync_worker.sandbox.sample import load_sample
     from sync_worker.sandbox.server import Sandbox
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.begin import begin
+from sync_worker.cli.setup import begin
 from sync_worker.errors import ConfigurationError, RetryableError
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from sync_worker.opening import Runtime
+    from sync_worker.runtime.wiring import Runtime
     from sync_worker.settings import Settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 inside a container.")]
@@ -52,7 +52,7 @@ def release() -> None:
 
     Example: sync-worker release
     """
-    from sync_worker.opening import Runtime
+    from sync_worker.runtime.wiring import Runtime
 
     settings, runtime = begin(), Runtime.system()
     asyncio.run(_prepare(settings, runtime))
@@ -62,8 +62,8 @@ def release() -> None:
 
 async def _prepare(settings: Settings, runtime: Runtime) -> None:
     """Find out what cannot work before anything is started, and say it in one line."""
-    from sync_worker.opening import open_store
-    from sync_worker.sanity import Queries
+    from sync_worker.runtime.wiring import open_store
+    from sync_worker.sanity.client import Queries
 
     Queries.load(settings.groq_folder)
     async with open_store(settings, runtime):
@@ -71,8 +71,8 @@ async def _prepare(settings: Settings, runtime: Runtime) -> None:
 
 
 async def _release(settings: Settings, runtime: Runtime) -> None:
-    from sync_worker.opening import open_services, open_store
-    from sync_worker.running import check_projection
+    from sync_worker.runtime.service import check_projection
+    from sync_worker.runtime.wiring import open_services, open_store
 
     async with open_store(settings, runtime) as store, open_services(settings, store, dry_run=True) as services:
         try:
@@ -84,9 +84,9 @@ async def _release(settings: Settings, runtime: Runtime) -> None:
 def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     import uvicorn
 
-    from sync_worker.app import create_app
-    from sync_worker.bounded import bounded
-    from sync_worker.opening import Runtime
+    from sync_worker.runtime.wiring import Runtime
+    from sync_worker.web.app import create_app
+    from sync_worker.web.protocol import bounded
 
     settings, runtime = begin(), Runtime.system()
     asyncio.run(_prepare(settings, runtime))
@@ -123,8 +123,8 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    from sync_worker.opening import Runtime, open_store
-    from sync_worker.running import running_worker
+    from sync_worker.runtime.service import running_worker
+    from sync_worker.runtime.wiring import Runtime, open_store
 
     stopped = asyncio.Event()
     failed = asyncio.Event()

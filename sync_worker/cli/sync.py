@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sync_worker.changeset import describe
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
-from sync_worker.render import entry_json
+from sync_worker.cli.setup import begin
+from sync_worker.diagnostics.serialize import entry_json
+from sync_worker.domain.changeset import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.model import Subject
-    from sync_worker.opening import Store
-    from sync_worker.overview import Row
+    from sync_worker.domain.model import Subject
+    from sync_worker.runtime.wiring import Store
     from sync_worker.settings import Settings
+    from sync_worker.storage.queue_admin import Row
 
 
 def sync(
@@ -31,7 +31,7 @@ def sync(
 
     Example: sync-worker sync user:user_2abc org:org_9xyz
     """
-    from sync_worker.model import Subject
+    from sync_worker.domain.model import Subject
 
     chosen = [Subject.parse(text) for text in subjects]
     results = asyncio.run(_sync(begin(), chosen))
@@ -45,10 +45,10 @@ def sync(
 
 
 async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    from sync_worker.opening import Runtime, open_services, open_store
-    from sync_worker.resolve import owners
-    from sync_worker.running import running_worker
-    from sync_worker.workset import Mark
+    from sync_worker.runtime.service import running_worker
+    from sync_worker.runtime.wiring import Runtime, open_services, open_store
+    from sync_worker.storage.queue import Mark
+    from sync_worker.sync.address_resolution import owners
 
     async with open_store(settings, Runtime.system()) as store:
         newest = await store.ledger.history(limit=1)
@@ -66,7 +66,7 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
 
 
 def _nobody(subject: Subject) -> dict[str, Any]:
-    from sync_worker.resolve import PENDING_REASON
+    from sync_worker.sync.address_resolution import PENDING_REASON
 
     return {"subject": str(subject), "result": "pending", "before": {}, "after": {}, "detail": PENDING_REASON}
 

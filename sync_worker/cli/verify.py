@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
-    from sync_worker.population import Findings
     from sync_worker.settings import Settings
+    from sync_worker.worker.desired_state import Findings
 
 
 def verify(as_json: AsJson = False) -> None:
@@ -23,7 +23,7 @@ def verify(as_json: AsJson = False) -> None:
 
     Example: sync-worker verify
     """
-    from sync_worker.changeset import compared
+    from sync_worker.domain.changeset import compared
 
     settings = begin()
     findings = asyncio.run(_read(settings))
@@ -42,7 +42,7 @@ def verify(as_json: AsJson = False) -> None:
 
 
 async def _read(settings: Settings) -> Findings:
-    from sync_worker.opening import Runtime, open_reconcile, open_store
+    from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 
     async with (
         open_store(settings, Runtime.system()) as store,

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.begin import begin
 from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
+from sync_worker.cli.setup import begin
 from sync_worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.hooks import Hook, Hooks, Repair
+    from sync_worker.sanity.webhook_config import Hook, Hooks, Repair
     from sync_worker.settings import Settings
 
 app = typer.Typer(help="The webhook that Sanity posts to us.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def show(
 
     Example: sync-worker webhook show --url https://sync.example.com/webhooks/sanity
     """
-    from sync_worker.hooks import creation
+    from sync_worker.sanity.webhook_config import creation
 
     settings = begin()
     hook = _wanted(settings, url)
@@ -75,7 +75,7 @@ def install(
 
 
 def _checked(url: str) -> str:
-    from sync_worker.hooks import PATH
+    from sync_worker.sanity.webhook_config import PATH
 
     if not re.fullmatch(rf"https?://[^/\s]+(/\S*)?{PATH}", url):
         raise ConfigurationError(f"--url must be an address of this program: https://your-host{PATH}")
@@ -83,7 +83,7 @@ def _checked(url: str) -> str:
 
 
 async def _install(settings: Settings, url: str, manage_token: str, *, yes: bool, dry_run: bool, as_json: bool) -> int:
-    from sync_worker.hooks import needed
+    from sync_worker.sanity.webhook_config import needed
 
     wanted = _wanted(settings, url)
     async with _opened(settings, manage_token, dry_run=dry_run) as hooks:
@@ -133,8 +133,8 @@ def _ask(action: str, *, yes: bool) -> None:
 
 
 def _wanted(settings: Settings, url: str) -> Hook:
-    from sync_worker.hooks import wanted_hook
-    from sync_worker.sanity import Queries
+    from sync_worker.sanity.client import Queries
+    from sync_worker.sanity.webhook_config import wanted_hook
 
     return wanted_hook(
         Queries.load(settings.groq_folder),
@@ -146,9 +146,9 @@ def _wanted(settings: Settings, url: str) -> Hook:
 
 @asynccontextmanager
 async def _opened(settings: Settings, manage_token: str, *, dry_run: bool) -> AsyncIterator[Hooks]:
-    from sync_worker.hooks import explain, open_hooks
-    from sync_worker.http import ServiceTransport, inner_transport
-    from sync_worker.opening import Runtime
+    from sync_worker.runtime.wiring import Runtime
+    from sync_worker.sanity.webhook_config import explain, open_hooks
+    from sync_worker.transport import ServiceTransport, inner_transport
 
     token = manage_token.strip() or settings.sanity_read_token.get_secret_value()
     runtime = Runtime.system()

@@ -10,11 +10,13 @@ import os
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from sync_worker import cli, converge, receiver
-from sync_worker.clock import SystemClock
-from sync_worker.model import Subject
-from sync_worker.opening import Runtime
-from sync_worker.timings import Timings
+from sync_worker import cli
+from sync_worker.domain.model import Subject
+from sync_worker.domain.timings import Timings
+from sync_worker.runtime.system_clock import SystemClock
+from sync_worker.runtime.wiring import Runtime
+from sync_worker.sync import reconciler as converge
+from sync_worker.webhooks import receiver
 
 BUGGY_USER, BUGGY_BODY = Subject.parse("user:user_bug"), b"bug"
 by_owner, parse = converge.by_owner, receiver.parse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import install_hook, settings_for
+from sync_worker.cli.processes import install_hook, settings_for
 from tests.nursery import listening, process
 
 if TYPE_CHECKING:

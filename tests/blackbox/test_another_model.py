@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import SECRET, install_clerk_hook, settings_for
-from sync_worker.sanity import Queries
+from sync_worker.cli.processes import SECRET, install_clerk_hook, settings_for
+from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
 from tests import nursery
 from tests.nursery import listening

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.cli.local import SECRET, free_port, install_hook, settings_for
-from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from sync_worker.cli.processes import SECRET, free_port, install_hook, settings_for
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests.nursery import listening, process, until_up
 from tests.oracle import GUARD, until, wrong
 

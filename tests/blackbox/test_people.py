@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.local import install_clerk_hook
-from sync_worker.opening import open_store
+from sync_worker.cli.processes import install_clerk_hook
+from sync_worker.runtime.wiring import open_store
 from tests import nursery
 from tests.oracle import until, until_idle, wrong
 from tests.parts import RUNTIME, settings_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import install_clerk_hook, install_hook, settings_for
+from sync_worker.cli.processes import install_clerk_hook, install_hook, settings_for
 from tests import nursery
 from tests.nursery import listening
 from tests.oracle import until, wrong

@@ -19,11 +19,11 @@ import httpx
 import psycopg
 import pytest
 
-from sync_worker.cli.local import CLERK_SECRET, free_port, install_clerk_hook, install_hook, settings_for
-from sync_worker.http import ssl_context
+from sync_worker.cli.processes import CLERK_SECRET, free_port, install_clerk_hook, install_hook, settings_for
 from sync_worker.sandbox.faults import Answer
 from sync_worker.sandbox.server import Sandbox
-from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from sync_worker.transport import ssl_context
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests.blackbox import buggy
 from tests.oracle import until
 

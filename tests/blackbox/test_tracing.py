@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.cli.local import install_clerk_hook
-from sync_worker.http import ssl_context
+from sync_worker.cli.processes import install_clerk_hook
+from sync_worker.transport import ssl_context
 from tests import nursery
 from tests.oracle import until, until_idle, wrong
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from sync_worker import clerk, sanity
-from sync_worker.http import ServiceTransport
+from sync_worker.clerk import client as clerk
+from sync_worker.sanity import client as sanity
 from sync_worker.settings import packaged_groq
+from sync_worker.transport import ServiceTransport
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:

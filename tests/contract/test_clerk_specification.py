@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from sync_worker.clerk import Clerk
-from sync_worker.model import Change, ChangeKind, Kind, Subject
+from sync_worker.clerk.client import Clerk
+from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
 from sync_worker.sandbox import clerk_routes
 from sync_worker.sandbox.clerk import ClerkApi
 from sync_worker.sandbox.clerk_errors import ANSWERS

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sync_worker.domain.freshness import Sighting, moment
+from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, NoSuchSubject
-from sync_worker.freshness import Sighting, moment
-from sync_worker.model import Change, ChangeKind, Kind, Subject
-from sync_worker.sanity import DOCUMENTS_A_CALL
+from sync_worker.sanity.client import DOCUMENTS_A_CALL
 from tests.contract.places import CLERK_KEY, SANITY_ACCOUNT, clerk_account
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sync_worker.opening import Store
+    from sync_worker.runtime.wiring import Store
     from sync_worker.sandbox.server import Sandbox
 
 COURSES = 5

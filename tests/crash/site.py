@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sync_worker.cli.local import free_port, install_hook, settings_for
-from sync_worker.opening import open_store
+from sync_worker.cli.processes import free_port, install_hook, settings_for
+from sync_worker.runtime.wiring import open_store
 from tests.nursery import NOTHING_WRONG, end_of, process, until_up
 from tests.oracle import GUARD, until, wrong
 from tests.parts import RUNTIME, settings_of
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from sync_worker.database import Row, Transaction
-    from sync_worker.opening import Store
+    from sync_worker.runtime.wiring import Store
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.webhooks import Hook
+    from sync_worker.storage.database import Row, Transaction
     from tests.nursery import Child
     from tests.trouble import Trouble
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.model import Witness
-from sync_worker.workset import Mark
+from sync_worker.domain.model import Witness
+from sync_worker.storage.queue import Mark
 from tests.nursery import NOTHING_WRONG
 from tests.oracle import GUARD, until, wrong
 from tests.parts import working

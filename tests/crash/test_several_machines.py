@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from sync_worker.cli.local import free_port
-from sync_worker.schema import STEPS
-from sync_worker.workset import Mark
+from sync_worker.cli.processes import free_port
+from sync_worker.storage.migrations import STEPS
+from sync_worker.storage.queue import Mark
 from tests.crash.load import Account, Editors
 from tests.crash.site import Site
 from tests.oracle import GUARD, until, wrong

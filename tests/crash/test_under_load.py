@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from sync_worker.opening import Store
+    from sync_worker.runtime.wiring import Store
     from tests.crash.site import Site
     from tests.nursery import Child
 

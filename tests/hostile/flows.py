@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from sync_worker.catchup import CURSOR, catch_up
-from sync_worker.changeset import Brake
-from sync_worker.converge import Converge
-from sync_worker.emptiness import saw_nothing
+from sync_worker.domain.changeset import Brake
+from sync_worker.domain.model import Layout, Subject, Witness
 from sync_worker.errors import NothingVisible
-from sync_worker.fanout import fan_out
-from sync_worker.http import ServiceTransport, inner_transport
-from sync_worker.model import Layout, Subject, Witness
-from sync_worker.opening import Services, Store, open_services, open_store
-from sync_worker.outcome import Due
-from sync_worker.reconcile import Reconcile
-from sync_worker.resolve import resolve_documents
+from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
+from sync_worker.sync.address_resolution import resolve_documents
+from sync_worker.sync.outcome import Due
+from sync_worker.sync.reconciler import Converge
+from sync_worker.transport import ServiceTransport, inner_transport
+from sync_worker.triggers.poll import CURSOR, catch_up
+from sync_worker.worker.empty_dataset import saw_nothing
+from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.full_reconcile import Reconcile
 from tests.clock import TIMINGS, ImpatientClock
 from tests.parts import RUNTIME, settings_of
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from sync_worker.workset import Mark
+    from sync_worker.storage.queue import Mark
 
 NAMED = {
     "e1": {"clerkUserId": "user_1"},

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker import clerk, sanity
-from sync_worker.catchup import CURSOR, catch_up
+from sync_worker.clerk import client as clerk
+from sync_worker.domain.model import Change, ChangeKind, Subject
 from sync_worker.errors import RateLimited, UnreadableAnswer
-from sync_worker.http import ServiceTransport, retry_after
-from sync_worker.model import Change, ChangeKind, Subject
-from sync_worker.sanity import Queries
+from sync_worker.sanity import client as sanity
+from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
+from sync_worker.transport import ServiceTransport, retry_after
+from sync_worker.triggers.poll import CURSOR, catch_up
 from tests.clock import CLOCK, TIMINGS, ImpatientClock
 from tests.parts import opened
 

@@ -16,14 +16,14 @@ import structlog
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from sync_worker.app import create_app
-from sync_worker.attempt import Attempts
-from sync_worker.cli.local import CLERK_SECRET, SECRET
-from sync_worker.converge import Converge
-from sync_worker.receiver import BODY_LIMIT
+from sync_worker.cli.processes import CLERK_SECRET, SECRET
 from sync_worker.sandbox.server import Sandbox
-from sync_worker.signatures import SANITY_HEADER, sign_sanity
-from sync_worker.workset import Mark
+from sync_worker.storage.queue import Mark
+from sync_worker.sync.reconciler import Converge
+from sync_worker.web.app import create_app
+from sync_worker.webhooks.receiver import BODY_LIMIT
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
+from sync_worker.worker.jobs import Attempts
 from tests.clock import TIMINGS, ImpatientClock
 from tests.hostile.bodies import DELIVERY, EVENT, MARK, bodies, shaped, texts
 from tests.parts import Parts, opened, settings_of

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.cli.local import SECRET, settings_for
+from sync_worker.cli.processes import SECRET, settings_for
 from sync_worker.sandbox.server import Sandbox
-from sync_worker.signatures import SANITY_HEADER, sign_sanity
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests.hostile.bodies import MARK
 from tests.nursery import listening
 from tests.raw import Answer, connected

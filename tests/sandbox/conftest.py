@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sync_worker.http import ssl_context
 from sync_worker.sandbox.server import Server
+from sync_worker.transport import ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

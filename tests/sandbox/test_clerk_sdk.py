@@ -8,8 +8,8 @@ import httpx
 import pytest
 from clerk_backend_api import Clerk, models
 
-from sync_worker.http import ssl_context
 from sync_worker.sandbox import sample
+from sync_worker.transport import ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from sync_worker.http import ssl_context
 from sync_worker.sandbox.faults import Faults
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sandbox.traffic import Traffic, subject_of
+from sync_worker.transport import ssl_context
 from tests.oracle import until
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from sync_worker.http import ssl_context
 from sync_worker.sandbox.server import Sandbox
+from sync_worker.transport import ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 import httpx
 import pytest
 
-from sync_worker.http import ssl_context
+from sync_worker.transport import ssl_context
 
 
 @pytest.mark.anyio

@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from sync_worker import attempt, clerk, converge, receiver, sanity, workset
-from sync_worker.budget import Budget
-from sync_worker.converge import Converge
-from sync_worker.ledger import Ledger
+from sync_worker.clerk import client as clerk
+from sync_worker.sanity import client as sanity
+from sync_worker.storage import queue as workset
+from sync_worker.storage.ledger import Ledger
+from sync_worker.storage.rate_limit import Budget
+from sync_worker.sync import reconciler as converge
+from sync_worker.sync.reconciler import Converge
+from sync_worker.webhooks import receiver
+from sync_worker.worker import jobs as attempt
 from tests.sim.lake import PAGE
 from tests.sim.run import config_of, run, trace_of
 
@@ -24,12 +29,12 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sync_worker.ledger import Entry
-    from sync_worker.model import Witness
-    from sync_worker.outcome import Outcome
-    from sync_worker.receiver import DocumentEvent
-    from sync_worker.sanity import Page
-    from sync_worker.workset import Mark
+    from sync_worker.domain.model import Witness
+    from sync_worker.sanity.client import Page
+    from sync_worker.storage.ledger import Entry
+    from sync_worker.storage.queue import Mark
+    from sync_worker.sync.outcome import Outcome
+    from sync_worker.webhooks.receiver import DocumentEvent
 
 Plant = tuple[object, str, object]
 """Where, under which name, what instead."""

@@ -10,16 +10,16 @@ import asyncio
 import sqlite3
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sync_worker.database import Database
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.schema import migrate
-from sync_worker.sqlite import translated
+from sync_worker.storage.database import Database
+from sync_worker.storage.migrations import migrate
+from sync_worker.storage.sqlite import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
-    from sync_worker.database import Row, Transaction
+    from sync_worker.storage.database import Row, Transaction
     from tests.sim.machine import Process
 
 T = TypeVar("T")

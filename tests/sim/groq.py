@@ -131,7 +131,7 @@ MEANINGS: dict[str, Callable[[Documents, Parameters, int], Document]] = {
     "affected": affected,
     "changed": changed,
 }
-"""What answers each query of `sync_worker.sanity.Queries`, by the name of its file. The last argument is the page."""
+"""What answers each query of `Queries`, by the name of its file. The last argument is the page."""
 
 
 def _of_type(documents: Documents, *types: str) -> list[Document]:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from sync_worker.sandbox.clock import rfc3339
 from sync_worker.sandbox.documents import DocumentStore, MutationError, Transaction
-from sync_worker.sanity import Queries
+from sync_worker.sanity.client import Queries
 from tests.sim import groq
 from tests.sim.network import Reply
 

@@ -11,25 +11,26 @@ import contextvars
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from sync_worker import clerk, sanity
-from sync_worker.attempt import Attempts, moved
-from sync_worker.brake import FanOutBrake
-from sync_worker.budget import Budget
-from sync_worker.catchup import catch_up
-from sync_worker.changeset import Brake
-from sync_worker.converge import Converge
-from sync_worker.emptiness import look_again
-from sync_worker.heard import Heard
-from sync_worker.http import ServiceTransport
-from sync_worker.ledger import Ledger
-from sync_worker.model import CORE_FIELDS, Field, Layout
-from sync_worker.projection import refuse_wrong_shape
-from sync_worker.receiver import Receiver
-from sync_worker.reconcile import Reconcile
-from sync_worker.runs import Runs
-from sync_worker.timers import every
-from sync_worker.worker import Worker
-from sync_worker.workset import Claim, Mark, WorkSet
+from sync_worker.clerk import client as clerk
+from sync_worker.domain.changeset import Brake
+from sync_worker.domain.model import CORE_FIELDS, Field, Layout
+from sync_worker.runtime.periodic import every
+from sync_worker.sanity import client as sanity
+from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.storage.ledger import Ledger
+from sync_worker.storage.liveness import Heard
+from sync_worker.storage.queue import Claim, Mark, WorkSet
+from sync_worker.storage.rate_limit import Budget
+from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.sync.guard import FanOutBrake
+from sync_worker.sync.reconciler import Converge
+from sync_worker.transport import ServiceTransport
+from sync_worker.triggers.poll import catch_up
+from sync_worker.webhooks.receiver import Receiver
+from sync_worker.worker.empty_dataset import look_again
+from sync_worker.worker.full_reconcile import Reconcile
+from sync_worker.worker.jobs import Attempts, moved
+from sync_worker.worker.loop import Worker
 from tests.clock import TIMINGS
 from tests.sim.clerk import KEY
 from tests.sim.disk import Session
@@ -41,7 +42,7 @@ from tests.sim.truth import ORDERS
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from sync_worker.outcome import Outcome
+    from sync_worker.sync.outcome import Outcome
     from tests.sim.lake import Read
     from tests.sim.world import World
 

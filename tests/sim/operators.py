@@ -9,16 +9,16 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.model import Subject
 from sync_worker.errors import SyncWorkerError
-from sync_worker.model import Subject
-from sync_worker.reconcile import Result
-from sync_worker.runs import alone
-from sync_worker.workset import Mark
+from sync_worker.storage.queue import Mark
+from sync_worker.storage.reconcile_runs import alone
+from sync_worker.worker.full_reconcile import Result
 from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
-    from sync_worker.population import Findings
-    from sync_worker.runs import Held
+    from sync_worker.storage.reconcile_runs import Held
+    from sync_worker.worker.desired_state import Findings
     from tests.sim.machine import Process
     from tests.sim.world import World
 

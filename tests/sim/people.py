@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.changes import merge_patch
+from sync_worker.domain.diff import merge_patch
 from sync_worker.sandbox.clerk_bodies import email_body
 from sync_worker.sandbox.clerk_errors import ClerkError
 from tests.sim import truth

@@ -12,16 +12,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode, urlsplit
 
-from sync_worker import clerk, sanity
-from sync_worker.clerk import _require_object, _safe
-from sync_worker.model import Change, Kind
+from sync_worker.clerk import client as clerk
+from sync_worker.clerk.client import _require_object, _safe
+from sync_worker.domain.model import Change, Kind
+from sync_worker.sanity import client as sanity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import httpx
 
-    from sync_worker.http import ServiceTransport
+    from sync_worker.transport import ServiceTransport
 
 
 @dataclass

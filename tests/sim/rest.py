@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.emptiness import STATE
 from sync_worker.errors import NothingVisible, SyncWorkerError
-from sync_worker.runs import LOCK
-from sync_worker.workset import Mark
+from sync_worker.storage.queue import Mark
+from sync_worker.storage.reconcile_runs import LOCK
+from sync_worker.worker.empty_dataset import STATE
 from tests.clock import TIMINGS
 from tests.sim import content, operators, trouble, truth
 

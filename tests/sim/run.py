@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import structlog
 
-from sync_worker import workset
+from sync_worker.storage import queue as workset
 from tests.sim import content, people, steps
 from tests.sim.loop import VirtualLoop
 from tests.sim.machine import owned_task, running

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.sanity import Queries
+from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
 from tests.sim import content, groq, steps
 from tests.sim.world import Config, World

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sync_worker.workset import Claim
+    from sync_worker.storage.queue import Claim
     from tests.sim.hooks import Delivery
     from tests.sim.lake import Read
     from tests.sim.machine import Process

@@ -1,0 +1,119 @@
+"""Runs `sync-worker` processes against the sandbox, as anybody would: for the demo, the tests and the bench."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import httpx
+
+from sync_worker.errors import ConfigurationError
+from sync_worker.sandbox.clerk_webhooks import Endpoint
+from sync_worker.sanity.client import Queries
+from sync_worker.settings import packaged_groq
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from sync_worker.sandbox.server import Sandbox
+    from sync_worker.sandbox.webhooks import Hook
+
+SECRET = "sandbox-webhook-secret"  # noqa: S105 - it guards servers of this machine only
+CLERK_SECRET = "whsec_c2FuZGJveC1jbGVyay13ZWJob29rLXNlY3JldA=="  # noqa: S105 - likewise
+START_SECONDS = 20.0
+STOP_SECONDS = 30.0
+
+
+def settings_for(box: Sandbox, database_url: str) -> dict[str, str]:
+    """Return the environment that points a worker at the sandbox."""
+    return {
+        "SANITY_PROJECT_ID": box.lake.project_id,
+        "SANITY_DATASET": box.lake.dataset,
+        "SANITY_READ_TOKEN": box.lake.viewer_token,
+        "SANITY_WEBHOOK_SECRET": SECRET,
+        "SANITY_API_URL": box.sanity_url,
+        "CLERK_SECRET_KEY": box.clerk.secret_key,
+        "CLERK_API_URL": box.clerk_url,
+        "CLERK_WEBHOOK_SECRET": CLERK_SECRET,
+        "DATABASE_URL": database_url,
+    }
+
+
+def install_hook(box: Sandbox, url: str, secret: str = SECRET) -> Hook:
+    """Configure the webhook that `sync-worker webhook show` prints."""
+    queries = Queries.load(packaged_groq())
+    return box.lake.add_hook(
+        url=f"{url}/webhooks/sanity",
+        secret=secret,
+        filter=queries.webhook_filter,
+        projection=queries.webhook_projection,
+    )
+
+
+def install_clerk_hook(box: Sandbox, url: str) -> None:
+    """Subscribe to Clerk's events, as one does in its dashboard."""
+    box.clerk.webhooks.endpoints.append(Endpoint(f"{url}/webhooks/clerk", CLERK_SECRET))
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def process(
+    verb: str, environment: Mapping[str, str], log: Path, *arguments: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run one `sync-worker` process; it is asked to stop at the end, and killed when it does not."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    with log.open("a") as output:
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sync_worker", verb, *arguments),
+            env={**inherited, "LOG_FORMAT": "json", **environment},
+            stdout=output,
+            stderr=output,
+            cwd=log.parent,
+        )
+    try:
+        yield running
+    finally:
+        await _stop(running)
+
+
+@asynccontextmanager
+async def listening(verb: str, environment: Mapping[str, str], log: Path) -> AsyncIterator[str]:
+    """Run `serve` or `web`, and yield its address once it answers."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    async with process(verb, environment, log, "--port", str(port)) as running:
+        await _until_up(url, running, log)
+        yield url
+
+
+async def _stop(running: asyncio.subprocess.Process) -> None:
+    if running.returncode is not None:
+        return
+    running.terminate()
+    try:
+        await asyncio.wait_for(running.wait(), STOP_SECONDS)
+    except TimeoutError:
+        running.kill()
+        await running.wait()
+
+
+async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
+            while running.returncode is None:
+                try:
+                    if (await client.get(f"{url}/healthz")).is_success:
+                        return
+                except httpx.TransportError:
+                    await asyncio.sleep(0.02)
+    raise ConfigurationError(f"the process did not start; see {log}")

@@ -1,0 +1,40 @@
+"""Whom an argument of a verb means: a subject is itself, an e-mail address or an external id is whoever has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sync_worker.runtime.wiring import Store
+    from sync_worker.settings import Settings
+
+
+async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> list[str]:
+    """Return the keys of the work set and of the ledger that are meant, without repeats.
+
+    Addresses are looked up in Clerk. Raises NoSuchSubject for one that nobody has, and InvalidSubject.
+    """
+    from sync_worker.diagnostics.explainer import parse_target
+    from sync_worker.errors import NoSuchSubject
+    from sync_worker.runtime.wiring import open_services
+    from sync_worker.storage.queue import FANOUT
+    from sync_worker.sync.address_resolution import owners
+
+    targets = [parse_target(text) for text in texts]
+    addresses = [target for target in targets if not isinstance(target, str) and target.is_address]
+    keys: list[str] = []
+    if addresses:
+        async with open_services(settings, store, dry_run=True) as services:
+            holders = await services.target.find(addresses)
+    for target in targets:
+        if isinstance(target, str):
+            keys.append(FANOUT + target)
+        elif not target.is_address:
+            keys.append(str(target))
+        elif found := owners(target, holders):
+            keys += map(str, found)
+        else:
+            raise NoSuchSubject("nobody has this address as primary and verified")
+    return list(dict.fromkeys(keys))

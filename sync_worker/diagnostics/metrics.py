@@ -1,0 +1,173 @@
+"""What Prometheus reads: METRICS is the whole of it.
+
+Why it exists: "is it working" must be a number that an alert can watch. A web process answers for all the others, so
+everything told here is read from the database at each scrape: every web process tells the same, and a query takes the
+maximum over them, never the sum. Counting is `totals`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from sync_worker.domain.model import ChangeKind
+from sync_worker.storage import counters as totals
+from sync_worker.storage.counters import UNANNOUNCED
+from sync_worker.storage.reconcile_runs import GOOD
+from sync_worker.sync.address_resolution import PENDING, REFUSED, SHARED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from prometheus_client.core import Metric as Family
+
+    from sync_worker.storage.counters import Key, Totals
+    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue_admin import LaneDepth
+    from sync_worker.storage.reconcile_runs import Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric, as the README lists it."""
+
+    name: str
+    labels: tuple[str, ...]
+    help: str
+
+
+WEBHOOKS = Metric("sync_worker_webhooks_total", ("source", "answer"), "Deliveries, by what they were answered.")
+CALLS = Metric(
+    "sync_worker_calls_total",
+    ("service", "outcome"),
+    "Requests to Sanity and Clerk, repetitions included, by status or by the name of the failure.",
+)
+CHANGES = Metric("sync_worker_changes_total", ("kind",), "Changes that Clerk has taken: grant, update or revoke.")
+LATENCY = Metric(
+    "sync_worker_publish_to_clerk_seconds",
+    (),
+    "From a publish to Clerk's answer to the write that it led to; of several publishes, from the oldest. It counts "
+    "from _updatedAt, by Sanity's clock and perhaps in whole seconds, so up to a second too long; a delete has no time "
+    "of its own, and counts from the moment it was heard of.",
+)
+DUE = Metric("sync_worker_due", ("lane",), "Subjects and documents that wait for a worker. Lane 0 is editors.")
+RUNNING = Metric("sync_worker_running", ("lane",), "Subjects and documents that a worker is at.")
+OLDEST = Metric("sync_worker_oldest_due_seconds", (), "For how long the oldest of those that wait has waited.")
+BUDGET = Metric("sync_worker_budget_left", (), "Clerk calls that may be sent now; 0 while a 429 holds everybody.")
+FAILED = Metric("sync_worker_failed", (), "Subjects and documents that were given up.")
+REFUSED_ROWS = Metric("sync_worker_refused", (), "Subjects and documents with entitlements that count for nothing.")
+PENDING_ROWS = Metric("sync_worker_pending", (), "Entitlements that wait for somebody to sign up.")
+HELD = Metric("sync_worker_held", (), "Lists of revocations that wait for approval.")
+SILENT = Metric(
+    "sync_worker_unannounced_changes", (), "Changes that the poll found and no webhook told of, since the installation."
+)
+AGE = Metric("sync_worker_reconcile_age_seconds", (), "Time since the last good reconcile; absent before the first.")
+OK = Metric("sync_worker_reconcile_ok", (), "1 when the last reconcile that ended was a good one, else 0.")
+
+METRICS = (
+    *(WEBHOOKS, CALLS, CHANGES, LATENCY, DUE, RUNNING, OLDEST, BUDGET, FAILED, REFUSED_ROWS, PENDING_ROWS),
+    *(HELD, SILENT, AGE, OK),
+)
+NAMES = frozenset(metric.name for metric in METRICS if metric is not LATENCY) | {
+    f"{LATENCY.name}_{part}" for part in ("bucket", "sum", "count")
+}
+"""The names that rules and dashboards can ask for."""
+
+
+class Budget(Protocol):
+    """What is told of the call budget."""
+
+    async def left(self) -> int:
+        """Return the calls that may be sent now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Reads what there is to tell."""
+
+    workset: WorkSet
+    runs: Runs
+    totals: Totals
+    budget: Budget
+
+    async def exposition(self) -> bytes:
+        """Return everything as Prometheus text. Raises DatabaseUnavailable."""
+        await self.totals.flush()  # the next scrape may reach another process, which must not tell of less
+        counted = await self.totals.recall()
+        families = [
+            _counter(WEBHOOKS, totals.WEBHOOKS, counted),
+            _counter(CALLS, totals.CALLS, counted),
+            _counter(CHANGES, totals.CHANGES, _CHANGES_AT_FIRST | dict(counted)),
+            _latency(counted),
+            *[family async for family in self._state()],
+        ]
+        return generate_latest(_Given(families))
+
+    async def _state(self) -> AsyncIterator[Family]:
+        depth = await self.workset.depth()
+        yield _by_lane(DUE, depth.lanes, lambda lane: lane.due)
+        yield _by_lane(RUNNING, depth.lanes, lambda lane: lane.running)
+        yield _gauge(OLDEST, depth.oldest)
+        yield _gauge(BUDGET, await self.budget.left())
+        yield _gauge(FAILED, depth.failed)
+        noted = await self.workset.noted_by_code()
+        yield _gauge(REFUSED_ROWS, noted.get(REFUSED, 0) + noted.get(SHARED, 0))
+        yield _gauge(PENDING_ROWS, noted.get(PENDING, 0))
+        yield _gauge(HELD, len(await self.runs.held()))
+        silent = await self.workset.recall(UNANNOUNCED)
+        yield _gauge(SILENT, int(silent[0]) if silent else 0)
+        good = await self.workset.age(GOOD)
+        if good is not None:
+            yield _gauge(AGE, good)
+        well = await self.runs.ended_well()
+        if well is not None:
+            yield _gauge(OK, well)
+
+
+_CHANGES_AT_FIRST = {(totals.CHANGES, kind.value): 0 for kind in ChangeKind if kind is not ChangeKind.NONE}
+"""Told before the first change, so that the first one is an increase."""
+
+
+_LIMITS = [str(limit).replace("inf", "+Inf") for limit in totals.BOUNDS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What `generate_latest` takes for a registry."""
+
+    families: Iterable[Family]
+
+    def collect(self) -> Iterable[Family]:
+        return self.families
+
+
+def _counter(metric: Metric, name: str, counted: Mapping[Key, int]) -> Family:
+    family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for key, value in sorted(counted.items()):
+        if key[0] == name:
+            family.add_metric(key[1:], value)
+    return family
+
+
+def _latency(counted: Mapping[Key, int]) -> Family:
+    """Put counts by upper bound together; what an older release counted by other bounds counts in the next one."""
+    found = {float(key[1]): value for key, value in counted.items() if key[0] == totals.LATENCY}
+    below = [sum(value for bound, value in found.items() if bound <= limit) for limit in totals.BOUNDS]
+    buckets = list(zip(_LIMITS, below, strict=True))
+    family = HistogramMetricFamily(LATENCY.name, LATENCY.help)
+    family.add_metric((), buckets, counted.get((totals.LATENCY_MS,), 0) / 1000)
+    return family
+
+
+def _gauge(metric: Metric, value: float) -> Family:
+    return GaugeMetricFamily(metric.name, metric.help, value=value)
+
+
+def _by_lane(metric: Metric, lanes: Iterable[LaneDepth], value: Callable[[LaneDepth], int]) -> Family:
+    family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for lane in lanes:
+        family.add_metric((str(lane.lane),), value(lane))
+    return family

@@ -1,0 +1,127 @@
+"""Explanations as JSON, with e-mail addresses made unreadable.
+
+Why it exists: scripts read the verbs and the pages, and a Studio reads `/documents/{id}`; all get the same keys. What
+they mean is `explain` and `document`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sync_worker.diagnostics.explain_subject import waits
+from sync_worker.formatting import masked, rfc3339
+
+if TYPE_CHECKING:
+    from sync_worker.diagnostics.explain_document import DocumentExplanation
+    from sync_worker.diagnostics.explain_subject import Explanation
+    from sync_worker.domain.model import Marker
+    from sync_worker.storage.ledger import Entry
+    from sync_worker.storage.queue_admin import Row
+
+
+def without_addresses(value: object) -> object:
+    """Return a JSON value with every e-mail address in it masked."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {masked(str(key)): without_addresses(item) for key, item in value.items()}
+    return [without_addresses(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def entry_json(entry: Entry) -> dict[str, object]:
+    """Return one ledger entry."""
+    return {
+        "at": rfc3339(entry.at),
+        "subject": entry.subject,
+        "change": entry.kind,
+        "before": entry.before,
+        "after": entry.after,
+        "documents": list(entry.documents),
+        "cause": entry.cause,
+        "delivery": entry.delivery,
+        "state": entry.state,
+    }
+
+
+def subject_json(one: Explanation) -> dict[str, object]:
+    """Return all that is known of a subject."""
+    facts, access = one.facts, one.access
+    told = {
+        "subject": str(one.subject),
+        "state": one.verdict.state.value,
+        "reason": one.verdict.headline,
+        "nextStep": one.verdict.next_step,
+        "rows": [
+            {
+                "document": line.document,
+                "revision": line.revision,
+                "published": rfc3339(line.published),
+                "standing": line.standing.value,
+                "reason": line.reason,
+                "values": line.values,
+            }
+            for line in one.lines
+        ],
+        "access": {
+            "values": access.values,
+            "documents": access.sources,
+            "changesNext": rfc3339(access.next_transition.timestamp() if access.next_transition else None),
+        },
+        "clerk": {
+            "found": facts.observed is not None,
+            "values": one.held_in_clerk,
+            "marker": _marker_json(one.marker),
+            "drift": one.drift.value if one.drift else None,
+        },
+        "lastApplied": entry_json(one.applied) if one.applied else None,
+        "work": _work_json(facts.work, facts.now),
+        "held": facts.held,
+    }
+    return {key: without_addresses(value) for key, value in told.items()}
+
+
+def document_json(one: DocumentExplanation) -> dict[str, object]:
+    """Return what became of a document, and in a few words of each subject."""
+    told = {
+        "document": one.facts.id,
+        "state": one.verdict.state.value,
+        "headline": one.verdict.headline,
+        "published": rfc3339(one.facts.published),
+        "inClerk": rfc3339(one.in_clerk),
+        "inSessionsBy": rfc3339(one.in_sessions_by),
+        "subjects": [
+            {"subject": str(subject.subject), "state": one.state(subject).value, "reason": one.reason(subject)}
+            for subject in one.subjects
+        ],
+        "nextStep": one.verdict.next_step,
+    }
+    return {key: without_addresses(value) for key, value in told.items()}
+
+
+def _marker_json(marker: Marker | None) -> dict[str, object] | None:
+    return None if marker is None else {"documents": list(marker.sources), "at": marker.at}
+
+
+def _work_json(row: Row | None, now: float) -> dict[str, object] | None:
+    if row is None:
+        return None
+    return {
+        "state": work_state(row, now),
+        "since": rfc3339(row.since),
+        "nextAttempt": None if row.dead or row.owner else rfc3339(row.due),
+        "attempts": row.attempts,
+        "code": row.code,
+        "reason": row.detail,
+    }
+
+
+def work_state(row: Row, now: float) -> str:
+    """Say in a word how a row of the work set is."""
+    if row.dead:
+        return "failed"
+    if row.owner is not None:
+        return "running"
+    if waits(row, now):
+        return "retrying" if row.attempts else "waiting"
+    return "idle" if row.due is None else "scheduled"

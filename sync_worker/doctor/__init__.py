@@ -1,0 +1,1 @@
+"""Checks of an installation, for the person who sets it up."""

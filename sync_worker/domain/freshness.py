@@ -1,0 +1,75 @@
+"""Whether a read shows what an event told of.
+
+Why it exists: Sanity sends webhooks before its query index has caught up, so a read right after one may be old. A read
+is only used for a subject when it shows all of the subject's witnesses. This is pure; who waits and asks again is
+`converge`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sync_worker.domain.model import Witness
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One document as a read showed it: its `_rev` and `_updatedAt`."""
+
+    revision: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the document store says: `documents` exist, `missing` are proven not to; in neither: not readable."""
+
+    documents: Mapping[str, Sighting]
+    missing: frozenset[str]
+
+
+def shows(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
+    """Tell whether a query shows `witness`: the same revision, a later one, or absence after a delete.
+
+    Revisions have no order, so "later" is told by `_updatedAt`, which has a resolution of a second in places: of two
+    revisions in one second neither proves the other, and the document store has to be asked. A witness without a
+    revision stands for such two.
+    """
+    seen = sightings.get(witness.document)
+    if seen is None:
+        return witness.deleted and bool(witness.revision)
+    told = moment(witness.updated_at)
+    later = told > _LONG_AGO and moment(seen.updated_at) > told
+    return later or (seen.revision == witness.revision and not witness.deleted)
+
+
+def tied(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
+    """Tell whether a query shows another revision than `witness` of the same moment, or it is not known which."""
+    seen = sightings.get(witness.document)
+    if not witness.revision:
+        return True
+    return seen is not None and seen.revision != witness.revision and seen.updated_at == witness.updated_at
+
+
+def agrees(sightings: Mapping[str, Sighting], stored: Stored, document: str) -> bool:
+    """Tell whether a query shows `document` as the document store has it, which is never behind."""
+    seen, truth = sightings.get(document), stored.documents.get(document)
+    if truth is None:
+        return seen is None and document in stored.missing
+    return seen is not None and seen.revision == truth.revision
+
+
+def moment(text: str) -> datetime:
+    """Read an `_updatedAt`; what cannot be read is long ago, so that it proves nothing."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return _LONG_AGO
+    return read if read.tzinfo else read.replace(tzinfo=UTC)

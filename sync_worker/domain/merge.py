@@ -1,0 +1,83 @@
+"""Entitlements become access: which rows count now, how their values merge, and when that changes next.
+
+Why it exists: this is the one place that decides who gets what. It is pure: the same rows at the same moment give the
+same access, in whatever order they come. Whether a row is well formed is decided by `rows`, what to write by `changes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.model import Access, Entitlement, Field, Refusal, Rule, Value
+from sync_worker.errors import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+
+def merge(
+    entitlements: Iterable[Entitlement],
+    fields: Sequence[Field],
+    now: datetime,
+    refusals: Iterable[Refusal] = (),
+) -> Access:
+    """Merge all rows of one subject into its access at `now`.
+
+    A row with a value outside a field's order is refused whole, so that it cannot widen access by its other fields.
+    Without an active row the access is the baseline and has no sources.
+    """
+    refused = set(refusals)
+    accepted = []
+    for row in entitlements:
+        off_list = tuple(_off_list(row, fields))
+        refused.update(off_list)
+        if not off_list:
+            accepted.append(row)
+    active = sorted((row for row in accepted if is_active(row, now)), key=_newest_first)
+    values = {f.name: value for f in fields if (value := _merged(f, active)) is not None}
+    return Access(
+        values=values if active else baseline(fields),
+        sources=tuple(sorted(row.id for row in active)),
+        refusals=tuple(sorted(refused)),
+        next_transition=min((t for row in accepted for t in _transitions(row) if t > now), default=None),
+    )
+
+
+def baseline(fields: Sequence[Field]) -> Mapping[str, Value]:
+    """Return what a subject without an active entitlement gets."""
+    return {f.name: f.baseline for f in fields if f.baseline is not None}
+
+
+def is_active(row: Entitlement, now: datetime) -> bool:
+    """Tell whether a row counts at `now`: status null or "active", and startsAt ≤ now < endsAt."""
+    return (
+        row.status in (None, "active")
+        and (row.starts_at is None or row.starts_at <= now)
+        and (row.ends_at is None or now < row.ends_at)
+    )
+
+
+def _off_list(row: Entitlement, fields: Sequence[Field]) -> Iterable[Refusal]:
+    for field in fields:
+        value = row.values.get(field.name)
+        if field.order and value is not None and value not in field.order:
+            yield Refusal(row.id, field.name, f"{quoted(value)} is not one of {', '.join(field.order)}")
+
+
+def _transitions(row: Entitlement) -> Iterable[datetime]:
+    if row.status in (None, "active"):
+        yield from (moment for moment in (row.starts_at, row.ends_at) if moment is not None)
+
+
+def _newest_first(row: Entitlement) -> tuple[float, str]:
+    return (-row.updated_at.timestamp(), row.id)
+
+
+def _merged(field: Field, newest_first: Sequence[Entitlement]) -> Value | None:
+    given = [row.values[field.name] for row in newest_first if field.name in row.values]
+    if field.rule is Rule.UNION:
+        return tuple(sorted({item for value in given if isinstance(value, tuple) for item in value}))
+    if field.rule is Rule.HIGHEST and field.order:
+        return max(given, key=lambda value: field.order.index(str(value)), default=None)
+    return given[0] if given else None

@@ -1,0 +1,141 @@
+"""The worker with what it does by the clock, until the process ends: poll, nightly reconcile, clean-up.
+
+Why it exists: `serve`, `worker` and `sync` run the same; each of these timers is one line here. What a batch does is
+`worker` and `attempt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sync_worker.domain.changeset import Brake
+from sync_worker.runtime.periodic import daily, every
+from sync_worker.runtime.wiring import converge_of, open_reconcile, open_services
+from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.storage.reconcile_runs import alone, judged
+from sync_worker.sync.guard import FanOutBrake
+from sync_worker.triggers.poll import catch_up
+from sync_worker.webhooks.clerk_events import INSTANCE
+from sync_worker.worker.empty_dataset import look_again
+from sync_worker.worker.full_reconcile import report
+from sync_worker.worker.jobs import Attempts, moved
+from sync_worker.worker.loop import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sync_worker.runtime.wiring import Services, Store
+    from sync_worker.settings import Settings
+    from sync_worker.sync.outcome import Outcome
+
+log = structlog.get_logger("app")
+
+
+@asynccontextmanager
+async def running_worker(
+    settings: Settings, store: Store, broken: Callable[[], None] = lambda: None
+) -> AsyncIterator[Worker]:
+    """Run the worker, and what it does by the clock, until the block ends; then let it drain.
+
+    `broken` is called when the worker ended by itself, which only a bug can make it do.
+    """
+    clock, timings = store.runtime.clock, store.runtime.timings
+    brake = FanOutBrake(store.runs, Brake(settings.max_revocations), clock)
+
+    async def screen(outcomes: list[Outcome]) -> list[Outcome]:
+        screened = await brake.screen(outcomes)
+        await store.workset.mark(moved(screened))
+        return screened
+
+    async with open_services(settings, store) as services:
+        converge = converge_of(settings, store, services, screen=screen, told=store.count_change)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        worker = Worker(
+            store.database,
+            store.workset,
+            Attempts(store.workset, converge, clock, timings),
+            services.budget,
+            lambda: check_projection(services, settings),
+            clock,
+            timings,
+            name=name,
+        )
+        await services.target.warm_up()
+        log.info("worker_started", worker=name)
+        task = asyncio.create_task(worker.run())
+        task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
+        ask_instance_every = timings.instance_interval if settings.clerk_webhook_secret else 0
+        timers = [
+            every(settings.poll_seconds, "poll", lambda: _poll(services, store), clock),
+            every(timings.empty_dataset_interval, "emptiness", lambda: _look_again(services, store), clock),
+            daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store), clock),
+            every(timings.purge_interval, "purge", lambda: _purge(store), clock),
+            every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
+        ]
+        running = [asyncio.create_task(timer) for timer in timers]
+        try:
+            yield worker
+        finally:
+            for timer in running:
+                timer.cancel()
+            worker.stop()
+            await task
+            log.info("worker_stopped", worker=name)
+
+
+async def _poll(services: Services, store: Store) -> None:
+    marked = await catch_up(services.source, store.workset, store.runtime.clock, store.runtime.timings)
+    log.info("polled", documents=marked)
+
+
+async def _look_again(services: Services, store: Store) -> None:
+    await look_again(services.source, store.workset)
+
+
+async def check_projection(services: Services, settings: Settings) -> None:
+    """Read a page of entitlements and judge its shape. Raises ConfigurationError, and what the read raises."""
+    page = await services.source.everything("")
+    refuse_wrong_shape(page.rows, settings.layout.fields)
+
+
+async def _ask_instance(services: Services, store: Store) -> None:
+    """Remember which instance our key belongs to, so that events of another one are told apart."""
+    await store.workset.remember(INSTANCE, await services.target.instance())
+
+
+async def _purge(store: Store) -> None:
+    timings = store.runtime.timings
+    rows = await store.workset.purge(timings.row_retention)
+    entries = await store.ledger.purge(timings.ledger_retention)
+    log.info("purged", rows=rows, entries=entries)
+
+
+async def _nightly(settings: Settings, store: Store) -> None:
+    calls: Counter[str] = Counter()
+    clock = store.runtime.clock
+    started = clock.monotonic()
+    async with (
+        alone(store.runs, clock, store.runtime.timings),
+        judged(store.runs),
+        open_reconcile(settings, store, calls) as run,
+    ):
+        findings = await run.find()
+        result = await run.apply(findings)
+    told = report(findings, result, calls, clock.monotonic() - started)
+    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **told)
+
+
+def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:
+    """End the process when the worker broke: a receiver that nobody works for would only look alive."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("worker_broken", exc_info=task.exception())
+        broken()
+        os.kill(os.getpid(), signal.SIGTERM)

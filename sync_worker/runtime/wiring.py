@@ -1,0 +1,197 @@
+"""Opens what processes need, from Settings: the durable half, both services, and what reconciles or only reads.
+
+Why it exists: every verb of the command line opens the same few things, and each is closed by whoever opened it. What
+runs for as long as the process does is `running`; the web application is `app`.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync_worker import __version__
+from sync_worker.clerk import client as clerk
+from sync_worker.diagnostics.explainer import Inquiry
+from sync_worker.domain.changeset import Brake
+from sync_worker.domain.clock import Clock
+from sync_worker.domain.timings import Timings
+from sync_worker.runtime.system_clock import SystemClock
+from sync_worker.sanity import client as sanity
+from sync_worker.storage.counters import Totals
+from sync_worker.storage.database import Database, open_database
+from sync_worker.storage.ledger import Ledger
+from sync_worker.storage.queue import WorkSet
+from sync_worker.storage.rate_limit import Budget
+from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.sync.reconciler import Converge
+from sync_worker.transport import Call, ServiceTransport, inner_transport
+from sync_worker.worker.full_reconcile import Reconcile
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sync_worker.settings import Settings
+    from sync_worker.sync.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What everything in a process goes by. A verb asks `system` for it once, and it is passed on from there."""
+
+    clock: Clock
+    timings: Timings
+
+    @classmethod
+    def system(cls) -> Runtime:
+        """Return the clock of the machine, and the timings of production."""
+        return cls(SystemClock(), Timings())
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The durable half: what web processes need, and the runtime it was opened with."""
+
+    runtime: Runtime
+    database: Database
+    workset: WorkSet
+    ledger: Ledger
+    runs: Runs
+    totals: Totals
+
+    def count_change(self, outcome: Outcome) -> None:
+        """Count a change that Clerk has taken."""
+        if outcome.change is not None:
+            self.totals.change(outcome.change.kind, outcome.since_publish)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The other half: both services behind their ports, and the budget they share."""
+
+    source: sanity.Sanity
+    target: clerk.Clerk
+    budget: Budget
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = False) -> AsyncIterator[Store]:
+    """Open the database and bring its tables up to date. With `watch`, marks of other processes wake us at once."""
+    clock, timings = runtime.clock, runtime.timings
+    database = open_database(settings.database_url, clock, timings, watch=watch)
+    await database.start()
+    try:
+        workset = WorkSet(database, timings)
+        if await workset.recall("installed") is None:
+            await workset.remember("installed", __version__)
+        totals = Totals(workset, timings)
+        async with totals.kept():
+            yield Store(runtime, database, workset, Ledger(database), Runs(database, timings), totals)
+    finally:
+        await database.close()
+
+
+def clerk_budget(settings: Settings, store: Store) -> Budget:
+    """Return the call budget that all processes share."""
+    return Budget(store.database, "clerk", settings.budget, store.runtime.clock, store.runtime.timings)
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, store: Store, *, dry_run: bool = False, told: Callable[[Call], None] = lambda _: None
+) -> AsyncIterator[Services]:
+    """Open both services on our transport. `told` hears of every call, as the totals do."""
+
+    def observe(call: Call) -> None:
+        store.totals.call(call)
+        told(call)
+
+    clock, timings = store.runtime.clock, store.runtime.timings
+    budget = clerk_budget(settings, store)
+    queries = sanity.Queries.load(settings.groq_folder)
+    source, sanity_client = sanity.open_sanity(
+        ServiceTransport(
+            "Sanity",
+            inner_transport(),
+            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
+            sanity.explain,
+            clock,
+            timings,
+            is_read=sanity.reads_only,
+            dry_run=dry_run,
+            observe=observe,
+        ),
+        queries,
+        url=settings.sanity_url,
+        version=settings.sanity_api_version,
+        dataset=settings.sanity_dataset,
+    )
+    target, clerk_client = clerk.open_clerk(
+        ServiceTransport(
+            "Clerk",
+            inner_transport(),
+            {
+                "Authorization": f"Bearer {settings.clerk_secret_key.get_secret_value()}",
+                "Clerk-API-Version": clerk.API_VERSION,
+            },
+            clerk.explain,
+            clock,
+            timings,
+            budget=budget,
+            dry_run=dry_run,
+            observe=observe,
+        ),
+        url=settings.clerk_api_url,
+    )
+    async with sanity_client, clerk_client:
+        yield Services(source, target, budget)
+
+
+def converge_of(
+    settings: Settings,
+    store: Store,
+    services: Services,
+    screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
+    told: Callable[[Outcome], None] = lambda _: None,
+) -> Converge:
+    """Return what makes subjects right, with the runtime of the store."""
+    clock, timings = store.runtime.clock, store.runtime.timings
+    return Converge(services.source, services.target, store.ledger, settings.layout, clock, timings, screen, told)
+
+
+@asynccontextmanager
+async def open_reconcile(
+    settings: Settings,
+    store: Store,
+    calls: Counter[str],
+    *,
+    dry_run: bool = False,
+    adopt: bool = False,
+    accept_fewer: bool = False,
+) -> AsyncIterator[Reconcile]:
+    """Put a reconcile together. `calls` counts its calls by service, and its writes."""
+
+    def told(call: Call) -> None:
+        calls[call.service] += 1
+        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
+
+    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
+        yield Reconcile(
+            converge_of(settings, store, services, told=store.count_change),
+            store.workset,
+            store.runs,
+            Brake(settings.max_revocations),
+            store.runtime.clock,
+            store.runtime.timings,
+            adopt=adopt,
+            accept_fewer=accept_fewer,
+        )
+
+
+@asynccontextmanager
+async def open_inquiry(settings: Settings, store: Store, patience: float) -> AsyncIterator[Inquiry]:
+    """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
+    async with open_services(settings, store, dry_run=True) as services:
+        converge = converge_of(settings, store, services)
+        yield Inquiry(converge, store.workset, store.ledger, store.runs, store.runtime.timings, patience)

@@ -1,0 +1,1 @@
+"""Sanity's Content Lake: queries, rows, and the webhook's configuration."""

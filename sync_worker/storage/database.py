@@ -1,0 +1,149 @@
+"""The database seen from the rest of the program: short transactions, wake-ups, and where the file or server is.
+
+Why it exists: `workset`, `ledger` and `budget` write their SQL once and run it on SQLite and PostgreSQL alike. What
+differs is known to `sqlite` and `postgres` alone; the tables stand in `schema`.
+
+The SQL is what both understand, with `?` for parameters, and these PostgreSQL words, which `sqlite` translates:
+`LEAST(`, `GREATEST(`, `FOR UPDATE`, `SKIP LOCKED`, `COLLATE "C"` and `BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY`.
+`NOW()` is the clock of the database, in epoch seconds. `IN (EACH(?))` takes a JSON array of strings. `%` and `?` are
+not written in any other sense.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+
+class Transaction(Protocol):
+    """What a piece of work may do. It lives as long as the work that it is handed to."""
+
+    @property
+    def now(self) -> float:
+        """Epoch seconds by the clock of the database."""
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Run one statement and return its rows."""
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[object]]) -> list[Row]:
+        """Run one statement for each set of parameters, in order, and return all their rows."""
+
+    def notify(self) -> None:
+        """Wake whoever waits in `changed`, in every process, once this is committed."""
+
+
+class Signal:
+    """A commit that nobody has looked at yet. It stays set until one `wait` has returned, so none is overlooked."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake those who wait, or the next one who would."""
+        self._event.set()
+
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - a deadline passing is an answer here, no error
+        """Wait at most `timeout` seconds; say whether it was set."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+class Database(ABC):
+    """One SQLite file or one PostgreSQL database. It belongs to the event loop that started it.
+
+    All trouble that may pass (locked, full, unreachable, restarted, damaged) is DatabaseUnavailable; the next call
+    tries anew, so nothing must be restarted. Whatever else a piece of work raises comes out as it is.
+    """
+
+    def __init__(self) -> None:
+        self._signal = Signal()
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connect, and bring the tables up to date.
+
+        Raises ConfigurationError when it can never work, DatabaseUnavailable when it does not work now.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish the work that was handed in, and disconnect."""
+
+    @abstractmethod
+    async def run(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one transaction; return its result once that is committed durably.
+
+        It runs in another thread, and may run again after a deadlock, so it must touch nothing but the transaction.
+        """
+
+    @abstractmethod
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one read-only transaction, which never waits for a writer."""
+
+    async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
+        """Return True as soon as somebody committed a `notify`, or False after `timeout` seconds at the latest.
+
+        A commit since the last return counts, so look for work first and wait then. It may also return early for
+        nothing. One loop of a process waits here: a second one could miss what the first was told.
+        """
+        return await self._signal.wait(timeout)
+
+    async def schema_version(self) -> int:
+        """Return the version of the tables."""
+        rows = await self.read(lambda tx: tx.execute("SELECT MAX(version) FROM schema_version"))
+        return int(rows[0][0])
+
+
+def open_database(
+    url: str,
+    clock: Clock,
+    timings: Timings,
+    *,
+    server_clock: Clock | None = None,
+    watch: bool = False,
+    connections: int = 4,
+) -> Database:
+    """Return the database at `url`, not started yet.
+
+    `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
+    A SQLite file goes by `clock`, a PostgreSQL server by its own unless `server_clock` replaces it. With `watch`,
+    commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one
+    more connection. `connections` is how many PostgreSQL connections transactions may use.
+    Raises ConfigurationError, which never holds the password.
+    """
+    scheme, found, rest = url.strip().partition("://")
+    if found and scheme == "sqlite":
+        from sync_worker.storage.sqlite import SqliteDatabase, file_of  # noqa: PLC0415 - it is built on this module
+
+        return SqliteDatabase(file_of(rest), clock, timings, watch=watch)
+    if found and scheme in {"postgres", "postgresql"}:
+        try:
+            from sync_worker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - psycopg is an optional extra
+        except ImportError as error:
+            raise ConfigurationError(
+                "DATABASE_URL names a PostgreSQL server, which needs: pip install 'sanity-clerk-sync[postgres]'"
+            ) from error
+        return PostgresDatabase(url.strip(), server_clock, timings, watch=watch, connections=connections)
+    raise ConfigurationError("DATABASE_URL must start with sqlite:///, postgres:// or postgresql://.")
+
+
+def closed() -> DatabaseUnavailable:
+    """Return the error of a call that came after `close` or before `start`."""
+    return DatabaseUnavailable("It is not open: the process is starting or stopping.")

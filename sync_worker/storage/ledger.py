@@ -1,0 +1,172 @@
+"""The ledger: who was changed, how, why and when.
+
+Why it exists: after an incident people ask what this program did to whom. An entry is written as `intended` before the
+request is sent, so a process that is killed in between leaves a trace, and the next run of the subject, which sees what
+Clerk holds, settles it. The ledger is for people. One thing alone is decided from it: when to look once more at a
+subject whose write may still land.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sync_worker.storage.database import Database, Row, Transaction
+
+PURGE_BATCH = 500
+"""Rows deleted in one transaction, so that nobody waits for the clean-up."""
+
+COLUMNS = "run, subject, kind, before, after, documents, cause, delivery, id, at, state, settled_at"
+
+OWNERS = "SELECT key, owner FROM work WHERE due > NOW() AND key IN (EACH(?))"
+
+INTEND = """
+INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, delivery, state)
+VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
+"""
+
+SETTLE = "UPDATE ledger SET state = ?, settled_at = NOW() WHERE id = ?"
+
+OPEN = f"""
+SELECT {COLUMNS} FROM ledger WHERE state IN ('intended', 'unknown') AND subject IN (EACH(?)) ORDER BY id
+"""  # noqa: S608 - constants
+
+HISTORY = f"SELECT {COLUMNS} FROM ledger WHERE id < ? {{which}} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
+
+# Only the newest entries are searched, because no index serves it.
+OF_DOCUMENT = f"""
+SELECT {COLUMNS} FROM ledger WHERE id > (SELECT COALESCE(MAX(id), 0) FROM ledger) - ?
+AND (documents LIKE ? ESCAPE '!' OR cause IN (EACH(?))) ORDER BY id DESC LIMIT ?
+"""  # noqa: S608 - constants
+SEARCHED = 100_000
+
+PURGE = """
+DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE at < NOW() - ? ORDER BY at LIMIT ?) RETURNING id
+"""
+
+NEWEST = 2**63 - 1
+
+
+class State(StrEnum):
+    """What is known of a change.
+
+    `unknown`: the request may have been sent, and no answer came. `abandoned`: it was not applied, and will not be.
+    """
+
+    INTENDED = "intended"
+    APPLIED = "applied"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change: `before` and `after` are owned keys, `documents` the ids that caused it, `delivery` the webhook's.
+
+    `lease` is the token that its subject was claimed with. What follows is set by the ledger. Times are epoch seconds.
+    """
+
+    run: str
+    subject: str
+    kind: str
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    documents: Sequence[str]
+    cause: str = ""
+    delivery: str = ""
+    lease: str = ""
+    id: int = 0
+    at: float = 0.0
+    state: State = State.INTENDED
+    settled_at: float | None = None
+
+
+class Ledger:
+    """The entries. Errors: DatabaseUnavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def intend(self, entries: Sequence[Entry]) -> list[int | None]:
+        """Record what is about to be sent, in one commit; return the ids in the same order.
+
+        None stands for an entry whose lease is not the one that owns its subject now: it is not recorded, and must not
+        be sent. The database knows that even where a clock was set, or a machine slept.
+        """
+        return await self._db.run(partial(_intend, entries)) if entries else []
+
+    async def settle(self, ids: Iterable[int], state: State) -> None:
+        """Record what became of them."""
+        rows = [(str(state), one) for one in sorted(ids)]
+        if rows:
+            await self._db.run(lambda tx: tx.executemany(SETTLE, rows))
+
+    async def unsettled(self, subjects: Iterable[str]) -> list[Entry]:
+        """Return what runs of these subjects left `intended` or `unknown`, the oldest first."""
+        keys = json.dumps(list(subjects))
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OPEN, (keys,)))]
+
+    async def history(self, subject: str | None = None, limit: int = 100, before_id: int | None = None) -> list[Entry]:
+        """Return entries, of one subject or of all, the newest first; `before_id` is where the last page ended."""
+        last = NEWEST if before_id is None else before_id
+        which, chosen = ("", ()) if subject is None else ("AND subject = ?", (subject,))
+        sql, parameters = HISTORY.format(which=which), (last, *chosen, limit)
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(sql, parameters))]
+
+    async def of_document(self, document: str, causes: Sequence[str], limit: int) -> list[Entry]:
+        """Return entries that a document had a part in, or that have one of these causes, the newest first."""
+        quoted = json.dumps(document).replace("!", "!!").replace("_", "!_").replace("%", "!%")
+        parameters = (SEARCHED, f"%{quoted}%", json.dumps(list(causes)), limit)
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OF_DOCUMENT, parameters))]
+
+    async def purge(self, older_than: float) -> int:
+        """Forget entries older than `older_than` seconds, in small transactions; return how many it were."""
+
+        def work(tx: Transaction) -> int:
+            return len(tx.execute(PURGE, (older_than, PURGE_BATCH)))
+
+        total = 0
+        while (deleted := await self._db.run(work)) == PURGE_BATCH:
+            total += deleted
+        return total + deleted
+
+
+def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
+    leased = json.dumps(sorted({e.subject for e in entries if e.lease}))
+    owners = {row[0]: row[1] for row in tx.execute(OWNERS, (leased,))}
+    ours = [e for e in entries if not e.lease or owners.get(e.subject) == e.lease]
+    rows = [
+        (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause, e.delivery)
+        for e in ours
+    ]
+    ids = iter(tx.executemany(INTEND, rows) if rows else ())
+    return [next(ids)[0] if entry in ours else None for entry in entries]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=list)
+
+
+def _entry(row: Row) -> Entry:
+    run, subject, kind, before, after, documents, cause, delivery, number, at, state, settled_at = row
+    return Entry(
+        run=run,
+        subject=subject,
+        kind=kind,
+        before=json.loads(before),
+        after=json.loads(after),
+        documents=tuple(json.loads(documents)),
+        cause=cause,
+        delivery=delivery,
+        id=number,
+        at=at,
+        state=State(state),
+        settled_at=settled_at,
+    )

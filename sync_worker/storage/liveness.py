@@ -1,0 +1,42 @@
+"""When a service was last heard: the moment of its newest webhook that was accepted.
+
+Why it exists: silence is the fault that nobody notices. A note with every webhook would double what accepting costs, so
+a process notes at most every half minute; whoever reads allows for that. Accepting is `receiver`, reading `doctor`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sync_worker.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
+    from sync_worker.storage.queue_admin import Overview
+
+
+def note_of(service: str) -> str:
+    """Return the name under which it is kept when `sanity` or `clerk` was heard."""
+    return f"heard:{service}"
+
+
+@dataclass(slots=True)
+class Heard:
+    """Notes that a service was heard."""
+
+    overview: Overview
+    clock: Clock
+    timings: Timings
+    _next: dict[str, float] = field(default_factory=dict)
+
+    async def now(self, service: str) -> None:
+        """Note it, unless that was done a moment ago. No trouble comes out: the webhook is marked already."""
+        now = self.clock.monotonic()
+        if now < self._next.get(service, 0.0):
+            return
+        self._next[service] = now + self.timings.liveness_note_interval
+        with suppress(DatabaseUnavailable):
+            await self.overview.remember(note_of(service), "")

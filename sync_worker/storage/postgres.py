@@ -1,0 +1,352 @@
+"""PostgreSQL: short transactions on a few connections, and LISTEN on one more.
+
+Why it exists: any number of web and worker processes share one database. Nothing is left in a session between two
+transactions (no prepared statements, no SET), so a PgBouncer in transaction mode may stand in between. LISTEN does not
+work through that; the listener notices that it hears nothing, and `changed` returns more often instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+
+from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.storage.database import Database, closed
+from sync_worker.storage.migrations import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
+    from sync_worker.storage.database import Row, Transaction
+
+T = TypeVar("T")
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CLOCK = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
+"""Not clock_timestamp(): it is volatile, so no index would serve a comparison with it."""
+
+CHANNEL = "sync_worker"
+
+MIGRATION_LOCK = 7_796_883_427
+"""The key of the advisory lock; any number that nobody else uses."""
+
+
+@lru_cache(maxsize=256)
+def translated(sql: str, clock: str) -> bytes:
+    """Return the SQL in PostgreSQL's words; `clock` is the expression for `NOW()`."""
+    return (
+        sql.replace("EACH(?)", "SELECT json_array_elements_text(CAST(? AS json))")
+        .replace("?", "%s")
+        .replace("NOW()", clock)
+        .encode()
+    )
+
+
+class _Transaction:
+    """One piece of work's transaction."""
+
+    def __init__(self, connection: Connection, clock: Clock | None) -> None:
+        self._cursor = connection.cursor()
+        self._clock = clock
+        self.notified = False
+
+    @property
+    def now(self) -> float:
+        return float(self.execute("SELECT NOW()")[0][0])
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        self._cursor.execute(self._translated(sql), parameters)
+        return self._rows()
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[object]]) -> list[Row]:
+        self._cursor.executemany(self._translated(sql), parameters, returning=True)
+        rows = self._rows()
+        while self._cursor.nextset():
+            rows += self._rows()
+        return rows
+
+    def notify(self) -> None:
+        self.notified = True
+
+    def _translated(self, sql: str) -> bytes:
+        return translated(sql, CLOCK if self._clock is None else f"CAST({self._clock.now()!r} AS double precision)")
+
+    def _rows(self) -> list[Row]:
+        return self._cursor.fetchall() if self._cursor.description else []
+
+
+class PostgresDatabase(Database):
+    """One database of a server, which goes by its own clock unless one is given."""
+
+    def __init__(
+        self, url: str, clock: Clock | None, timings: Timings, *, watch: bool = False, connections: int = 4
+    ) -> None:
+        super().__init__()
+        self._server = Server(url, timings)
+        self._clock = clock
+        self._timings = timings
+        self._limits = _limits(timings)
+        self._watch = watch
+        self._token = secrets.token_hex(8)
+        self._connections = connections
+        self._idle: deque[Connection] = deque()
+        self._threads: ThreadPoolExecutor | None = None
+        self._listener: Listener | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Connect, migrate under an advisory lock, and listen."""
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(self._connections, thread_name_prefix="postgres")
+        try:
+            await self.run(self._migrate)
+        except psycopg.ProgrammingError as error:
+            await self.close()
+            raise ConfigurationError(f"The tables cannot be made: {self._server.told(error)}") from error
+        except BaseException:
+            await self.close()
+            raise
+        if self._watch:
+            self._listener = Listener(self._server, self._token, self._wake_soon, self._timings)
+
+    async def close(self) -> None:
+        """Finish what runs, and disconnect."""
+        threads, self._threads = self._threads, None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await asyncio.to_thread(listener.stop)
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)
+        while self._idle:
+            self._idle.pop().close()
+        self._signal.set()
+
+    async def run(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` on one of the connections; wait for one if all are busy."""
+        return await self._submit("BEGIN", work)
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` on one of the connections, read-only."""
+        return await self._submit("BEGIN READ ONLY", work)
+
+    async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
+        """Wait as every database does, but not long while the listener hears nothing."""
+        deaf = self._listener is not None and not self._listener.hears
+        return await self._signal.wait(min(timeout, self._timings.postgres_poll) if deaf else timeout)
+
+    async def _submit(self, begin: str, work: Callable[[Transaction], T]) -> T:
+        if self._threads is None or self._loop is None:
+            raise closed()
+        return await self._loop.run_in_executor(self._threads, self._perform, begin, work)
+
+    def _wake_soon(self) -> None:
+        assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
+        with suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+            self._loop.call_soon_threadsafe(self._signal.set)
+
+    @staticmethod
+    def _migrate(tx: Transaction) -> None:
+        tx.execute("SET LOCAL lock_timeout = 0")
+        tx.execute("SET LOCAL statement_timeout = 0")
+        tx.execute("SELECT pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
+        migrate(tx)
+
+    def _perform(self, begin: str, work: Callable[[Transaction], T]) -> T:
+        """Run `work`, again if the server asks for that, or if an idle connection turns out to be dead."""
+        for _ in range(self._timings.postgres_tries):
+            connection, fresh = self._take()
+            attempt = Attempt(connection, f"{begin}; {self._limits}", self._clock, self._token)
+            try:
+                result = attempt.run(work)
+            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
+                reason: psycopg.Error = error
+                time.sleep(self._timings.postgres_deadlock_wait)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+                raise self._server.unavailable(error) from error  # a newer release is being rolled out
+            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
+                was_dead = connection.closed and not fresh and not attempt.committing
+                connection.close()  # a server that turned read-only is not to be asked again
+                if not was_dead:
+                    raise self._server.unavailable(error) from error
+                reason = error
+                self._forget_idle()
+            else:
+                if attempt.notified:
+                    self._wake_soon()
+                return result
+            finally:
+                self._give_back(connection)
+        raise self._server.unavailable(reason) from reason
+
+    def _take(self) -> tuple[Connection, bool]:
+        """Return a connection, and whether it is new."""
+        try:
+            return self._idle.pop(), False
+        except IndexError:
+            return self._server.connect(), True
+
+    def _give_back(self, connection: Connection) -> None:
+        with suppress(psycopg.Error):
+            if connection.info.transaction_status is not TransactionStatus.IDLE:
+                connection.execute("ROLLBACK")
+        if connection.info.transaction_status is TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _forget_idle(self) -> None:
+        """Close what was connected before the server went away, so that the next one is new."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+
+class Attempt:
+    """One try at one transaction. `begin` is what begins it."""
+
+    def __init__(self, connection: Connection, begin: str, clock: Clock | None, token: str) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._clock = clock
+        self._token = token
+        self.committing = False
+        self.notified = False
+
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` and commit it."""
+        self._connection.execute(self._begin.encode())
+        tx = _Transaction(self._connection, self._clock)
+        result = work(tx)
+        if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
+            raise psycopg.errors.InFailedSqlTransaction("a statement failed, so nothing can be committed")
+        commit = f"SELECT pg_notify('{CHANNEL}', '{self._token}'); COMMIT" if tx.notified else "COMMIT"
+        self.committing = True
+        self._connection.execute(commit.encode())
+        self.notified = tx.notified
+        return result
+
+
+def _limits(timings: Timings) -> str:
+    """Return what limits a transaction: a process that hangs in one must not hold up the others."""
+    limits = {
+        "lock_timeout": timings.postgres_lock_timeout,
+        "statement_timeout": timings.postgres_statement_timeout,
+        "idle_in_transaction_session_timeout": timings.postgres_idle_timeout,
+    }
+    return "; ".join(f"SET LOCAL {name} = {_milliseconds(seconds)}" for name, seconds in limits.items())
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+class Server:
+    """Where the server is; the only one that knows the password."""
+
+    def __init__(self, url: str, timings: Timings) -> None:
+        try:
+            parameters = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise _unreadable_address() from None  # the original text may quote the password
+        ports = str(parameters.get("port") or "0").split(",")
+        names = f"{parameters.get('host')}{parameters.get('dbname')}"
+        if "@" in names or not all(port.isdigit() for port in ports):  # a part of the password ended up there
+            raise _unreadable_address()
+        self._secret = str(parameters.get("password") or "")
+        patience = {
+            "connect_timeout": round(timings.postgres_connect_timeout),
+            "keepalives_idle": round(timings.postgres_keepalive),
+            "tcp_user_timeout": _milliseconds(timings.postgres_tcp_timeout),
+        }
+        self._conninfo = make_conninfo(url, **{name: n for name, n in patience.items() if name not in parameters})
+
+    def connect(self) -> Connection:
+        """Return a new connection, or raise DatabaseUnavailable."""
+        try:
+            return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise self.unavailable(error) from None  # the original may quote the password
+
+    def unavailable(self, error: psycopg.Error) -> DatabaseUnavailable:
+        """Return what callers are told of trouble."""
+        return DatabaseUnavailable(f"PostgreSQL: {self.told(error)}.")
+
+    def told(self, error: psycopg.Error) -> str:
+        """Return the first line of what the server or the driver said, without the password."""
+        text = str(error).strip().partition("\n")[0] or type(error).__name__
+        return text.replace(self._secret, "***") if self._secret else text
+
+
+def _unreadable_address() -> ConfigurationError:
+    return ConfigurationError(
+        "DATABASE_URL is not a PostgreSQL address. In the password, write @ as %40, / as %2F and % as %25."
+    )
+
+
+class Listener:
+    """A thread that hears the commits of other processes on its own connection, and connects anew when that dies."""
+
+    def __init__(self, server: Server, token: str, wake: Callable[[], None], timings: Timings) -> None:
+        self._server = server
+        self._timings = timings
+        self._token = token
+        self._wake = wake
+        self._stopping, self._stop = socket.socketpair()
+        self.hears = False
+        self._thread = threading.Thread(target=self._serve, name="postgres-listener", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return once the thread has ended, which is at once, or soon if it is stuck: then it ends by itself."""
+        self._stop.close()
+        self._thread.join(self._timings.postgres_stop_wait)
+
+    def _serve(self) -> None:
+        with self._stopping:
+            while True:
+                with suppress(psycopg.Error, DatabaseUnavailable, OSError):
+                    with self._server.connect() as connection:
+                        self._listen(connection)
+                    return
+                self.hears = False
+                if self._asked_to_stop(self._timings.postgres_reconnect):
+                    return
+
+    def _listen(self, connection: Connection) -> None:
+        """Listen until asked to stop; raise when the connection dies."""
+        connection.execute(f"LISTEN {CHANNEL}".encode())
+        self._wake()  # for what was committed while nobody listened
+        with self._server.connect() as another:
+            another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
+        tested, silence = time.monotonic(), self._timings.postgres_listen_check
+        while not self._asked_to_stop(silence, connection):
+            if time.monotonic() - tested >= silence:
+                connection.execute(b"SELECT 1")
+                tested = time.monotonic()
+            payloads = {notification.payload for notification in connection.notifies(timeout=0)}
+            self.hears = self.hears or self._token in payloads
+            if payloads - {self._token}:
+                self._wake()
+
+    def _asked_to_stop(self, timeout: float, *others: Connection) -> bool:
+        """Wait for the request to stop, or for one of the others to have something to read."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stopping, selectors.EVENT_READ)
+            for other in others:
+                selector.register(other, selectors.EVENT_READ)
+            return any(key.fileobj is self._stopping for key, _ in selector.select(timeout))

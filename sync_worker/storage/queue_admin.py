@@ -1,0 +1,289 @@
+"""The work set as operators see it: what waits, what failed and why, what is noted, and how to set it going again.
+
+Why it exists: `workset` is what runs use, many times a second; this is what people, health checks and the nightly
+clean-up use. It also keeps the few named values that must outlive a process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sync_worker.domain.timings import Timings
+    from sync_worker.storage.database import Database, Transaction
+    from sync_worker.storage.database import Row as Columns
+
+LANES = (0, 1, 2)
+"""Direct, fan-out, repair."""
+
+PURGE_BATCH = 500
+"""Rows deleted in one transaction, so that nobody waits for the clean-up."""
+
+COLUMNS = "key, lane, due, owner, wanted, done, attempts, dead, code, detail, cause, since, settled"
+
+GET = f"SELECT {COLUMNS} FROM work WHERE key = ?"  # noqa: S608 - constants
+
+FAILED = f"SELECT {COLUMNS} FROM work WHERE dead = 1 AND key > ? ORDER BY key LIMIT ?"  # noqa: S608 - constants
+
+NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
+
+EARLIEST = "SELECT MIN(due) AS due FROM work WHERE fanout = {} AND lane = {} AND due IS NOT NULL"
+
+# Lane by lane, because over all lanes at once no index would serve.
+NEXT_DUE = "SELECT MIN(due) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
+    " UNION ALL ".join(EARLIEST.format(fanout, lane) for fanout in (0, 1) for lane in LANES)
+)
+
+# Only columns of the index, in its order: so it is answered from the index alone.
+DUES = """
+SELECT lane, COUNT(*) FILTER (WHERE due <= NOW()), COUNT(*) FILTER (WHERE due > NOW()), NOW() - MIN(due)
+FROM work WHERE due IS NOT NULL GROUP BY fanout, lane
+"""
+
+RUNNING = "SELECT lane, COUNT(*) FILTER (WHERE due > NOW()) FROM work WHERE owner IS NOT NULL GROUP BY lane"
+
+COUNTS = "SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND code <> '')"
+
+CODES = "SELECT code, COUNT(*) FROM work WHERE dead = 0 AND code <> '' GROUP BY code"
+
+CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND fanout = 0 AND wanted > done"
+
+IN_STEP = """
+SELECT COUNT(*) FILTER (WHERE fanout = 0 AND (wanted = done OR since > NOW()) AND dead = 0 AND code = ''),
+  MIN(since) FILTER (WHERE wanted > done AND dead = 0 AND since <= NOW())
+FROM work
+"""
+
+REVIVE = """
+UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
+  due = CASE WHEN owner IS NULL THEN NOW() ELSE due END
+WHERE key IN (SELECT key FROM work WHERE dead = 1 {which} ORDER BY key FOR UPDATE) RETURNING key
+"""
+
+IDLE = """
+SELECT key FROM work WHERE due IS NULL AND dead = 0 AND code = '' AND settled < NOW() - ?
+ORDER BY settled LIMIT ? FOR UPDATE SKIP LOCKED
+"""
+
+CODED = "SELECT key FROM work WHERE code = ? AND code <> ''"
+
+CLEAR_NOTES = "UPDATE work SET code = '', detail = '' WHERE key IN (EACH(?)) AND code = ? AND dead = 0"
+
+NOTE = """
+INSERT INTO work (key, fanout, lane, code, detail, settled) VALUES (?, 1, 2, ?, ?, NOW())
+ON CONFLICT (key) DO UPDATE SET code = excluded.code, detail = excluded.detail
+WHERE work.dead = 0 AND work.owner IS NULL AND work.due IS NULL
+"""
+
+COUNT = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE
+SET value = CAST(CAST(state.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT), at = excluded.at
+"""
+
+# The collation of the database may overlook a colon.
+RECALL_ALL = 'SELECT name, value FROM state WHERE name COLLATE "C" >= ? AND name COLLATE "C" < ?'
+
+REMEMBER = """
+INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the work set. Times are epoch seconds; `settled` is when a run last ended.
+
+    `due` is None when there is nothing to do, and the end of the lease while `owner` is set. `pending` says that a mark
+    has not been served by a finished run yet.
+    """
+
+    key: str
+    lane: int
+    due: float | None
+    owner: str | None
+    pending: bool
+    attempts: int
+    dead: bool
+    code: str
+    detail: str
+    cause: str
+    since: float | None
+    settled: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDepth:
+    """How many rows of a lane are due, due later, and in flight."""
+
+    lane: int
+    due: int
+    scheduled: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much there is to do. `oldest` is for how many seconds the longest waiting row has been due, 0 if none is."""
+
+    lanes: tuple[LaneDepth, ...]
+    failed: int
+    noted: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """`synced` subjects had a last run that left nothing to say.
+
+    `oldest` is when the oldest change came that no finished run has served (epoch seconds).
+    """
+
+    synced: int
+    oldest: float | None
+
+
+class Overview:
+    """Looks into the work set, and the operators' changes to it. Errors: DatabaseUnavailable."""
+
+    def __init__(self, db: Database, timings: Timings) -> None:
+        self._db = db
+        self._timings = timings
+
+    async def get(self, key: str) -> Row | None:
+        """Return the row of a subject or document, if there is one."""
+        rows = await self._db.read(lambda tx: tx.execute(GET, (key,)))
+        return _row(rows[0]) if rows else None
+
+    async def failed(self, limit: int, after: str = "") -> list[Row]:
+        """Return up to `limit` rows that were given up, in the order of their keys, after the key `after`."""
+        return [_row(row) for row in await self._db.read(lambda tx: tx.execute(FAILED, (after, limit)))]
+
+    async def noted(self, limit: int, after: str = "") -> list[Row]:
+        """Return rows that carry a code but are alive: being tried again, or finished with a note."""
+        return [_row(row) for row in await self._db.read(lambda tx: tx.execute(NOTED, (after, limit)))]
+
+    async def next_due(self) -> float | None:
+        """Return in how many seconds a row can be claimed, 0 if one can be now, None if none ever will."""
+        seconds = (await self._db.read(lambda tx: tx.execute(NEXT_DUE)))[0][0]
+        return None if seconds is None else max(0.0, seconds)
+
+    async def depth(self) -> Depth:
+        """Return how much there is to do, lane by lane. It counts every row that is due some time."""
+
+        def work(tx: Transaction) -> Depth:
+            due, later, oldest = Counter[int](), Counter[int](), 0.0
+            for lane, due_now, due_later, age in tx.execute(DUES):
+                due[lane] += due_now
+                later[lane] += due_later
+                oldest = max(oldest, age)
+            running: dict[int, int] = dict(tx.execute(RUNNING))
+            failed, noted = tx.execute(COUNTS)[0]
+            lanes = (LaneDepth(n, due[n], later[n] - running.get(n, 0), running.get(n, 0)) for n in LANES)
+            return Depth(tuple(lanes), failed, noted, oldest)
+
+        return await self._db.read(work)
+
+    async def noted_by_code(self) -> Mapping[str, int]:
+        """Count the rows that `noted` returns, by their code."""
+        return dict(await self._db.read(lambda tx: tx.execute(CODES)))
+
+    async def tally(self) -> Tally:
+        """Count those that are right. It looks at each row, so it is for people, not for every scrape."""
+        return Tally(*(await self._db.read(lambda tx: tx.execute(IN_STEP)))[0])
+
+    async def caused_by(self, cause: str) -> int:
+        """Return how many subjects still wait because of `cause`."""
+        return int((await self._db.read(lambda tx: tx.execute(CAUSED, (cause,))))[0][0])
+
+    async def revive(self, keys: Iterable[str] | None = None) -> int:
+        """Make failed rows due now, all or those named; return how many it were."""
+        which, named = ("", ()) if keys is None else ("AND key IN (EACH(?))", (json.dumps(list(keys)),))
+
+        def work(tx: Transaction) -> int:
+            tx.notify()
+            return len(tx.execute(REVIVE.format(which=which), named))
+
+        return await self._db.run(work)
+
+    async def clear_notes(self, keys: Iterable[str], code: str) -> None:
+        """Take the note `code` off these rows: what it told of is over."""
+        named = json.dumps(sorted(keys))
+        await self._db.run(lambda tx: tx.execute(CLEAR_NOTES, (named, code)))
+
+    async def replace_notes(self, code: str, details: Mapping[str, str]) -> None:
+        """Make exactly these rows carry the note `code`, with these details; rows that run or failed keep theirs."""
+        known = {row[0] for row in await self._db.read(lambda tx: tx.execute(CODED, (code,)))}
+        await self.clear_notes(known - details.keys(), code)
+        rows = [(key, code, detail) for key, detail in sorted(details.items())]
+        for start in range(0, len(rows), PURGE_BATCH):
+            await self._db.run(partial(_note, rows[start : start + PURGE_BATCH]))
+
+    async def purge(self, older_than: float) -> int:
+        """Forget rows without work, failure or note whose last run ended over `older_than` seconds ago.
+
+        Returns how many it were. It goes in small transactions, each at most PURGE_BATCH rows.
+        """
+        total, age = 0, max(older_than, self._timings.pace_memory)
+        while (deleted := await self._db.run(lambda tx: _purge(tx, age))) == PURGE_BATCH:
+            total += deleted
+        return total + deleted
+
+    async def remember(self, name: str, value: str) -> None:
+        """Keep a named value, with the time."""
+        await self._db.run(lambda tx: tx.execute(REMEMBER, (name, value)))
+
+    async def forget(self, name: str, at: float) -> None:
+        """Drop a named value, unless it was kept anew after `at` (epoch seconds)."""
+        await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND at = ?", (name, at)))
+
+    async def settled_since(self, at: float) -> list[str]:
+        """Return the keys of rows whose run ended after `at` (epoch seconds), or is under way."""
+        sql = "SELECT key FROM work WHERE settled >= ? OR owner IS NOT NULL"
+        return [row[0] for row in await self._db.read(lambda tx: tx.execute(sql, (at,)))]
+
+    async def count(self, more: Mapping[str, int]) -> None:
+        """Add to numbers that all processes share, in one transaction."""
+        rows = [(name, str(number)) for name, number in sorted(more.items())]
+        await self._db.run(lambda tx: tx.executemany(COUNT, rows))
+
+    async def now(self) -> float:
+        """Return the time by the clock of the database, which all times of rows are told by."""
+        return await self._db.read(lambda tx: tx.now)
+
+    async def age(self, name: str) -> float | None:
+        """Return for how many seconds a named value has been kept, by the clock of the database."""
+        sql = "SELECT NOW() - at FROM state WHERE name = ?"
+        rows = await self._db.read(lambda tx: tx.execute(sql, (name,)))
+        return float(rows[0][0]) if rows else None
+
+    async def recall(self, name: str) -> tuple[str, float] | None:
+        """Return a named value and when it was kept (epoch seconds)."""
+        rows = await self._db.read(lambda tx: tx.execute("SELECT value, at FROM state WHERE name = ?", (name,)))
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def recall_all(self, prefix: str) -> Mapping[str, str]:
+        """Return all named values whose name begins with `prefix`, which ends with a colon."""
+        bounds = (prefix, prefix.removesuffix(":") + ";")  # the character after the colon
+        return dict(await self._db.read(lambda tx: tx.execute(RECALL_ALL, bounds)))
+
+
+def _row(columns: Columns) -> Row:
+    key, lane, due, owner, wanted, done, attempts, dead, *rest = columns
+    return Row(key, lane, due, owner, wanted > done, attempts, bool(dead), *rest)
+
+
+def _note(rows: Sequence[tuple[str, str, str]], tx: Transaction) -> None:
+    tx.executemany(NOTE, rows)
+
+
+def _purge(tx: Transaction, older_than: float) -> int:
+    keys = json.dumps([row[0] for row in tx.execute(IDLE, (older_than, PURGE_BATCH))])
+    tx.execute("DELETE FROM witness WHERE key IN (EACH(?))", (keys,))
+    return len(tx.execute("DELETE FROM work WHERE key IN (EACH(?)) RETURNING key", (keys,)))

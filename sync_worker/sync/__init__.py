@@ -1,0 +1,1 @@
+"""The path every subject takes: read until fresh, plan, guard, apply."""

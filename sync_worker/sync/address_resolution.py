@@ -1,0 +1,145 @@
+"""Whom an entitlement is for: the id it names, or whoever in Clerk has the address that it names.
+
+Why it exists: editors rarely know a Clerk id. They write an e-mail address or their own id of the person, perhaps
+before that person has signed up. A row by address counts for the one user who has the address now; for nobody when
+several have it; and for nobody yet, which is *pending*, while nobody has. What makes an address somebody's is `clerk`;
+what the row then gives is `policy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.freshness import agrees, shows, tied
+from sync_worker.domain.model import Entitlement, Kind, Refusal, Subject
+from sync_worker.sanity.rows import read_row
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from sync_worker.clerk.client import Holders
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.model import Witness
+    from sync_worker.domain.timings import Timings
+    from sync_worker.sanity.client import Page, Source
+
+    Find = Callable[[Collection[Subject]], Awaitable[Holders]]
+
+PENDING = "pending_sign_up"
+PENDING_REASON = "nobody in Clerk has this address yet as primary and verified; access follows as soon as somebody has"
+SHARED = "address_shared"
+SHARED_REASON = "several people in Clerk have it, so it counts for none of them"
+REFUSED = "row_refused"
+FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Whom one document is for. `code` and `reason` say why it gives nobody access, or nobody yet."""
+
+    document: str
+    subjects: tuple[Subject, ...] = ()
+    code: str = ""
+    reason: str = ""
+
+
+def owners(subject: Subject, holders: Holders) -> tuple[Subject, ...]:
+    """Return the users, or their memberships, that an address stands for: one, unless it is shared or nobody's."""
+    return tuple(subject.held_by(user) for user in sorted(holders.get(subject.address, ())))
+
+
+def assigned(
+    subject: Subject, read: Entitlement | Refusal, holders: Holders
+) -> Iterable[tuple[Subject, Entitlement | Refusal]]:
+    """Yield for whom a row counts; where several have the address, each gets the refusal instead."""
+    if not subject.is_address:
+        yield subject, read
+        return
+    document = read.id if isinstance(read, Entitlement) else read.document
+    having = owners(subject, holders)
+    for owner in having:
+        yield owner, read if len(having) == 1 else Refusal(document, FIELDS[subject.kind], SHARED_REASON)
+
+
+async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Named]:
+    """Say of each row whom it is for. Addresses are looked up together; raises what `find` raises."""
+    read = [(str(raw["_id"]), *read_row(raw, ())) for raw in rows]
+    addresses = {subject for _, subject, _ in read if subject is not None and subject.is_address}
+    holders = await find(addresses) if addresses else {}
+    return [_named(document, subject, row, holders) for document, subject, row in read]
+
+
+def _named(document: str, subject: Subject | None, row: Entitlement | Refusal, holders: Holders) -> Named:
+    if subject is None:
+        return Named(document, (), REFUSED, str(row))
+    if not subject.is_address:
+        return Named(document, (subject,))
+    having = owners(subject, holders)
+    if len(having) == 1:
+        return Named(document, having)
+    field = FIELDS[subject.kind]
+    if not having:
+        return Named(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
+    return Named(document, having, SHARED, f"{document}: {field}: {SHARED_REASON}")
+
+
+async def resolve_documents(
+    source: Source,
+    find: Find,
+    documents: Mapping[str, Sequence[Witness]],
+    *,
+    clock: Clock,
+    timings: Timings,
+    saw_nothing: Callable[[], Awaitable[None]],
+) -> tuple[dict[str, Named], frozenset[str]]:
+    """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
+
+    `documents` come with what their events told. Also returns those that the index does not show as told, of which
+    nothing is known yet.
+    """
+    rows: list[Mapping[str, Any]] = []
+    stale: frozenset[str] = frozenset()
+    after, last = "", False
+    while not last:
+        told = [w for witnesses in documents.values() for w in witnesses]
+        page, behind = await fresh_page(
+            source, documents.keys(), after, told, clock=clock, timings=timings, saw_nothing=saw_nothing
+        )
+        rows += [row for row in page.rows if row["_id"] in documents]
+        stale |= behind
+        after, last = page.cursor, page.last
+    named = {one.document: one for one in await resolve((r for r in rows if r["_id"] not in stale), find)}
+    return {d: named.get(d, Named(d)) for d in documents if d not in stale}, stale
+
+
+async def fresh_page(
+    source: Source,
+    documents: Collection[str],
+    after: str,
+    witnesses: Sequence[Witness],
+    *,
+    clock: Clock,
+    timings: Timings,
+    saw_nothing: Callable[[], Awaitable[None]],
+) -> tuple[Page, frozenset[str]]:
+    """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
+
+    Returns it with the documents that it shows other than the document store has them. `saw_nothing` is called when it
+    shows not one entitlement.
+    """
+    ids = {w.document for w in witnesses}
+    for wait in (*timings.stale_read_waits, None):
+        page = await source.affected(documents, after, ids)
+        sightings = page.sightings or {}
+        behind = [w for w in witnesses if not shows(sightings, w)]
+        if behind and (wait is None or any(tied(sightings, w) for w in behind)):
+            stored = await source.stored({w.document for w in behind})
+            behind = [w for w in behind if not agrees(sightings, stored, w.document)]
+        if wait is None or not any(w.revision for w in behind):
+            break
+        await clock.sleep(wait)
+    if page.visible == 0:
+        await saw_nothing()
+    return page, frozenset(w.document for w in behind)

@@ -1,0 +1,90 @@
+"""One subject's turn: why it is due, and what became of it, in what time.
+
+Why it exists: runs hand these to each other, and what is logged, counted and remembered of a turn is read from them.
+Doing the work is `converge`; what an outcome costs its subject is `attempt`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.freshness import moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sync_worker.domain.model import Access, Change, Subject, Witness
+    from sync_worker.errors import SyncWorkerError
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A subject to make right. `check` raises LeaseLost once somebody else may own it, by the clocks of this machine.
+
+    `lease` is the token it was claimed with; where there is none, nobody else can own it.
+    `since` is when the oldest mark came that is to be served, `transition` when the clock alone was to change it (both
+    in epoch seconds); `delivery` is the id of the newest mark's webhook. With `adopt`, owned keys without our marker
+    are taken for ours. `asked` hears for how many seconds Clerk wants the subject to be left alone, at
+    once when it says so.
+    """
+
+    subject: Subject
+    witnesses: tuple[Witness, ...] = ()
+    cause: str = ""
+    check: Callable[[], None] = lambda: None
+    since: float | None = None
+    adopt: bool = False
+    delivery: str = ""
+    lease: str = ""
+    transition: float | None = None
+    asked: Callable[[float], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one subject: a change (perhaps none was needed) with its access, or an error.
+
+    `gained` are the documents that count for it now and did not, `lost` those that did and are not for it any more;
+    they are told where entitlements name people by address, because then somebody else may have them, or nobody.
+    `again` is when to look once more, because a write may land late: an earlier one, or an attempt of this one that was
+    `unanswered`. `written` is when Clerk had answered the PATCH. `blind` tells that not one entitlement was visible.
+    """
+
+    due: Due
+    access: Access | None = None
+    change: Change | None = None
+    error: SyncWorkerError | None = None
+    gained: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    again: datetime | None = None
+    written: datetime | None = None
+    unanswered: bool = False
+    blind: bool = False
+
+    @property
+    def next_due(self) -> float | None:
+        """When the subject may differ without any event (epoch seconds); None if never."""
+        transition = self.access.next_transition if self.access else None
+        moments = [at.timestamp() for at in (transition, self.again) if at is not None]
+        return min(moments, default=None)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from the oldest mark that the write serves to Clerk's answer; None when nothing was written."""
+        if self.written is None or self.due.since is None:
+            return None
+        return max(0.0, self.written.timestamp() - self.due.since)
+
+    @property
+    def since_publish(self) -> float | None:
+        """Seconds from the oldest publish that the write serves to Clerk's answer; None when it serves none.
+
+        A publish happened at its `_updatedAt`, or before the mark where that is older: of two publishes of a document
+        only the later one's time is kept. A delete has no time of its own, so it counts from the mark.
+        """
+        if self.waited is None or self.written is None or not self.due.witnesses:
+            return None
+        told = (moment(w.updated_at).timestamp() for w in self.due.witnesses if not w.deleted)
+        return max([self.waited, *(self.written.timestamp() - at for at in told if at > 0)])

@@ -1,0 +1,262 @@
+"""Our httpx transport: everything that both services need from a request, in one place.
+
+Why it exists: each call to Sanity and Clerk, whether the SDK makes it or we do, passes here. So authentication, the
+API version, the call budget, retries, the lease and the dry run cannot be forgotten by any path above. What a refused
+status means is told by the `explain` function of each adapter; how long a subject waits after that is the worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity.stop import stop_base
+
+from sync_worker import __version__
+from sync_worker.domain.clock import utc
+from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, ServiceUnavailable, UnreadableAnswer
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tenacity import RetryCallState
+
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+log = structlog.get_logger("http")
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class CallBudget(Protocol):
+    """Calls per window, shared by every process."""
+
+    async def take(self, lane: int = 0) -> None:
+        """Return when one call may be sent."""
+
+    async def pause(self, seconds: float) -> None:
+        """Hold everybody after a 429."""
+
+
+@dataclass(slots=True)
+class Write:
+    """A change on its way. `check` runs right before each attempt, and raises LeaseLost to stop it.
+
+    `asked` hears of each wish of the service to be left alone, in seconds. `unanswered` tells that an attempt got no
+    answer: it may land late, even after a later attempt was answered.
+    """
+
+    check: Callable[[], None]
+    asked: Callable[[float], None] = lambda _: None
+    unanswered: bool = False
+
+
+current_write: ContextVar[Write | None] = ContextVar("current_write", default=None)
+
+
+@contextmanager
+def guarded(check: Callable[[], None], asked: Callable[[float], None] = lambda _: None) -> Iterator[Write]:
+    """Run `check` before every mutating request of this context, and tell what became of them.
+
+    `asked` is called with the seconds that the service wants to be left alone, as soon as it says so.
+    """
+    write = Write(check, asked)
+    token = current_write.set(write)
+    try:
+        yield write
+    finally:
+        current_write.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that was made, for metrics and reports: outcome is the status, or the name of the failure."""
+
+    service: str
+    method: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class ServiceTransport(httpx.AsyncBaseTransport):
+    """Sends requests to one service.
+
+    `headers` are set on every request and win over what the SDK sets. `explain` turns an answer, and the seconds of
+    its Retry-After, into the error it stands for, or None when it is good. `is_read` tells which POSTs only read.
+    `observe` is told of every call.
+    """
+
+    service: str
+    inner: httpx.AsyncBaseTransport
+    headers: Mapping[str, str] = field(repr=False)
+    explain: Callable[[httpx.Response, float | None], Exception | None]
+    clock: Clock
+    timings: Timings
+    is_read: Callable[[httpx.Request], bool] = lambda request: request.method in SAFE_METHODS
+    budget: CallBudget | None = None
+    dry_run: bool = False
+    lane: ContextVar[int] = field(default_factory=lambda: current_lane)
+    observe: Callable[[Call], None] = lambda _: None
+    _refused: tuple[str, float] = ("", 0.0)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`, again where that may help. Raises the typed error of any answer that is not a 2xx."""
+        request.headers.update({**self.headers, "User-Agent": f"sync-worker/{__version__}"})
+        reads, timings = self.is_read(request), self.timings
+        if self.dry_run and not reads:
+            raise MutationInDryRun(f"{request.method} {request.url.path}")
+        retrying = AsyncRetrying(
+            sleep=self.clock.sleep,
+            stop=stop_after_attempt(timings.transport_attempts) | _stop_after_wait(timings.max_transport_wait),
+            wait=_wait_as_asked(timings),
+            retry=retry_if_exception_type(RetryableError),
+            reraise=True,
+        )
+        return await retrying(self._attempt, request, reads)
+
+    async def _attempt(self, request: httpx.Request, reads: bool) -> httpx.Response:
+        if self.budget is not None:
+            await self.budget.take(self.lane.get())
+        write = None if reads else current_write.get()
+        if write is not None:
+            write.check()
+        started = asyncio.get_running_loop().time()
+        outcome = "failed"
+        try:
+            response = await self._send(request)
+            outcome = str(response.status_code)
+        except ServiceUnavailable as error:
+            outcome = type(error.__cause__).__name__
+            if write is not None and not isinstance(error.__cause__, NEVER_SENT):
+                write.unanswered = True
+            raise
+        finally:
+            seconds = asyncio.get_running_loop().time() - started
+            self.observe(Call(self.service, request.method, outcome, seconds))
+        refusal = self.explain(response, retry_after(response, self.clock, self.timings))
+        if (
+            isinstance(refusal, RateLimited)
+            and self.budget is not None
+            and self._concerns_everybody(request, reads=reads)
+        ):
+            pause = refusal.retry_after or self.timings.default_retry_after
+            log.warning("rate_limited", service=self.service, seconds=pause)
+            await self.budget.pause(pause)
+        if write is not None and isinstance(refusal, RetryableError) and refusal.retry_after:
+            write.asked(refusal.retry_after)
+        if refusal is not None:
+            raise refusal
+        return response
+
+    def _concerns_everybody(self, request: httpx.Request, *, reads: bool) -> bool:
+        """Tell the limit of the instance from that of one subject, which must not hold up the others.
+
+        A refused read is of the instance; a refused write is when another subject was refused just before.
+        """
+        now = asyncio.get_running_loop().time()
+        path, at = self._refused
+        self._refused = request.url.path, now
+        return reads or (path not in ("", request.url.path) and now - at < self.timings.instance_limit_window)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send once and read the whole body, so that a connection lost in the middle is a failed call."""
+        try:
+            response = await self.inner.handle_async_request(request)
+            body = await response.aread()
+            await response.aclose()
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise ServiceUnavailable(f"{self.service}: {type(error).__name__}") from error
+        headers = [(k, v) for k, v in response.headers.raw if k.lower() not in _BODY_HEADERS]
+        return httpx.Response(
+            response.status_code, headers=headers, content=body, request=request, extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.inner.aclose()
+
+
+current_lane: ContextVar[int] = ContextVar("current_lane", default=0)
+"""The lane of the work that calls are made for: the budget serves lane 0 first."""
+
+_BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
+
+
+class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its stops
+    """Stops when the service asks for a longer wait than a request waits itself."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return (_retry_after(retry_state) or 0) > self._longest
+
+
+class _wait_as_asked(wait_exponential_jitter):  # noqa: N801 - named as tenacity names its waits
+    """Waits as long as the service asks, else with backoff."""
+
+    def __init__(self, timings: Timings) -> None:
+        super().__init__(
+            multiplier=timings.transport_first_backoff,
+            max=timings.transport_max_backoff,
+            jitter=timings.transport_jitter,
+        )
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        after = _retry_after(retry_state)
+        return super().__call__(retry_state) if after is None else after
+
+
+def _retry_after(state: RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error.retry_after if isinstance(error, RetryableError) else None
+
+
+def read_json(service: str, response: httpx.Response) -> Any:
+    """Return the body. Raises UnreadableAnswer for one that is not JSON, or nested too deeply to be an answer."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        told = f"{service} answered {response.status_code} with something that is not JSON"
+        raise UnreadableAnswer(told) from None
+
+
+def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> float | None:
+    """Return the seconds of a Retry-After header, given as seconds or as an HTTP date; None without a usable one."""
+    text = response.headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - utc(clock)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(0.0, seconds), timings.max_retry_after) if math.isfinite(seconds) else None
+
+
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """Return what every connection is verified by. Loading the authorities takes 50 ms, so it is done once."""
+    return httpx.create_ssl_context()
+
+
+def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:
+    """Return the network end: connections kept warm, redirects never followed."""
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
+    return httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits)

@@ -1,0 +1,1 @@
+"""What enqueues subjects without a webhook."""

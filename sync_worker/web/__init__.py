@@ -1,0 +1,1 @@
+"""The ASGI application: webhooks, health, metrics and status pages."""

@@ -1,0 +1,154 @@
+"""The web application: routes, and what is opened while it lives.
+
+Why it exists: it puts the rooms together that answer over HTTP, and decides nothing. What a route does is `receiver`,
+`pages`, `readiness` and `metrics`; beside them runs the worker, in `serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sync_worker.diagnostics.health import readiness
+from sync_worker.diagnostics.metrics import Metrics
+from sync_worker.diagnostics.status import Glance
+from sync_worker.errors import DatabaseUnavailable
+from sync_worker.logs import configure_logs
+from sync_worker.runtime.service import running_worker
+from sync_worker.runtime.wiring import Runtime, clerk_budget, open_inquiry, open_store
+from sync_worker.settings import Settings, load_settings
+from sync_worker.storage.liveness import Heard
+from sync_worker.web import pages
+from sync_worker.web.auth import Admission, Guesses
+from sync_worker.webhooks.receiver import RETRY_AFTER, Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
+
+    from sync_worker.runtime.wiring import Store
+
+log = structlog.get_logger("app")
+
+
+def _from_environment() -> Settings:
+    """Do what the command line does first, for a server of somebody else's."""
+    settings = load_settings()
+    configure_logs(settings.log_format, settings.secrets)
+    return settings
+
+
+def create_app(
+    settings: Settings | None = None, runtime: Runtime | None = None, *, with_worker: bool = False
+) -> Starlette:
+    """Return the web application; `uvicorn --factory sync_worker.web.app:create_app` reads the environment."""
+    chosen = settings or _from_environment()
+    runtime = runtime or Runtime.system()
+    clock, timings = runtime.clock, runtime.timings
+
+    def broken() -> None:
+        app.state.broken = True
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
+            app.state.store = store
+            app.state.metrics = Metrics(store.workset, store.runs, store.totals, clerk_budget(chosen, store))
+            if chosen.clerk_webhook_secret:
+                await asyncio.to_thread(importlib.import_module, "svix.webhooks")
+            app.state.receiver = Receiver(
+                store.workset,
+                chosen.layout,
+                chosen.sanity_project_id,
+                chosen.sanity_dataset,
+                Heard(store.workset, clock, timings),
+                clock,
+                timings,
+                [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
+                [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
+                store.totals.webhook,
+            )
+            if chosen.admin_token:
+                inquiry = await stack.enter_async_context(open_inquiry(chosen, store, timings.page_patience))
+                app.state.pages = pages.Pages(
+                    Admission(chosen.admin_token.get_secret_value().encode(), Guesses(clock, timings), clock, timings),
+                    Glance(store.workset, store.ledger, store.runs, timings),
+                    inquiry,
+                    store.runs,
+                    clock,
+                    timings,
+                )
+            if with_worker:
+                worker = await stack.enter_async_context(running_worker(chosen, store, broken))
+                app.state.stop = worker.stop
+            app.state.entered = True
+            log.info("started", worker=with_worker, project=chosen.sanity_project_id, dataset=chosen.sanity_dataset)
+            yield
+        log.info("stopped")
+
+    app = Starlette(
+        routes=[
+            Route("/webhooks/sanity", _sanity, methods=["POST"]),
+            Route("/webhooks/clerk", _clerk, methods=["POST"]),
+            Route("/healthz", _healthz),
+            Route("/readyz", _readyz),
+            Route("/metrics", _metrics),
+            *(pages.routes() if chosen.admin_token else ()),
+        ],
+        lifespan=lifespan,
+        exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
+    )
+    app.router.redirect_slashes = False  # a redirect would repeat what was asked for, and breaks on some of it
+    app.state.entered = app.state.broken = False
+    app.state.stop = lambda: None
+    return app
+
+
+def _named(code: str) -> Callable[[Request, Exception], JSONResponse]:
+    """Return the handler of an error that is answered by its name alone."""
+
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": code}, getattr(error, "status_code", 500), getattr(error, "headers", None))
+
+    return answer
+
+
+async def _sanity(request: Request) -> JSONResponse:
+    receiver: Receiver = request.app.state.receiver
+    return await receiver.sanity(request)
+
+
+async def _clerk(request: Request) -> JSONResponse:
+    receiver: Receiver = request.app.state.receiver
+    return await receiver.clerk(request)
+
+
+async def _healthz(_: Request) -> JSONResponse:
+    return JSONResponse({"ok": True})
+
+
+async def _readyz(request: Request) -> JSONResponse:
+    """Answer 200 when work that comes in will be done, else 503; either way with each check."""
+    store: Store = request.app.state.store
+    checks = await readiness(store.workset, store.runtime.timings)
+    ready = all(check["ok"] for check in checks.values())
+    return JSONResponse({"ok": ready, "checks": checks}, 200 if ready else 503)
+
+
+async def _metrics(request: Request) -> Response:
+    metrics: Metrics = request.app.state.metrics
+    try:
+        text = await metrics.exposition()
+    except DatabaseUnavailable:
+        return JSONResponse({"error": "unavailable"}, 503, headers={"Retry-After": RETRY_AFTER})
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

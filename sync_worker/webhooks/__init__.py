@@ -1,0 +1,1 @@
+"""Verified deliveries become items of the work queue."""

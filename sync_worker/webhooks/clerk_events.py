@@ -1,0 +1,111 @@
+"""Clerk's events become marks: a sign-up, a new address, a new member, somebody who is gone.
+
+Why it exists: a person may be entitled before they exist in Clerk, and an address may be proven, or move to somebody
+else, at any time. An event is a poke like any other: it only says who may differ. Taking it over HTTP is `receiver`,
+whose signature it is `signatures`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sync_worker.clerk.objects import read_marker
+from sync_worker.domain.diff import fingerprint, owned_values
+from sync_worker.domain.model import Kind, Observed, Subject
+from sync_worker.domain.work import CLERK
+from sync_worker.errors import InvalidSubject
+from sync_worker.storage.queue import MEMBERS, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sync_worker.domain.model import Layout
+    from sync_worker.domain.timings import Timings
+
+INSTANCE = "clerk_instance"
+"""Where the id of our instance is remembered; the worker asks Clerk for it."""
+DIRECT, ECHO_LANE, REPAIR_LANE = 0, 1, 2
+KINDS = {"user": Kind.USER, "organization": Kind.ORGANIZATION, "organizationMembership": Kind.MEMBERSHIP}
+ACTIONS = frozenset({"created", "updated", "deleted"})
+
+
+class Event(BaseModel):
+    """The signed body (Clerk's webhook schema 2025-04-15). `data` is the object itself, or what is left of it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    type: str
+    data: dict[str, Any]
+    instance_id: str = ""
+
+    @property
+    def kind(self) -> Kind | None:
+        """What it is about; None when it is nothing of ours."""
+        what, _, action = self.type.partition(".")
+        return KINDS.get(what) if action in ACTIONS else None
+
+    def subject(self) -> Subject | None:
+        """Return whom it is about; None when it is nothing of ours. Raises InvalidSubject."""
+        if self.kind is None:
+            return None
+        if self.kind is not Kind.MEMBERSHIP:
+            return Subject.parse(f"{self.kind}:{self.data.get('id')}")
+        try:
+            organization, user = self.data["organization"]["id"], self.data["public_user_data"]["user_id"]
+        except (KeyError, TypeError):
+            raise InvalidSubject(self.type) from None
+        return Subject.parse(f"{Kind.MEMBERSHIP}:{organization}/{user}")
+
+
+def parse_event(body: bytes) -> Event | None:
+    """Read a signed body; None when it is not of Clerk's shape."""
+    try:
+        event = Event.model_validate(json.loads(body))
+        event.subject()
+    except (ValidationError, InvalidSubject, ValueError, RecursionError):
+        return None
+    return event
+
+
+def marks_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[Mark]:
+    """Return what an event may have changed. A user's address may stand for memberships too, which it does not name."""
+    mark = mark_of(event, layout, now, timings, delivery)
+    if mark is None:
+        return []
+    if event.type != "user.updated":
+        return [mark]
+    members, due = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
+    return [mark, Mark(members, REPAIR_LANE, due=due, cause=mark.cause, delivery=delivery)]
+
+
+def mark_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> Mark | None:
+    """Return what an event may have changed of its own subject. `now` is in epoch seconds.
+
+    Our own write comes back as an event too. It is told by a young marker beside exactly the values that were written,
+    and is looked at a little later, because somebody may have changed an address in the same moment.
+    """
+    subject = event.subject()
+    if subject is None:
+        return None
+    cause = CLERK + event.type
+    if _is_echo(subject, event.data, layout, now - timings.echo_window):
+        return Mark(str(subject), ECHO_LANE, due=now + timings.echo_delay, cause=cause, delivery=delivery)
+    return Mark(str(subject), DIRECT, cause=cause, delivery=delivery)
+
+
+def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, since: float) -> bool:
+    """Tell whether an object holds exactly what we wrote, by a marker that is younger than `since`."""
+    public, private = data.get("public_metadata"), data.get("private_metadata")
+    marker = read_marker(private) if isinstance(private, dict) else None
+    if marker is None or not isinstance(public, dict) or not isinstance(private, dict):
+        return False
+    try:
+        written_at = datetime.fromisoformat(marker.at).timestamp()
+    except ValueError:
+        return False
+    written = owned_values(Observed(subject, public, private, marker), layout)
+    return written_at > since and fingerprint(written, layout) == marker.fingerprint

@@ -1,0 +1,246 @@
+"""The routes that take webhooks: size, signature, mark, answer.
+
+Why it exists: a webhook is a poke. It is answered 2xx only once the mark is durable, and 4xx only when repeating it
+could never help, because Sanity never repeats a delivery that was answered 4xx. Our own trouble is always 503. Nothing
+is read from Sanity or Clerk here; whom an event of Clerk is about is `clerk_events`, what a mark leads to is `worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from sync_worker.domain.model import Witness
+from sync_worker.domain.work import WEBHOOK
+from sync_worker.errors import DatabaseUnavailable, InvalidSubject
+from sync_worker.redaction import redact
+from sync_worker.sanity.rows import SubjectFields
+from sync_worker.storage.queue import FANOUT, Mark
+from sync_worker.webhooks.clerk_events import INSTANCE, parse_event
+from sync_worker.webhooks.clerk_events import marks_of as marks_of_event
+from sync_worker.webhooks.signatures import SVIX_ID, verify_sanity, verify_svix
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.model import Layout, Subject
+    from sync_worker.domain.timings import Timings
+    from sync_worker.storage.liveness import Heard
+    from sync_worker.storage.queue import WorkSet
+
+BODY_LIMIT = 256 * 1024
+RETRY_AFTER = "5"
+ACCEPTED, IGNORED = "accepted", "ignored"
+UNAVAILABLE = 503
+REFUSALS = {
+    "bad_signature": 401,
+    "bad_body": 400,
+    "incomplete": 400,
+    "body_too_large": 413,
+    "not_configured": UNAVAILABLE,
+    "unavailable": UNAVAILABLE,
+}
+"""What is answered, by its name. A 4xx is never repeated by Sanity, so our own trouble is none."""
+ENTITLEMENT = "entitlement"
+SANITY_ID = "idempotency-key"
+_DELIVERY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+DIRECT, FANOUT_LANE = 0, 1
+log = structlog.get_logger("receiver")
+
+
+class DocumentEvent(BaseModel):
+    """The signed body, as `groq/webhook_projection.groq` makes it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    operation: Literal["create", "update", "delete"]
+    project_id: str = Field(alias="projectId")
+    dataset: str
+    id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,256}$")
+    type: str
+    rev: str | None = Field(pattern=r"^[A-Za-z0-9._-]{0,256}$", default=None)
+    updated_at: str | None = Field(alias="updatedAt", pattern=r"^[0-9TZ:.+-]{0,64}$", default=None)
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+    @property
+    def witness(self) -> Witness:
+        """What a later read must show."""
+        return Witness(self.id, self.rev or "", self.updated_at or "", deleted=self.operation == "delete")
+
+
+@dataclass(slots=True)
+class Receiver:
+    """Takes Sanity's webhooks for one project and dataset, and Clerk's for one instance.
+
+    `count` hears of each delivery: who sent it, and what it was answered.
+    """
+
+    workset: WorkSet
+    layout: Layout
+    project_id: str
+    dataset: str
+    heard: Heard
+    clock: Clock
+    timings: Timings
+    sanity_secrets: Sequence[str]
+    clerk_secrets: Sequence[str] = ()
+    count: Callable[[str, str], None] = lambda _source, _answer: None
+    _instance: str = ""
+
+    async def sanity(self, request: Request) -> JSONResponse:
+        """Answer POST /webhooks/sanity."""
+        accept = self._accept_sanity
+        return await self._take(request, "sanity", self.sanity_secrets, verify_sanity, accept, id_header=SANITY_ID)
+
+    async def clerk(self, request: Request) -> JSONResponse:
+        """Answer POST /webhooks/clerk."""
+        accept = self._accept_clerk
+        return await self._take(request, "clerk", self.clerk_secrets, verify_svix, accept, id_header=SVIX_ID)
+
+    async def _take(
+        self,
+        request: Request,
+        source: str,
+        secrets: Sequence[str],
+        verify: Callable[[Mapping[str, str], bytes, Sequence[str]], bool],
+        accept: Callable[[bytes, str], Awaitable[str]],
+        *,
+        id_header: str,
+    ) -> JSONResponse:
+        """Answer one delivery by its name, whoever sent it."""
+        delivery = delivery_id(request.headers.get(id_header, ""))
+        which = {"source": source, "delivery": delivery}
+        try:
+            body = await read_body(request)
+            if body is None:
+                answer = "body_too_large"
+            elif not secrets:
+                answer = "not_configured"
+                log.error("webhook_secret_missing", **which, next_step=f"set {source.upper()}_WEBHOOK_SECRET")
+            else:
+                answer = await accept(body, delivery) if verify(request.headers, body, secrets) else "bad_signature"
+        except ClientDisconnect:
+            answer = "incomplete"
+        except DatabaseUnavailable as error:
+            answer = "unavailable"
+            log.error("webhook_not_accepted", **which, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
+        self.count(source, answer)
+        if answer == ACCEPTED:
+            await self.heard.now(source)
+        if answer in (ACCEPTED, IGNORED):
+            return JSONResponse({"ok": True}, 202)
+        status = REFUSALS[answer]
+        if status != UNAVAILABLE:
+            log.warning("webhook_refused", **which, code=answer, status=status)
+            return JSONResponse({"error": answer}, status)
+        return JSONResponse({"error": answer}, status, headers={"Retry-After": RETRY_AFTER})
+
+    async def _accept_sanity(self, body: bytes, delivery: str) -> str:
+        event = parse(body)
+        if event is None:
+            return "bad_body"
+        told = {"source": "sanity", "delivery": delivery, "document": event.id}
+        if not self._is_ours(event):
+            log.info("webhook_ignored", **told, dataset=event.dataset)
+            return IGNORED
+        await self.workset.mark(marks_of(event, delivery))
+        log.info("webhook_accepted", **told, revision=event.rev, operation=event.operation)
+        return ACCEPTED
+
+    async def _accept_clerk(self, body: bytes, delivery: str) -> str:
+        event = parse_event(body)
+        if event is None:
+            return "bad_body"
+        told = {"source": "clerk", "delivery": delivery, "event_type": event.type}
+        marks = marks_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
+        if not marks or not await self._is_our_instance(event.instance_id):
+            log.info("webhook_ignored", **told)
+            return IGNORED
+        await self.workset.mark(marks)
+        log.info("webhook_accepted", **told, subject=marks[0].key)
+        return ACCEPTED
+
+    def _is_ours(self, event: DocumentEvent) -> bool:
+        return (
+            event.project_id == self.project_id
+            and event.dataset == self.dataset
+            and not event.id.startswith(("drafts.", "versions."))
+        )
+
+    async def _is_our_instance(self, instance: str) -> bool:
+        """Tell whether an event is of the instance that our key belongs to, as far as that is known."""
+        if instance == self._instance:
+            return True
+        known = await self.workset.recall(INSTANCE)
+        self._instance = known[0] if known else ""
+        return not self._instance or not instance or instance == self._instance
+
+
+async def read_body(request: Request) -> bytes | None:
+    """Read the body as it streams in; None as soon as it is longer than the limit."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_LIMIT:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def delivery_id(hint: str) -> str:
+    """Return the sender's id of a delivery, or one of our own where that is not fit for a log.
+
+    It only names the delivery: Sanity does not sign it, and anybody may send any.
+    """
+    name = hint.strip('"')
+    return name if _DELIVERY_ID.fullmatch(name) and redact(name) == name else token_hex(8)
+
+
+def parse(body: bytes) -> DocumentEvent | None:
+    """Read a signed body; None when it is not of our shape."""
+    try:
+        return DocumentEvent.model_validate(json.loads(body))
+    except (ValidationError, ValueError, RecursionError):
+        return None
+
+
+def marks_of(event: DocumentEvent, delivery: str) -> list[Mark]:
+    """Return what an event may have changed: the subjects before and after, or the document to look at.
+
+    An entitlement by address, or one that names nobody, is marked as a document: whom it is for now is looked up, or
+    said why nobody. An address that it named before, and does not name now, is looked up by itself.
+    """
+    before, after = _subject(event.before), _subject(event.after)
+    keys = {str(subject) for subject in (before, after) if subject is not None and not subject.is_address}
+    if before is not None and before.is_address and before != after:
+        keys.add(str(before))
+    addressed = any(subject is not None and subject.is_address for subject in (before, after))
+    nameless = any(fields and not who for fields, who in ((event.before, before), (event.after, after)))
+    marks = [(key, DIRECT) for key in sorted(keys)]
+    if event.type != ENTITLEMENT:
+        marks.append((FANOUT + event.id, FANOUT_LANE))
+    elif addressed or nameless or not marks:
+        marks.append((FANOUT + event.id, DIRECT))
+    cause = WEBHOOK + event.id
+    return [Mark(key, lane, witness=event.witness, cause=cause, delivery=delivery) for key, lane in marks]
+
+
+def _subject(fields: dict[str, Any] | None) -> Subject | None:
+    if fields is None:
+        return None
+    try:
+        return SubjectFields.model_validate(fields).subject()
+    except (ValidationError, InvalidSubject):
+        return None

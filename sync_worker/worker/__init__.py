@@ -1,0 +1,1 @@
+"""Work off the queue: the claim loop, the handlers of each kind of work, and the full reconcile."""

@@ -1,0 +1,85 @@
+"""Everybody at once: what all entitlements give, who has the addresses that they name, and what was found to differ.
+
+Why it exists: the reconcile reads both sides in pages and keeps only what it needs of them, so that a hundred thousand
+people fit into memory. These are the shapes in which it keeps it. Reading and repairing is `reconcile`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.changeset import Difference, Tally
+from sync_worker.domain.model import ChangeKind, Entitlement, Kind, Refusal, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from sync_worker.domain.model import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All that Sanity publishes, by the subject that is named: an id, or an address."""
+
+    named: Mapping[Subject, Sequence[Entitlement | Refusal]]
+    unaddressed: Sequence[Refusal]
+    rows: int
+
+    def addresses(self) -> set[Subject]:
+        """Return the addresses that somebody may have."""
+        return {subject.address for subject in self.named if subject.is_address}
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Who has the addresses that entitlements name, as far as Clerk has been read."""
+
+    wanted: Collection[Subject]
+    holders: dict[Subject, set[str]] = field(default_factory=dict)
+    of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
+
+    def add(self, observed: Observed) -> None:
+        """Note the addresses of a user."""
+        having = tuple(address for address in observed.addresses if address in self.wanted)
+        if having:
+            self.of[observed.subject.id] = having
+        for address in having:
+            self.holders.setdefault(address, set()).add(observed.subject.id)
+
+    def shared(self) -> frozenset[Subject]:
+        """Return the addresses that several people have."""
+        return frozenset(address for address, users in self.holders.items() if len(users) > 1)
+
+    def names_of(self, subject: Subject) -> tuple[Subject, ...]:
+        """Return all by which an entitlement can name a subject: itself, and the addresses that stand for it."""
+        match subject.kind:
+            case Kind.USER:
+                return (subject, *self.of.get(subject.id, ()))
+            case Kind.MEMBERSHIP:
+                within = subject.organization_id
+                addresses = self.of.get(subject.user_id, ())
+                return (subject, *(Subject(a.kind, f"{within}/{a.id}") for a in addresses))
+            case _:
+                return (subject,)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a comparison found; nothing is written yet. `pending` says of documents why they wait for a sign-up."""
+
+    rows: int
+    checked: int = 0
+    ours: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    pending: dict[str, str] = field(default_factory=dict)
+    transitions: dict[Subject, datetime] = field(default_factory=dict)
+    published: Tally = field(default_factory=Tally.empty)
+    held_in_clerk: Tally = field(default_factory=Tally.empty)
+
+    @property
+    def revocations(self) -> list[Difference]:
+        """The differences that take access away."""
+        return [d for d in self.differences if d.change.kind is ChangeKind.REVOKE]

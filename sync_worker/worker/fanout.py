@@ -1,0 +1,71 @@
+"""A changed document becomes marks: every subject whose access leads to it is marked, page by page.
+
+Why it exists: a plan, a course or a cohort has no subject of its own, and may have a hundred thousand. The webhook only
+marks the document; this walk runs in the background, and may be killed and run again at any point, because marking
+twice is marking once. What the subjects then get is `converge`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.work import REFERENCE_DEPTH
+from sync_worker.errors import StaleRead, UnreadableAnswer
+from sync_worker.storage.queue import Mark
+from sync_worker.sync.address_resolution import fresh_page, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.model import Witness
+    from sync_worker.domain.timings import Timings
+    from sync_worker.sanity.client import Source
+    from sync_worker.sync.address_resolution import Find, Named
+
+LANE = 1
+
+
+async def fan_out(
+    source: Source,
+    find: Find,
+    document: str,
+    witnesses: Sequence[Witness],
+    mark: Callable[[Sequence[Mark]], Awaitable[None]],
+    *,
+    clock: Clock,
+    timings: Timings,
+    saw_nothing: Callable[[], Awaitable[None]],
+    cause: str,
+) -> list[Named]:
+    """Mark all that `document` decides about. Return what is to be said of the document itself, if it names anybody.
+
+    Raises StaleRead while the index does not show the document as the event told, and what `Source` raises.
+    """
+    told: list[Named] = []
+    witness = witnesses[0] if witnesses else None
+    level, seen = {document}, {document}
+    for _ in range(REFERENCE_DEPTH):
+        between: set[str] = set()
+        after = ""
+        while True:
+            page, stale = await fresh_page(
+                source, level, after, witnesses, clock=clock, timings=timings, saw_nothing=saw_nothing
+            )
+            if stale:
+                raise StaleRead(", ".join(sorted(stale)))
+            between.update(page.between)
+            named = await resolve(page.rows, find)
+            marks = [Mark(str(s), lane=LANE, witness=witness, cause=cause) for one in named for s in one.subjects]
+            await mark(marks)  # also when nobody is to be marked: it keeps the walk alive
+            told += [one for one in named if one.document == document and one.code]  # others told their own
+            if page.last:
+                break
+            if page.cursor <= after:
+                raise UnreadableAnswer("a page did not go on from the one before")
+            after = page.cursor
+        level = between - seen
+        seen |= level
+        if not level:
+            break
+    return told
