@@ -280,6 +280,7 @@ def main() -> None:
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
     random.seed()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     plant(Trouble(**order["trouble"]))
     sys.argv = ["sync-worker", *order["arguments"]]
     sync_worker.cli.main()
