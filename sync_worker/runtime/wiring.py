@@ -14,7 +14,6 @@ from sync_worker import __version__
 from sync_worker.clerk import client as clerk
 from sync_worker.diagnostics.explainer import Inquiry
 from sync_worker.domain.changeset import Brake
-from sync_worker.domain.clock import Clock
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from sync_worker.domain.clock import Clock
     from sync_worker.settings import Settings
     from sync_worker.sync.outcome import Outcome
 

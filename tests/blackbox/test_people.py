@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio]
 ADA = "ada@example.org"
-in_process = pytest.mark.full("every commit runs it in one process: test_resolve, test_addresses, test_clerk_events")
+in_process = pytest.mark.full("every commit runs it in one process: tests/sync, tests/webhooks")
 
 
 @pytest.fixture(autouse=True)

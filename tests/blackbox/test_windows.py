@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.blackbox.conftest import Deployment
 
 pytestmark = pytest.mark.anyio
-virtual = pytest.mark.full("it waits for real seconds; every commit does it on a virtual clock: test_worker, tests/sim")
+virtual = pytest.mark.full("waits for real seconds; every commit does it on a virtual clock: tests/worker, tests/sim")
 
 
 def ahead(seconds: float) -> tuple[str, float]:

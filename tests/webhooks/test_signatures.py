@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity, verify_sanity, verify_svix
 
-VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("sanity-signature.json").read_text())
+VECTORS: dict[str, Any] = json.loads(Path(__file__).parents[1].joinpath("data", "sanity-signature.json").read_text())
 GOOD = VECTORS["upstream_test_vectors"] + VECTORS["vectors"]
 SECRET, BODY = "whsec_test_0123456789abcdef", VECTORS["vectors"][0]["payload"].encode()
 HEADER = VECTORS["vectors"][0]["header"]
@@ -72,7 +72,7 @@ def test_no_made_up_header_is_good(header: str) -> None:
     assert not verifies(header)
 
 
-SVIX: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("svix.json").read_text())
+SVIX: dict[str, Any] = json.loads(Path(__file__).parents[1].joinpath("data", "svix.json").read_text())
 
 
 @pytest.fixture

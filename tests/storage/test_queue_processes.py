@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-PROGRAM = Path(__file__).with_name("workset_process.py")
+PROGRAM = Path(__file__).parents[1] / "queue_process.py"
 DEADLINE = 120.0
 
 

@@ -42,7 +42,7 @@ MODULES = "\n".join(
         ("issuePass, passDocument", STUDIO / "receipts" / "pass.ts"),
         ("asOf, readReceipt, STATES", STUDIO / "receipts" / "receipt.ts"),
         ("Desk", STUDIO / "receipts" / "ask.ts"),
-        ("studioClient, serve", Path(__file__).parent / "studio" / "stand.mjs"),
+        ("studioClient, serve", Path(__file__).parents[1] / "studio" / "stand.mjs"),
     )
 )
 STAND = f"""

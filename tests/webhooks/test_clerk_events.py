@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.queue import WorkSet
 
 pytestmark = pytest.mark.anyio
-VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("svix.json").read_text())
+VECTORS: dict[str, Any] = json.loads(Path(__file__).parents[1].joinpath("data", "svix.json").read_text())
 SECRET: str = VECTORS["vectors"][0]["secret"]
 LAYOUT = Layout(CORE_FIELDS)
 NOW = 1_800_000_000.0
