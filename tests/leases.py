@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sync_worker.storage.queue import Claim, WorkSet
+    from sync_worker.storage.queue import Claim, WorkQueue
 
 HELD = "SELECT key FROM work WHERE key = ? AND owner = ? AND due > NOW()"
 
 
-async def holds(ws: WorkSet, claims: Iterable[Claim]) -> set[str]:
+async def holds(ws: WorkQueue, claims: Iterable[Claim]) -> set[str]:
     """Return the keys whose claims still own them, with time left on the lease."""
     asked = [(claim.key, claim.token) for claim in claims]
     return {row[0] for row in await ws._db.read(lambda tx: [row for one in asked for row in tx.execute(HELD, one)])}

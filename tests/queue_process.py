@@ -15,7 +15,7 @@ import sys
 import time
 
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue import Done, Mark, Retry, WorkSet
+from sync_worker.storage.queue import Completed, Retry, WorkItem, WorkQueue
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 
@@ -28,14 +28,14 @@ def tell(*what: object) -> None:
 
 
 class Process:
-    def __init__(self, ws: WorkSet) -> None:
+    def __init__(self, ws: WorkQueue) -> None:
         self.ws = ws
         self.asked_to_end = asyncio.Event()
 
     async def mark(self) -> None:
         while not self.asked_to_end.is_set():
             keys = random.choices(KEYS, k=random.randint(1, 5))
-            await self.ws.mark([Mark(key) for key in keys])
+            await self.ws.enqueue([WorkItem(key) for key in keys])
             for key in keys:
                 tell("mark", key)
             await asyncio.sleep(random.uniform(0, 0.005))
@@ -48,8 +48,8 @@ class Process:
                 end = time.monotonic()
                 if claim.key not in await holds(self.ws, [claim]):  # it was owned until then, at least
                     continue
-                settlement = Done(claim) if random.random() < 0.9 else Retry(claim, "x", "", 0.01)
-                if not await self.ws.settle([settlement]):
+                completion = Completed(claim) if random.random() < 0.9 else Retry(claim, "x", "", 0.01)
+                if not await self.ws.complete([completion]):
                     tell("run", claim.key, begin, end)
             await asyncio.sleep(random.uniform(0, 0.005))
 
@@ -66,7 +66,7 @@ class Process:
 async def main(url: str) -> None:
     db = open_database(url, CLOCK, TIMINGS)
     await db.start()
-    await Process(WorkSet(db, TIMINGS)).run()
+    await Process(WorkQueue(db, TIMINGS)).run()
     await db.close()
 
 

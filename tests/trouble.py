@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.wiring import Runtime
 from sync_worker.storage import migrations as schema
-from sync_worker.storage import queue as workset
+from sync_worker.storage import queue
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.migrations import Step
 from sync_worker.storage.postgres import PostgresDatabase
-from sync_worker.storage.queue import WorkSet
+from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
 from sync_worker.transport import ServiceTransport
 from tests.clock import ShiftedClock
@@ -35,13 +35,13 @@ Moment = Literal["before", "uncommitted", "after"]
 class Trouble:
     """What goes wrong.
 
-    `kill_at` names a method, as `WorkSet.mark`: its `call`-th call ends the process with SIGKILL, `before` it begins,
-    while all is written but `uncommitted`, or `after` it. `lease` is in seconds. `clock_jump` is how many seconds the
-    clock of the process jumps at each SIGUSR1. `elsewhere` lets the process pass for one on another machine, so that
-    nobody sees when it is gone. `patience` is how many seconds it waits for a lock of the database.
-    `probe_after` is how many seconds pass between two tries while a key is refused.
-    `steps` are statements that a later release will bring the tables up to date with, each with the oldest version of
-    the tables whose programs still work after it.
+    `kill_at` names a method, as `WorkQueue.enqueue`: its `call`-th call ends the process with SIGKILL, `before` it
+    begins, while all is written but `uncommitted`, or `after` it. `lease` is in seconds. `clock_jump` is how many
+    seconds the clock of the process jumps at each SIGUSR1. `elsewhere` lets the process pass for one on another
+    machine, so that nobody sees when it is gone. `patience` is how many seconds it waits for a lock of the database.
+    `probe_after` is how many seconds pass between two tries while a key is refused. `steps` are statements that a later
+    release will bring the tables up to date with, each with the oldest version of the tables whose programs still work
+    after it.
     """
 
     kill_at: str = ""
@@ -65,7 +65,7 @@ def plant(trouble: Trouble) -> None:
     bent = Runtime(clock_of(trouble), timings_of(trouble))
     Runtime.system = lambda: bent  # type: ignore[method-assign]  # the one place that verbs have it from
     if trouble.elsewhere:
-        vars(workset)["identity"] = lambda: "elsewhere"
+        vars(queue)["identity"] = lambda: "elsewhere"
     if trouble.steps:
         later = (Step(compatible_from, (statement,)) for compatible_from, statement in trouble.steps)
         vars(schema)["STEPS"] = (*schema.STEPS, *later)
@@ -103,7 +103,7 @@ def plant_kill(trouble: Trouble) -> None:
     doomed: ContextVar[bool] = ContextVar("doomed", default=False)
     for database in (PostgresDatabase, SqliteDatabase):
         _doom_commits(database, doomed)
-    owners = {owner.__name__: owner for owner in (WorkSet, Ledger, ServiceTransport)}
+    owners = {owner.__name__: owner for owner in (WorkQueue, Ledger, ServiceTransport)}
     owner, _, name = trouble.kill_at.partition(".")
     original, calls = getattr(owners[owner], name), itertools.count(1)
 

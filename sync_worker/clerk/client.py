@@ -46,7 +46,7 @@ IDS_A_CALL = 100
 """Values that one list filter takes; without `limit` Clerk answers 10 rows, whatever was asked for."""
 
 
-Holders = Mapping[Subject, Collection[str]]
+AddressOwners = Mapping[Subject, Collection[str]]
 """The ids of the users who have an address; an address that nobody has is not in it."""
 
 
@@ -56,7 +56,7 @@ class Target(Protocol):
     async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
         """Read what is held for `subjects`; those that do not exist are not in the answer."""
 
-    async def find(self, addresses: Collection[Subject]) -> Holders:
+    async def find(self, addresses: Collection[Subject]) -> AddressOwners:
         """Look up who has these addresses, now."""
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
@@ -103,7 +103,7 @@ class Clerk:
             for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
                 add_membership(found, item)
 
-    async def find(self, addresses: Collection[Subject]) -> Holders:
+    async def find(self, addresses: Collection[Subject]) -> AddressOwners:
         """See Target. A hundred addresses a call.
 
         Whether Clerk's filters fold case, and match addresses that are not verified, is not documented; so what they

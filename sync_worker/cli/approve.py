@@ -66,12 +66,12 @@ async def _held(settings: Settings) -> list[Held]:
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     from sync_worker.domain.model import ChangeKind, Subject
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
-    from sync_worker.storage.reconcile_runs import alone
+    from sync_worker.storage.reconcile_runs import exclusive_run
     from sync_worker.worker.full_reconcile import Result
 
     calls: Counter[str] = Counter()
     runtime = Runtime.system()
-    async with open_store(settings, runtime) as store, alone(store.runs, runtime.clock, runtime.timings):
+    async with open_store(settings, runtime) as store, exclusive_run(store.runs, runtime.clock, runtime.timings):
         held = await store.runs.find(changeset)
         if held is None:
             raise NoSuchChangeset(changeset)

@@ -52,12 +52,12 @@ def _show(findings: Mapping[str, Finding]) -> None:
 
 async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
     from sync_worker.doctor.checks import CHECKS
-    from sync_worker.doctor.runner import examine, open_patient
+    from sync_worker.doctor.runner import examine, open_installation
     from sync_worker.logs import configure_logs
     from sync_worker.runtime.wiring import Runtime
     from sync_worker.settings import load_what_is_right
 
     settings, wrong = load_what_is_right()
     configure_logs(settings.log_format, settings.secrets)
-    async with open_patient(settings, wrong, Runtime.system(), url=url, manage_token=manage_token) as patient:
-        return await examine(patient, CHECKS)
+    async with open_installation(settings, wrong, Runtime.system(), url=url, manage_token=manage_token) as installation:
+        return await examine(installation, CHECKS)

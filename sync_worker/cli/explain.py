@@ -57,12 +57,12 @@ def explain(
 
 
 async def _explain(settings: Settings, target: Subject | str) -> Explanation | DocumentExplanation:
-    from sync_worker.runtime.wiring import Runtime, open_inquiry, open_store
+    from sync_worker.runtime.wiring import Runtime, open_explainer, open_store
 
     runtime = Runtime.system()
     patience = runtime.timings.explain_patience
-    async with open_store(settings, runtime) as store, open_inquiry(settings, store, patience) as inquiry:
-        return await (inquiry.document(target) if isinstance(target, str) else inquiry.subject(target))
+    async with open_store(settings, runtime) as store, open_explainer(settings, store, patience) as explainer:
+        return await (explainer.document(target) if isinstance(target, str) else explainer.subject(target))
 
 
 def _show_document(one: DocumentExplanation) -> None:

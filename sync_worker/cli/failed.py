@@ -66,7 +66,7 @@ async def _read(limit: int) -> list[Trouble]:
     from sync_worker.runtime.wiring import Runtime, open_store
 
     async with open_store(begin(), Runtime.system()) as store:
-        rows = [*await store.workset.failed(limit), *await store.workset.noted(limit)]
+        rows = [*await store.queue.failed(limit), *await store.queue.noted(limit)]
         return gathered(rows, await store.runs.held())[:limit]
 
 
@@ -103,12 +103,12 @@ async def _retry(texts: Sequence[str]) -> dict[str, Any]:
     settings = begin()
     async with open_store(settings, Runtime.system()) as store:
         if not texts:
-            return {"retried": await store.workset.revive(), "notFailed": []}
+            return {"retried": await store.queue.revive(), "notFailed": []}
         keys = await keys_of(settings, store, texts)
         alive = [key for key in keys if not await _failed(store, key)]
-        return {"retried": await store.workset.revive(set(keys) - set(alive)), "notFailed": alive}
+        return {"retried": await store.queue.revive(set(keys) - set(alive)), "notFailed": alive}
 
 
 async def _failed(store: Store, key: str) -> bool:
-    row = await store.workset.get(key)
+    row = await store.queue.get(key)
     return row is not None and row.dead

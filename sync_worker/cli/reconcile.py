@@ -50,7 +50,7 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
 async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
-    from sync_worker.storage.reconcile_runs import alone, judged
+    from sync_worker.storage.reconcile_runs import exclusive_run, judged
     from sync_worker.worker.full_reconcile import report
 
     calls: Counter[str] = Counter()
@@ -58,7 +58,7 @@ async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: boo
     started = runtime.clock.monotonic()
     async with (
         open_store(settings, runtime) as store,
-        alone(store.runs, runtime.clock, runtime.timings),
+        exclusive_run(store.runs, runtime.clock, runtime.timings),
         nullcontext() if dry_run else judged(store.runs),
         open_reconcile(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as parts,
     ):

@@ -47,7 +47,7 @@ def sync(
 async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     from sync_worker.runtime.service import running_worker
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
-    from sync_worker.storage.queue import Mark
+    from sync_worker.storage.queue import WorkItem
     from sync_worker.sync.address_resolution import owners
 
     async with open_store(settings, Runtime.system()) as store:
@@ -57,7 +57,7 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
             holders = await services.target.find(addresses) if addresses else {}
         found = {subject: owners(subject, holders) if subject.is_address else (subject,) for subject in subjects}
         keys = [str(owner) for having in found.values() for owner in having]
-        await store.workset.mark([Mark(key, cause="sync") for key in keys])
+        await store.queue.enqueue([WorkItem(key, cause="sync") for key in keys])
         async with running_worker(settings, store):
             await _until_idle(store, keys)
         since = newest[0].id if newest else 0
@@ -78,7 +78,7 @@ async def _until_idle(store: Store, keys: Sequence[str]) -> None:
         async with asyncio.timeout(timings.sync_patience):
             waiting = list(keys)
             while waiting:
-                rows = {key: await store.workset.get(key) for key in waiting}
+                rows = {key: await store.queue.get(key) for key in waiting}
                 waiting = [key for key, row in rows.items() if row is not None and _is_waiting(row)]
                 if waiting:
                     await clock.sleep(timings.sync_poll)
@@ -91,7 +91,7 @@ def _is_waiting(row: Row) -> bool:
 
 
 async def _result(store: Store, key: str, since: int) -> dict[str, Any]:
-    row = await store.workset.get(key)
+    row = await store.queue.get(key)
     entries = [entry for entry in await store.ledger.history(subject=key, limit=1) if entry.id > since]
     shown = entry_json(entries[0]) if entries else {"before": {}, "after": {}}
     result = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sync_worker.diagnostics.explain_subject import Explanation, Line
-    from sync_worker.domain.freshness import Sighting
+    from sync_worker.domain.freshness import DocumentRevision
     from sync_worker.domain.model import Refusal
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
@@ -67,8 +67,8 @@ class DocumentFacts:
     id: str
     now: float
     sort: Sort = Sort.MISSING
-    stored: Sighting | None = None
-    shown: Sighting | None = None
+    stored: DocumentRevision | None = None
+    shown: DocumentRevision | None = None
     refusal: Refusal | None = None
     subject: Explanation | None = None
     former: tuple[Explanation, ...] = ()

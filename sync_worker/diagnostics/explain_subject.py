@@ -20,7 +20,7 @@ from sync_worker.domain.model import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.errors import AccessTooLarge, NoSuchSubject
 from sync_worker.formatting import ago, at
 from sync_worker.storage.ledger import State as LedgerState
-from sync_worker.sync.address_resolution import PENDING_REASON, SHARED_REASON
+from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Standing(StrEnum):
 
     COUNTS = "counts"
     REFUSED = "refused"
-    SHARED = "shared"
+    AMBIGUOUS_ADDRESS = "shared"
     PENDING = "pending"
     NOT_YET = "not yet"
     OVER = "over"
@@ -60,7 +60,7 @@ class Standing(StrEnum):
 
 NO_ACCESS = {
     Standing.REFUSED: State.REFUSED,
-    Standing.SHARED: State.REFUSED,
+    Standing.AMBIGUOUS_ADDRESS: State.REFUSED,
     Standing.PENDING: State.PENDING,
     Standing.NOT_YET: State.PENDING,
     Standing.OVER: State.EXPIRED,
@@ -70,7 +70,7 @@ NO_ACCESS = {
 
 ADVICE = {
     Standing.REFUSED: "Correct the field that is named, in Sanity, and publish.",
-    Standing.SHARED: next_step("address_shared", ""),
+    Standing.AMBIGUOUS_ADDRESS: next_step("address_shared", ""),
     Standing.PENDING: next_step("pending_sign_up", ""),
     Standing.NOT_YET: "Nothing to do: access begins by itself.",
     Standing.OVER: "To give the access again, publish it with a later endsAt.",
@@ -155,7 +155,7 @@ class Explanation:
     @property
     def held_in_clerk(self) -> Mapping[str, object]:
         """The owned keys that Clerk holds."""
-        return changes.owned_values(self.facts.observed, self.facts.layout) if self.facts.observed else {}
+        return changes.managed_values(self.facts.observed, self.facts.layout) if self.facts.observed else {}
 
     @property
     def marker(self) -> Marker | None:
@@ -200,8 +200,8 @@ def _line(row: Published, access: Access, facts: Facts, now: datetime) -> Line:
 def _standing(row: Published, access: Access, facts: Facts, now: datetime) -> tuple[Standing, str]:
     refused = [f"{r.field}: {r.reason}" for r in access.refusals if r.document == row.document]
     if refused:
-        shared = isinstance(row.read, Refusal) and row.read.reason == SHARED_REASON
-        return Standing.SHARED if shared else Standing.REFUSED, "; ".join(refused)
+        shared = isinstance(row.read, Refusal) and row.read.reason == AMBIGUOUS_REASON
+        return Standing.AMBIGUOUS_ADDRESS if shared else Standing.REFUSED, "; ".join(refused)
     read = row.read
     assert isinstance(read, Entitlement)  # noqa: S101 - each refusal is among access.refusals
     if read.status not in (None, "active"):
@@ -220,7 +220,9 @@ def _of_address(facts: Facts, lines: tuple[Line, ...]) -> Verdict:
     """Judge an address that is not one person's."""
     if facts.holders:
         people = ", ".join(map(str, facts.holders))
-        return Verdict(State.REFUSED, f"Several people have this address: {people}.", ADVICE[Standing.SHARED])
+        return Verdict(
+            State.REFUSED, f"Several people have this address: {people}.", ADVICE[Standing.AMBIGUOUS_ADDRESS]
+        )
     if not lines:
         return Verdict(
             State.SYNCED,
@@ -251,7 +253,7 @@ def _in_step(facts: Facts, access: Access, lines: tuple[Line, ...]) -> Verdict:
     if lines:
         return _without_access(lines)
     assert facts.observed is not None  # noqa: S101 - told apart by the caller
-    held = changes.owned_values(facts.observed, facts.layout)
+    held = changes.managed_values(facts.observed, facts.layout)
     if not held:
         return Verdict(State.SYNCED, "Nothing published names it, and Clerk holds no access of ours.")
     whose = "the baseline" if facts.observed.marker else "not ours, so it is left alone"

@@ -20,7 +20,7 @@ from sync_worker.domain.work import FAN_OUT, POLL, REFERENCE_DEPTH, WEBHOOK
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.queue import FANOUT
-from sync_worker.sync.address_resolution import FIELDS, SHARED_REASON, assigned, owners
+from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
 from sync_worker.sync.outcome import Due
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.model import Entitlement
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.ledger import Ledger
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.reconcile_runs import Runs
-    from sync_worker.sync.reconciler import Converge, Reading
+    from sync_worker.sync.reconciler import Reading, Reconciler
 
 ENTRIES = 50
 """Ledger entries that are looked at."""
@@ -62,11 +62,11 @@ def parse_target(text: str) -> Subject | str:
 
 
 @dataclass(frozen=True, slots=True)
-class Inquiry:
+class Explainer:
     """Holds the parts. `patience` is for how many seconds Sanity and Clerk may keep somebody waiting."""
 
-    converge: Converge
-    workset: WorkSet
+    converge: Reconciler
+    queue: WorkQueue
     ledger: Ledger
     runs: Runs
     timings: Timings
@@ -74,7 +74,7 @@ class Inquiry:
 
     async def subject(self, subject: Subject) -> Explanation:
         """Explain a subject; of an address the one person who has it. Raises DatabaseUnavailable."""
-        facts = Facts(subject, await self.workset.now(), self.converge.layout)
+        facts = Facts(subject, await self.queue.now(), self.converge.layout)
         try:
             async with asyncio.timeout(self.patience):
                 facts = await self._asked(facts)
@@ -88,9 +88,9 @@ class Inquiry:
         """Explain a document. Raises DatabaseUnavailable."""
         facts = DocumentFacts(
             document,
-            await self.workset.now(),
+            await self.queue.now(),
             history=tuple(await self.ledger.of_document(document, causes_of(document), ENTRIES)),
-            work=await self.workset.get(FANOUT + document),
+            work=await self.queue.get(FANOUT + document),
         )
         try:
             async with asyncio.timeout(self.patience):
@@ -121,17 +121,19 @@ class Inquiry:
         for raw in reading.snapshot.rows:
             named, read = read_row(raw, self.converge.layout.fields)
             if named == subject:
-                yield _row(raw, Refusal(str(raw["_id"]), FIELDS[subject.kind], SHARED_REASON) if shared else read)
+                yield _row(raw, Refusal(str(raw["_id"]), FIELDS[subject.kind], AMBIGUOUS_REASON) if shared else read)
             elif named is not None and named.is_address:
-                yield from (_row(raw, one) for who, one in assigned(named, read, reading.holders) if who == subject)
+                yield from (
+                    _row(raw, one) for who, one in rows_for_owner(named, read, reading.holders) if who == subject
+                )
 
     async def _remembered(self, facts: Facts) -> Facts:
         """Add what the database knows."""
         key = str(facts.subject)
-        beat = await self.workset.recall("heartbeat")
+        beat = await self.queue.recall("heartbeat")
         return replace(
             facts,
-            work=await self.workset.get(key),
+            work=await self.queue.get(key),
             history=tuple(await self.ledger.history(key, ENTRIES)),
             held=tuple(held.id for held in await self.runs.held() if key in held.subjects),
             heartbeat=beat[1] if beat else None,
@@ -143,7 +145,7 @@ class Inquiry:
             source.affected([facts.id], "", [facts.id]),
             source.stored([facts.id]),
         )
-        shown = (page.sightings or {}).get(facts.id)
+        shown = (page.revisions or {}).get(facts.id)
         known = stored.documents.get(facts.id) or (None if facts.id in stored.missing else shown)
         if known is None and facts.id not in stored.missing:
             return replace(facts, problem="Sanity does not say whether it exists: may the token read it?")
@@ -166,7 +168,7 @@ class Inquiry:
             documents.update(page.between)
             page = await self.converge.source.affected(documents, "", ())
         people = {read_row(row, ())[0] for row in page.rows} - {None} if page.last else None
-        waiting = await self.workset.caused_by(FAN_OUT + document)
+        waiting = await self.queue.caused_by(FAN_OUT + document)
         return Reach(page.remaining, None if people is None else len(people), waiting)
 
     async def _with_former(self, facts: DocumentFacts) -> DocumentFacts:

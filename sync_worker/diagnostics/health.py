@@ -13,18 +13,18 @@ from sync_worker.storage.reconcile_runs import GOOD
 
 if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue import WorkQueue
 
 
-async def readiness(workset: WorkSet, timings: Timings) -> dict[str, dict[str, object]]:
+async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, object]]:
     """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
     try:
-        await workset.remember("readyz", "written")
-        await workset.next_due()  # the table of the work itself may be locked alone
-        beat = await workset.age("heartbeat")
-        reconciled = await workset.age(GOOD)
+        await queue.remember("readyz", "written")
+        await queue.next_due()  # the table of the work itself may be locked alone
+        beat = await queue.age("heartbeat")
+        reconciled = await queue.age(GOOD)
         if reconciled is None:
-            reconciled = await workset.age("installed")
+            reconciled = await queue.age("installed")
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
     return {

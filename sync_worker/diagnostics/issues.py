@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.errors import RevocationHeld, SyncWorkerError, error_named
 from sync_worker.formatting import masked, rfc3339
-from sync_worker.sync.address_resolution import PENDING, REFUSED, SHARED
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ class Trouble:
 HELD_CODE = RevocationHeld().code
 NEXT_STEPS = {
     PENDING: "Nothing to do: access follows the sign-up by itself. If the address is wrong, correct it and publish.",
-    SHARED: "Let one of these people keep the address in Clerk, or name the right one by clerkUserId and publish.",
+    AMBIGUOUS_ADDRESS: "Leave the address to one of them in Clerk, or name the right one by clerkUserId, and publish.",
     REFUSED: "Correct the field that is named, in Sanity, and publish. Until then the row counts for nothing.",
 }
 """What to do about notes, which are no errors."""
@@ -118,4 +118,4 @@ def as_json(one: Trouble) -> dict[str, object]:
 
 def sort_of(code: str) -> Sort:
     """Return the sort of a row that is alive and carries `code`."""
-    return {PENDING: Sort.PENDING, SHARED: Sort.REFUSED, REFUSED: Sort.REFUSED}.get(code, Sort.RETRYING)
+    return {PENDING: Sort.PENDING, AMBIGUOUS_ADDRESS: Sort.REFUSED, REFUSED: Sort.REFUSED}.get(code, Sort.RETRYING)

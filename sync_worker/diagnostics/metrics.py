@@ -14,18 +14,18 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from sync_worker.domain.model import ChangeKind
-from sync_worker.storage import counters as totals
-from sync_worker.storage.counters import UNANNOUNCED
+from sync_worker.storage import counters
+from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.reconcile_runs import GOOD
-from sync_worker.sync.address_resolution import PENDING, REFUSED, SHARED
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric as Family
 
-    from sync_worker.storage.counters import Key, Totals
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.counters import Counters, Key
+    from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.queue_admin import LaneDepth
     from sync_worker.storage.reconcile_runs import Runs
 
@@ -88,38 +88,38 @@ class Budget(Protocol):
 class Metrics:
     """Reads what there is to tell."""
 
-    workset: WorkSet
+    queue: WorkQueue
     runs: Runs
-    totals: Totals
+    counters: Counters
     budget: Budget
 
     async def exposition(self) -> bytes:
         """Return everything as Prometheus text. Raises DatabaseUnavailable."""
-        await self.totals.flush()  # the next scrape may reach another process, which must not tell of less
-        counted = await self.totals.recall()
+        await self.counters.flush()  # the next scrape may reach another process, which must not tell of less
+        counted = await self.counters.recall()
         families = [
-            _counter(WEBHOOKS, totals.WEBHOOKS, counted),
-            _counter(CALLS, totals.CALLS, counted),
-            _counter(CHANGES, totals.CHANGES, _CHANGES_AT_FIRST | dict(counted)),
+            _counter(WEBHOOKS, counters.WEBHOOKS, counted),
+            _counter(CALLS, counters.CALLS, counted),
+            _counter(CHANGES, counters.CHANGES, _CHANGES_AT_FIRST | dict(counted)),
             _latency(counted),
             *[family async for family in self._state()],
         ]
         return generate_latest(_Given(families))
 
     async def _state(self) -> AsyncIterator[Family]:
-        depth = await self.workset.depth()
+        depth = await self.queue.depth()
         yield _by_lane(DUE, depth.lanes, lambda lane: lane.due)
         yield _by_lane(RUNNING, depth.lanes, lambda lane: lane.running)
         yield _gauge(OLDEST, depth.oldest)
         yield _gauge(BUDGET, await self.budget.left())
         yield _gauge(FAILED, depth.failed)
-        noted = await self.workset.noted_by_code()
-        yield _gauge(REFUSED_ROWS, noted.get(REFUSED, 0) + noted.get(SHARED, 0))
+        noted = await self.queue.noted_by_code()
+        yield _gauge(REFUSED_ROWS, noted.get(REFUSED, 0) + noted.get(AMBIGUOUS_ADDRESS, 0))
         yield _gauge(PENDING_ROWS, noted.get(PENDING, 0))
         yield _gauge(HELD, len(await self.runs.held()))
-        silent = await self.workset.recall(UNANNOUNCED)
+        silent = await self.queue.recall(MISSED_WEBHOOKS)
         yield _gauge(SILENT, int(silent[0]) if silent else 0)
-        good = await self.workset.age(GOOD)
+        good = await self.queue.age(GOOD)
         if good is not None:
             yield _gauge(AGE, good)
         well = await self.runs.ended_well()
@@ -127,11 +127,11 @@ class Metrics:
             yield _gauge(OK, well)
 
 
-_CHANGES_AT_FIRST = {(totals.CHANGES, kind.value): 0 for kind in ChangeKind if kind is not ChangeKind.NONE}
+_CHANGES_AT_FIRST = {(counters.CHANGES, kind.value): 0 for kind in ChangeKind if kind is not ChangeKind.NONE}
 """Told before the first change, so that the first one is an increase."""
 
 
-_LIMITS = [str(limit).replace("inf", "+Inf") for limit in totals.BOUNDS]
+_LIMITS = [str(limit).replace("inf", "+Inf") for limit in counters.BOUNDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,11 @@ def _counter(metric: Metric, name: str, counted: Mapping[Key, int]) -> Family:
 
 def _latency(counted: Mapping[Key, int]) -> Family:
     """Put counts by upper bound together; what an older release counted by other bounds counts in the next one."""
-    found = {float(key[1]): value for key, value in counted.items() if key[0] == totals.LATENCY}
-    below = [sum(value for bound, value in found.items() if bound <= limit) for limit in totals.BOUNDS]
+    found = {float(key[1]): value for key, value in counted.items() if key[0] == counters.LATENCY}
+    below = [sum(value for bound, value in found.items() if bound <= limit) for limit in counters.BOUNDS]
     buckets = list(zip(_LIMITS, below, strict=True))
     family = HistogramMetricFamily(LATENCY.name, LATENCY.help)
-    family.add_metric((), buckets, counted.get((totals.LATENCY_MS,), 0) / 1000)
+    family.add_metric((), buckets, counted.get((counters.LATENCY_MS,), 0) / 1000)
     return family
 
 

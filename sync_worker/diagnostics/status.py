@@ -14,14 +14,14 @@ from sync_worker.diagnostics.issues import Sort, gathered, sort_of
 from sync_worker.diagnostics.issues import as_json as trouble_json
 from sync_worker.diagnostics.serialize import entry_json, without_addresses
 from sync_worker.formatting import ago, rfc3339
-from sync_worker.storage.counters import UNANNOUNCED
+from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.liveness import note_of
 from sync_worker.storage.reconcile_runs import GOOD
 
 if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.ledger import Ledger
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.reconcile_runs import Held, Runs
 
 LISTED = 50
@@ -40,24 +40,24 @@ class Beats:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class StatusReader:
     """Reads the status. Errors: DatabaseUnavailable."""
 
-    workset: WorkSet
+    queue: WorkQueue
     ledger: Ledger
     runs: Runs
     timings: Timings
 
     async def status(self) -> dict[str, object]:
         """Return it as JSON, without e-mail addresses."""
-        now, held, tally = await self.workset.now(), await self.runs.held(), await self.workset.tally()
-        rows = [*await self.workset.failed(LISTED), *await self.workset.noted(LISTED)]
-        troubles, depth, beats = gathered(rows, held)[:LISTED], await self.workset.depth(), await self._beats()
+        now, held, tally = await self.queue.now(), await self.runs.held(), await self.queue.tally()
+        rows = [*await self.queue.failed(LISTED), *await self.queue.noted(LISTED)]
+        troubles, depth, beats = gathered(rows, held)[:LISTED], await self.queue.depth(), await self._beats()
         counts = Counter({Sort.FAILED: depth.failed})
-        for code, number in (await self.workset.noted_by_code()).items():
+        for code, number in (await self.queue.noted_by_code()).items():
             counts[sort_of(code)] += number
         counts[Sort.HELD] = sum(len(one.subjects) for one in held)
-        missed = await self.workset.recall(UNANNOUNCED)
+        missed = await self.queue.recall(MISSED_WEBHOOKS)
         told = {
             "headline": self._headline(counts, beats, tally.oldest, now),
             "counts": {"synced": tally.synced, **{sort.value: counts[sort] for sort in Sort}},
@@ -79,7 +79,7 @@ class Glance:
 
     async def _beats(self) -> Beats:
         names = ("heartbeat", note_of("sanity"), note_of("clerk"), GOOD)
-        found = [await self.workset.recall(name) for name in names]
+        found = [await self.queue.recall(name) for name in names]
         return Beats(*(one[1] if one else None for one in found))
 
     def _alive(self, beats: Beats, now: float) -> bool:

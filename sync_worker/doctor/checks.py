@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from sync_worker.clerk.client import Clerk
 from sync_worker.doctor.database_probe import NEWEST, NONE, inspect
-from sync_worker.doctor.runner import Check, Finding, Patient, ok, problem, rfc3339, skipped, warning
+from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
-from sync_worker.domain.diff import claims_size, owned_values
+from sync_worker.domain.diff import claims_size, managed_values
 from sync_worker.domain.model import Kind, Refusal, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.row_checks import shape_problems
@@ -34,13 +34,13 @@ SAMPLE = 100
 VIEWER = "npx sanity tokens create sync-worker --role=viewer"
 
 
-async def settings(patient: Patient) -> Finding:
+async def settings(installation: Installation) -> Finding:
     """Check that every variable that is needed is set, and that each has the right shape."""
-    if patient.wrong:
+    if installation.wrong:
         return problem(
-            "; ".join(patient.wrong.values()), "Correct it in the environment or in .env; README.md lists all."
+            "; ".join(installation.wrong.values()), "Correct it in the environment or in .env; README.md lists all."
         )
-    if not patient.settings.sanity_webhook_secret:
+    if not installation.settings.sanity_webhook_secret:
         return problem(
             "SANITY_WEBHOOK_SECRET is not set, so every webhook is answered 503",
             f"`openssl rand -hex 32` makes one; then: {INSTALL} https://your-host{PATH}",
@@ -48,10 +48,10 @@ async def settings(patient: Patient) -> Finding:
     return ok("each variable has the right shape")
 
 
-async def live_or_test(patient: Patient) -> Finding:
+async def live_or_test(installation: Installation) -> Finding:
     """Check that a live key goes with the production dataset, and a test key with another one."""
-    live = patient.settings.clerk_secret_key.get_secret_value().startswith("sk_live_")
-    dataset = patient.settings.sanity_dataset
+    live = installation.settings.clerk_secret_key.get_secret_value().startswith("sk_live_")
+    dataset = installation.settings.sanity_dataset
     if live == (dataset == "production"):
         return ok(f"a {'live' if live else 'test'} Clerk key, and the dataset {dataset}")
     return warning(
@@ -60,10 +60,10 @@ async def live_or_test(patient: Patient) -> Finding:
     )
 
 
-async def clerk(patient: Patient) -> Finding:
+async def clerk(installation: Installation) -> Finding:
     """Check that Clerk answers and knows the key."""
     try:
-        answer = await patient.clerk.get(f"{patient.settings.clerk_api_url}/v1/instance")
+        answer = await installation.clerk.get(f"{installation.settings.clerk_api_url}/v1/instance")
         instance = answer.json()
         return ok(f"the instance {instance['id']}, {instance['environment_type']}")
     except CredentialsRefused as error:
@@ -72,23 +72,23 @@ async def clerk(patient: Patient) -> Finding:
         raise UnreadableAnswer("Clerk did not name its instance; is CLERK_API_URL the address of Clerk?") from None
 
 
-async def sanity(patient: Patient) -> Finding:
+async def sanity(installation: Installation) -> Finding:
     """Check that Sanity answers, knows project and dataset, and takes the token."""
-    dataset = patient.settings.sanity_dataset
+    dataset = installation.settings.sanity_dataset
     parameters = {"query": "defined(*[0])", "perspective": "published"}
     try:
-        await patient.sanity.get(f"{patient.sanity_base}/data/query/{dataset}", params=parameters)
+        await installation.sanity.get(f"{installation.sanity_base}/data/query/{dataset}", params=parameters)
     except CredentialsRefused as error:
         return problem(error.detail, f"Make a token of this project: {VIEWER}")
-    return ok(f"the project {patient.settings.sanity_project_id}, dataset {dataset}")
+    return ok(f"the project {installation.settings.sanity_project_id}, dataset {dataset}")
 
 
-async def read_only_token(patient: Patient) -> Finding:
+async def read_only_token(installation: Installation) -> Finding:
     """Check that the token cannot write: ask, as a dry run, what would come of a new document."""
     document = {"_id": f"sync-worker.{uuid4()}", "_type": "syncWorkerDoctor"}
     try:
-        await patient.sanity.post(
-            f"{patient.sanity_base}/data/mutate/{patient.settings.sanity_dataset}",
+        await installation.sanity.post(
+            f"{installation.sanity_base}/data/mutate/{installation.settings.sanity_dataset}",
             params={"dryRun": "true"},
             json={"mutations": [{"create": document}]},
         )
@@ -100,35 +100,35 @@ async def read_only_token(patient: Patient) -> Finding:
     )
 
 
-async def private_dataset(patient: Patient) -> Finding:
+async def private_dataset(installation: Installation) -> Finding:
     """Check that nobody reads the dataset without a token: it is refused, or answered with nothing."""
     try:
-        page = await patient.public_source.everything("")
+        page = await installation.public_source.everything("")
     except (CredentialsRefused, ConfigurationError):
         return ok("nobody can read it without a token")
     if page.rows:
         return warning(
             "the dataset is public: whoever knows the project can read who is entitled to what",
-            f"npx sanity datasets visibility set {patient.settings.sanity_dataset} private",
+            f"npx sanity datasets visibility set {installation.settings.sanity_dataset} private",
         )
-    if not (await patient.source.everything("")).rows:
+    if not (await installation.source.everything("")).rows:
         return skipped("it cannot be told while nothing is published")
     return ok("nobody can read entitlements without a token")
 
 
-async def groq_files(patient: Patient) -> Finding:
+async def groq_files(installation: Installation) -> Finding:
     """Check that every GROQ file is there, with what it includes."""
-    _ = patient.queries
-    return ok(f"all are in {patient.settings.groq_folder}")
+    _ = installation.queries
+    return ok(f"all are in {installation.settings.groq_folder}")
 
 
-async def projection(patient: Patient) -> Finding:
+async def projection(installation: Installation) -> Finding:
     """Check that each query runs and yields rows of our shape: for nobody, over all, for the subject of one row."""
-    source, fields = patient.source, patient.settings.layout.fields
+    source, fields = installation.source, installation.settings.layout.fields
     nobody = await source.by_subject((), ())
     page = await source.everything("")
     await source.affected((), "", ())
-    now = rfc3339(patient.clock.now())
+    now = rfc3339(installation.clock.now())
     await source.changed(now, "", now)
     if nobody.rows:
         return problem("by_subject.groq yields rows although nobody was asked for", "Correct its filter.")
@@ -138,8 +138,8 @@ async def projection(patient: Patient) -> Finding:
             "Publish one; or check SANITY_DATASET, the token's role and the type name in the GROQ files.",
         )
     if wrong := shape_problems(page.rows, fields):
-        return problem("; ".join(wrong), f"Correct entitlement.groq in {patient.settings.groq_folder}.")
-    if lost := await _lost(source, page.rows, patient):
+        return problem("; ".join(wrong), f"Correct entitlement.groq in {installation.settings.groq_folder}.")
+    if lost := await _lost(source, page.rows, installation):
         return problem(
             f"everything.groq shows {lost}, but by_subject.groq does not find it by whom it is for",
             "Make the filters of both queries mean the same documents.",
@@ -153,31 +153,31 @@ async def projection(patient: Patient) -> Finding:
     return ok(f"the rows have the right shape; visible entitlements: {nobody.visible}")
 
 
-async def _lost(source: Sanity, rows: Sequence[Mapping[str, Any]], patient: Patient) -> str:
+async def _lost(source: Sanity, rows: Sequence[Mapping[str, Any]], installation: Installation) -> str:
     """Return the id of an entitlement that is not found by its own subject."""
     for raw in rows:
-        subject, _ = read_row(raw, patient.settings.layout.fields)
+        subject, _ = read_row(raw, installation.settings.layout.fields)
         if subject is not None and subject.kind in (Kind.USER, Kind.ORGANIZATION, Kind.MEMBERSHIP):
             found = await source.by_subject([subject], ())
             return "" if raw["_id"] in {row["_id"] for row in found.rows} else str(raw["_id"])
     return ""
 
 
-async def clock(patient: Patient) -> Finding:
+async def clock(installation: Installation) -> Finding:
     """Check that our clock is theirs."""
-    if not patient.ahead:
+    if not installation.ahead:
         return skipped("no service has answered with its time")
-    service, seconds = max(patient.ahead.items(), key=lambda item: abs(item[1]))
-    tolerance = patient.timings.clock_tolerance
+    service, seconds = max(installation.ahead.items(), key=lambda item: abs(item[1]))
+    tolerance = installation.timings.clock_tolerance
     if abs(seconds) > tolerance:
         way = "ahead of" if seconds > 0 else "behind"
         return problem(f"this clock is {abs(seconds):.0f} s {way} that of {service}", "Have it set by NTP.")
-    return ok(f"within {tolerance:.0f} s of {' and '.join(sorted(patient.ahead))}")
+    return ok(f"within {tolerance:.0f} s of {' and '.join(sorted(installation.ahead))}")
 
 
-async def database(patient: Patient) -> Finding:
+async def database(installation: Installation) -> Finding:
     """Check that the database is there, can be written, and has the tables of this program."""
-    tables = await inspect(patient.settings.database_url, patient.clock, patient.timings)
+    tables = await inspect(installation.settings.database_url, installation.clock, installation.timings)
     if tables == NONE:
         return warning("there are no tables yet", "`sync-worker release` makes them, and so does `sync-worker serve`.")
     if tables.compatible_from > NEWEST:
@@ -189,25 +189,25 @@ async def database(patient: Patient) -> Finding:
     return ok(f"writable, tables of version {tables.version}")
 
 
-async def reconcile(patient: Patient) -> Finding:
+async def reconcile(installation: Installation) -> Finding:
     """Check that the nightly comparison is done."""
-    at = (await inspect(patient.settings.database_url, patient.clock, patient.timings)).noted.get(GOOD)
+    at = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted.get(GOOD)
     if at is None:
         return warning("there was none yet", "`sync-worker reconcile --dry-run`, then without it; then every night.")
-    told = f"the last good one was {patient.ago(at)}"
-    if patient.clock.now() - at > patient.timings.reconcile_stale_after:
+    told = f"the last good one was {installation.ago(at)}"
+    if installation.clock.now() - at > installation.timings.reconcile_stale_after:
         return problem(told, "Run `sync-worker reconcile`, and have it run every night.")
     return ok(told)
 
 
-async def claims(patient: Patient) -> Finding:
+async def claims(installation: Installation) -> Finding:
     """Check that access fits into session tokens, among the users that changed last."""
-    layout = patient.settings.layout
-    base = f"{patient.settings.clerk_api_url}/v1"
-    latest = await patient.clerk.get(f"{base}/users", params={"limit": SAMPLE, "order_by": "-updated_at"})
+    layout = installation.settings.layout
+    base = f"{installation.settings.clerk_api_url}/v1"
+    latest = await installation.clerk.get(f"{base}/users", params={"limit": SAMPLE, "order_by": "-updated_at"})
     subjects = [Subject(Kind.USER, str(user["id"])) for user in latest.json()]
-    held = (await Clerk(patient.clerk, base).observe(subjects)).values()
-    sizes = {claims_size(owned_values(one, layout), layout): one.subject for one in held if one.marker}
+    held = (await Clerk(installation.clerk, base).observe(subjects)).values()
+    sizes = {claims_size(managed_values(one, layout), layout): one.subject for one in held if one.marker}
     if not sizes:
         return ok("nobody holds access of ours yet")
     largest = max(sizes)

@@ -78,13 +78,13 @@ class Check:
     """One line of the report. It `uses` variables, and `needs` earlier checks to have found no problem."""
 
     name: str
-    look: Callable[[Patient], Awaitable[Finding]]
+    look: Callable[[Installation], Awaitable[Finding]]
     uses: Sequence[str] = ()
     needs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Installation:
     """An installation, with ways to ask its services. `wrong` says what is wrong with which variable.
 
     `url` is where Sanity should post, empty when unknown. `ahead` is by how many seconds our clock is ahead of that of
@@ -135,14 +135,14 @@ class Patient:
 
 
 @asynccontextmanager
-async def open_patient(
+async def open_installation(
     settings: Settings,
     wrong: Mapping[str, str],
     runtime: Runtime,
     *,
     url: str = "",
     manage_token: str = "",
-) -> AsyncIterator[Patient]:
+) -> AsyncIterator[Installation]:
     """Open the ways to both services. The management API is asked with `manage_token`, else with the reading one."""
     clock, timings = runtime.clock, runtime.timings
     once = replace(timings, transport_attempts=1)  # what does not work the first time is to be told
@@ -179,7 +179,7 @@ async def open_patient(
             transport=transport("Clerk", key, clerk.explain, **version), timeout=clerk.timeout(timings)
         ) as users,
     ):
-        yield Patient(settings, wrong, url, clock, timings, reading, anonymous, users, managing, ahead)
+        yield Installation(settings, wrong, url, clock, timings, reading, anonymous, users, managing, ahead)
 
 
 def changes_nothing(request: httpx.Request) -> bool:
@@ -217,28 +217,28 @@ def rfc3339(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-async def examine(patient: Patient, checks: Sequence[Check]) -> dict[str, Finding]:
+async def examine(installation: Installation, checks: Sequence[Check]) -> dict[str, Finding]:
     """Do all checks, in order, whatever comes of each."""
     findings: dict[str, Finding] = {}
     for check in checks:
-        findings[check.name] = _hindered(check, patient, findings) or await _look(check, patient)
+        findings[check.name] = _hindered(check, installation, findings) or await _look(check, installation)
     return findings
 
 
-def _hindered(check: Check, patient: Patient, findings: Mapping[str, Finding]) -> Finding | None:
+def _hindered(check: Check, installation: Installation, findings: Mapping[str, Finding]) -> Finding | None:
     """Return why the check cannot be done."""
     for variable in check.uses:
-        if variable in patient.wrong:
-            return skipped(f"cannot be looked at: {patient.wrong[variable]}")
+        if variable in installation.wrong:
+            return skipped(f"cannot be looked at: {installation.wrong[variable]}")
     for name in check.needs:
         if findings[name].status in (Status.PROBLEM, Status.SKIPPED):
             return skipped(f"cannot be looked at before this is right: {name}")
     return None
 
 
-async def _look(check: Check, patient: Patient) -> Finding:
+async def _look(check: Check, installation: Installation) -> Finding:
     try:
-        return await check.look(patient)
+        return await check.look(installation)
     except MayNotManageHooks as error:
         return skipped(error.headline(), error.next_step())
     except SyncWorkerError as error:

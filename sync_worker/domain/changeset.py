@@ -43,7 +43,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Brake:
+class RevocationLimit:
     """How many revocations one changeset may have: a number, or a percentage of the subjects that are ours."""
 
     text: str

@@ -35,7 +35,7 @@ def diff(
     entitlement of this subject, so that values without our marker are known to be ours too.
     Raises AccessTooLarge when Clerk would refuse the result.
     """
-    before = owned_values(observed, layout)
+    before = managed_values(observed, layout)
     after = {name: _plain(value) for name, value in desired.values.items()}
     entitled = bool(desired.sources)
     unchanged = Change(observed.subject, ChangeKind.NONE, before, before, desired.sources, cause, desired.refusals)
@@ -62,7 +62,7 @@ def diff(
     )
 
 
-def owned_values(observed: Observed, layout: Layout) -> dict[str, object]:
+def managed_values(observed: Observed, layout: Layout) -> dict[str, object]:
     """Return the owned keys that Clerk holds, by field name, those of an earlier layout included."""
     held = ((slot.name, _held(observed, slot)) for slot in _slots(observed, layout))
     return {name: value for name, value in held if value is not None}

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.domain.model import Witness
+    from sync_worker.domain.model import ExpectedRevision
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class DocumentRevision:
     """One document as a read showed it: its `_rev` and `_updatedAt`."""
 
     revision: str
@@ -31,36 +31,36 @@ class Sighting:
 class Stored:
     """What the document store says: `documents` exist, `missing` are proven not to; in neither: not readable."""
 
-    documents: Mapping[str, Sighting]
+    documents: Mapping[str, DocumentRevision]
     missing: frozenset[str]
 
 
-def shows(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
+def reflects(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevision) -> bool:
     """Tell whether a query shows `witness`: the same revision, a later one, or absence after a delete.
 
     Revisions have no order, so "later" is told by `_updatedAt`, which has a resolution of a second in places: of two
     revisions in one second neither proves the other, and the document store has to be asked. A witness without a
     revision stands for such two.
     """
-    seen = sightings.get(witness.document)
+    seen = revisions.get(expected.document)
     if seen is None:
-        return witness.deleted and bool(witness.revision)
-    told = moment(witness.updated_at)
+        return expected.deleted and bool(expected.revision)
+    told = moment(expected.updated_at)
     later = told > _LONG_AGO and moment(seen.updated_at) > told
-    return later or (seen.revision == witness.revision and not witness.deleted)
+    return later or (seen.revision == expected.revision and not expected.deleted)
 
 
-def tied(sightings: Mapping[str, Sighting], witness: Witness) -> bool:
+def is_ambiguous(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevision) -> bool:
     """Tell whether a query shows another revision than `witness` of the same moment, or it is not known which."""
-    seen = sightings.get(witness.document)
-    if not witness.revision:
+    seen = revisions.get(expected.document)
+    if not expected.revision:
         return True
-    return seen is not None and seen.revision != witness.revision and seen.updated_at == witness.updated_at
+    return seen is not None and seen.revision != expected.revision and seen.updated_at == expected.updated_at
 
 
-def agrees(sightings: Mapping[str, Sighting], stored: Stored, document: str) -> bool:
+def matches_store(revisions: Mapping[str, DocumentRevision], stored: Stored, document: str) -> bool:
     """Tell whether a query shows `document` as the document store has it, which is never behind."""
-    seen, truth = sightings.get(document), stored.documents.get(document)
+    seen, truth = revisions.get(document), stored.documents.get(document)
     if truth is None:
         return seen is None and document in stored.missing
     return seen is not None and seen.revision == truth.revision

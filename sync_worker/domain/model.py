@@ -91,7 +91,7 @@ class Subject:
         organization = self.organization_id
         return Subject(self.kind, self.id.removeprefix(f"{organization}/")) if organization else self
 
-    def held_by(self, user_id: str) -> Subject:
+    def for_user(self, user_id: str) -> Subject:
         """Return the subject that this address stands for when `user_id` has it: the user, or the membership."""
         organization = self.organization_id
         return Subject.membership(organization, user_id) if organization else Subject(Kind.USER, user_id)
@@ -248,7 +248,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class ExpectedRevision:
     """What an event told of one document: a read that does not show it is stale.
 
     `updated_at` is Sanity's `_updatedAt` text (RFC 3339, UTC), empty when unknown. After a delete `revision` is the

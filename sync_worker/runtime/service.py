@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.changeset import Brake
+from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.runtime.periodic import daily, every
-from sync_worker.runtime.wiring import converge_of, open_reconcile, open_services
+from sync_worker.runtime.wiring import open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
-from sync_worker.storage.reconcile_runs import alone, judged
-from sync_worker.sync.guard import FanOutBrake
+from sync_worker.storage.reconcile_runs import exclusive_run, judged
+from sync_worker.sync.guard import Guard
 from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.clerk_events import INSTANCE
-from sync_worker.worker.empty_dataset import look_again
+from sync_worker.worker.empty_dataset import requeue_after_empty_read
 from sync_worker.worker.full_reconcile import report
-from sync_worker.worker.jobs import Attempts, moved
+from sync_worker.worker.jobs import Jobs, requeue_reassigned_documents
 from sync_worker.worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -48,20 +48,20 @@ async def running_worker(
     `broken` is called when the worker ended by itself, which only a bug can make it do.
     """
     clock, timings = store.runtime.clock, store.runtime.timings
-    brake = FanOutBrake(store.runs, Brake(settings.max_revocations), clock)
+    brake = Guard(store.runs, RevocationLimit(settings.max_revocations), clock)
 
-    async def screen(outcomes: list[Outcome]) -> list[Outcome]:
-        screened = await brake.screen(outcomes)
-        await store.workset.mark(moved(screened))
+    async def review(outcomes: list[Outcome]) -> list[Outcome]:
+        screened = await brake.review(outcomes)
+        await store.queue.enqueue(requeue_reassigned_documents(screened))
         return screened
 
     async with open_services(settings, store) as services:
-        converge = converge_of(settings, store, services, screen=screen, told=store.count_change)
+        converge = reconciler_of(settings, store, services, review=review, told=store.count_change)
         name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
             store.database,
-            store.workset,
-            Attempts(store.workset, converge, clock, timings),
+            store.queue,
+            Jobs(store.queue, converge, clock, timings),
             services.budget,
             lambda: check_projection(services, settings),
             clock,
@@ -75,7 +75,7 @@ async def running_worker(
         ask_instance_every = timings.instance_interval if settings.clerk_webhook_secret else 0
         timers = [
             every(settings.poll_seconds, "poll", lambda: _poll(services, store), clock),
-            every(timings.empty_dataset_interval, "emptiness", lambda: _look_again(services, store), clock),
+            every(timings.empty_dataset_interval, "emptiness", lambda: _requeue_document(services, store), clock),
             daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store), clock),
             every(timings.purge_interval, "purge", lambda: _purge(store), clock),
             every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
@@ -92,12 +92,12 @@ async def running_worker(
 
 
 async def _poll(services: Services, store: Store) -> None:
-    marked = await catch_up(services.source, store.workset, store.runtime.clock, store.runtime.timings)
+    marked = await catch_up(services.source, store.queue, store.runtime.clock, store.runtime.timings)
     log.info("polled", documents=marked)
 
 
-async def _look_again(services: Services, store: Store) -> None:
-    await look_again(services.source, store.workset)
+async def _requeue_document(services: Services, store: Store) -> None:
+    await requeue_after_empty_read(services.source, store.queue)
 
 
 async def check_projection(services: Services, settings: Settings) -> None:
@@ -108,12 +108,12 @@ async def check_projection(services: Services, settings: Settings) -> None:
 
 async def _ask_instance(services: Services, store: Store) -> None:
     """Remember which instance our key belongs to, so that events of another one are told apart."""
-    await store.workset.remember(INSTANCE, await services.target.instance())
+    await store.queue.remember(INSTANCE, await services.target.instance())
 
 
 async def _purge(store: Store) -> None:
     timings = store.runtime.timings
-    rows = await store.workset.purge(timings.row_retention)
+    rows = await store.queue.purge(timings.row_retention)
     entries = await store.ledger.purge(timings.ledger_retention)
     log.info("purged", rows=rows, entries=entries)
 
@@ -123,7 +123,7 @@ async def _nightly(settings: Settings, store: Store) -> None:
     clock = store.runtime.clock
     started = clock.monotonic()
     async with (
-        alone(store.runs, clock, store.runtime.timings),
+        exclusive_run(store.runs, clock, store.runtime.timings),
         judged(store.runs),
         open_reconcile(settings, store, calls) as run,
     ):

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
-from sync_worker.diagnostics.explainer import Inquiry
-from sync_worker.domain.changeset import Brake
+from sync_worker.diagnostics.explainer import Explainer
+from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
-from sync_worker.storage.counters import Totals
+from sync_worker.storage.counters import Counters
 from sync_worker.storage.database import Database, open_database
 from sync_worker.storage.ledger import Ledger
-from sync_worker.storage.queue import WorkSet
+from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import Runs
-from sync_worker.sync.reconciler import Converge
+from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
-from sync_worker.worker.full_reconcile import Reconcile
+from sync_worker.worker.full_reconcile import FullReconcile
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -55,15 +55,15 @@ class Store:
 
     runtime: Runtime
     database: Database
-    workset: WorkSet
+    queue: WorkQueue
     ledger: Ledger
     runs: Runs
-    totals: Totals
+    counters: Counters
 
     def count_change(self, outcome: Outcome) -> None:
         """Count a change that Clerk has taken."""
         if outcome.change is not None:
-            self.totals.change(outcome.change.kind, outcome.since_publish)
+            self.counters.change(outcome.change.kind, outcome.publish_latency_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = Fals
     database = open_database(settings.database_url, clock, timings, watch=watch)
     await database.start()
     try:
-        workset = WorkSet(database, timings)
-        if await workset.recall("installed") is None:
-            await workset.remember("installed", __version__)
-        totals = Totals(workset, timings)
-        async with totals.kept():
-            yield Store(runtime, database, workset, Ledger(database), Runs(database, timings), totals)
+        queue = WorkQueue(database, timings)
+        if await queue.recall("installed") is None:
+            await queue.remember("installed", __version__)
+        counters = Counters(queue, timings)
+        async with counters.kept():
+            yield Store(runtime, database, queue, Ledger(database), Runs(database, timings), counters)
     finally:
         await database.close()
 
@@ -104,7 +104,7 @@ async def open_services(
     """Open both services on our transport. `told` hears of every call, as the totals do."""
 
     def observe(call: Call) -> None:
-        store.totals.call(call)
+        store.counters.call(call)
         told(call)
 
     clock, timings = store.runtime.clock, store.runtime.timings
@@ -148,16 +148,16 @@ async def open_services(
         yield Services(source, target, budget)
 
 
-def converge_of(
+def reconciler_of(
     settings: Settings,
     store: Store,
     services: Services,
-    screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
+    review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
     told: Callable[[Outcome], None] = lambda _: None,
-) -> Converge:
+) -> Reconciler:
     """Return what makes subjects right, with the runtime of the store."""
     clock, timings = store.runtime.clock, store.runtime.timings
-    return Converge(services.source, services.target, store.ledger, settings.layout, clock, timings, screen, told)
+    return Reconciler(services.source, services.target, store.ledger, settings.layout, clock, timings, review, told)
 
 
 @asynccontextmanager
@@ -169,7 +169,7 @@ async def open_reconcile(
     dry_run: bool = False,
     adopt: bool = False,
     accept_fewer: bool = False,
-) -> AsyncIterator[Reconcile]:
+) -> AsyncIterator[FullReconcile]:
     """Put a reconcile together. `calls` counts its calls by service, and its writes."""
 
     def told(call: Call) -> None:
@@ -177,11 +177,11 @@ async def open_reconcile(
         calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
 
     async with open_services(settings, store, dry_run=dry_run, told=told) as services:
-        yield Reconcile(
-            converge_of(settings, store, services, told=store.count_change),
-            store.workset,
+        yield FullReconcile(
+            reconciler_of(settings, store, services, told=store.count_change),
+            store.queue,
             store.runs,
-            Brake(settings.max_revocations),
+            RevocationLimit(settings.max_revocations),
             store.runtime.clock,
             store.runtime.timings,
             adopt=adopt,
@@ -190,8 +190,8 @@ async def open_reconcile(
 
 
 @asynccontextmanager
-async def open_inquiry(settings: Settings, store: Store, patience: float) -> AsyncIterator[Inquiry]:
+async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
     """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        converge = converge_of(settings, store, services)
-        yield Inquiry(converge, store.workset, store.ledger, store.runs, store.runtime.timings, patience)
+        converge = reconciler_of(settings, store, services)
+        yield Explainer(converge, store.queue, store.ledger, store.runs, store.runtime.timings, patience)

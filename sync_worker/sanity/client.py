@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from sync_worker.domain.freshness import Sighting, Stored
+from sync_worker.domain.freshness import DocumentRevision, Stored
 from sync_worker.domain.model import Kind
 from sync_worker.errors import (
     ConfigurationError,
@@ -51,7 +51,7 @@ class Snapshot:
     """
 
     rows: tuple[Mapping[str, Any], ...]
-    sightings: Mapping[str, Sighting]
+    revisions: Mapping[str, DocumentRevision]
     visible: int
     addressed: int
     addressed_members: int
@@ -67,7 +67,7 @@ class Page:
     rows: tuple[Mapping[str, Any], ...]
     remaining: int
     between: tuple[str, ...] = ()
-    sightings: Mapping[str, Sighting] | None = None
+    revisions: Mapping[str, DocumentRevision] | None = None
     visible: int | None = None
 
     @property
@@ -84,7 +84,7 @@ class Page:
 class Source(Protocol):
     """Where entitlements are published."""
 
-    async def by_subject(self, subjects: Collection[Subject], witnesses: Collection[str]) -> Snapshot:
+    async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
         """Read all that decides the access of `subjects`, and the documents `witnesses`, in one snapshot.
 
         `subjects` are users, organizations, memberships, and addresses without organization.
@@ -93,7 +93,7 @@ class Source(Protocol):
     async def everything(self, after: str) -> Page:
         """Read the page of all entitlements whose ids come after `after`."""
 
-    async def affected(self, documents: Collection[str], after: str, witnesses: Collection[str]) -> Page:
+    async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
         """Read a page of the entitlements that name one of `documents` or are one of them."""
 
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
@@ -138,26 +138,26 @@ class Sanity:
         self._base = base
         self._dataset = dataset
 
-    async def by_subject(self, subjects: Collection[Subject], witnesses: Collection[str]) -> Snapshot:
+    async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
         """See Source. One query, however many subjects; at most 100 are meant."""
         parameters = {
             "users": sorted({s.id if s.kind is Kind.USER else s.user_id for s in subjects if s.kind in _WITH_USER}),
             "organizations": sorted({s.id for s in subjects if s.kind is Kind.ORGANIZATION}),
             "emails": sorted({s.id.lower() for s in subjects if s.kind is Kind.EMAIL}),  # as GROQ's lower() makes them
             "externalIds": sorted({s.id for s in subjects if s.kind is Kind.EXTERNAL}),
-            "witnesses": sorted(witnesses),
+            "witnesses": sorted(expected_revisions),
         }
         result = _object(await self._query(self._queries.by_subject, parameters))
         counts = (_count(result, name) for name in ("visible", "addressed", "addressedMembers"))
-        return Snapshot(_rows(result), _sightings(result), *counts)
+        return Snapshot(_rows(result), _revisions(result), *counts)
 
     async def everything(self, after: str) -> Page:
         """See Source."""
         return _page(_object(await self._query(self._queries.everything, {"after": after})))
 
-    async def affected(self, documents: Collection[str], after: str, witnesses: Collection[str]) -> Page:
+    async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
         """See Source."""
-        parameters = {"documents": sorted(documents), "after": after, "witnesses": sorted(witnesses)}
+        parameters = {"documents": sorted(documents), "after": after, "witnesses": sorted(expected_revisions)}
         return _page(_object(await self._query(self._queries.affected, parameters)))
 
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
@@ -167,14 +167,14 @@ class Sanity:
 
     async def stored(self, ids: Collection[str]) -> Stored:
         """See Source. `omitted[].reason` is "existence" or "permission"; only the first proves absence."""
-        documents: dict[str, Sighting] = {}
+        documents: dict[str, DocumentRevision] = {}
         missing: set[str] = set()
         wanted = sorted(ids)
         for start in range(0, len(wanted), DOCUMENTS_A_CALL):
             part = ",".join(quote(i, safe="") for i in wanted[start : start + DOCUMENTS_A_CALL])
             url = f"{self._base}/data/doc/{self._dataset}/{part}"
             answer = _object(read_json(SERVICE, await self._client.get(url, params={"tag": TAG})))
-            documents.update(_sightings_of(answer.get("documents")))
+            documents.update(_revisions_of(answer.get("documents")))
             omitted = _objects(answer.get("omitted") or [])
             missing.update(str(gone.get("id")) for gone in omitted if gone.get("reason") == "existence")
         return Stored(documents, frozenset(missing - documents.keys()))
@@ -253,15 +253,15 @@ def _count(result: Mapping[str, Any], name: str) -> int:
     return count
 
 
-def _sightings(result: Mapping[str, Any]) -> dict[str, Sighting]:
-    return _sightings_of(result.get("witnesses"))
+def _revisions(result: Mapping[str, Any]) -> dict[str, DocumentRevision]:
+    return _revisions_of(result.get("witnesses"))
 
 
-def _sightings_of(documents: object) -> dict[str, Sighting]:
+def _revisions_of(documents: object) -> dict[str, DocumentRevision]:
     found = _objects(documents)
     if not all(_is_id(document.get("_id")) for document in found):
         raise UnreadableAnswer("a document came without an _id")
-    return {d["_id"]: Sighting(str(d.get("_rev") or ""), str(d.get("_updatedAt") or "")) for d in found}
+    return {d["_id"]: DocumentRevision(str(d.get("_rev") or ""), str(d.get("_updatedAt") or "")) for d in found}
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
@@ -283,7 +283,7 @@ def _page(result: Mapping[str, Any]) -> Page:
         rows=rows,
         remaining=remaining,
         between=tuple(between),
-        sightings=_sightings(result) if "witnesses" in result else None,
+        revisions=_revisions(result) if "witnesses" in result else None,
         visible=_count(result, "visible") if "visible" in result else None,
     )
 

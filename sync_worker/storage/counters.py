@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue_admin import Overview
+    from sync_worker.storage.queue_admin import QueueAdmin
     from sync_worker.transport import Call
 
 PREFIX = "total:"
 """Of the names in the table `state`: `total:calls:Clerk:200`."""
 WEBHOOKS, CALLS, CHANGES = "webhooks", "calls", "changes"
-UNANNOUNCED = "unannounced"
+MISSED_WEBHOOKS = "unannounced"
 """The name under which changes are counted that no webhook told of."""
 LATENCY, LATENCY_MS = "publish_to_clerk", "publish_to_clerk_ms"
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, float("inf"))
@@ -34,11 +34,11 @@ BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
 Key = tuple[str, ...]
 
 
-class Totals:
+class Counters:
     """Counts in memory, and adds up in the database."""
 
-    def __init__(self, overview: Overview, timings: Timings) -> None:
-        self._overview = overview
+    def __init__(self, admin: QueueAdmin, timings: Timings) -> None:
+        self._admin = admin
         self._timings = timings
         self._new: Counter[Key] = Counter()
 
@@ -63,14 +63,14 @@ class Totals:
         if not new:
             return
         try:
-            await self._overview.count({PREFIX + ":".join(key): more for key, more in new.items()})
+            await self._admin.count({PREFIX + ":".join(key): more for key, more in new.items()})
         except DatabaseUnavailable:
             self._new.update(new)
             raise
 
     async def recall(self) -> Mapping[Key, int]:
         """Return the shared totals. Raises DatabaseUnavailable."""
-        kept = await self._overview.recall_all(PREFIX)
+        kept = await self._admin.recall_all(PREFIX)
         return {tuple(name.removeprefix(PREFIX).split(":")): int(value) for name, value in kept.items()}
 
     @asynccontextmanager

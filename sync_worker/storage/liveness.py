@@ -15,7 +15,7 @@ from sync_worker.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue_admin import Overview
+    from sync_worker.storage.queue_admin import QueueAdmin
 
 
 def note_of(service: str) -> str:
@@ -24,10 +24,10 @@ def note_of(service: str) -> str:
 
 
 @dataclass(slots=True)
-class Heard:
+class Liveness:
     """Notes that a service was heard."""
 
-    overview: Overview
+    admin: QueueAdmin
     clock: Clock
     timings: Timings
     _next: dict[str, float] = field(default_factory=dict)
@@ -39,4 +39,4 @@ class Heard:
             return
         self._next[service] = now + self.timings.liveness_note_interval
         with suppress(DatabaseUnavailable):
-            await self.overview.remember(note_of(service), "")
+            await self.admin.remember(note_of(service), "")

@@ -146,7 +146,7 @@ class PostgresDatabase(Database):
 
     async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
         """Wait as every database does, but not long while the listener hears nothing."""
-        deaf = self._listener is not None and not self._listener.hears
+        deaf = self._listener is not None and not self._listener.is_listening
         return await self._signal.wait(min(timeout, self._timings.postgres_poll) if deaf else timeout)
 
     async def _submit(self, begin: str, work: Callable[[Transaction], T]) -> T:
@@ -307,7 +307,7 @@ class Listener:
         self._token = token
         self._wake = wake
         self._stopping, self._stop = socket.socketpair()
-        self.hears = False
+        self.is_listening = False
         self._thread = threading.Thread(target=self._serve, name="postgres-listener", daemon=True)
         self._thread.start()
 
@@ -323,7 +323,7 @@ class Listener:
                     with self._server.connect() as connection:
                         self._listen(connection)
                     return
-                self.hears = False
+                self.is_listening = False
                 if self._asked_to_stop(self._timings.postgres_reconnect):
                     return
 
@@ -339,7 +339,7 @@ class Listener:
                 connection.execute(b"SELECT 1")
                 tested = time.monotonic()
             payloads = {notification.payload for notification in connection.notifies(timeout=0)}
-            self.hears = self.hears or self._token in payloads
+            self.is_listening = self.is_listening or self._token in payloads
             if payloads - {self._token}:
                 self._wake()
 

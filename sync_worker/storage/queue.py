@@ -17,10 +17,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.model import Witness
+from sync_worker.domain.model import ExpectedRevision
 from sync_worker.domain.work import WEBHOOK
 from sync_worker.storage.process_identity import identity, is_gone
-from sync_worker.storage.queue_admin import Overview
+from sync_worker.storage.queue_admin import QueueAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ ADDRESSES = ("email:", "external:")
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class WorkItem:
     """That a subject may differ: now, or at `due` (epoch seconds).
 
     `delivery` is the id of the webhook that told of it. `since` is when that was first heard of, where the mark follows
@@ -52,7 +52,7 @@ class Mark:
     key: str
     lane: int = 0
     due: float | None = None
-    witness: Witness | None = None
+    expected: ExpectedRevision | None = None
     cause: str = ""
     delivery: str = ""
     since: float | None = None
@@ -73,7 +73,7 @@ class Claim:
     token: str
     generation: int
     attempts: int
-    witnesses: tuple[Witness, ...]
+    expected_revisions: tuple[ExpectedRevision, ...]
     cause: str
     code: str
     lease_until: float
@@ -83,7 +83,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Completed:
     """The run finished. `wrote` says that Clerk counted a write to the subject.
 
     It is due again at `next_due`, in `lane`; at `transition`, which is not before, the clock alone changes it. A `code`
@@ -115,7 +115,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class DeadLettered:
     """The run failed for good: kept and listed, but not run until it is marked or revived, or until `next_due`."""
 
     claim: Claim
@@ -131,7 +131,7 @@ class Released:
     claim: Claim
 
 
-Settlement = Done | Retry | Failed | Released
+Completion = Completed | Retry | DeadLettered | Released
 
 # The parameters are the pace and the longest Retry-After that is kept: nobody waits longer than that, even after the
 # clock was set back.
@@ -166,7 +166,7 @@ ON CONFLICT (key) DO UPDATE SET
 # fresh: then no revision is kept, and the document store has to decide. A delete names the revision that it ended; it
 # stays told of where its moment has others, and is no news again when something older, or itself, is told once more.
 # Without its Z a time with fractions of a second sorts after the same time without.
-ADD_WITNESS = """
+ADD_EXPECTED_REVISION = """
 INSERT INTO witness (key, document, revision, updated_at, deleted, served, generation)
 VALUES (?, ?, ?, ?, ?, ?, (SELECT wanted FROM work WHERE key = ?))
 ON CONFLICT (key, document) DO UPDATE SET
@@ -202,7 +202,7 @@ WHERE key IN (SELECT key FROM ready)
 RETURNING key, lane, wanted, attempts, cause, code, due, since, delivery, transition
 """
 
-WITNESSES = """
+EXPECTED_REVISIONS = """
 SELECT witness.key, document, revision, updated_at, deleted, served
 FROM witness JOIN work ON work.key = witness.key WHERE work.owner = ? ORDER BY document
 """
@@ -263,20 +263,20 @@ WROTE = "UPDATE work SET paced = GREATEST(LEAST(paced, NOW() + ?), NOW() - ?) + 
 PACED = "UPDATE work SET due = paced WHERE key = ? AND due < paced"
 
 
-class WorkSet(Overview):
+class WorkQueue(QueueAdmin):
     """Marks, claims and settles; each is one transaction. Errors: DatabaseUnavailable, and then nothing happened.
 
     The exception is trouble during the commit itself, when nobody knows; marking or settling again is harmless.
     """
 
-    async def mark(self, marks: Sequence[Mark]) -> None:
+    async def enqueue(self, items: Sequence[WorkItem]) -> None:
         """Record durably, all or nothing, that these subjects may differ.
 
         A subject that is waiting keeps the earlier due time and the more urgent lane; one that is running will run once
         more; one that had failed is tried afresh. Of two witnesses of one document the later one stays.
         """
-        if marks:
-            await self._db.run(lambda tx: self._mark(tx, marks))
+        if items:
+            await self._db.run(lambda tx: self._mark(tx, items))
 
     async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
         """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first.
@@ -290,7 +290,7 @@ class WorkSet(Overview):
 
         return await self._db.run(work)
 
-    async def seize(self, marks: Sequence[Mark], lease: float) -> list[Claim]:
+    async def enqueue_and_claim(self, items: Sequence[WorkItem], lease: float) -> list[Claim]:
         """Mark these subjects and take them at once, in one transaction, so that nobody else does in between.
 
         Those that somebody runs already, or that must wait before they are written again, are only marked.
@@ -298,11 +298,11 @@ class WorkSet(Overview):
         token = _token()
 
         def work(tx: Transaction) -> list[Claim]:
-            self._mark(tx, marks)
-            keys = json.dumps(sorted({mark.key for mark in marks}))
+            self._mark(tx, items)
+            keys = json.dumps(sorted({mark.key for mark in items}))
             return _claims(tx, tx.execute(CLAIM_KEYS, (keys, token, lease)), token)
 
-        return await self._db.run(work) if marks else []
+        return await self._db.run(work) if items else []
 
     async def renew(self, claims: Iterable[Claim], lease: float) -> set[str]:
         """Start the leases anew, for `lease` seconds from now; return the keys that were still held."""
@@ -320,7 +320,7 @@ class WorkSet(Overview):
 
         return await self._db.run(work)
 
-    async def release_gone(self) -> int:
+    async def reclaim_orphaned(self) -> int:
         """Give back what processes of this machine hold that were killed; return how many rows it were."""
         owners = [row[0] for row in await self._db.read(lambda tx: tx.execute(OWNERS))]
         gone = [(owner,) for owner in owners if is_gone(owner.partition("#")[0])]
@@ -331,55 +331,57 @@ class WorkSet(Overview):
 
         return await self._db.run(work) if gone else 0
 
-    async def settle(self, settlements: Iterable[Settlement]) -> set[str]:
+    async def complete(self, completions: Iterable[Completion]) -> set[str]:
         """Record how runs ended, in one transaction; return the keys that somebody else had taken over.
 
         Nothing is changed for those. A subject that was marked after its claim is due now, after Done and after Failed.
         """
-        by_claim = {(s.claim.key, s.claim.token): s for s in settlements}
+        by_claim = {(s.claim.key, s.claim.token): s for s in completions}
 
         def work(tx: Transaction) -> set[str]:
             tokens = _keys_by_token(s.claim for s in by_claim.values())
             owned = {
                 (row[0], token) for token, keys in tokens.items() for row in tx.execute(LOCK, (token, json.dumps(keys)))
             }
-            self._record(tx, [settlement for claim, settlement in sorted(by_claim.items()) if claim in owned])
+            self._record(tx, [completion for claim, completion in sorted(by_claim.items()) if claim in owned])
             tx.notify()
             return {key for key, _ in by_claim.keys() - owned}
 
         return await self._db.run(work) if by_claim else set()
 
-    def _mark(self, tx: Transaction, marks: Sequence[Mark]) -> None:
+    def _mark(self, tx: Transaction, items: Sequence[WorkItem]) -> None:
         """Write marks, in the order of keys: two transactions that lock the same rows never wait for each other."""
-        ordered = sorted(marks, key=lambda mark: mark.key)
+        ordered = sorted(items, key=lambda mark: mark.key)
         longest = (self._timings.subject_pace, self._timings.max_kept_retry_after)
         tx.executemany(MARK, [(*_columns(mark), *longest, *longest) for mark in ordered])
         tx.executemany(
-            ADD_WITNESS,
+            ADD_EXPECTED_REVISION,
             [
                 (m.key, w.document, w.revision, w.updated_at, int(w.deleted), int(not w.news), m.key)
                 for m in ordered
-                if (w := m.witness) is not None
+                if (w := m.expected) is not None
             ],
         )
         tx.notify()
 
-    def _record(self, tx: Transaction, settlements: Sequence[Settlement]) -> None:
+    def _record(self, tx: Transaction, completions: Sequence[Completion]) -> None:
         """Write settlements of rows that are owned and locked."""
-        done = [s for s in settlements if isinstance(s, Done)]
+        done = [s for s in completions if isinstance(s, Completed)]
         tx.executemany(DONE, [_done(s) for s in done])
-        served = [(s.claim.key, s.claim.generation) for s in done if s.claim.witnesses]
+        served = [(s.claim.key, s.claim.generation) for s in done if s.claim.expected_revisions]
         tx.executemany(SERVED, served)
         tx.executemany(ENDED, served)
         tx.executemany(FORGET, [(s.claim.key,) for s in done if s.claim.key.startswith((MEMBERS, *ADDRESSES))])
-        retries = [s for s in settlements if isinstance(s, Retry)]
+        retries = [s for s in completions if isinstance(s, Retry)]
         tx.executemany(RETRY, [(s.code, s.detail, s.delay, s.not_before, s.claim.key) for s in retries])
-        tx.executemany(FAILED, [_failed(s) for s in settlements if isinstance(s, Failed)])
-        scheduled = [s.claim.key for s in settlements if isinstance(s, Done | Failed) and s.next_due is not None]
+        tx.executemany(FAILED, [_failed(s) for s in completions if isinstance(s, DeadLettered)])
+        scheduled = [
+            s.claim.key for s in completions if isinstance(s, Completed | DeadLettered) and s.next_due is not None
+        ]
         soonest = self._timings.min_schedule_delay
         tx.executemany(SOON, [(soonest, key, soonest) for key in scheduled])
-        tx.executemany(RELEASED, [(s.claim.key,) for s in settlements if isinstance(s, Released)])
-        wrote = [s.claim.key for s in settlements if isinstance(s, Done | Retry) and s.wrote]
+        tx.executemany(RELEASED, [(s.claim.key,) for s in completions if isinstance(s, Released)])
+        wrote = [s.claim.key for s in completions if isinstance(s, Completed | Retry) and s.wrote]
         pace, burst = self._timings.subject_pace, self._timings.subject_burst
         tx.executemany(WROTE, [(pace, (burst - 1) * pace, pace, key) for key in wrote])
         tx.executemany(PACED, [(key,) for key in wrote])
@@ -390,7 +392,7 @@ def _token() -> str:
     return f"{identity()}#{secrets.token_hex(8)}"
 
 
-def _columns(mark: Mark) -> tuple[object, ...]:
+def _columns(mark: WorkItem) -> tuple[object, ...]:
     """Return what MARK puts into a new row."""
     m = mark
     return (m.key, _is_looked_up(m.key), m.lane, m.due, m.since, m.due, m.cause, m.delivery, m.transition)
@@ -403,12 +405,12 @@ def _is_looked_up(key: str) -> int:
 
 def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> list[Claim]:
     """Return the claims of rows that were just taken, the longest due first, with their witnesses."""
-    witnesses: dict[str, list[Witness]] = defaultdict(list)
+    expected_revisions: dict[str, list[ExpectedRevision]] = defaultdict(list)
     if rows:
-        for key, document, revision, updated_at, deleted, served in tx.execute(WITNESSES, (token,)):
-            witnesses[key].append(Witness(document, revision, updated_at, bool(deleted), not served))
+        for key, document, revision, updated_at, deleted, served in tx.execute(EXPECTED_REVISIONS, (token,)):
+            expected_revisions[key].append(ExpectedRevision(document, revision, updated_at, bool(deleted), not served))
     return [
-        Claim(key, lane, token, wanted, attempts, tuple(witnesses[key]), *rest)
+        Claim(key, lane, token, wanted, attempts, tuple(expected_revisions[key]), *rest)
         for key, lane, wanted, attempts, *rest in sorted(rows, key=_age_and_key)
     ]
 
@@ -424,7 +426,7 @@ def _keys_by_token(claims: Iterable[Claim]) -> dict[str, list[str]]:
     return tokens
 
 
-def _done(s: Done) -> tuple[object, ...]:
+def _done(s: Completed) -> tuple[object, ...]:
     generation = s.claim.generation
     return (
         *(generation, s.code, s.detail),
@@ -435,6 +437,6 @@ def _done(s: Done) -> tuple[object, ...]:
     )
 
 
-def _failed(s: Failed) -> tuple[object, ...]:
+def _failed(s: DeadLettered) -> tuple[object, ...]:
     generation = s.claim.generation
     return (generation, s.code, s.detail, generation, s.next_due, *[generation] * 3, s.claim.key)

@@ -149,7 +149,7 @@ class Tally:
     oldest: float | None
 
 
-class Overview:
+class QueueAdmin:
     """Looks into the work set, and the operators' changes to it. Errors: DatabaseUnavailable."""
 
     def __init__(self, db: Database, timings: Timings) -> None:

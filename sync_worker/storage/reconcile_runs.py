@@ -54,7 +54,7 @@ _SELECT = "SELECT id, at, expires, reason, subjects FROM held WHERE expires > NO
 
 
 @dataclass(frozen=True, slots=True)
-class Good:
+class LastSuccess:
     """What the last good run saw: `entitlements` in Sanity and subjects with our marker in Clerk."""
 
     entitlements: int
@@ -89,12 +89,12 @@ class Runs:
         """End the run."""
         await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND value = ?", (LOCK, token)))
 
-    async def last_good(self) -> Good | None:
+    async def last_good(self) -> LastSuccess | None:
         """Return what the last good run saw."""
         rows = await self._db.read(lambda tx: tx.execute("SELECT value FROM state WHERE name = ?", (GOOD,)))
-        return Good(**json.loads(rows[0][0])) if rows else None
+        return LastSuccess(**json.loads(rows[0][0])) if rows else None
 
-    async def remember_good(self, good: Good) -> None:
+    async def remember_good(self, good: LastSuccess) -> None:
         """Keep what a good run saw, and that it was now."""
         await self._db.run(lambda tx: tx.execute(_REMEMBER, (GOOD, json.dumps(asdict(good)))))
 
@@ -146,7 +146,7 @@ class Runs:
 
 
 @asynccontextmanager
-async def alone(runs: Runs, clock: Clock, timings: Timings) -> AsyncIterator[None]:
+async def exclusive_run(runs: Runs, clock: Clock, timings: Timings) -> AsyncIterator[None]:
     """Keep a second run out, in every process, for as long as this one lives. Raises AlreadyRunning."""
     token = secrets.token_hex(8)
     if not await runs.acquire(token):

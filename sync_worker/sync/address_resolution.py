@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.freshness import agrees, shows, tied
+from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
 from sync_worker.domain.model import Entitlement, Kind, Refusal, Subject
 from sync_worker.sanity.rows import read_row
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
-    from sync_worker.clerk.client import Holders
+    from sync_worker.clerk.client import AddressOwners
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.model import Witness
+    from sync_worker.domain.model import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Page, Source
 
-    Find = Callable[[Collection[Subject]], Awaitable[Holders]]
+    Find = Callable[[Collection[Subject]], Awaitable[AddressOwners]]
 
 PENDING = "pending_sign_up"
 PENDING_REASON = "nobody in Clerk has this address yet as primary and verified; access follows as soon as somebody has"
-SHARED = "address_shared"
-SHARED_REASON = "several people in Clerk have it, so it counts for none of them"
+AMBIGUOUS_ADDRESS = "address_shared"
+AMBIGUOUS_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
 FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Resolution:
     """Whom one document is for. `code` and `reason` say why it gives nobody access, or nobody yet."""
 
     document: str
@@ -45,13 +45,13 @@ class Named:
     reason: str = ""
 
 
-def owners(subject: Subject, holders: Holders) -> tuple[Subject, ...]:
+def owners(subject: Subject, holders: AddressOwners) -> tuple[Subject, ...]:
     """Return the users, or their memberships, that an address stands for: one, unless it is shared or nobody's."""
-    return tuple(subject.held_by(user) for user in sorted(holders.get(subject.address, ())))
+    return tuple(subject.for_user(user) for user in sorted(holders.get(subject.address, ())))
 
 
-def assigned(
-    subject: Subject, read: Entitlement | Refusal, holders: Holders
+def rows_for_owner(
+    subject: Subject, read: Entitlement | Refusal, holders: AddressOwners
 ) -> Iterable[tuple[Subject, Entitlement | Refusal]]:
     """Yield for whom a row counts; where several have the address, each gets the refusal instead."""
     if not subject.is_address:
@@ -60,10 +60,10 @@ def assigned(
     document = read.id if isinstance(read, Entitlement) else read.document
     having = owners(subject, holders)
     for owner in having:
-        yield owner, read if len(having) == 1 else Refusal(document, FIELDS[subject.kind], SHARED_REASON)
+        yield owner, read if len(having) == 1 else Refusal(document, FIELDS[subject.kind], AMBIGUOUS_REASON)
 
 
-async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Named]:
+async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Resolution]:
     """Say of each row whom it is for. Addresses are looked up together; raises what `find` raises."""
     read = [(str(raw["_id"]), *read_row(raw, ())) for raw in rows]
     addresses = {subject for _, subject, _ in read if subject is not None and subject.is_address}
@@ -71,29 +71,29 @@ async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Named]:
     return [_named(document, subject, row, holders) for document, subject, row in read]
 
 
-def _named(document: str, subject: Subject | None, row: Entitlement | Refusal, holders: Holders) -> Named:
+def _named(document: str, subject: Subject | None, row: Entitlement | Refusal, holders: AddressOwners) -> Resolution:
     if subject is None:
-        return Named(document, (), REFUSED, str(row))
+        return Resolution(document, (), REFUSED, str(row))
     if not subject.is_address:
-        return Named(document, (subject,))
+        return Resolution(document, (subject,))
     having = owners(subject, holders)
     if len(having) == 1:
-        return Named(document, having)
+        return Resolution(document, having)
     field = FIELDS[subject.kind]
     if not having:
-        return Named(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
-    return Named(document, having, SHARED, f"{document}: {field}: {SHARED_REASON}")
+        return Resolution(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
+    return Resolution(document, having, AMBIGUOUS_ADDRESS, f"{document}: {field}: {AMBIGUOUS_REASON}")
 
 
 async def resolve_documents(
     source: Source,
     find: Find,
-    documents: Mapping[str, Sequence[Witness]],
+    documents: Mapping[str, Sequence[ExpectedRevision]],
     *,
     clock: Clock,
     timings: Timings,
-    saw_nothing: Callable[[], Awaitable[None]],
-) -> tuple[dict[str, Named], frozenset[str]]:
+    report_empty_read: Callable[[], Awaitable[None]],
+) -> tuple[dict[str, Resolution], frozenset[str]]:
     """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
 
     `documents` come with what their events told. Also returns those that the index does not show as told, of which
@@ -103,43 +103,43 @@ async def resolve_documents(
     stale: frozenset[str] = frozenset()
     after, last = "", False
     while not last:
-        told = [w for witnesses in documents.values() for w in witnesses]
+        told = [w for expected_revisions in documents.values() for w in expected_revisions]
         page, behind = await fresh_page(
-            source, documents.keys(), after, told, clock=clock, timings=timings, saw_nothing=saw_nothing
+            source, documents.keys(), after, told, clock=clock, timings=timings, report_empty_read=report_empty_read
         )
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind
         after, last = page.cursor, page.last
     named = {one.document: one for one in await resolve((r for r in rows if r["_id"] not in stale), find)}
-    return {d: named.get(d, Named(d)) for d in documents if d not in stale}, stale
+    return {d: named.get(d, Resolution(d)) for d in documents if d not in stale}, stale
 
 
 async def fresh_page(
     source: Source,
     documents: Collection[str],
     after: str,
-    witnesses: Sequence[Witness],
+    expected_revisions: Sequence[ExpectedRevision],
     *,
     clock: Clock,
     timings: Timings,
-    saw_nothing: Callable[[], Awaitable[None]],
+    report_empty_read: Callable[[], Awaitable[None]],
 ) -> tuple[Page, frozenset[str]]:
     """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
 
     Returns it with the documents that it shows other than the document store has them. `saw_nothing` is called when it
     shows not one entitlement.
     """
-    ids = {w.document for w in witnesses}
+    ids = {w.document for w in expected_revisions}
     for wait in (*timings.stale_read_waits, None):
         page = await source.affected(documents, after, ids)
-        sightings = page.sightings or {}
-        behind = [w for w in witnesses if not shows(sightings, w)]
-        if behind and (wait is None or any(tied(sightings, w) for w in behind)):
+        revisions = page.revisions or {}
+        behind = [w for w in expected_revisions if not reflects(revisions, w)]
+        if behind and (wait is None or any(is_ambiguous(revisions, w) for w in behind)):
             stored = await source.stored({w.document for w in behind})
-            behind = [w for w in behind if not agrees(sightings, stored, w.document)]
+            behind = [w for w in behind if not matches_store(revisions, stored, w.document)]
         if wait is None or not any(w.revision for w in behind):
             break
         await clock.sleep(wait)
     if page.visible == 0:
-        await saw_nothing()
+        await report_empty_read()
     return page, frozenset(w.document for w in behind)

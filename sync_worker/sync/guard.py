@@ -21,7 +21,7 @@ from sync_worker.domain.work import CLERK, FAN_OUT, POLL
 from sync_worker.errors import RevocationHeld
 
 if TYPE_CHECKING:
-    from sync_worker.domain.changeset import Brake
+    from sync_worker.domain.changeset import RevocationLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.storage.reconcile_runs import Runs
     from sync_worker.sync.outcome import Due, Outcome
@@ -33,14 +33,14 @@ log = structlog.get_logger("brake")
 
 
 @dataclass(frozen=True, slots=True)
-class FanOutBrake:
+class Guard:
     """Looks at what is about to be written."""
 
     runs: Runs
-    brake: Brake
+    brake: RevocationLimit
     clock: Clock
 
-    async def screen(self, outcomes: list[Outcome]) -> list[Outcome]:
+    async def review(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with those revocations turned into errors that have to be approved."""
         by_cause: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
@@ -52,7 +52,7 @@ class FanOutBrake:
 
     def _is_meant(self, due: Due) -> bool:
         """Tell whether an entitlement was deleted, or the moment of a window has come, beside what is counted."""
-        deleted = any(w.ends and FAN_OUT + w.document != due.cause for w in due.witnesses)
+        deleted = any(w.ends and FAN_OUT + w.document != due.cause for w in due.expected_revisions)
         return deleted or (due.transition is not None and due.transition <= self.clock.now())
 
     async def _held(self, cause: str, revoking: list[Outcome]) -> list[tuple[Outcome, str]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from sync_worker.domain.model import Access, Change, Subject, Witness
+    from sync_worker.domain.model import Access, Change, ExpectedRevision, Subject
     from sync_worker.errors import SyncWorkerError
 
 
@@ -31,7 +31,7 @@ class Due:
     """
 
     subject: Subject
-    witnesses: tuple[Witness, ...] = ()
+    expected_revisions: tuple[ExpectedRevision, ...] = ()
     cause: str = ""
     check: Callable[[], None] = lambda: None
     since: float | None = None
@@ -56,12 +56,12 @@ class Outcome:
     access: Access | None = None
     change: Change | None = None
     error: SyncWorkerError | None = None
-    gained: tuple[str, ...] = ()
+    added_sources: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     again: datetime | None = None
     written: datetime | None = None
     unanswered: bool = False
-    blind: bool = False
+    dataset_empty: bool = False
 
     @property
     def next_due(self) -> float | None:
@@ -71,20 +71,20 @@ class Outcome:
         return min(moments, default=None)
 
     @property
-    def waited(self) -> float | None:
+    def queue_seconds(self) -> float | None:
         """Seconds from the oldest mark that the write serves to Clerk's answer; None when nothing was written."""
         if self.written is None or self.due.since is None:
             return None
         return max(0.0, self.written.timestamp() - self.due.since)
 
     @property
-    def since_publish(self) -> float | None:
+    def publish_latency_seconds(self) -> float | None:
         """Seconds from the oldest publish that the write serves to Clerk's answer; None when it serves none.
 
         A publish happened at its `_updatedAt`, or before the mark where that is older: of two publishes of a document
         only the later one's time is kept. A delete has no time of its own, so it counts from the mark.
         """
-        if self.waited is None or self.written is None or not self.due.witnesses:
+        if self.queue_seconds is None or self.written is None or not self.due.expected_revisions:
             return None
-        told = (moment(w.updated_at).timestamp() for w in self.due.witnesses if not w.deleted)
-        return max([self.waited, *(self.written.timestamp() - at for at in told if at > 0)])
+        told = (moment(w.updated_at).timestamp() for w in self.due.expected_revisions if not w.deleted)
+        return max([self.queue_seconds, *(self.written.timestamp() - at for at in told if at > 0)])

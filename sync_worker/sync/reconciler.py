@@ -18,7 +18,7 @@ import structlog
 from sync_worker.domain import diff as changes
 from sync_worker.domain import merge as policy
 from sync_worker.domain.clock import utc
-from sync_worker.domain.freshness import agrees, shows, tied
+from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
 from sync_worker.domain.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
 from sync_worker.errors import (
     DatabaseUnavailable,
@@ -31,7 +31,7 @@ from sync_worker.errors import (
 )
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import Entry, State
-from sync_worker.sync.address_resolution import assigned
+from sync_worker.sync.address_resolution import rows_for_owner
 from sync_worker.sync.outcome import Due, Outcome
 from sync_worker.transport import guarded
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.clerk.client import Holders, Target
+    from sync_worker.clerk.client import AddressOwners, Target
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.model import Change, Layout, Observed
     from sync_worker.domain.timings import Timings
@@ -56,11 +56,11 @@ class Reading:
     """What Sanity publishes for a batch, and who has the addresses that those rows name."""
 
     snapshot: Snapshot
-    holders: Holders
+    holders: AddressOwners
 
 
 @dataclass(frozen=True, slots=True)
-class Converge:
+class Reconciler:
     """Holds the parts; `run` does the work.
 
     `screen` sees what is about to be written, and may hold some of it. `told` hears of each change that
@@ -73,7 +73,7 @@ class Converge:
     layout: Layout
     clock: Clock
     timings: Timings
-    screen: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
+    review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
     told: Callable[[Outcome], None] = lambda _: None
 
     async def run(self, batch: Sequence[Due]) -> AsyncIterator[list[Outcome]]:
@@ -94,15 +94,19 @@ class Converge:
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
                 addresses = await self.addresses(batch, observed)
                 reading = await self.read(waiting, addresses) if addresses else reading
-            sightings = reading.snapshot.sightings
-            fresh = [due for due in waiting if all(shows(sightings, w) for w in due.witnesses)]
+            revisions = reading.snapshot.revisions
+            fresh = [due for due in waiting if all(reflects(revisions, w) for w in due.expected_revisions)]
             # Of two revisions in one moment the index does not tell which was the last, however long one waits.
-            open_ = [due for due in waiting if due not in fresh and any(tied(sightings, w) for w in due.witnesses)]
+            open_ = [
+                due
+                for due in waiting
+                if due not in fresh and any(is_ambiguous(revisions, w) for w in due.expected_revisions)
+            ]
             fresh += await self._as_stored(open_, reading) if open_ else []
             if fresh:
                 yield await self._settle(fresh, reading, observed)
             waiting = [due for due in waiting if due not in fresh]
-            hopeless = [due for due in waiting if not all(w.revision for w in due.witnesses)]
+            hopeless = [due for due in waiting if not all(w.revision for w in due.expected_revisions)]
             if hopeless:
                 yield _stale(hopeless)
             waiting = [due for due in waiting if due not in hopeless]
@@ -136,12 +140,14 @@ class Converge:
 
     async def _as_stored(self, waiting: Sequence[Due], reading: Reading) -> list[Due]:
         """Return those for whom the index, which does not say so itself, shows what the document store has."""
-        sightings = reading.snapshot.sightings
+        revisions = reading.snapshot.revisions
         stored = await self.source.stored(_documents(waiting))
         return [
             due
             for due in waiting
-            if all(shows(sightings, w) or agrees(sightings, stored, w.document) for w in due.witnesses)
+            if all(
+                reflects(revisions, w) or matches_store(revisions, stored, w.document) for w in due.expected_revisions
+            )
         ]
 
     async def _settle(
@@ -155,9 +161,11 @@ class Converge:
             outcomes = [_with_moves(o, observed.get(o.due.subject), rows[o.due.subject]) for o in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
         late = await self._resolve([due.subject for due in batch], observed, now)
-        again, blind = self._second_look(now), not reading.snapshot.visible
-        outcomes = [replace(o, again=again if o.due.subject in late else None, blind=blind) for o in outcomes]
-        return await self._apply(outcomes if self.screen is None else await self.screen(outcomes))
+        again, dataset_empty = self._second_look(now), not reading.snapshot.visible
+        outcomes = [
+            replace(o, again=again if o.due.subject in late else None, dataset_empty=dataset_empty) for o in outcomes
+        ]
+        return await self._apply(outcomes if self.review is None else await self.review(outcomes))
 
     async def _resolve(
         self, subjects: Collection[Subject], observed: Mapping[Subject, Observed], now: datetime
@@ -177,7 +185,7 @@ class Converge:
                     states[State.UNKNOWN].append(entry.id)
             else:
                 held = observed.get(subject)
-                applied = held is not None and changes.owned_values(held, self.layout) == entry.after
+                applied = held is not None and changes.managed_values(held, self.layout) == entry.after
                 states[State.APPLIED if applied else State.ABANDONED].append(entry.id)
         for state, entries in states.items():
             await self.ledger.settle(entries, state)
@@ -195,7 +203,7 @@ class Converge:
                 self.layout,
                 at=now.isoformat(timespec="seconds"),
                 cause=due.cause,
-                witnessed=due.adopt or any(w.ends for w in due.witnesses),
+                witnessed=due.adopt or any(w.ends for w in due.expected_revisions),
             )
         except SyncWorkerError as error:
             return Outcome(due, access, error=error)
@@ -286,7 +294,7 @@ def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, list[Entitlem
     rows: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
     for raw in reading.snapshot.rows:
         subject, read = read_row(raw, layout.fields)
-        for owner, row in assigned(subject, read, reading.holders) if subject is not None else ():
+        for owner, row in rows_for_owner(subject, read, reading.holders) if subject is not None else ():
             rows[owner].append(row)
     return rows
 
@@ -301,26 +309,26 @@ def _with_moves(outcome: Outcome, held: Observed | None, rows: Sequence[Entitlem
     before = set(held.marker.sources) if held is not None and held.marker is not None else set()
     after = set(outcome.access.sources) if outcome.access is not None and held is not None else set()
     theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
-    return replace(outcome, gained=tuple(sorted(after - before)), lost=tuple(sorted(before - after - theirs)))
+    return replace(outcome, added_sources=tuple(sorted(after - before)), lost=tuple(sorted(before - after - theirs)))
 
 
 def _stale(batch: Iterable[Due]) -> list[Outcome]:
-    return [Outcome(due, error=StaleRead(", ".join(w.document for w in due.witnesses))) for due in batch]
+    return [Outcome(due, error=StaleRead(", ".join(w.document for w in due.expected_revisions))) for due in batch]
 
 
 def _documents(batch: Iterable[Due]) -> set[str]:
-    return {witness.document for due in batch for witness in due.witnesses}
+    return {expected.document for due in batch for expected in due.expected_revisions}
 
 
 def _told_of_an_end(due: Due, observed: Observed) -> bool:
     """Tell whether an event said that a document is no more, or named one that gives access, and so was there."""
     sources = observed.marker.sources if observed.marker else ()
-    return any(w.ends or w.document in sources for w in due.witnesses)
+    return any(w.ends or w.document in sources for w in due.expected_revisions)
 
 
 def _proof_needed(due: Due, observed: Observed) -> set[str]:
     sources = observed.marker.sources if observed.marker else ()
-    return {*sources, *(witness.document for witness in due.witnesses if witness.ends)}
+    return {*sources, *(expected.document for expected in due.expected_revisions if expected.ends)}
 
 
 def _entry(change: Change, due: Due) -> Entry:
@@ -338,7 +346,7 @@ def _entry(change: Change, due: Due) -> Entry:
 
 
 def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
-    return replace(outcome, error=error, gained=(), lost=())
+    return replace(outcome, error=error, added_sources=(), lost=())
 
 
 def _state(outcome: Outcome) -> State:

@@ -19,15 +19,15 @@ from starlette.routing import Route
 
 from sync_worker.diagnostics.health import readiness
 from sync_worker.diagnostics.metrics import Metrics
-from sync_worker.diagnostics.status import Glance
+from sync_worker.diagnostics.status import StatusReader
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.logs import configure_logs
 from sync_worker.runtime.service import running_worker
-from sync_worker.runtime.wiring import Runtime, clerk_budget, open_inquiry, open_store
+from sync_worker.runtime.wiring import Runtime, clerk_budget, open_explainer, open_store
 from sync_worker.settings import Settings, load_settings
-from sync_worker.storage.liveness import Heard
+from sync_worker.storage.liveness import Liveness
 from sync_worker.web import pages
-from sync_worker.web.auth import Admission, Guesses
+from sync_worker.web.auth import Authenticator, LoginThrottle
 from sync_worker.webhooks.receiver import RETRY_AFTER, Receiver
 
 if TYPE_CHECKING:
@@ -63,27 +63,29 @@ def create_app(
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
             app.state.store = store
-            app.state.metrics = Metrics(store.workset, store.runs, store.totals, clerk_budget(chosen, store))
+            app.state.metrics = Metrics(store.queue, store.runs, store.counters, clerk_budget(chosen, store))
             if chosen.clerk_webhook_secret:
                 await asyncio.to_thread(importlib.import_module, "svix.webhooks")
             app.state.receiver = Receiver(
-                store.workset,
+                store.queue,
                 chosen.layout,
                 chosen.sanity_project_id,
                 chosen.sanity_dataset,
-                Heard(store.workset, clock, timings),
+                Liveness(store.queue, clock, timings),
                 clock,
                 timings,
                 [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
                 [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
-                store.totals.webhook,
+                store.counters.webhook,
             )
             if chosen.admin_token:
-                inquiry = await stack.enter_async_context(open_inquiry(chosen, store, timings.page_patience))
+                explainer = await stack.enter_async_context(open_explainer(chosen, store, timings.page_patience))
                 app.state.pages = pages.Pages(
-                    Admission(chosen.admin_token.get_secret_value().encode(), Guesses(clock, timings), clock, timings),
-                    Glance(store.workset, store.ledger, store.runs, timings),
-                    inquiry,
+                    Authenticator(
+                        chosen.admin_token.get_secret_value().encode(), LoginThrottle(clock, timings), clock, timings
+                    ),
+                    StatusReader(store.queue, store.ledger, store.runs, timings),
+                    explainer,
                     store.runs,
                     clock,
                     timings,
@@ -140,7 +142,7 @@ async def _healthz(_: Request) -> JSONResponse:
 async def _readyz(request: Request) -> JSONResponse:
     """Answer 200 when work that comes in will be done, else 503; either way with each check."""
     store: Store = request.app.state.store
-    checks = await readiness(store.workset, store.runtime.timings)
+    checks = await readiness(store.queue, store.runtime.timings)
     ready = all(check["ok"] for check in checks.values())
     return JSONResponse({"ok": ready, "checks": checks}, 200 if ready else 503)
 

@@ -24,7 +24,7 @@ CLIENTS = 1000
 
 
 @dataclass(slots=True)
-class Guesses:
+class LoginThrottle:
     """Counts wrong guesses by client."""
 
     clock: Clock
@@ -49,11 +49,11 @@ class Guesses:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class Authenticator:
     """Knows the token."""
 
     token: bytes = field(repr=False)
-    guesses: Guesses
+    guesses: LoginThrottle
     clock: Clock
     timings: Timings
 

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from starlette.requests import Request
 
-    from sync_worker.diagnostics.explainer import Inquiry
-    from sync_worker.diagnostics.status import Glance
+    from sync_worker.diagnostics.explainer import Explainer
+    from sync_worker.diagnostics.status import StatusReader
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.reconcile_runs import Runs
-    from sync_worker.web.auth import Admission
+    from sync_worker.web.auth import Authenticator
 
     Handler = Callable[["Pages", Request], Awaitable[Response]]
 
@@ -62,9 +62,9 @@ HEADERS = {
 class Pages:
     """The parts that pages are made of."""
 
-    admission: Admission
-    glance: Glance
-    inquiry: Inquiry
+    admission: Authenticator
+    glance: StatusReader
+    explainer: Explainer
     runs: Runs
     clock: Clock
     timings: Timings
@@ -183,7 +183,7 @@ async def _status(pages: Pages, request: Request) -> Response:
 
 async def _document(pages: Pages, request: Request) -> Response:
     target = parse_target(f"document:{request.path_params['id']}")
-    explained = await pages.inquiry.document(str(target))
+    explained = await pages.explainer.document(str(target))
     told = document_json(explained)
     if wants_json(request):
         return JSONResponse(told)
@@ -196,7 +196,7 @@ async def _subject(pages: Pages, request: Request) -> Response:
 
 
 async def _explained(pages: Pages, request: Request, subject: Subject) -> Response:
-    return pages.answer(request, "subject", subject_json(await pages.inquiry.subject(subject)))
+    return pages.answer(request, "subject", subject_json(await pages.explainer.subject(subject)))
 
 
 async def _held(pages: Pages, request: Request) -> Response:

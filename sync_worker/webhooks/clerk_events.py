@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sync_worker.clerk.objects import read_marker
-from sync_worker.domain.diff import fingerprint, owned_values
+from sync_worker.domain.diff import fingerprint, managed_values
 from sync_worker.domain.model import Kind, Observed, Subject
 from sync_worker.domain.work import CLERK
 from sync_worker.errors import InvalidSubject
-from sync_worker.storage.queue import MEMBERS, Mark
+from sync_worker.storage.queue import MEMBERS, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,18 +71,18 @@ def parse_event(body: bytes) -> Event | None:
     return event
 
 
-def marks_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[Mark]:
+def items_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[WorkItem]:
     """Return what an event may have changed. A user's address may stand for memberships too, which it does not name."""
-    mark = mark_of(event, layout, now, timings, delivery)
+    mark = item_of(event, layout, now, timings, delivery)
     if mark is None:
         return []
     if event.type != "user.updated":
         return [mark]
     members, due = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
-    return [mark, Mark(members, REPAIR_LANE, due=due, cause=mark.cause, delivery=delivery)]
+    return [mark, WorkItem(members, REPAIR_LANE, due=due, cause=mark.cause, delivery=delivery)]
 
 
-def mark_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> Mark | None:
+def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> WorkItem | None:
     """Return what an event may have changed of its own subject. `now` is in epoch seconds.
 
     Our own write comes back as an event too. It is told by a young marker beside exactly the values that were written,
@@ -93,8 +93,8 @@ def mark_of(event: Event, layout: Layout, now: float, timings: Timings, delivery
         return None
     cause = CLERK + event.type
     if _is_echo(subject, event.data, layout, now - timings.echo_window):
-        return Mark(str(subject), ECHO_LANE, due=now + timings.echo_delay, cause=cause, delivery=delivery)
-    return Mark(str(subject), DIRECT, cause=cause, delivery=delivery)
+        return WorkItem(str(subject), ECHO_LANE, due=now + timings.echo_delay, cause=cause, delivery=delivery)
+    return WorkItem(str(subject), DIRECT, cause=cause, delivery=delivery)
 
 
 def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, since: float) -> bool:
@@ -107,5 +107,5 @@ def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, since: f
         written_at = datetime.fromisoformat(marker.at).timestamp()
     except ValueError:
         return False
-    written = owned_values(Observed(subject, public, private, marker), layout)
+    written = managed_values(Observed(subject, public, private, marker), layout)
     return written_at > since and fingerprint(written, layout) == marker.fingerprint

@@ -18,14 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from sync_worker.domain.model import Witness
+from sync_worker.domain.model import ExpectedRevision
 from sync_worker.domain.work import WEBHOOK
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.redaction import redact
 from sync_worker.sanity.rows import SubjectFields
-from sync_worker.storage.queue import FANOUT, Mark
+from sync_worker.storage.queue import FANOUT, WorkItem
 from sync_worker.webhooks.clerk_events import INSTANCE, parse_event
-from sync_worker.webhooks.clerk_events import marks_of as marks_of_event
+from sync_worker.webhooks.clerk_events import items_of as items_of_event
 from sync_worker.webhooks.signatures import SVIX_ID, verify_sanity, verify_svix
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.model import Layout, Subject
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.liveness import Heard
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.liveness import Liveness
+    from sync_worker.storage.queue import WorkQueue
 
 BODY_LIMIT = 256 * 1024
 RETRY_AFTER = "5"
@@ -75,9 +75,9 @@ class DocumentEvent(BaseModel):
     after: dict[str, Any] | None = None
 
     @property
-    def witness(self) -> Witness:
+    def expected(self) -> ExpectedRevision:
         """What a later read must show."""
-        return Witness(self.id, self.rev or "", self.updated_at or "", deleted=self.operation == "delete")
+        return ExpectedRevision(self.id, self.rev or "", self.updated_at or "", deleted=self.operation == "delete")
 
 
 @dataclass(slots=True)
@@ -87,11 +87,11 @@ class Receiver:
     `count` hears of each delivery: who sent it, and what it was answered.
     """
 
-    workset: WorkSet
+    queue: WorkQueue
     layout: Layout
     project_id: str
     dataset: str
-    heard: Heard
+    heard: Liveness
     clock: Clock
     timings: Timings
     sanity_secrets: Sequence[str]
@@ -155,7 +155,7 @@ class Receiver:
         if not self._is_ours(event):
             log.info("webhook_ignored", **told, dataset=event.dataset)
             return IGNORED
-        await self.workset.mark(marks_of(event, delivery))
+        await self.queue.enqueue(items_of(event, delivery))
         log.info("webhook_accepted", **told, revision=event.rev, operation=event.operation)
         return ACCEPTED
 
@@ -164,12 +164,12 @@ class Receiver:
         if event is None:
             return "bad_body"
         told = {"source": "clerk", "delivery": delivery, "event_type": event.type}
-        marks = marks_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
-        if not marks or not await self._is_our_instance(event.instance_id):
+        items = items_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
+        if not items or not await self._is_our_instance(event.instance_id):
             log.info("webhook_ignored", **told)
             return IGNORED
-        await self.workset.mark(marks)
-        log.info("webhook_accepted", **told, subject=marks[0].key)
+        await self.queue.enqueue(items)
+        log.info("webhook_accepted", **told, subject=items[0].key)
         return ACCEPTED
 
     def _is_ours(self, event: DocumentEvent) -> bool:
@@ -183,7 +183,7 @@ class Receiver:
         """Tell whether an event is of the instance that our key belongs to, as far as that is known."""
         if instance == self._instance:
             return True
-        known = await self.workset.recall(INSTANCE)
+        known = await self.queue.recall(INSTANCE)
         self._instance = known[0] if known else ""
         return not self._instance or not instance or instance == self._instance
 
@@ -216,7 +216,7 @@ def parse(body: bytes) -> DocumentEvent | None:
         return None
 
 
-def marks_of(event: DocumentEvent, delivery: str) -> list[Mark]:
+def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
     """Return what an event may have changed: the subjects before and after, or the document to look at.
 
     An entitlement by address, or one that names nobody, is marked as a document: whom it is for now is looked up, or
@@ -228,13 +228,13 @@ def marks_of(event: DocumentEvent, delivery: str) -> list[Mark]:
         keys.add(str(before))
     addressed = any(subject is not None and subject.is_address for subject in (before, after))
     nameless = any(fields and not who for fields, who in ((event.before, before), (event.after, after)))
-    marks = [(key, DIRECT) for key in sorted(keys)]
+    items = [(key, DIRECT) for key in sorted(keys)]
     if event.type != ENTITLEMENT:
-        marks.append((FANOUT + event.id, FANOUT_LANE))
-    elif addressed or nameless or not marks:
-        marks.append((FANOUT + event.id, DIRECT))
+        items.append((FANOUT + event.id, FANOUT_LANE))
+    elif addressed or nameless or not items:
+        items.append((FANOUT + event.id, DIRECT))
     cause = WEBHOOK + event.id
-    return [Mark(key, lane, witness=event.witness, cause=cause, delivery=delivery) for key, lane in marks]
+    return [WorkItem(key, lane, expected=event.expected, cause=cause, delivery=delivery) for key, lane in items]
 
 
 def _subject(fields: dict[str, Any] | None) -> Subject | None:

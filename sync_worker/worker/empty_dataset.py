@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.errors import NothingVisible
-from sync_worker.storage.queue import FANOUT, Mark
+from sync_worker.storage.queue import FANOUT, WorkItem
 
 if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Source
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue import WorkQueue
 
 STATE = "nothing_visible"
 """Where it is remembered since when (epoch seconds) runs see nothing."""
@@ -28,32 +28,32 @@ PAGE = 1000
 log = structlog.get_logger("worker")
 
 
-async def saw_nothing(workset: WorkSet, timings: Timings) -> None:
+async def report_empty_read(queue: WorkQueue, timings: Timings) -> None:
     """Remember that a run is about to end which saw no entitlement."""
-    known = await workset.recall(STATE)
-    since = known[0] if known else str(await workset.now() - timings.empty_dataset_overlap)
-    await workset.remember(STATE, since)
+    known = await queue.recall(STATE)
+    since = known[0] if known else str(await queue.now() - timings.empty_dataset_overlap)
+    await queue.remember(STATE, since)
     if known is None:
         log.warning("nothing_visible", next_step=NothingVisible().next_step())
 
 
-async def look_again(source: Source, workset: WorkSet) -> int:
+async def requeue_after_empty_read(source: Source, queue: WorkQueue) -> int:
     """Mark what ran since then, when an entitlement is visible again; return how many rows it were.
 
     It is forgotten only if no other run saw nothing meanwhile, and after the marks are durable.
     """
-    known = await workset.recall(STATE)
+    known = await queue.recall(STATE)
     if known is None or not (await source.by_subject((), ())).visible:
         return 0
     since, last = known
-    keys = await workset.settled_since(float(since))
+    keys = await queue.settled_since(float(since))
     for start in range(0, len(keys), PAGE):
-        await workset.mark([_mark(key) for key in keys[start : start + PAGE]])
-    await workset.forget(STATE, last)
+        await queue.enqueue([_mark(key) for key in keys[start : start + PAGE]])
+    await queue.forget(STATE, last)
     log.info("visible_again", subjects=len(keys))
     return len(keys)
 
 
-def _mark(key: str) -> Mark:
+def _mark(key: str) -> WorkItem:
     """Return the mark of a row. A document is walked: it may be a plan, and not an entitlement to look up."""
-    return Mark(key, FANOUT_LANE if key.startswith(FANOUT) else LANE, cause=CAUSE)
+    return WorkItem(key, FANOUT_LANE if key.startswith(FANOUT) else LANE, cause=CAUSE)

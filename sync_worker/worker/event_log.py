@@ -17,13 +17,13 @@ from sync_worker.sync.address_resolution import PENDING
 if TYPE_CHECKING:
     from sync_worker.domain.model import Change, Layout
     from sync_worker.storage.queue import Claim
-    from sync_worker.sync.address_resolution import Named
+    from sync_worker.sync.address_resolution import Resolution
     from sync_worker.sync.outcome import Due, Outcome
 
 log = structlog.get_logger("worker")
 
 
-def tell_of_subject(outcome: Outcome, layout: Layout) -> None:
+def log_outcome(outcome: Outcome, layout: Layout) -> None:
     """Tell of a change, or of what kept it from being made, and of rows that count for nothing."""
     subject, cause = str(outcome.due.subject), why(outcome.due)
     if outcome.error is not None:
@@ -38,7 +38,7 @@ def tell_of_subject(outcome: Outcome, layout: Layout) -> None:
             **_seconds(outcome),
         )
         _warn_of_large_claims(subject, outcome.change, layout)
-        if is_unannounced(outcome):
+        if is_missed_webhook(outcome):
             log.warning(
                 "webhook_silent",
                 subject=subject,
@@ -49,7 +49,7 @@ def tell_of_subject(outcome: Outcome, layout: Layout) -> None:
         log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
 
 
-def tell_of_document(named: Named, claim: Claim) -> None:
+def log_resolution(named: Resolution, claim: Claim) -> None:
     """Tell of an entitlement that gives nobody access, or nobody yet."""
     if named.code == PENDING:
         log.info("entitlement_pending", document=named.document, **why(claim))
@@ -62,14 +62,14 @@ def why(marked: Due | Claim) -> dict[str, str]:
     return {"cause": marked.cause} | ({"delivery": marked.delivery} if marked.delivery else {})
 
 
-def is_unannounced(outcome: Outcome) -> bool:
+def is_missed_webhook(outcome: Outcome) -> bool:
     """Tell whether something was written that only the poll told of."""
     return outcome.written is not None and outcome.due.cause.startswith(POLL)
 
 
 def _seconds(outcome: Outcome) -> dict[str, float]:
     """Return how long it took, as far as that is known: since the mark, and since the publish."""
-    known = {"waited": outcome.waited, "since_publish": outcome.since_publish}
+    known = {"waited": outcome.queue_seconds, "since_publish": outcome.publish_latency_seconds}
     return {name: round(seconds, 3) for name, seconds in known.items() if seconds is not None}
 
 

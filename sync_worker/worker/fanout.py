@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.work import REFERENCE_DEPTH
 from sync_worker.errors import StaleRead, UnreadableAnswer
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import fresh_page, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.model import Witness
+    from sync_worker.domain.model import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Source
-    from sync_worker.sync.address_resolution import Find, Named
+    from sync_worker.sync.address_resolution import Find, Resolution
 
 LANE = 1
 
@@ -30,34 +30,40 @@ async def fan_out(
     source: Source,
     find: Find,
     document: str,
-    witnesses: Sequence[Witness],
-    mark: Callable[[Sequence[Mark]], Awaitable[None]],
+    expected_revisions: Sequence[ExpectedRevision],
+    mark: Callable[[Sequence[WorkItem]], Awaitable[None]],
     *,
     clock: Clock,
     timings: Timings,
-    saw_nothing: Callable[[], Awaitable[None]],
+    report_empty_read: Callable[[], Awaitable[None]],
     cause: str,
-) -> list[Named]:
+) -> list[Resolution]:
     """Mark all that `document` decides about. Return what is to be said of the document itself, if it names anybody.
 
     Raises StaleRead while the index does not show the document as the event told, and what `Source` raises.
     """
-    told: list[Named] = []
-    witness = witnesses[0] if witnesses else None
+    told: list[Resolution] = []
+    expected = expected_revisions[0] if expected_revisions else None
     level, seen = {document}, {document}
     for _ in range(REFERENCE_DEPTH):
         between: set[str] = set()
         after = ""
         while True:
             page, stale = await fresh_page(
-                source, level, after, witnesses, clock=clock, timings=timings, saw_nothing=saw_nothing
+                source,
+                level,
+                after,
+                expected_revisions,
+                clock=clock,
+                timings=timings,
+                report_empty_read=report_empty_read,
             )
             if stale:
                 raise StaleRead(", ".join(sorted(stale)))
             between.update(page.between)
             named = await resolve(page.rows, find)
-            marks = [Mark(str(s), lane=LANE, witness=witness, cause=cause) for one in named for s in one.subjects]
-            await mark(marks)  # also when nobody is to be marked: it keeps the walk alive
+            items = [WorkItem(str(s), lane=LANE, expected=expected, cause=cause) for one in named for s in one.subjects]
+            await mark(items)  # also when nobody is to be marked: it keeps the walk alive
             told += [one for one in named if one.document == document and one.code]  # others told their own
             if page.last:
                 break

@@ -30,9 +30,9 @@ from sync_worker.errors import (
 )
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
-from sync_worker.storage.queue import FANOUT, Failed, Mark, Released, Retry
-from sync_worker.storage.reconcile_runs import Good
-from sync_worker.sync.address_resolution import FIELDS, PENDING, PENDING_REASON, assigned, owners
+from sync_worker.storage.queue import FANOUT, DeadLettered, Released, Retry, WorkItem
+from sync_worker.storage.reconcile_runs import LastSuccess
+from sync_worker.sync.address_resolution import FIELDS, PENDING, PENDING_REASON, owners, rows_for_owner
 from sync_worker.transport import current_lane
 from sync_worker.worker.desired_state import Desired, Directory, Findings
 from sync_worker.worker.jobs import BATCH, done, due_of, wrote
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.domain.changeset import Brake
+    from sync_worker.domain.changeset import RevocationLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.model import Access, Layout, Observed
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue import Claim, Settlement, WorkSet
+    from sync_worker.storage.queue import Claim, Completion, WorkQueue
     from sync_worker.storage.reconcile_runs import Runs
     from sync_worker.sync.outcome import Outcome
-    from sync_worker.sync.reconciler import Converge
+    from sync_worker.sync.reconciler import Reconciler
 
 LANE = 2
 CAUSE = "reconcile"
@@ -66,13 +66,13 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Reconcile:
+class FullReconcile:
     """Holds the parts. `find` only reads, `apply` writes."""
 
-    converge: Converge
-    workset: WorkSet
+    converge: Reconciler
+    queue: WorkQueue
     runs: Runs
-    brake: Brake
+    brake: RevocationLimit
     clock: Clock
     timings: Timings
     adopt: bool = False
@@ -130,9 +130,9 @@ class Reconcile:
             todo = [d for d in todo if d.change.kind is not ChangeKind.REVOKE]
         await self.repair([d.change.subject for d in todo], result)
         await self._arm(findings.transitions)
-        await self.workset.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
+        await self.queue.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
         if not result.failed:
-            await self.runs.remember_good(Good(findings.rows, findings.ours))
+            await self.runs.remember_good(LastSuccess(findings.rows, findings.ours))
         await self.runs.remember_end(well=not result.failed)
         return result
 
@@ -145,7 +145,9 @@ class Reconcile:
             done = len(subjects) - len(waiting)
             self.progress("repaired", done, len(subjects))
             batch, rest = waiting[:BATCH], waiting[BATCH:]
-            claims = await self.workset.seize([Mark(str(s), LANE, cause=CAUSE) for s in batch], self.timings.lease)
+            claims = await self.queue.enqueue_and_claim(
+                [WorkItem(str(s), LANE, cause=CAUSE) for s in batch], self.timings.lease
+            )
             if claims:
                 await self._run(claims, result)
                 deadline = self.clock.monotonic() + self.timings.reconcile_patience
@@ -163,17 +165,17 @@ class Reconcile:
         try:
             batch = [due_of(claim, self.clock, self.timings, adopt=self.adopt) for claim in claims]
             async for outcomes in self.converge.run(batch):
-                await self.workset.settle([self._settlement(pending.pop(str(o.due.subject)), o) for o in outcomes])
+                await self.queue.complete([self._completion(pending.pop(str(o.due.subject)), o) for o in outcomes])
                 for outcome in outcomes:
                     _count(outcome, result)
         finally:
             # Ctrl-C or a failed read: whatever was not done is given back, for the worker or the next run.
-            await asyncio.shield(self.workset.settle([Released(claim) for claim in pending.values()]))
+            await asyncio.shield(self.queue.complete([Released(claim) for claim in pending.values()]))
 
-    def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
+    def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
         error = outcome.error
         if isinstance(error, RefusedError):
-            return Failed(claim, error.code, str(error), outcome.next_due)
+            return DeadLettered(claim, error.code, str(error), outcome.next_due)
         if error is not None:
             asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
             delay = max(self.timings.reconcile_retry_delay, asked)
@@ -218,7 +220,7 @@ class Reconcile:
             row
             for name in directory.names_of(subject)
             for read in desired.named.get(name, ())
-            for owner, row in assigned(name, read, directory.holders)
+            for owner, row in rows_for_owner(name, read, directory.holders)
             if owner == subject
         ]
         entitlements = [row for row in rows if isinstance(row, Entitlement)]
@@ -253,9 +255,9 @@ class Reconcile:
     async def _arm(self, transitions: Mapping[Subject, datetime]) -> None:
         """Put the next moment at which each subject's access changes into the work set."""
         moments = {str(subject): moment.timestamp() for subject, moment in transitions.items()}
-        marks = [Mark(key, 1, due=at, cause="window", transition=at) for key, at in moments.items()]
-        for start in range(0, len(marks), 1000):
-            await self.workset.mark(marks[start : start + 1000])
+        items = [WorkItem(key, 1, due=at, cause="window", transition=at) for key, at in moments.items()]
+        for start in range(0, len(items), 1000):
+            await self.queue.enqueue(items[start : start + 1000])
 
 
 def _tally(findings: Findings, observed: Observed, access: Access, layout: Layout) -> None:
@@ -264,7 +266,7 @@ def _tally(findings: Findings, observed: Observed, access: Access, layout: Layou
         return
     plan = layout.fields[0].name
     desired = {name: list(value) if isinstance(value, tuple) else value for name, value in access.values.items()}
-    live = changes.owned_values(observed, layout)
+    live = changes.managed_values(observed, layout)
     findings.published.add(observed.subject, desired.get(plan), desired)
     findings.held_in_clerk.add(observed.subject, live.get(plan), live)
 

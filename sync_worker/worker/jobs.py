@@ -28,12 +28,29 @@ from sync_worker.errors import (
     StaleRead,
     SyncWorkerError,
 )
-from sync_worker.storage.counters import UNANNOUNCED
-from sync_worker.storage.queue import ADDRESSES, FANOUT, MEMBERS, Claim, Done, Failed, Mark, Released, Retry
-from sync_worker.sync.address_resolution import PENDING, REFUSED, SHARED, SHARED_REASON, owners, resolve_documents
+from sync_worker.storage.counters import MISSED_WEBHOOKS
+from sync_worker.storage.queue import (
+    ADDRESSES,
+    FANOUT,
+    MEMBERS,
+    Claim,
+    Completed,
+    DeadLettered,
+    Released,
+    Retry,
+    WorkItem,
+)
+from sync_worker.sync.address_resolution import (
+    AMBIGUOUS_ADDRESS,
+    AMBIGUOUS_REASON,
+    PENDING,
+    REFUSED,
+    owners,
+    resolve_documents,
+)
 from sync_worker.sync.outcome import Due
-from sync_worker.worker.empty_dataset import saw_nothing
-from sync_worker.worker.event_log import is_unannounced, tell_of_document, tell_of_subject, why
+from sync_worker.worker.empty_dataset import report_empty_read
+from sync_worker.worker.event_log import is_missed_webhook, log_outcome, log_resolution, why
 from sync_worker.worker.fanout import fan_out
 
 if TYPE_CHECKING:
@@ -41,10 +58,10 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue import Settlement, WorkSet
-    from sync_worker.sync.address_resolution import Named
+    from sync_worker.storage.queue import Completion, WorkQueue
+    from sync_worker.sync.address_resolution import Resolution
     from sync_worker.sync.outcome import Outcome
-    from sync_worker.sync.reconciler import Converge
+    from sync_worker.sync.reconciler import Reconciler
 
 BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
@@ -83,7 +100,7 @@ def due_of(
     subject = Subject.parse(claim.key)
     return Due(
         subject=subject,
-        witnesses=claim.witnesses,
+        expected_revisions=claim.expected_revisions,
         cause=claim.cause,
         check=check,
         since=claim.since,
@@ -95,26 +112,26 @@ def due_of(
     )
 
 
-def done(claim: Claim, outcome: Outcome) -> Done:
+def done(claim: Claim, outcome: Outcome) -> Completed:
     """Settle a subject that was made right; rows of it that were refused stay visible as a note."""
     refusals = outcome.access.refusals if outcome.access else ()
     transition = outcome.access.next_transition if outcome.access else None
-    return Done(
+    return Completed(
         claim,
         next_due=outcome.next_due,
         wrote=wrote(outcome),
-        code=(SHARED if _shared(outcome) else REFUSED) if refusals else "",
+        code=(AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED) if refusals else "",
         detail="; ".join(str(refusal) for refusal in refusals),
         transition=transition.timestamp() if transition else None,
     )
 
 
 @dataclass(slots=True)
-class Attempts:
+class Jobs:
     """Runs claims. Until `paused_until` (of the monotonic clock) nothing should be claimed: a key was refused."""
 
-    workset: WorkSet
-    converge: Converge
+    queue: WorkQueue
+    converge: Reconciler
     clock: Clock
     timings: Timings
     random: Random = field(default_factory=Random)
@@ -122,25 +139,26 @@ class Attempts:
     asked: dict[str, float] = field(default_factory=dict)
     """Until when (monotonic) Clerk wants subjects left alone whose runs are under way: the run may be cut off."""
 
-    async def converge_all(self, claims: Sequence[Claim]) -> None:
+    async def reconcile_subjects(self, claims: Sequence[Claim]) -> None:
         """Make claimed subjects right."""
         pending = {claim.key: claim for claim in claims}
-        async with self._giving_back(pending):
+        async with self.release_on_error(pending):
             batch = [
-                due_of(claim, self.clock, self.timings, asked=partial(self._leave_alone, claim.key)) for claim in claims
+                due_of(claim, self.clock, self.timings, asked=partial(self.record_retry_after, claim.key))
+                for claim in claims
             ]
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
-                if any(outcome.blind for outcome in outcomes):
-                    await saw_nothing(self.workset, self.timings)
+                if any(outcome.dataset_empty for outcome in outcomes):
+                    await report_empty_read(self.queue, self.timings)
                 await self._follow_up(ended)
-                await self.workset.settle([self._settlement(claim, outcome) for claim, outcome in ended])
+                await self.queue.complete([self._completion(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
 
     async def resolve(self, claims: Sequence[Claim]) -> None:
         """Look up whom claimed entitlements and addresses are for, and people's memberships, and mark those."""
         pending = {claim.key: claim for claim in claims}
-        async with self._giving_back(pending):
+        async with self.release_on_error(pending):
             documents = {key.removeprefix(FANOUT): c for key, c in pending.items() if key.startswith(FANOUT)}
             addresses = {Subject.parse(c.key): c for c in claims if c.key.startswith(ADDRESSES)}
             people = [claim for claim in claims if claim.key.startswith(MEMBERS)]
@@ -149,41 +167,41 @@ class Attempts:
                 await resolve_documents(
                     self.converge.source,
                     self.converge.target.find,
-                    {document: claim.witnesses for document, claim in documents.items()},
+                    {document: claim.expected_revisions for document, claim in documents.items()},
                     clock=self.clock,
                     timings=self.timings,
-                    saw_nothing=partial(saw_nothing, self.workset, self.timings),
+                    report_empty_read=partial(report_empty_read, self.queue, self.timings),
                 )
                 if documents
                 else ({}, frozenset())
             )
             found = [(documents[document], one.subjects) for document, one in named.items()]
             found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
-            found += [(claim, await self._had(address, claim)) for address, claim in addresses.items()]
-            marks = [mark for claim, subjects in found for mark in _marks(claim, subjects)]
-            await self.workset.mark([*marks, *await self._where_addresses_count(people)])
-            settled: list[Settlement] = [self._noted(documents[document], [one]) for document, one in named.items()]
-            settled += [Done(claim) for claim in (*addresses.values(), *people)]
+            found += [(claim, await self.former_members(address, claim)) for address, claim in addresses.items()]
+            items = [mark for claim, subjects in found for mark in _items(claim, subjects)]
+            await self.queue.enqueue([*items, *await self.expand_changed_addresses(people)])
+            settled: list[Completion] = [self._noted(documents[document], [one]) for document, one in named.items()]
+            settled += [Completed(claim) for claim in (*addresses.values(), *people)]
             settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
-            await self.workset.settle(settled)
+            await self.queue.complete(settled)
             pending.clear()
             for document, one in named.items():
-                tell_of_document(one, documents[document])
+                log_resolution(one, documents[document])
 
-    async def _had(self, address: Subject, claim: Claim) -> tuple[Subject, ...]:
+    async def former_members(self, address: Subject, claim: Claim) -> tuple[Subject, ...]:
         """Return the members whom a document gave access by an address that may be nobody's, or another's, by now.
 
         No event about a person names their memberships, and no entitlement may name anybody by address any more.
         """
         if not address.organization_id:
             return ()
-        documents = {witness.document for witness in claim.witnesses}
+        documents = {expected.document for expected in claim.expected_revisions}
         entries = [e for one in documents for e in await self.converge.ledger.of_document(one, (), HAD)]
         subjects = {Subject.parse(entry.subject) for entry in entries}
         members = {s for s in subjects if s.kind is Kind.MEMBERSHIP and s.organization_id == address.organization_id}
         return tuple(sorted(members, key=str))
 
-    async def _where_addresses_count(self, people: Sequence[Claim]) -> list[Mark]:
+    async def expand_changed_addresses(self, people: Sequence[Claim]) -> list[WorkItem]:
         """Return what a changed address of these people may change.
 
         They and their memberships may have been entitled by the address before; the entitlements that name the one they
@@ -195,26 +213,26 @@ class Attempts:
         if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
         if not snapshot.visible:
-            await saw_nothing(self.workset, self.timings)
+            await report_empty_read(self.queue, self.timings)
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
-        marks = [mark for user, claim in users.items() for mark in _marks(claim, [user])]
+        items = [mark for user, claim in users.items() for mark in _items(claim, [user])]
         members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
-        marks += [mark for user, claim in members for mark in _marks(claim, await target.memberships(user.id))]
+        items += [mark for user, claim in members for mark in _items(claim, await target.memberships(user.id))]
         observed = await target.observe(users)
         addresses = {address for held in observed.values() for address in held.addresses}
         rows = (await source.by_subject(addresses, ())).rows if addresses else ()
-        return [*marks, *(Mark(FANOUT + str(row["_id"]), REPAIR_LANE, cause=people[0].cause) for row in rows)]
+        return [*items, *(WorkItem(FANOUT + str(row["_id"]), REPAIR_LANE, cause=people[0].cause) for row in rows)]
 
     async def fan_out(self, claim: Claim) -> None:
         """Mark everybody whose access leads to a claimed document."""
         document = claim.key.removeprefix(FANOUT)
         pending = {claim.key: claim}
-        async with self._giving_back(pending) as deadline:
+        async with self.release_on_error(pending) as deadline:
 
-            async def mark(marks: Sequence[Mark]) -> None:
+            async def mark(items: Sequence[WorkItem]) -> None:
                 """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
-                await self.workset.mark([replace(one, delivery=claim.delivery, since=claim.since) for one in marks])
-                if not await self.workset.renew([claim], self.timings.lease):
+                await self.queue.enqueue([replace(one, delivery=claim.delivery, since=claim.since) for one in items])
+                if not await self.queue.renew([claim], self.timings.lease):
                     raise LeaseLost(claim.key)
                 deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
@@ -223,20 +241,20 @@ class Attempts:
                 self.converge.source,
                 self.converge.target.find,
                 document,
-                claim.witnesses,
+                claim.expected_revisions,
                 mark,
                 clock=self.clock,
                 timings=self.timings,
-                saw_nothing=partial(saw_nothing, self.workset, self.timings),
+                report_empty_read=partial(report_empty_read, self.queue, self.timings),
                 cause=cause,
             )
-            await self.workset.settle([self._noted(claim, found)])
+            await self.queue.complete([self._noted(claim, found)])
             log.info("document_fanned_out", document=document, **why(claim))
             for one in found:
-                tell_of_document(one, claim)
+                log_resolution(one, claim)
 
     @asynccontextmanager
-    async def _giving_back(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
+    async def release_on_error(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
         """Settle what a run leaves in `pending`, however it ends; nothing may leave here but a cancellation."""
         keys = tuple(pending)
         try:
@@ -247,7 +265,7 @@ class Attempts:
         except SyncWorkerError as error:
             await self._retry(pending, error)
         except asyncio.CancelledError:
-            await self.workset.settle([Released(claim) for claim in pending.values()])
+            await self.queue.complete([Released(claim) for claim in pending.values()])
             raise
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
             log.exception("run_broken", keys=[key for key in pending if not key.startswith(ADDRESSES)])
@@ -260,21 +278,21 @@ class Attempts:
         """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
         if isinstance(error, CredentialsRefused | ConfigurationError):
             self._pause(error)
-            await self.workset.settle([Released(claim) for claim in pending.values()])
+            await self.queue.complete([Released(claim) for claim in pending.values()])
             return
         if isinstance(error, RefusedError):
             error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing of any one subject
         log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
-        await self.workset.settle([self._failure(claim, error) for claim in pending.values()])
+        await self.queue.complete([self._failure(claim, error) for claim in pending.values()])
 
-    def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
+    def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
         if outcome.error is not None:
             return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote(outcome))
         return done(claim, outcome)
 
     def _failure(
         self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
-    ) -> Settlement:
+    ) -> Completion:
         match error:
             case CredentialsRefused() | ConfigurationError():
                 self._pause(error)
@@ -282,17 +300,18 @@ class Attempts:
             case LeaseLost():
                 return Released(claim)
             case RefusedError():
-                return Failed(claim, error.code, str(error), next_due)
+                return DeadLettered(claim, error.code, str(error), next_due)
             case _ if claim.attempts + 1 >= self.timings.max_attempts:
                 again = self.clock.now() + self.timings.dead_letter_retry
-                return Failed(claim, error.code, str(error), min(again, next_due or again))
+                return DeadLettered(claim, error.code, str(error), min(again, next_due or again))
             case _:
                 told = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
                 asked = max(told, self.asked.get(claim.key, 0.0) - self.clock.monotonic())
                 delay = asked + self._backoff(claim.attempts)
                 return Retry(claim, error.code, str(error), delay, wrote, not_before=asked)
 
-    def _leave_alone(self, key: str, seconds: float) -> None:
+    def record_retry_after(self, key: str, seconds: float) -> None:
+        """Remember that Clerk asked to leave a subject alone for so many seconds."""
         self.asked[key] = self.clock.monotonic() + seconds
 
     def _backoff(self, attempts: int) -> float:
@@ -304,10 +323,10 @@ class Attempts:
         self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
         log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
 
-    def _noted(self, claim: Claim, told: Sequence[Named]) -> Done:
+    def _noted(self, claim: Claim, told: Sequence[Resolution]) -> Completed:
         """Settle a document. While several people have its address, it is looked at again without any event."""
-        shared = any(one.code == SHARED for one in told)
-        return Done(
+        shared = any(one.code == AMBIGUOUS_ADDRESS for one in told)
+        return Completed(
             claim,
             next_due=self.clock.now() + self.timings.shared_address_recheck if shared else None,
             code=told[0].code if told else "",
@@ -322,44 +341,44 @@ class Attempts:
         run that failed would find the same the next time.
         """
         right = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
-        news = [(document, o) for claim, o in right if claim.code != SHARED for document in _shared(o)]
-        await self.workset.mark([_look_again(document, outcome) for document, outcome in news])
-        gained = {FANOUT + document for _, outcome in right for document in outcome.gained}
-        if gained:
-            await self.workset.clear_notes(gained, PENDING)
+        news = [(document, o) for claim, o in right if claim.code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)]
+        await self.queue.enqueue([_requeue_document(document, outcome) for document, outcome in news])
+        added_sources = {FANOUT + document for _, outcome in right for document in outcome.added_sources}
+        if added_sources:
+            await self.queue.clear_notes(added_sources, PENDING)
 
     async def _report(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            tell_of_subject(outcome, self.converge.layout)
-        if silent := sum(map(is_unannounced, outcomes)):
-            await self.workset.count({UNANNOUNCED: silent})
+            log_outcome(outcome, self.converge.layout)
+        if silent := sum(map(is_missed_webhook, outcomes)):
+            await self.queue.count({MISSED_WEBHOOKS: silent})
 
 
-def moved(outcomes: Iterable[Outcome]) -> list[Mark]:
+def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
     """Return the documents that stop counting for somebody: they are somebody else's now, or pending.
 
     They are marked before the write that takes them out of the marker: after it only a killed process would know.
     """
     return [
-        _look_again(document, o)
+        _requeue_document(document, o)
         for o in outcomes
         if o.error is None and wrote(o)  # one that writes nothing would lose the same the next time
         for document in o.lost
     ]
 
 
-def _look_again(document: str, outcome: Outcome) -> Mark:
+def _requeue_document(document: str, outcome: Outcome) -> WorkItem:
     due = outcome.due
-    return Mark(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
+    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
 
 
-def _marks(claim: Claim, subjects: Iterable[Subject]) -> Iterable[Mark]:
+def _items(claim: Claim, subjects: Iterable[Subject]) -> Iterable[WorkItem]:
     """Mark each subject for all that the claim's events told, as urgently as the claim."""
     for subject in subjects:
-        for told in claim.witnesses or (None,):
+        for told in claim.expected_revisions or (None,):
             # That a document is gone says nothing of what else somebody holds who merely has its address now.
-            witness = None if told is None else replace(told, news=False)
-            yield Mark(str(subject), claim.lane, None, witness, claim.cause, claim.delivery, claim.since)
+            expected = None if told is None else replace(told, news=False)
+            yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
 
 
 def wrote(outcome: Outcome) -> bool:
@@ -367,7 +386,7 @@ def wrote(outcome: Outcome) -> bool:
     return outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
 
 
-def _shared(outcome: Outcome) -> tuple[str, ...]:
+def _ambiguous(outcome: Outcome) -> tuple[str, ...]:
     """Return the documents that do not count because several people have the address."""
     refusals = outcome.access.refusals if outcome.access is not None else ()
-    return tuple(refusal.document for refusal in refusals if refusal.reason == SHARED_REASON)
+    return tuple(refusal.document for refusal in refusals if refusal.reason == AMBIGUOUS_REASON)

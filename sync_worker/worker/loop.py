@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Database
-    from sync_worker.storage.queue import WorkSet
-    from sync_worker.worker.jobs import Attempts
+    from sync_worker.storage.queue import WorkQueue
+    from sync_worker.worker.jobs import Jobs
 
 AT_ONCE = {0: 4, 1: 2, 2: 1}
 """Runs at the same time, by lane; each lane has its own, so that a bulk never holds up an editor."""
@@ -72,8 +72,8 @@ class Worker:
     """
 
     database: Database
-    workset: WorkSet
-    attempts: Attempts
+    queue: WorkQueue
+    attempts: Jobs
     budget: Budget
     check: Callable[[], Awaitable[None]]
     clock: Clock
@@ -130,14 +130,14 @@ class Worker:
         waits = [await self._start_batch(lane) for lane in lanes]
         wait = min(waits)
         if fan_outs.room:
-            claims = await self.workset.claim(fan_outs.number, 1, self.timings.lease, documents=True)
+            claims = await self.queue.claim(fan_outs.number, 1, self.timings.lease, documents=True)
             if claims:
                 self._launch(fan_outs, self.attempts.fan_out(claims[0]))
                 wait = 0.0
         scarce = self.timings.scarce_budget_wait in waits
         if scarce or not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
             return wait  # what is due now has no room, or no calls left; a run that ends looks again
-        due = await self.workset.next_due()
+        due = await self.queue.next_due()
         return wait if due is None else min(wait, max(due, self.timings.min_rest))
 
     async def _start_batch(self, lane: Lane) -> float:
@@ -150,13 +150,15 @@ class Worker:
         if left < min(SCARCE, self.budget.limit // 4):
             return timings.scarce_budget_wait  # a list call for each one or two subjects would eat what is left
         limit = max(1, min(BATCH, left - 2))
-        claims = await self.workset.claim(lane.number, limit, timings.lease, documents=lane.documents)
+        claims = await self.queue.claim(lane.number, limit, timings.lease, documents=lane.documents)
         flood = FEW < len(claims) < limit
         lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
         lane.not_before = now + lane.gather
         if not claims:
             return timings.idle_interval
-        self._launch(lane, self.attempts.resolve(claims) if lane.documents else self.attempts.converge_all(claims))
+        self._launch(
+            lane, self.attempts.resolve(claims) if lane.documents else self.attempts.reconcile_subjects(claims)
+        )
         return lane.gather
 
     def _launch(self, lane: Lane, work: Awaitable[None]) -> None:
@@ -191,8 +193,8 @@ class Worker:
     async def _heartbeat(self) -> None:
         while True:
             try:
-                await self.workset.remember("heartbeat", self.name)
-                if released := await self.workset.release_gone():
+                await self.queue.remember("heartbeat", self.name)
+                if released := await self.queue.reclaim_orphaned():
                     log.warning("taken_over", subjects=released)
             except DatabaseUnavailable:
                 log.warning("heartbeat_missed")

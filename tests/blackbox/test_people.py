@@ -225,7 +225,7 @@ async def test_no_address_is_logged_or_stays_in_the_database(
     ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
     assert "@example.org" not in ended.out
     async with open_store(settings_of(box, deployment.environment["DATABASE_URL"]), RUNTIME) as store:
-        assert await store.workset.get(f"email:{ADA}") is None
+        assert await store.queue.get(f"email:{ADA}") is None
 
 
 @in_process

@@ -147,7 +147,7 @@ async def test_retry_without_a_name_sets_everything_going_again(operator: Operat
     await operator.run("sync", *(f"user_{n}" for n in range(3)))
     assert (await operator.json("failed", "retry"))["retried"] == 3
     async with open_store(settings_of(operator.box, operator.environment["DATABASE_URL"]), RUNTIME) as store:
-        assert await store.workset.failed(10) == []
+        assert await store.queue.failed(10) == []
 
 
 async def test_history_takes_an_address_and_a_document(operator: Operator) -> None:

@@ -28,7 +28,7 @@ CLERK_KEY = "CONTRACT_CLERK_SECRET_KEY"
 SANITY_ACCOUNT = ("CONTRACT_SANITY_PROJECT_ID", "CONTRACT_SANITY_DATASET", "CONTRACT_SANITY_TOKEN")
 
 
-class Patient(httpx.AsyncHTTPTransport):
+class Installation(httpx.AsyncHTTPTransport):
     """Waits when it is told to slow down; a test is about something else."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -135,9 +135,9 @@ class SanityPlace:
 @asynccontextmanager
 async def clerk_at(url: str, key: str) -> AsyncIterator[ClerkPlace]:
     headers = {"Authorization": f"Bearer {key}", "Clerk-API-Version": clerk.API_VERSION}
-    transport = ServiceTransport("Clerk", Patient(), headers, clerk.explain, CLOCK, TIMINGS)
+    transport = ServiceTransport("Clerk", Installation(), headers, clerk.explain, CLOCK, TIMINGS)
     target, client = clerk.open_clerk(transport, url=url)
-    http = httpx.AsyncClient(base_url=f"{url}/v1", headers=headers, transport=Patient(), timeout=30)
+    http = httpx.AsyncClient(base_url=f"{url}/v1", headers=headers, transport=Installation(), timeout=30)
     async with client, http:
         place = ClerkPlace(http, target)
         try:
@@ -150,11 +150,11 @@ async def clerk_at(url: str, key: str) -> AsyncIterator[ClerkPlace]:
 async def sanity_at(url: str, dataset: str, token: str) -> AsyncIterator[SanityPlace]:
     headers = {"Authorization": f"Bearer {token}"}
     transport = ServiceTransport(
-        "Sanity", Patient(), headers, sanity.explain, CLOCK, TIMINGS, is_read=sanity.reads_only, dry_run=True
+        "Sanity", Installation(), headers, sanity.explain, CLOCK, TIMINGS, is_read=sanity.reads_only, dry_run=True
     )
     queries = sanity.Queries.load(packaged_groq())
     source, client = sanity.open_sanity(transport, queries, url=url, version=SANITY_VERSION, dataset=dataset)
-    http = httpx.AsyncClient(base_url=f"{url}/v{SANITY_VERSION}", headers=headers, transport=Patient(), timeout=30)
+    http = httpx.AsyncClient(base_url=f"{url}/v{SANITY_VERSION}", headers=headers, transport=Installation(), timeout=30)
     async with client, http:
         place = SanityPlace(http, source, dataset)
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.freshness import Sighting, moment
+from sync_worker.domain.freshness import DocumentRevision, moment
 from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, NoSuchSubject
 from sync_worker.sanity.client import DOCUMENTS_A_CALL
@@ -291,8 +291,8 @@ async def test_one_query_shows_rows_witnesses_and_a_count(sanity: SanityPlace) -
     await sanity.create("e2", clerkUserId="user_somebody_else")
     snapshot = await sanity.source.by_subject([Subject(Kind.USER, user)], [sanity.id("e1"), sanity.id("gone")])
     assert [(row["_id"], row["plan"], row["courseSlugs"]) for row in snapshot.rows] == [(sanity.id("e1"), "pro", [])]
-    assert snapshot.sightings.keys() == {sanity.id("e1")}
-    assert snapshot.sightings[sanity.id("e1")].revision == revision
+    assert snapshot.revisions.keys() == {sanity.id("e1")}
+    assert snapshot.revisions[sanity.id("e1")].revision == revision
     assert snapshot.visible >= 2
 
 
@@ -302,7 +302,7 @@ async def test_a_witness_is_the_same_in_the_index_and_in_the_store(sanity: Sanit
     await sanity.mutate({"patch": {"id": sanity.id("e1"), "set": {"plan": "pro"}}})
     snapshot = await sanity.source.by_subject([], [sanity.id("e1")])
     stored = await sanity.source.stored([sanity.id("e1")])
-    seen: Sighting = snapshot.sightings[sanity.id("e1")]
+    seen: DocumentRevision = snapshot.revisions[sanity.id("e1")]
     assert stored.documents[sanity.id("e1")] == seen
     assert before < moment(seen.updated_at) < datetime.now(UTC) + timedelta(minutes=2)
 
@@ -325,8 +325,8 @@ async def test_references_lead_to_courses_and_dead_ones_to_nothing(sanity: Sanit
     assert (row["plan"], sorted(row["courseSlugs"])) == ("team", ["c0", "c1", "c2"])
     page = await sanity.source.affected([sanity.id("c2")], "", [sanity.id("c2")])
     assert [found["_id"] for found in page.rows] == [sanity.id("e1")]
-    assert page.sightings is not None
-    assert page.sightings.keys() == {sanity.id("c2")}
+    assert page.revisions is not None
+    assert page.revisions.keys() == {sanity.id("c2")}
     assert (await sanity.source.affected([sanity.id("c0")], "", [])).between == (sanity.id("p"),)
 
 
@@ -345,7 +345,7 @@ async def test_a_walk_over_everything_comes_by_and_ends(sanity: SanityPlace) -> 
 
 async def test_what_was_published_since_a_moment_is_found(sanity: SanityPlace) -> None:
     await sanity.create("e1", clerkUserId="user_1")
-    (told,) = (await sanity.source.by_subject([], [sanity.id("e1")])).sightings.values()
+    (told,) = (await sanity.source.by_subject([], [sanity.id("e1")])).revisions.values()
     before = (moment(told.updated_at) + timedelta(seconds=1)).isoformat().replace("+00:00", "Z")
     rows = await sanity.source.changed(told.updated_at, "", before)
     assert sanity.id("e1") in [row["_id"] for row in rows]
@@ -363,7 +363,7 @@ async def test_a_deleted_document_is_proven_missing(sanity: SanityPlace) -> None
     stored = await sanity.source.stored([sanity.id("e1"), sanity.id("e2")])
     assert stored.missing == {sanity.id("e1")}
     snapshot = await sanity.source.by_subject([], [sanity.id("e1"), sanity.id("e2")])
-    assert snapshot.sightings.keys() == {sanity.id("e2")}
+    assert snapshot.revisions.keys() == {sanity.id("e2")}
 
 
 async def test_as_many_documents_as_we_ask_for_come_in_one_call(sanity: SanityPlace) -> None:

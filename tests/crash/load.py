@@ -82,7 +82,7 @@ class Account:
     def by_status(self) -> Counter[int | None]:
         return Counter(attempt["resultCode"] for attempt in self._deliveries.attempts)
 
-    def marks(self) -> Counter[str]:
+    def items(self) -> Counter[str]:
         """Return how often each subject or document was accepted."""
         keys = {message.id: _keys(json.loads(message.body)) for message in self._deliveries.messages}
         taken = (a["messageId"] for a in self._deliveries.attempts if a["resultCode"] == 202)
@@ -92,7 +92,7 @@ class Account:
         """Return how many accepted marks the work set does not know of, or has not done."""
         rows = await store.database.read(lambda tx: tx.execute("SELECT key, wanted, done FROM work"))
         done = {key: done for key, wanted, done in rows if wanted == done}
-        return sum(max(0, marks - done.get(key, 0)) for key, marks in self.marks().items())
+        return sum(max(0, items - done.get(key, 0)) for key, items in self.items().items())
 
 
 def _keys(body: dict[str, Any]) -> set[str]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import Witness
-from sync_worker.storage.queue import Mark
+from sync_worker.domain.model import ExpectedRevision
+from sync_worker.storage.queue import WorkItem
 from tests.nursery import NOTHING_WRONG
 from tests.oracle import GUARD, until, wrong
 from tests.parts import working
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 LEASE = 1.0
 
 COMMIT: tuple[Moment, ...] = ("before", "uncommitted", "after")
-EFFECTS_OF_A_RUN = ("WorkSet.claim", "Ledger.intend", "Ledger.settle", "WorkSet.settle")
-EFFECTS_OF_A_FAN_OUT = ("WorkSet.mark", "WorkSet.renew", "WorkSet.settle")
+EFFECTS_OF_A_RUN = ("WorkQueue.claim", "Ledger.intend", "Ledger.settle", "WorkQueue.complete")
+EFFECTS_OF_A_FAN_OUT = ("WorkQueue.enqueue", "WorkQueue.renew", "WorkQueue.complete")
 PATCH = "ServiceTransport._send"
 
 Crash = tuple[str, Moment, int]
@@ -43,20 +43,20 @@ def every_moment(method: str) -> tuple[Crash, ...]:
 
 
 ONCE_IN_A_RUN: tuple[Crash, ...] = (
-    ("WorkSet.claim", "after", 1),
+    ("WorkQueue.claim", "after", 1),
     ("Ledger.intend", "after", 1),
     (PATCH, "after", 1),
     ("Ledger.settle", "after", 1),
-    ("WorkSet.settle", "uncommitted", 1),
+    ("WorkQueue.complete", "uncommitted", 1),
 )
 WRITES: tuple[Crash, ...] = ((PATCH, "before", 1), (PATCH, "after", 1), (PATCH, "before", 3), (PATCH, "after", 3))
 ONCE_IN_A_FAN_OUT: tuple[Crash, ...] = (
-    ("WorkSet.mark", "after", 1),
-    ("WorkSet.renew", "after", 1),
-    ("WorkSet.settle", "uncommitted", 1),
+    ("WorkQueue.enqueue", "after", 1),
+    ("WorkQueue.renew", "after", 1),
+    ("WorkQueue.complete", "uncommitted", 1),
 )
-ONCE_IN_A_MOVE: tuple[Crash, ...] = (("WorkSet.mark", "uncommitted", 1),)
-EVERY_MOMENT_OF_A_MOVE: tuple[Crash, ...] = (*every_moment("WorkSet.mark"), (PATCH, "after", 1))
+ONCE_IN_A_MOVE: tuple[Crash, ...] = (("WorkQueue.enqueue", "uncommitted", 1),)
+EVERY_MOMENT_OF_A_MOVE: tuple[Crash, ...] = (*every_moment("WorkQueue.enqueue"), (PATCH, "after", 1))
 
 EVERY_MOMENT = pytest.mark.full("every moment of every effect, on both databases")
 
@@ -84,9 +84,9 @@ def reference(document: str) -> dict[str, str]:
     return {"_type": "reference", "_ref": document, "_key": document}
 
 
-async def mark(site: Site, *marks: Mark) -> None:
+async def mark(site: Site, *items: WorkItem) -> None:
     async with site.store() as store:
-        await store.workset.mark(marks)
+        await store.queue.enqueue(items)
 
 
 async def prepare(site: Site, names: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ async def prepare(site: Site, names: Sequence[str]) -> None:
     held.append(box.clerk.add_user("user_unchanged"))
     await box.lake.mutate([entitlement(f"e-{user}", user, plan="basic") for user in held])
     async with working(box, site.database_url) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in held])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in held])
         await until(lambda: not wrong(box))
 
 
@@ -112,8 +112,10 @@ async def edit(site: Site, name: str) -> None:
             {"delete": {"id": f"e-{revoked}"}},
         ]
     )
-    witness = Witness(f"e-{revoked}", "", "", deleted=True)
-    await mark(site, Mark(f"user:{granted}"), Mark(f"user:{updated}"), Mark(f"user:{revoked}", witness=witness))
+    expected = ExpectedRevision(f"e-{revoked}", "", "", deleted=True)
+    await mark(
+        site, WorkItem(f"user:{granted}"), WorkItem(f"user:{updated}"), WorkItem(f"user:{revoked}", expected=expected)
+    )
     assert {granted, updated, revoked} <= set(wrong(site.box))
 
 
@@ -155,7 +157,7 @@ async def test_a_write_that_outlives_its_process_does_not_undo_what_the_next_one
     box = site.box
     await killed_over_its_writes(site, NOTHING_WRONG)
     await box.lake.mutate([{"patch": {"id": "e-user_updated_now", "set": {"plan": "team"}}}])
-    await mark(site, Mark("user:user_updated_now"))
+    await mark(site, WorkItem("user:user_updated_now"))
     async with site.worker(Trouble(lease=2.0)):
         await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "team")
         box.clerk.faults.release()
@@ -175,7 +177,7 @@ async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, crashes: tu
                 *(entitlement(f"e-{u}", u, courses=[reference(course)]) for u in users),
             ]
         )
-        await mark(site, Mark(f"document:{course}", lane=1))
+        await mark(site, WorkItem(f"document:{course}", lane=1))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
         await site.comes_right()
@@ -191,13 +193,13 @@ async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_addres
         row = {"_id": f"e-{number}", "_type": "entitlement", "userExternalId": f"crm-{number}", "plan": "pro"}
         await box.lake.mutate([{"create": row}])
     async with working(box, site.database_url) as parts:
-        await parts.store.workset.mark([Mark(f"document:e-{number}") for number in range(len(crashes))])
+        await parts.store.queue.enqueue([WorkItem(f"document:e-{number}") for number in range(len(crashes))])
         await until(lambda: not wrong(box))
     for number, crash in enumerate(crashes):
         old, address = f"user_old_{number}", f"crm-{number}"
         box.clerk.update_user(old, external_id=None)
         box.clerk.add_user(f"user_new_{number}", external_id=address)
-        await mark(site, Mark(f"user:{old}", cause="clerk:user.updated"))
+        await mark(site, WorkItem(f"user:{old}", cause="clerk:user.updated"))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
         await site.comes_right()
@@ -210,17 +212,17 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
     row = {"_id": "e1", "_type": "entitlement", "userEmail": shared, "plan": "pro"}
     await box.lake.mutate([{"create": row}])
     async with working(box, site.database_url) as parts:
-        await parts.store.workset.mark([Mark("user:user_ada")])
+        await parts.store.queue.enqueue([WorkItem("user:user_ada")])
         await until(lambda: not wrong(box))
     box.clerk.add_user("user_twin", email=shared)
-    await mark(site, Mark("user:user_ada"))
-    await site.dies(to(site, "WorkSet.settle", "after"))
+    await mark(site, WorkItem("user:user_ada"))
+    await site.dies(to(site, "WorkQueue.complete", "after"))
     async with site.worker(to(site)), site.store() as store, asyncio.timeout(GUARD):
-        while (noted := await store.workset.get("document:e1")) is None or noted.due is None:
+        while (noted := await store.queue.get("document:e1")) is None or noted.due is None:
             await asyncio.sleep(0.05)
 
 
-@crashing({"sqlite_url": (("WorkSet.mark", "uncommitted", 2),)}, {"mark": every_moment("WorkSet.mark")})
+@crashing({"sqlite_url": (("WorkQueue.enqueue", "uncommitted", 2),)}, {"mark": every_moment("WorkQueue.enqueue")})
 async def test_a_receiver_killed_at_its_mark(site: Site, crashes: tuple[Crash, ...]) -> None:
     site.install_hook()
     for method, moment, _ in crashes:
@@ -233,7 +235,7 @@ async def test_a_receiver_killed_at_its_mark(site: Site, crashes: tuple[Crash, .
 @EVERY_MOMENT
 async def test_what_was_marked_is_done_although_nobody_was_told_that_it_was_accepted(site: Site) -> None:
     site.install_hook(repeats=0)
-    await deliver_to_a_receiver_that_dies(site, Trouble("WorkSet.mark", "after", call=3))
+    await deliver_to_a_receiver_that_dies(site, Trouble("WorkQueue.enqueue", "after", call=3))
     async with site.worker():
         await site.comes_right()
 

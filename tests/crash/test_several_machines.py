@@ -17,7 +17,7 @@ import pytest
 
 from sync_worker.cli.processes import free_port
 from sync_worker.storage.migrations import STEPS
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from tests.crash.load import Account, Editors
 from tests.crash.site import Site
 from tests.oracle import GUARD, until, wrong
@@ -97,7 +97,7 @@ async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_e
         await publish(site, user)
     box.clerk.faults.some("hang", 1.0, method="PATCH")
     async with site.store() as store:
-        await store.workset.mark([Mark(f"user:{user}") for user in users])
+        await store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         async with site.worker(ELSEWHERE) as lost:
             await until(lambda: box.clerk.faults.struck["hang"] >= len(users))
             lost.kill()
@@ -106,10 +106,10 @@ async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_e
         await until(lambda: all(request.ended for request in box.clerk.requests.writes))
         async with second(site).worker(replace(ELSEWHERE, lease=1.0)):
             await publish(site, box.clerk.add_user("user_later"))
-            await store.workset.mark([Mark("user:user_later")])
+            await store.queue.enqueue([WorkItem("user:user_later")])
             await until(lambda: wrong(box) == users)
             await store.database.run(lambda tx: tx.execute(LEASES_END))
-            await store.workset.mark([Mark("user:user_later")])  # whoever waits for work looks again
+            await store.queue.enqueue([WorkItem("user:user_later")])  # whoever waits for work looks again
             await site.comes_right()
 
 

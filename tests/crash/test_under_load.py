@@ -122,6 +122,6 @@ async def test_killed_at_random_nobody_is_wrong_and_nothing_is_lost(
 async def edit_until_something_is_in_flight(editors: Editors, store: Store) -> None:
     """Return when a subject is claimed: a kill proves little where nobody works."""
     async with asyncio.timeout(GUARD):
-        while not any(lane.running for lane in (await store.workset.depth()).lanes):
+        while not any(lane.running for lane in (await store.queue.depth()).lanes):
             await editors.edit()
             await asyncio.sleep(0.05)

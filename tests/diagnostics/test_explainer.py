@@ -15,8 +15,8 @@ from sync_worker.diagnostics.serialize import document_json, subject_json
 from sync_worker.domain.model import Change, ChangeKind, Subject
 from sync_worker.errors import InvalidSubject, MutationInDryRun
 from sync_worker.runtime.service import running_worker
-from sync_worker.runtime.wiring import open_inquiry
-from sync_worker.storage.queue import Mark
+from sync_worker.runtime.wiring import open_explainer
+from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
 from tests.oracle import until
 from tests.parts import opened
@@ -50,21 +50,21 @@ async def delete(box: Sandbox, document: str) -> None:
 
 async def sync(parts: Parts, *keys: str, cause: str = "") -> None:
     """Mark, and let a worker run until there is nothing to do."""
-    await parts.store.workset.mark([Mark(key, lane=0, cause=cause) for key in keys])
+    await parts.store.queue.enqueue([WorkItem(key, lane=0, cause=cause) for key in keys])
     async with running_worker(parts.settings, parts.store):
         for key in keys:
-            while (row := await parts.store.workset.get(key)) and row.pending and not row.dead:
+            while (row := await parts.store.queue.get(key)) and row.pending and not row.dead:
                 await parts.store.database.changed(0.05)
 
 
 async def document(parts: Parts, id_: str) -> DocumentExplanation:
-    async with open_inquiry(parts.settings, parts.store, patience=2) as inquiry:
-        return await inquiry.document(id_)
+    async with open_explainer(parts.settings, parts.store, patience=2) as explainer:
+        return await explainer.document(id_)
 
 
 async def subject(parts: Parts, key: str) -> Explanation:
-    async with open_inquiry(parts.settings, parts.store, patience=2) as inquiry:
-        return await inquiry.subject(Subject.parse(key))
+    async with open_explainer(parts.settings, parts.store, patience=2) as explainer:
+        return await explainer.subject(Subject.parse(key))
 
 
 def ahead(seconds: float) -> str:
@@ -114,7 +114,7 @@ async def test_a_document_nobody_was_told_of_is_late_and_names_the_command(box: 
 async def test_work_that_waits_without_a_worker_says_that_none_is_running(box: Sandbox, parts: Parts) -> None:
     box.clerk.add_user("user_1")
     await publish(box, "e1", clerkUserId="user_1")
-    await parts.store.workset.mark([Mark("user:user_1")])
+    await parts.store.queue.enqueue([WorkItem("user:user_1")])
     told = await document(parts, "e1")
     assert told.verdict.state is State.LATE
     assert "no worker is running" in told.verdict.headline
@@ -149,9 +149,9 @@ async def test_an_address_that_two_people_have_is_refused_and_names_them(box: Sa
     await publish(box, "e1", userEmail=ADA)
     told = await document(parts, "e1")
     (one,) = told.subjects
-    assert (told.verdict.state, one.lines[0].standing) == (State.REFUSED, Standing.SHARED)
+    assert (told.verdict.state, one.lines[0].standing) == (State.REFUSED, Standing.AMBIGUOUS_ADDRESS)
     assert "user:user_1, user:user_2" in one.verdict.headline
-    assert (await subject(parts, "user:user_2")).lines[0].standing is Standing.SHARED
+    assert (await subject(parts, "user:user_2")).lines[0].standing is Standing.AMBIGUOUS_ADDRESS
 
 
 async def test_an_address_of_one_person_is_that_person(box: Sandbox, parts: Parts) -> None:
@@ -288,11 +288,11 @@ async def test_an_id_that_was_never_published_is_unknown(parts: Parts) -> None:
 
 async def test_a_document_that_may_not_be_read_is_not_taken_for_deleted(box: Sandbox, parts: Parts) -> None:
     await publish(box, "private.e1", clerkUserId="user_1")
-    await parts.store.workset.mark([Mark("document:private.e1")])
+    await parts.store.queue.enqueue([WorkItem("document:private.e1")])
     box.lake.public = True
-    async with open_inquiry(parts.settings, parts.store, patience=20) as inquiry:
-        inquiry.converge.source._client._transport.headers = {}  # type: ignore[attr-defined]  # so it may not read dots
-        told = await inquiry.document("private.e1")
+    async with open_explainer(parts.settings, parts.store, patience=20) as explainer:
+        explainer.converge.source._client._transport.headers = {}  # type: ignore[attr-defined]  # so it may not read dots
+        told = await explainer.document("private.e1")
     assert (told.verdict.state, "may the token read it" in told.verdict.headline) == (State.UNKNOWN, True)
 
 
@@ -318,7 +318,7 @@ async def test_a_course_tells_how_many_people_it_leads_to(box: Sandbox, parts: P
     told = await document(parts, "course-1")
     assert told.facts.reach is not None
     assert (told.facts.reach.entitlements, told.facts.reach.people) == (5, 4)
-    await parts.store.workset.mark([Mark("document:course-1", lane=1)])
+    await parts.store.queue.enqueue([WorkItem("document:course-1", lane=1)])
     assert (await document(parts, "course-1")).verdict.state is State.LATE
     assert "No entitlement leads to it" in (await document(parts, "course-2")).verdict.headline
 
@@ -327,7 +327,7 @@ async def test_a_course_is_late_until_its_last_holder_is_right(box: Sandbox, par
     box.clerk.add_user("user_1")
     await box.lake.mutate([{"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}}])
     await publish(box, "e1", clerkUserId="user_1", courses=[{"_ref": "course-1"}])
-    await parts.store.workset.mark([Mark("user:user_1", lane=1, cause="document:course-1")])
+    await parts.store.queue.enqueue([WorkItem("user:user_1", lane=1, cause="document:course-1")])
     told = await document(parts, "course-1")
     assert (told.verdict.state, told.facts.reach and told.facts.reach.waiting) == (State.LATE, 1)
     await sync(parts, "user:user_1", cause="document:course-1")
@@ -358,10 +358,10 @@ async def test_an_attempt_that_failed_tells_when_it_is_tried_again(box: Sandbox,
     box.clerk.add_user("user_1")
     await publish(box, "e1", clerkUserId="user_1")
     box.clerk.faults.some("unavailable", 1.0, method="PATCH", path_prefix="/v1/users")
-    await parts.store.workset.mark([Mark("user:user_1")])
+    await parts.store.queue.enqueue([WorkItem("user:user_1")])
     async with running_worker(parts.settings, parts.store):
         await until(lambda: box.clerk.requests.count("PATCH") >= 4)
-        while (row := await parts.store.workset.get("user:user_1")) is None or not row.attempts:
+        while (row := await parts.store.queue.get("user:user_1")) is None or not row.attempts:
             await parts.store.database.changed(0.05)
     told = await subject(parts, "user:user_1")
     assert told.verdict.state is State.LATE
@@ -389,10 +389,10 @@ async def test_nothing_is_ever_written(box: Sandbox, parts: Parts) -> None:
     await publish(box, "e1", clerkUserId="user_1")
     await document(parts, "e1")
     assert box.clerk.requests.writes == []
-    async with open_inquiry(parts.settings, parts.store, patience=20) as inquiry:
+    async with open_explainer(parts.settings, parts.store, patience=20) as explainer:
         change = Change(Subject.parse("user:user_1"), ChangeKind.GRANT, {}, {}, public={"plan": "pro"})
         with pytest.raises(MutationInDryRun):
-            await inquiry.converge.target.apply(change)
+            await explainer.converge.target.apply(change)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sync_worker.cli.processes import settings_for
 from sync_worker.diagnostics.metrics import METRICS, NAMES
-from sync_worker.domain.model import Witness
-from sync_worker.storage.queue import Failed, Mark
+from sync_worker.domain.model import ExpectedRevision
+from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import judged
-from sync_worker.sync.address_resolution import PENDING, REFUSED, SHARED
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 from sync_worker.web.app import create_app
 from tests.nursery import run
 from tests.oracle import until, wrong
@@ -77,7 +77,7 @@ async def test_every_name_that_rules_may_ask_for_is_told_once_something_happened
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark("user:user_1")])
+        await parts.store.queue.enqueue([WorkItem("user:user_1")])
         await until(lambda: not wrong(box))
     async with web(box, sqlite_url) as client:
         await client.post("/webhooks/sanity", content=b"{}")
@@ -98,8 +98,8 @@ async def test_a_web_process_tells_what_a_worker_did_and_still_does_after_a_rest
     async with web(box, database_url) as client:
         before = await scrape(client)
         async with working(box, database_url) as parts:
-            witness = Witness("e1", document["_rev"], document["_updatedAt"])
-            await parts.store.workset.mark([Mark("user:user_1", witness=witness)])
+            expected = ExpectedRevision("e1", document["_rev"], document["_updatedAt"])
+            await parts.store.queue.enqueue([WorkItem("user:user_1", expected=expected)])
             await until(lambda: not wrong(box))
         after = await scrape(client)
     async with web(box, database_url) as client:
@@ -112,14 +112,14 @@ async def test_a_web_process_tells_what_a_worker_did_and_still_does_after_a_rest
     assert after["sync_worker_publish_to_clerk_seconds_count"] == 1
     assert after['sync_worker_publish_to_clerk_seconds_bucket{le="+Inf"}'] == 1
     assert 0 < after["sync_worker_publish_to_clerk_seconds_sum"] < 30
-    totals = [name for name in after if "_total" in name or "publish_to_clerk" in name]
-    assert {name: again[name] for name in totals} == {name: after[name] for name in totals}
+    counters = [name for name in after if "_total" in name or "publish_to_clerk" in name]
+    assert {name: again[name] for name in counters} == {name: after[name] for name in counters}
 
 
 async def test_the_buckets_of_the_histogram_hold_all_that_was_quicker(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
         older = {"total:publish_to_clerk:0.1": 1, "total:publish_to_clerk:2.0": 10, "total:publish_to_clerk:inf": 100}
-        await parts.store.workset.count(older)  # 2.0 is no bound any more
+        await parts.store.queue.count(older)  # 2.0 is no bound any more
     async with web(box, sqlite_url) as client:
         told = await scrape(client)
     below = {
@@ -160,13 +160,13 @@ async def test_the_budget_is_what_the_calls_of_others_left(box: Sandbox, databas
 
 async def test_what_needs_a_person_is_counted(box: Sandbox, database_url: str) -> None:
     async with opened(box, database_url) as parts, web(box, database_url) as client:
-        workset = parts.store.workset
-        await workset.replace_notes(PENDING, {"document:p1": "r", "document:p2": "r"})
-        await workset.replace_notes(REFUSED, {"document:r1": "r"})
-        await workset.replace_notes(SHARED, {"document:s1": "r"})
-        await workset.mark([Mark("user:user_1")])
-        (claim,) = await workset.claim(0, 1, 30.0)
-        await workset.settle([Failed(claim, "no_such_subject", "it is gone")])
+        queue = parts.store.queue
+        await queue.replace_notes(PENDING, {"document:p1": "r", "document:p2": "r"})
+        await queue.replace_notes(REFUSED, {"document:r1": "r"})
+        await queue.replace_notes(AMBIGUOUS_ADDRESS, {"document:s1": "r"})
+        await queue.enqueue([WorkItem("user:user_1")])
+        (claim,) = await queue.claim(0, 1, 30.0)
+        await queue.complete([DeadLettered(claim, "no_such_subject", "it is gone")])
         await parts.store.runs.hold("abc", ["user:user_2"], "many")
         told = await scrape(client)
     names = ("pending", "refused", "failed", "held")

@@ -15,7 +15,7 @@ import pytest
 
 from sync_worker.cli.processes import SECRET, install_clerk_hook, install_hook, settings_for
 from sync_worker.doctor.checks import CHECKS
-from sync_worker.doctor.runner import Finding, Status, examine, open_patient
+from sync_worker.doctor.runner import Finding, Status, examine, open_installation
 from sync_worker.errors import MutationInDryRun
 from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
@@ -65,8 +65,10 @@ class Installation:
 
     async def look(self, url: str = "") -> dict[str, Finding]:
         runtime = Runtime(ShiftedClock(self.ahead), TIMINGS)
-        async with open_patient(self.settings, self.wrong, runtime, url=url, manage_token=self.manage_token) as patient:
-            return await examine(patient, CHECKS)
+        async with open_installation(
+            self.settings, self.wrong, runtime, url=url, manage_token=self.manage_token
+        ) as installation:
+            return await examine(installation, CHECKS)
 
     async def remembered(self) -> list[Any]:
         async with open_store(self.settings, RUNTIME) as store:
@@ -140,16 +142,16 @@ async def test_what_could_change_something_is_not_even_sent(installed: Installat
     box = installed.box
     box.lake.requests.clear()
     box.clerk.requests.clear()
-    async with open_patient(installed.settings, {}, RUNTIME, manage_token=box.lake.token) as patient:
+    async with open_installation(installed.settings, {}, RUNTIME, manage_token=box.lake.token) as installation:
         for client, url in (
-            (patient.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging"),
-            (patient.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging?dryRun=false"),
-            (patient.clerk, f"{box.clerk_url}/v1/users/user_1/metadata"),
+            (installation.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging"),
+            (installation.sanity, f"{box.sanity_url}/v2025-02-19/data/mutate/staging?dryRun=false"),
+            (installation.clerk, f"{box.clerk_url}/v1/users/user_1/metadata"),
         ):
             with pytest.raises(MutationInDryRun):
                 await client.post(url, json={})
         with pytest.raises(MutationInDryRun):
-            await patient.hooks.apply(Repair(None, (), ()), Hook(url=f"{box.sanity_url}/x", dataset="*"))
+            await installation.hooks.apply(Repair(None, (), ()), Hook(url=f"{box.sanity_url}/x", dataset="*"))
     assert (box.lake.requests.count(), box.clerk.requests.count()) == (0, 0)
 
 

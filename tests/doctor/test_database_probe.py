@@ -11,7 +11,7 @@ import pytest
 from sync_worker.doctor.database_probe import NEWEST, NONE, inspect
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue_admin import Overview
+from sync_worker.storage.queue_admin import QueueAdmin
 from tests.clock import CLOCK, TIMINGS, ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ async def prepare(url: str) -> None:
     clock = ManualClock(7.0)
     database = open_database(url, clock, TIMINGS, server_clock=clock)
     await database.start()
-    await Overview(database, TIMINGS).remember("note", "text")
+    await QueueAdmin(database, TIMINGS).remember("note", "text")
     await database.close()
 
 

@@ -114,8 +114,8 @@ def test_an_edit_in_clerk_is_put_right() -> None:
 
 
 def test_a_changed_placement_moves_the_keys() -> None:
-    moved = Layout(CORE_FIELDS, namespace="access")
-    after = written(ours(theme="dark"), diff(ENTITLED, ours(theme="dark"), moved, at=AT))
+    requeue_reassigned_documents = Layout(CORE_FIELDS, namespace="access")
+    after = written(ours(theme="dark"), diff(ENTITLED, ours(theme="dark"), requeue_reassigned_documents, at=AT))
     assert after.public == {"theme": "dark", "access": {"plan": "pro", "courseSlugs": ["algebra"]}}
 
 

@@ -2,33 +2,44 @@ from __future__ import annotations
 
 import pytest
 
-from sync_worker.domain.freshness import Sighting, Stored, agrees, shows
-from sync_worker.domain.model import Witness
+from sync_worker.domain.freshness import DocumentRevision, Stored, matches_store, reflects
+from sync_worker.domain.model import ExpectedRevision
 
 OLD, NEW = "2026-05-01T12:00:00Z", "2026-05-01T12:00:01Z"
-PUBLISHED = Witness("e1", "r2", OLD)
-DELETED = Witness("e1", "r2", OLD, deleted=True)
+PUBLISHED = ExpectedRevision("e1", "r2", OLD)
+DELETED = ExpectedRevision("e1", "r2", OLD, deleted=True)
 
 
 @pytest.mark.parametrize(
     ("witness", "seen", "fresh"),
     [
-        pytest.param(PUBLISHED, Sighting("r2", OLD), True, id="the published revision"),
-        pytest.param(PUBLISHED, Sighting("r3", NEW), True, id="a later one"),
-        pytest.param(PUBLISHED, Sighting("r1", "2026-05-01T11:59:59Z"), False, id="an earlier one"),
-        pytest.param(PUBLISHED, Sighting("r1", OLD), False, id="another one of the same second"),
+        pytest.param(PUBLISHED, DocumentRevision("r2", OLD), True, id="the published revision"),
+        pytest.param(PUBLISHED, DocumentRevision("r3", NEW), True, id="a later one"),
+        pytest.param(PUBLISHED, DocumentRevision("r1", "2026-05-01T11:59:59Z"), False, id="an earlier one"),
+        pytest.param(PUBLISHED, DocumentRevision("r1", OLD), False, id="another one of the same second"),
         pytest.param(PUBLISHED, None, False, id="not there yet, or deleted since"),
         pytest.param(DELETED, None, True, id="gone after a delete"),
-        pytest.param(DELETED, Sighting("r2", OLD), False, id="still there after a delete"),
-        pytest.param(Witness("e1", "", OLD, deleted=True), None, False, id="gone in a moment of several revisions"),
-        pytest.param(DELETED, Sighting("r3", NEW), True, id="created again after a delete"),
-        pytest.param(Witness("e1", "r2"), Sighting("r2", OLD), True, id="the revision, when the event had no time"),
-        pytest.param(Witness("e1", "r2", "odd"), Sighting("r1", "odd"), False, id="times that cannot be read"),
-        pytest.param(PUBLISHED, Sighting("r3", "2026-05-01T12:00:00.001Z"), True, id="a millisecond later"),
+        pytest.param(DELETED, DocumentRevision("r2", OLD), False, id="still there after a delete"),
+        pytest.param(
+            ExpectedRevision("e1", "", OLD, deleted=True), None, False, id="gone in a moment of several revisions"
+        ),
+        pytest.param(DELETED, DocumentRevision("r3", NEW), True, id="created again after a delete"),
+        pytest.param(
+            ExpectedRevision("e1", "r2"),
+            DocumentRevision("r2", OLD),
+            True,
+            id="the revision, when the event had no time",
+        ),
+        pytest.param(
+            ExpectedRevision("e1", "r2", "odd"), DocumentRevision("r1", "odd"), False, id="times that cannot be read"
+        ),
+        pytest.param(PUBLISHED, DocumentRevision("r3", "2026-05-01T12:00:00.001Z"), True, id="a millisecond later"),
     ],
 )
-def test_a_read_shows_a_witness_or_is_stale(witness: Witness, seen: Sighting | None, fresh: bool) -> None:
-    assert shows({"e1": seen} if seen else {}, witness) is fresh
+def test_a_read_shows_a_witness_or_is_stale(
+    expected: ExpectedRevision, seen: DocumentRevision | None, fresh: bool
+) -> None:
+    assert reflects({"e1": seen} if seen else {}, expected) is fresh
 
 
 @pytest.mark.parametrize(
@@ -43,5 +54,5 @@ def test_a_read_shows_a_witness_or_is_stale(witness: Witness, seen: Sighting | N
     ],
 )
 def test_the_document_store_decides(seen: str | None, stored: str | None, missing: bool, equal: bool) -> None:
-    store = Stored({"e1": Sighting(stored, OLD)} if stored else {}, frozenset({"e1"} if missing else ()))
-    assert agrees({"e1": Sighting(seen, OLD)} if seen else {}, store, "e1") is equal
+    store = Stored({"e1": DocumentRevision(stored, OLD)} if stored else {}, frozenset({"e1"} if missing else ()))
+    assert matches_store({"e1": DocumentRevision(seen, OLD)} if seen else {}, store, "e1") is equal

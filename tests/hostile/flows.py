@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from sync_worker.domain.changeset import Brake
-from sync_worker.domain.model import Layout, Subject, Witness
+from sync_worker.domain.changeset import RevocationLimit
+from sync_worker.domain.model import ExpectedRevision, Layout, Subject
 from sync_worker.errors import NothingVisible
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sync.address_resolution import resolve_documents
 from sync_worker.sync.outcome import Due
-from sync_worker.sync.reconciler import Converge
+from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport, inner_transport
 from sync_worker.triggers.poll import CURSOR, catch_up
-from sync_worker.worker.empty_dataset import saw_nothing
+from sync_worker.worker.empty_dataset import report_empty_read
 from sync_worker.worker.fanout import fan_out
-from sync_worker.worker.full_reconcile import Reconcile
+from sync_worker.worker.full_reconcile import FullReconcile
 from tests.clock import TIMINGS, ImpatientClock
 from tests.parts import RUNTIME, settings_of
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from sync_worker.storage.queue import Mark
+    from sync_worker.storage.queue import WorkItem
 
 NAMED = {
     "e1": {"clerkUserId": "user_1"},
@@ -75,7 +75,7 @@ class Question:
     method: str
     url: httpx.URL
     body: bytes
-    blind: bool = False
+    dataset_empty: bool = False
 
     @property
     def path(self) -> str:
@@ -97,16 +97,16 @@ class Memory(httpx.AsyncBaseTransport):
     known: dict[Question, tuple[int, list[tuple[bytes, bytes]], bytes]] = field(default_factory=dict)
     asked: list[Question] = field(default_factory=list)
     tamper: Callable[[Question, httpx.Response, bytes], httpx.Response | None] = lambda *_: None
-    blind: bool = False
+    dataset_empty: bool = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        question = Question(self.service, request.method, request.url, await request.aread(), self.blind)
+        question = Question(self.service, request.method, request.url, await request.aread(), self.dataset_empty)
         self.asked.append(question)
         if question not in self.known:
             response = await self.inner.handle_async_request(request)
             body = await response.aread()
             await response.aclose()
-            shown = _blinded(body) if self.blind and "/data/query/" in question.path else body
+            shown = _blinded(body) if self.dataset_empty and "/data/query/" in question.path else body
             self.known[question] = response.status_code, response.headers.raw, shown
         status, headers, body = self.known[question]
         real = httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
@@ -138,9 +138,9 @@ class World:
     held: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def converge(self) -> Converge:
+    def converge(self) -> Reconciler:
         source, target, ledger = self.services.source, self.services.target, self.store.ledger
-        return Converge(source, target, ledger, self.layout, CLOCK, TIMINGS)
+        return Reconciler(source, target, ledger, self.layout, CLOCK, TIMINGS)
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
@@ -190,31 +190,31 @@ async def _converge(world: World, batch: Sequence[Due]) -> None:
 
 async def a_webhook(world: World) -> None:
     """Everybody was told of, by events that the index shows already."""
-    batch = [Due(Subject.parse(who), (Witness(e, "r", "2020-01-01T00:00:00Z"),)) for e, who in OWNER.items()]
+    batch = [Due(Subject.parse(who), (ExpectedRevision(e, "r", "2020-01-01T00:00:00Z"),)) for e, who in OWNER.items()]
     await _converge(world, batch)
 
 
 async def a_lagging_index(world: World) -> None:
     """Events told of a change and of a deletion that neither the index nor the document store shows."""
-    told = {"e1": Witness("e1", "r", LATER), "e2": Witness("e2", "r", LATER, deleted=True)}
-    await _converge(world, [Due(Subject.parse(OWNER[e]), (witness,)) for e, witness in told.items()])
+    told = {"e1": ExpectedRevision("e1", "r", LATER), "e2": ExpectedRevision("e2", "r", LATER, deleted=True)}
+    await _converge(world, [Due(Subject.parse(OWNER[e]), (expected,)) for e, expected in told.items()])
 
 
 async def a_blind_token(world: World) -> None:
     """Events told of deletions that did not happen, and queries show nothing, because the token may see nothing."""
-    world.sanity.blind = True
-    batch = [Due(Subject.parse(who), (Witness(e, "r", LATER, deleted=True),)) for e, who in OWNER.items()]
+    world.sanity.dataset_empty = True
+    batch = [Due(Subject.parse(who), (ExpectedRevision(e, "r", LATER, deleted=True),)) for e, who in OWNER.items()]
     try:
         await _converge(world, batch)
     except NothingVisible:
         return
     finally:
-        world.sanity.blind = False
+        world.sanity.dataset_empty = False
 
 
 async def a_reconcile(world: World) -> None:
     """The whole population."""
-    run = Reconcile(world.converge, world.store.workset, world.store.runs, Brake("100%"), CLOCK, TIMINGS)
+    run = FullReconcile(world.converge, world.store.queue, world.store.runs, RevocationLimit("100%"), CLOCK, TIMINGS)
     result = await run.apply(await run.find())
     for error in result.failed.values():
         raise error
@@ -224,13 +224,13 @@ async def a_fan_out(world: World) -> None:
     """A course was changed, and whom the entitlements are for is looked up."""
     source, find = world.services.source, world.services.target.find
 
-    async def mark(marks: Sequence[Mark]) -> None:
-        await world.store.workset.mark(marks)
+    async def mark(items: Sequence[WorkItem]) -> None:
+        await world.store.queue.enqueue(items)
 
     given: Any = {
         "clock": CLOCK,
         "timings": TIMINGS,
-        "saw_nothing": partial(saw_nothing, world.store.workset, TIMINGS),
+        "saw_nothing": partial(report_empty_read, world.store.queue, TIMINGS),
     }
     await fan_out(source, find, "course-1", (), mark, **given, cause="test")
     await resolve_documents(source, find, dict.fromkeys(NAMED, ()), **given)
@@ -239,12 +239,12 @@ async def a_fan_out(world: World) -> None:
 
 async def a_poll(world: World) -> None:
     """What was published is looked through, in case no webhook told of it. The cursor stays a moment of the past."""
-    workset = world.store.workset
-    await workset.remember(CURSOR, json.dumps(["2020-01-01T00:00:00Z", ""]))
+    queue = world.store.queue
+    await queue.remember(CURSOR, json.dumps(["2020-01-01T00:00:00Z", ""]))
     try:
-        await catch_up(world.services.source, workset, StandingClock(NOW + timedelta(hours=1)), TIMINGS)
+        await catch_up(world.services.source, queue, StandingClock(NOW + timedelta(hours=1)), TIMINGS)
     finally:
-        cursor = await workset.recall(CURSOR)
+        cursor = await queue.recall(CURSOR)
         assert cursor is not None
         assert datetime.fromisoformat(json.loads(cursor[0])[0]) < NOW + timedelta(hours=1)
 

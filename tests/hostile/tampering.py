@@ -94,8 +94,8 @@ def _bodies(answer: Any) -> Iterator[Tampering]:
 
 def _cuts(body: bytes) -> list[int]:
     """Return where to cut: around what gives the text its shape, evenly over its length."""
-    marks = [place for place, byte in enumerate(body) if byte in b'{}[]:,"']
-    chosen = marks[:4] + marks[:: max(1, len(marks) // 12)] + marks[-4:]
+    items = [place for place, byte in enumerate(body) if byte in b'{}[]:,"']
+    chosen = items[:4] + items[:: max(1, len(items) // 12)] + items[-4:]
     return sorted({end for place in chosen for end in (place, place + 1) if 0 < end < len(body)})
 
 

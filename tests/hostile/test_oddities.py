@@ -151,10 +151,10 @@ async def test_no_answer_moves_the_poll_where_it_would_find_nothing_again(
     cursor = json.dumps([(now - timedelta(days=1)).isoformat(), ""])
     rows = [{"_id": "e1", "_type": "entitlement", "_updatedAt": moment}]
     async with opened(box, sqlite_url) as parts:
-        await parts.store.workset.remember(CURSOR, cursor)
+        await parts.store.queue.remember(CURSOR, cursor)
         odd = source(httpx.Response(200, json={"result": {"changed": rows}}))
         with pytest.raises(UnreadableAnswer):
-            await catch_up(odd, parts.store.workset, CLOCK, TIMINGS)
-        known = await parts.store.workset.recall(CURSOR)
+            await catch_up(odd, parts.store.queue, CLOCK, TIMINGS)
+        known = await parts.store.queue.recall(CURSOR)
         assert known is not None
         assert known[0] == cursor

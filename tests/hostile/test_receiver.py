@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from sync_worker.cli.processes import CLERK_SECRET, SECRET
 from sync_worker.sandbox.server import Sandbox
-from sync_worker.storage.queue import Mark
-from sync_worker.sync.reconciler import Converge
+from sync_worker.storage.queue import WorkItem
+from sync_worker.sync.reconciler import Reconciler
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.receiver import BODY_LIMIT
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
-from sync_worker.worker.jobs import Attempts
+from sync_worker.worker.jobs import Jobs
 from tests.clock import TIMINGS, ImpatientClock
 from tests.hostile.bodies import DELIVERY, EVENT, MARK, bodies, shaped, texts
 from tests.parts import Parts, opened, settings_of
@@ -125,23 +125,23 @@ class World:
 
     async def work_off(self) -> list[str]:
         """Do all that is due as the worker does, without its waits. Return what it logged, by name."""
-        workset, services = self.parts.store.workset, self.parts.services
+        queue, services = self.parts.store.queue, self.parts.services
         layout, clock = self.parts.settings.layout, ImpatientClock()
-        converge = Converge(services.source, services.target, self.parts.store.ledger, layout, clock, TIMINGS)
-        attempts = Attempts(workset, converge, clock, TIMINGS)
+        converge = Reconciler(services.source, services.target, self.parts.store.ledger, layout, clock, TIMINGS)
+        attempts = Jobs(queue, converge, clock, TIMINGS)
         with structlog.testing.capture_logs() as logs:
             worked = True
             while worked:
                 worked = False
-                for claim in await workset.claim(1, 100, 30.0, documents=True):
+                for claim in await queue.claim(1, 100, 30.0, documents=True):
                     await attempts.fan_out(claim)
                     worked = True
-                if claims := await workset.claim(0, 100, 30.0, documents=True):
+                if claims := await queue.claim(0, 100, 30.0, documents=True):
                     await attempts.resolve(claims)
                     worked = True
                 for lane in (0, 1):
-                    if claims := await workset.claim(lane, 100, 30.0):
-                        await attempts.converge_all(claims)
+                    if claims := await queue.claim(lane, 100, 30.0):
+                        await attempts.reconcile_subjects(claims)
                         worked = True
         return [entry["event"] for entry in logs]
 
@@ -175,7 +175,7 @@ async def _grant(world: World) -> None:
     rows = [{"_id": f"e{n}", "_type": "entitlement", "plan": "pro", **name} for n, name in enumerate(names, 1)]
     await box.lake.mutate([{"create": row} for row in rows])
     subjects = ["user:user_1", "user:user_2", "org:org_1", "membership:org_1/user_1"]
-    await world.parts.store.workset.mark([Mark(subject) for subject in subjects])
+    await world.parts.store.queue.enqueue([WorkItem(subject) for subject in subjects])
     assert (await world.work_off()).count("access_changed") == len(subjects)
 
 

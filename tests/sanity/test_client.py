@@ -84,7 +84,7 @@ async def test_one_query_yields_rows_witnesses_and_how_many_are_visible(box: San
     box.lake.requests.clear()
     snapshot = await source.by_subject([USER], ["e1", "gone"])
     assert [(row["_id"], row["plan"], row["courseSlugs"]) for row in snapshot.rows] == [("e1", "pro", ["algebra"])]
-    assert {k: s.revision for k, s in snapshot.sightings.items()} == {"e1": revision}
+    assert {k: s.revision for k, s in snapshot.revisions.items()} == {"e1": revision}
     assert snapshot.visible == 2
     assert box.lake.requests.count() == 1
 
@@ -159,7 +159,7 @@ async def test_the_document_store_is_ahead_of_the_index(box: Sandbox, source: Sa
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     snapshot = await source.by_subject([USER], ["e1"])
     stored = await source.stored(["e1", "gone"])
-    assert snapshot.sightings["e1"].revision != revision
+    assert snapshot.revisions["e1"].revision != revision
     assert stored.documents["e1"].revision == revision
     assert stored.missing == {"gone"}
 

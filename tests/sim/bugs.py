@@ -14,11 +14,11 @@ from unittest.mock import patch
 
 from sync_worker.clerk import client as clerk
 from sync_worker.sanity import client as sanity
-from sync_worker.storage import queue as workset
+from sync_worker.storage import queue
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.sync import reconciler as converge
-from sync_worker.sync.reconciler import Converge
+from sync_worker.sync.reconciler import Reconciler
 from sync_worker.webhooks import receiver
 from sync_worker.worker import jobs as attempt
 from tests.sim.lake import PAGE
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sync_worker.domain.model import Witness
+    from sync_worker.domain.model import ExpectedRevision
     from sync_worker.sanity.client import Page
     from sync_worker.storage.ledger import Entry
-    from sync_worker.storage.queue import Mark
+    from sync_worker.storage.queue import WorkItem
     from sync_worker.sync.outcome import Outcome
     from sync_worker.webhooks.receiver import DocumentEvent
 
@@ -49,11 +49,11 @@ class Bug:
     rules: tuple[str, ...]
 
 
-def believe_any_read(_: Mapping[str, object], __: Witness) -> bool:
+def believe_any_read(_: Mapping[str, object], __: ExpectedRevision) -> bool:
     return True
 
 
-def forget_who_had_it(event: DocumentEvent, delivery: str) -> Sequence[Mark]:
+def forget_who_had_it(event: DocumentEvent, delivery: str) -> Sequence[WorkItem]:
     told = event.model_copy(update={"before": None}) if event.after else event
     return original_marks_of(told, delivery)
 
@@ -71,7 +71,7 @@ def forget_retry_after(response: httpx.Response, _: float | None) -> Exception |
     return original_explain(response, None)
 
 
-async def take_emptiness_for_the_truth(_: Converge, outcomes: list[Outcome], *__: object) -> list[Outcome]:
+async def take_emptiness_for_the_truth(_: Reconciler, outcomes: list[Outcome], *__: object) -> list[Outcome]:
     return outcomes
 
 
@@ -89,23 +89,23 @@ async def intend_for_anybody(ledger: Ledger, entries: Sequence[Entry]) -> list[i
 
 original_explain = clerk.explain
 original_intend = Ledger.intend
-original_marks_of = receiver.marks_of
+original_marks_of = receiver.items_of
 original_page = sanity._page
 
 BUGS = {
     "skip the witness check": Bug(
         0,
-        ((converge, "shows", believe_any_read),),
+        ((converge, "reflects", believe_any_read),),
         ("no write from a stale read", "right after a quiet while"),
     ),
     "forget the subject before a move": Bug(
         1,
-        ((receiver, "marks_of", forget_who_had_it),),
+        ((receiver, "items_of", forget_who_had_it),),
         ("no write from a stale read", "right after a quiet while", "right without a reconcile"),
     ),
     "finish without the generation check": Bug(
         0,
-        ((workset, "DONE", workset.DONE.replace("wanted > ?", "0 > ?")),),
+        ((queue, "DONE", queue.DONE.replace("wanted > ?", "0 > ?")),),
         ("everything comes to an end",),
     ),
     "ignore Retry-After": Bug(
@@ -114,8 +114,8 @@ BUGS = {
         ("Retry-After is honoured", "a pause is kept"),
     ),
     "ignore the pace of a subject": Bug(
-        20,
-        ((workset, "WROTE", "UPDATE work SET paced = 0 * (? + ? + ?) WHERE key = ?"),),
+        2,
+        ((queue, "WROTE", "UPDATE work SET paced = 0 * (? + ? + ?) WHERE key = ?"),),
         ("writes of a subject are paced", "Retry-After is honoured"),
     ),
     "ignore the budget": Bug(
@@ -125,7 +125,7 @@ BUGS = {
     ),
     "revoke on an empty read": Bug(
         0,
-        ((Converge, "_prove_emptiness", take_emptiness_for_the_truth),),
+        ((Reconciler, "_prove_emptiness", take_emptiness_for_the_truth),),
         ("a write is what a read showed",),
     ),
     "end at a short page": Bug(

@@ -65,7 +65,7 @@ class Lake:
         self.store = DocumentStore()
         self.history: list[State] = [State(0, {})]
         self.lag = 0.0
-        self.blind = False
+        self.dataset_empty = False
         self.short_pages = short_pages
         self.key_works = True
         self.told: list[Callable[[Transaction, int], None]] = []
@@ -108,7 +108,7 @@ class Lake:
             return self._documents(rest[0].split(","))
         query, parameters = _asked(request)
         state = self.index
-        result = groq.MEANINGS[query]({} if self.blind else state.documents, parameters, PAGE)
+        result = groq.MEANINGS[query]({} if self.dataset_empty else state.documents, parameters, PAGE)
         if "remaining" in result and self.random.random() < self.short_pages:
             del result["entitlements"][self.random.randrange(1, PAGE) :]
         read = Read(state.number, frozenset((*parameters.get("users", ()), *parameters.get("organizations", ()))))
@@ -117,7 +117,7 @@ class Lake:
 
     def _documents(self, ids: Sequence[str]) -> Reply:
         asked = [unquote(id_) for id_ in ids]
-        if self.blind:
+        if self.dataset_empty:
             return Reply.json(200, {"documents": [], "omitted": [{"id": i, "reason": "permission"} for i in asked]})
         found = [self.store.documents[id_] for id_ in asked if id_ in self.store.documents]
         omitted = [{"id": id_, "reason": "existence"} for id_ in asked if id_ not in self.store.documents]

@@ -12,24 +12,24 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.clerk import client as clerk
-from sync_worker.domain.changeset import Brake
+from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.domain.model import CORE_FIELDS, Field, Layout
 from sync_worker.runtime.periodic import every
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.ledger import Ledger
-from sync_worker.storage.liveness import Heard
-from sync_worker.storage.queue import Claim, Mark, WorkSet
+from sync_worker.storage.liveness import Liveness
+from sync_worker.storage.queue import Claim, WorkItem, WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import Runs
-from sync_worker.sync.guard import FanOutBrake
-from sync_worker.sync.reconciler import Converge
+from sync_worker.sync.guard import Guard
+from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport
 from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.receiver import Receiver
-from sync_worker.worker.empty_dataset import look_again
-from sync_worker.worker.full_reconcile import Reconcile
-from sync_worker.worker.jobs import Attempts, moved
+from sync_worker.worker.empty_dataset import requeue_after_empty_read
+from sync_worker.worker.full_reconcile import FullReconcile
+from sync_worker.worker.jobs import Jobs, requeue_reassigned_documents
 from sync_worker.worker.loop import Worker
 from tests.clock import TIMINGS
 from tests.sim.clerk import KEY
@@ -76,18 +76,18 @@ class Process:
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.reads: list[tuple[int, Read]] = []
         self.session = Session(world.disk, self)
-        self.workset = WatchedWorkSet(self)
+        self.queue = WatchedWorkQueue(self)
         self.ledger = Ledger(self.session)
         self.runs = Runs(self.session, TIMINGS)
-        self.brake = Brake(world.config.max_revocations)
+        self.brake = RevocationLimit(world.config.max_revocations)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(
-            self.workset,
+            self.queue,
             LAYOUT,
             "sandbox",
             "production",
-            Heard(self.workset, world.clock, TIMINGS),
+            Liveness(self.queue, world.clock, TIMINGS),
             world.clock,
             TIMINGS,
             [SECRET],
@@ -149,14 +149,14 @@ class Process:
                 task.cancel()
             await asyncio.sleep(0)
 
-    def converge(self, *, braked: bool) -> Converge:
-        screen = self._screen if braked else None
-        return Converge(self.source, self.target, self.ledger, LAYOUT, self.world.clock, TIMINGS, screen)
+    def converge(self, *, braked: bool) -> Reconciler:
+        review = self._review if braked else None
+        return Reconciler(self.source, self.target, self.ledger, LAYOUT, self.world.clock, TIMINGS, review)
 
-    async def _screen(self, outcomes: list[Outcome]) -> list[Outcome]:
+    async def _review(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Do what the screen of `running_worker` does."""
-        screened = await FanOutBrake(self.runs, self.brake, self.world.clock).screen(outcomes)
-        await self.workset.mark(moved(screened))
+        screened = await Guard(self.runs, self.brake, self.world.clock).review(outcomes)
+        await self.queue.enqueue(requeue_reassigned_documents(screened))
         return screened
 
     async def check_projection(self) -> None:
@@ -164,11 +164,11 @@ class Process:
         page = await self.source.everything("")
         refuse_wrong_shape(page.rows, LAYOUT.fields)
 
-    def reconciliation(self, **given: Any) -> Reconcile:
+    def reconciliation(self, **given: Any) -> FullReconcile:
         """Return a reconcile, as `open_reconcile` makes it."""
-        return Reconcile(
+        return FullReconcile(
             self.converge(braked=False),
-            self.workset,
+            self.queue,
             self.runs,
             self.brake,
             self.world.clock,
@@ -183,8 +183,8 @@ class Server(Process):
     def __init__(self, world: World, name: str, *, takes_webhooks: bool) -> None:
         super().__init__(world, name)
         self.takes_webhooks = takes_webhooks
-        attempts = Attempts(
-            self.workset,
+        attempts = Jobs(
+            self.queue,
             self.converge(braked=True),
             world.clock,
             TIMINGS,
@@ -192,7 +192,7 @@ class Server(Process):
         )
         self.worker = Worker(
             self.session,
-            self.workset,
+            self.queue,
             attempts,
             self.budget,
             self.check_projection,
@@ -208,7 +208,7 @@ class Server(Process):
         self._work = self.spawn(self.worker.run())
         self._timers = [
             self.spawn(every(self.world.config.poll_seconds, "poll", self._poll, self.world.clock)),
-            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._look_again, self.world.clock)),
+            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._requeue_document, self.world.clock)),
         ]
 
     async def stop(self) -> None:
@@ -222,13 +222,13 @@ class Server(Process):
         await self.kill()
 
     async def _poll(self) -> None:
-        await catch_up(self.source, self.workset, self.world.clock, TIMINGS)
+        await catch_up(self.source, self.queue, self.world.clock, TIMINGS)
 
-    async def _look_again(self) -> None:
-        await look_again(self.source, self.workset)
+    async def _requeue_document(self) -> None:
+        await requeue_after_empty_read(self.source, self.queue)
 
 
-class WatchedWorkSet(WorkSet):
+class WatchedWorkQueue(WorkQueue):
     """The work set, which tells the watch what was claimed."""
 
     def __init__(self, process: Process) -> None:
@@ -238,8 +238,8 @@ class WatchedWorkSet(WorkSet):
     async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
         return self._tell(await super().claim(lane, limit, lease, documents=documents))
 
-    async def seize(self, marks: Sequence[Mark], lease: float) -> list[Claim]:
-        return self._tell(await super().seize(marks, lease))
+    async def enqueue_and_claim(self, items: Sequence[WorkItem], lease: float) -> list[Claim]:
+        return self._tell(await super().enqueue_and_claim(items, lease))
 
     def _tell(self, claims: list[Claim]) -> list[Claim]:
         if claims:

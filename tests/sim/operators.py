@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.model import Subject
 from sync_worker.errors import SyncWorkerError
-from sync_worker.storage.queue import Mark
-from sync_worker.storage.reconcile_runs import alone
+from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.reconcile_runs import exclusive_run
 from sync_worker.worker.full_reconcile import Result
 from tests.clock import TIMINGS
 
@@ -47,7 +47,7 @@ async def sync(world: World) -> str:
 
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):
-            await process.workset.mark([Mark(key, cause="sync") for key in keys])
+            await process.queue.enqueue([WorkItem(key, cause="sync") for key in keys])
 
     await world.run_errand("sync", work)
     return f"an operator syncs {', '.join(keys)}"
@@ -56,7 +56,7 @@ async def sync(world: World) -> str:
 async def retry(world: World) -> str:
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):
-            await process.workset.revive()
+            await process.queue.revive()
 
     await world.run_errand("retry", work)
     return "an operator retries what failed"
@@ -65,7 +65,7 @@ async def retry(world: World) -> str:
 async def purge(world: World) -> str:
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):
-            await process.workset.purge(0.0)
+            await process.queue.purge(0.0)
 
     await world.run_errand("purge", work)
     return "idle rows are purged"
@@ -73,7 +73,7 @@ async def purge(world: World) -> str:
 
 async def reconcile_once(process: Process, *, accept_fewer: bool = False) -> tuple[Findings, Result]:
     """Run `sync-worker reconcile`."""
-    async with alone(process.runs, process.world.clock, TIMINGS):
+    async with exclusive_run(process.runs, process.world.clock, TIMINGS):
         run = process.reconciliation(accept_fewer=accept_fewer)
         findings = await run.find()
         return findings, await run.apply(findings)
@@ -82,7 +82,7 @@ async def reconcile_once(process: Process, *, accept_fewer: bool = False) -> tup
 async def approve_one(process: Process, held: Held) -> Result:
     """Run `sync-worker approve`."""
     result = Result()
-    async with alone(process.runs, process.world.clock, TIMINGS):
+    async with exclusive_run(process.runs, process.world.clock, TIMINGS):
         await process.reconciliation().repair([Subject.parse(key) for key in held.subjects], result)
         if not result.failed:
             await process.runs.drop(held.id)

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.errors import NothingVisible, SyncWorkerError
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import LOCK
 from sync_worker.worker.empty_dataset import STATE
 from tests.clock import TIMINGS
@@ -36,7 +36,7 @@ OR (dead = 0 AND (wanted > done OR attempts > 0) AND NOT (lane > 0 AND cause LIK
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
 SOON = "SELECT 1 FROM work WHERE due < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"
 EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
-SHARED = "SELECT 1 FROM work WHERE code = 'address_shared'"
+AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE code = 'address_shared'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
 """One that was killed keeps others out for a minute."""
 WAITING = "SELECT key, lane FROM work WHERE owner IS NULL AND dead = 0 AND (wanted > done OR attempts > 0)"
@@ -50,7 +50,7 @@ async def quiet(world: World) -> str:
     await world.hooks.all_delivered()
     await asyncio.sleep(LAG)
     operator = await _operator(world)
-    await operator.workset.mark([Mark(key, lane) for key, lane in world.disk.ask(WAITING)])
+    await operator.queue.enqueue([WorkItem(key, lane) for key, lane in world.disk.ask(WAITING)])
     await _idle(world)
     held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")}
     unready = held | world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
@@ -88,7 +88,7 @@ async def come_to_rest(world: World) -> None:
     operator = await _operator(world)
     await _idle(world)
     await _approve_all(world, operator)
-    await operator.workset.revive()
+    await operator.queue.revive()
     await _idle(world)
     await _away_from_boundaries(world)
     _compare(world, "right without a reconcile", world.clerk.records().keys() - world.watch.excuses.keys())
@@ -107,7 +107,7 @@ async def _put_right(world: World, operator: Process) -> None:
     """Do what operators can do: reconcile, approve what is held, retry what was given up."""
     await _errands_done(world)
     await _idle(world)
-    await operator.workset.revive()
+    await operator.queue.revive()
     await _idle(world)
     await _reconcile(world, operator)
     await _approve_all(world, operator)
@@ -171,7 +171,7 @@ async def _errands_done(world: World) -> None:
 async def _idle(world: World) -> None:
     """Wait until nothing is due, running, to be tried again, or to be looked at again because no event tells of it."""
     await _nothing_under_way(world)
-    if world.disk.ask(SHARED):
+    if world.disk.ask(AMBIGUOUS_ADDRESS):
         await asyncio.sleep(TIMINGS.shared_address_recheck + 2.0)
     elif world.disk.ask(SOON):
         await asyncio.sleep(12.0)

@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import structlog
 
-from sync_worker.storage import queue as workset
+from sync_worker.storage import queue
 from tests.sim import content, people, steps
 from tests.sim.loop import VirtualLoop
 from tests.sim.machine import owned_task, running
@@ -116,7 +116,7 @@ def run(config: Config, trace: Sequence[Step]) -> Outcome:
             loop = runner.get_loop()
             loop.set_task_factory(owned_task)
             world = World(config, loop)
-            with patch.object(workset, "identity", _identity), patch.object(workset, "is_gone", world.is_gone):
+            with patch.object(queue, "identity", _identity), patch.object(queue, "is_gone", world.is_gone):
                 runner.run(_happen(world, trace))
     finally:
         global_random.setstate(state)

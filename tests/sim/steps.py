@@ -48,7 +48,7 @@ STEPS: dict[Callable[[World], Any], float] = {
     trouble.weather: 4,
     trouble.outage: 0.5,
     trouble.lag: 2,
-    trouble.blind: 1,
+    trouble.dataset_empty: 1,
     trouble.keys: 0.4,
     trouble.disk: 0.5,
     trouble.busy_app: 1,

@@ -24,7 +24,7 @@ SKEWS = (-60.0, -5.0, 0.0, 5.0, 45.0, 90.0)
 def calm(world: World) -> str:
     world.weather.fates.clear()
     world.disk.trouble = 0.0
-    world.lake.blind = False
+    world.lake.dataset_empty = False
     world.lake.key_works = world.clerk.key_works = True
     return "everything works again"
 
@@ -48,9 +48,9 @@ def lag(world: World) -> str:
     return f"queries are up to {world.lake.lag} s behind"
 
 
-def blind(world: World) -> str:
-    world.lake.blind = not world.lake.blind
-    return f"Sanity shows {'nothing' if world.lake.blind else 'everything again'}"
+def dataset_empty(world: World) -> str:
+    world.lake.dataset_empty = not world.lake.dataset_empty
+    return f"Sanity shows {'nothing' if world.lake.dataset_empty else 'everything again'}"
 
 
 def keys(world: World) -> str:

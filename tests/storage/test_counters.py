@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.storage.counters import Totals
+from sync_worker.storage.counters import Counters
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue_admin import Overview
+from sync_worker.storage.queue_admin import QueueAdmin
 from sync_worker.transport import Call
 from tests.clock import CLOCK, TIMINGS
 
@@ -45,7 +45,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def test_what_several_processes_count_at_once_adds_up(database_url: str) -> None:
     async def process(database: Database) -> None:
-        own = Totals(Overview(database, TIMINGS), TIMINGS)
+        own = Counters(QueueAdmin(database, TIMINGS), TIMINGS)
         for _ in range(20):
             own.call(PATCHED)
             own.webhook("sanity", "accepted")
@@ -53,7 +53,7 @@ async def test_what_several_processes_count_at_once_adds_up(database_url: str) -
 
     async with opened(database_url) as one, opened(database_url) as other:
         await asyncio.gather(process(one), process(other))
-        assert await Totals(Overview(one, TIMINGS), TIMINGS).recall() == {
+        assert await Counters(QueueAdmin(one, TIMINGS), TIMINGS).recall() == {
             CALLS: 40,
             ("webhooks", "sanity", "accepted"): 40,
         }
@@ -61,21 +61,21 @@ async def test_what_several_processes_count_at_once_adds_up(database_url: str) -
 
 async def test_a_new_process_goes_on_where_the_last_one_ended(database: Database) -> None:
     for _ in range(2):
-        own = Totals(Overview(database, TIMINGS), TIMINGS)
+        own = Counters(QueueAdmin(database, TIMINGS), TIMINGS)
         own.call(PATCHED)
         await own.flush()
     assert (await own.recall())[CALLS] == 2
 
 
 async def test_what_was_counted_last_is_added_when_the_process_ends(database: Database) -> None:
-    own = Totals(Overview(database, TIMINGS), TIMINGS)
+    own = Counters(QueueAdmin(database, TIMINGS), TIMINGS)
     async with own.kept():
         own.call(PATCHED)
     assert await own.recall() == {CALLS: 1}
 
 
 async def test_it_is_added_every_few_seconds(database: Database) -> None:
-    own = Totals(Overview(database, TIMINGS), OFTEN)
+    own = Counters(QueueAdmin(database, TIMINGS), OFTEN)
     async with own.kept(), asyncio.timeout(10):
         for count in (1, 2):
             own.call(PATCHED)
@@ -84,14 +84,14 @@ async def test_it_is_added_every_few_seconds(database: Database) -> None:
 
 
 async def test_nothing_is_written_when_nothing_was_counted(database: Database) -> None:
-    own = Totals(Overview(database, TIMINGS), TIMINGS)
+    own = Counters(QueueAdmin(database, TIMINGS), TIMINGS)
     await database.close()
     await own.flush()  # would raise
 
 
 async def test_what_could_not_be_added_is_added_later_and_once(database_url: str) -> None:
     async with opened(database_url) as database:
-        own = Totals(Overview(database, TIMINGS), TIMINGS)
+        own = Counters(QueueAdmin(database, TIMINGS), TIMINGS)
     own.call(PATCHED)
     with pytest.raises(DatabaseUnavailable):
         await own.flush()
@@ -105,7 +105,7 @@ async def test_what_could_not_be_added_is_added_later_and_once(database_url: str
 
 async def test_a_database_that_is_gone_does_not_end_the_process(database_url: str) -> None:
     async with opened(database_url) as database:
-        own = Totals(Overview(database, TIMINGS), OFTEN)
+        own = Counters(QueueAdmin(database, TIMINGS), OFTEN)
     async with own.kept():
         own.call(PATCHED)
         await asyncio.sleep(0.1)
@@ -115,7 +115,7 @@ async def test_a_database_that_is_gone_does_not_end_the_process(database_url: st
 
 
 async def test_a_change_is_counted_by_its_kind_and_by_the_time_since_its_publish(database: Database) -> None:
-    own = Totals(Overview(database, TIMINGS), TIMINGS)
+    own = Counters(QueueAdmin(database, TIMINGS), TIMINGS)
     for seconds in (0.1, 0.3, 7200.0, None):
         own.change("revoke", seconds)
     await own.flush()
@@ -129,7 +129,7 @@ async def test_a_change_is_counted_by_its_kind_and_by_the_time_since_its_publish
 
 
 async def test_names_that_only_begin_alike_are_not_totals(database: Database) -> None:
-    overview = Overview(database, TIMINGS)
+    admin = QueueAdmin(database, TIMINGS)
     for name in ("total", "totals:calls:x", "total;x", "tota:x", "Total:x"):
-        await overview.remember(name, "1")
-    assert await Totals(overview, TIMINGS).recall() == {}
+        await admin.remember(name, "1")
+    assert await Counters(admin, TIMINGS).recall() == {}

@@ -10,7 +10,7 @@ import pytest
 from sync_worker.storage import ledger as ledger_module
 from sync_worker.storage.database import open_database
 from sync_worker.storage.ledger import Entry, Ledger, State
-from sync_worker.storage.queue import Mark, WorkSet
+from sync_worker.storage.queue import WorkItem, WorkQueue
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ async def test_an_intended_change_is_there_before_anything_is_sent(ledger: Ledge
 async def test_a_change_whose_lease_somebody_else_has_by_now_is_not_recorded(
     ledger: Ledger, db: Database, clock: ManualClock
 ) -> None:
-    workset = WorkSet(db, TIMINGS)
-    await workset.mark([Mark(A), Mark(B)])
-    (first,) = await workset.claim(0, 1, 30.0)
+    queue = WorkQueue(db, TIMINGS)
+    await queue.enqueue([WorkItem(A), WorkItem(B)])
+    (first,) = await queue.claim(0, 1, 30.0)
     clock.advance(30)
-    second, other = await workset.claim(0, 2, 30.0)
+    second, other = await queue.claim(0, 2, 30.0)
     assert [first.key, second.key, other.key] == [A, A, B]
     late, own, elsewhere = await ledger.intend(
         [replace(entry(one.key), lease=one.token) for one in (first, second, other)]

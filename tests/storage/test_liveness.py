@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.storage.database import open_database
-from sync_worker.storage.liveness import Heard, note_of
-from sync_worker.storage.queue import WorkSet
+from sync_worker.storage.liveness import Liveness, note_of
+from sync_worker.storage.queue import WorkQueue
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ async def database(sqlite_url: str, clock: ManualClock) -> AsyncIterator[Databas
 
 
 async def heard_at(database: Database) -> float | None:
-    note = await WorkSet(database, TIMINGS).recall(note_of("sanity"))
+    note = await WorkQueue(database, TIMINGS).recall(note_of("sanity"))
     return note[1] if note else None
 
 
 async def test_a_burst_is_noted_once_and_a_later_webhook_again(database: Database, clock: ManualClock) -> None:
-    heard, started = Heard(WorkSet(database, TIMINGS), clock, TIMINGS), clock.now()
+    heard, started = Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS), clock.now()
     for _ in range(3):
         await heard.now("sanity")
         clock.advance(TIMINGS.liveness_note_interval / 3 - 0.1)
@@ -47,7 +47,7 @@ async def test_a_burst_is_noted_once_and_a_later_webhook_again(database: Databas
 
 
 async def test_each_service_is_noted_by_itself(database: Database, clock: ManualClock) -> None:
-    heard = Heard(WorkSet(database, TIMINGS), clock, TIMINGS)
+    heard = Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS)
     await heard.now("clerk")
     assert await heard_at(database) is None
     await heard.now("sanity")
@@ -56,4 +56,4 @@ async def test_each_service_is_noted_by_itself(database: Database, clock: Manual
 
 async def test_trouble_with_the_database_is_kept_from_the_sender(database: Database, clock: ManualClock) -> None:
     await database.close()
-    await Heard(WorkSet(database, TIMINGS), clock, TIMINGS).now("sanity")
+    await Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS).now("sanity")

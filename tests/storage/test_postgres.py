@@ -18,7 +18,7 @@ import pytest
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.storage import postgres
 from sync_worker.storage.postgres import PostgresDatabase
-from sync_worker.storage.queue import Done, Mark, WorkSet
+from sync_worker.storage.queue import Completed, WorkItem, WorkQueue
 from tests.clock import TIMINGS
 from tests.postgres_server import PostgresServer
 
@@ -76,10 +76,10 @@ def terminate(url: str, where: str = "true") -> int:
         return len(admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({BACKENDS}) AS b WHERE {where}").fetchall())
 
 
-async def hearing(db: PostgresDatabase, hears: bool = True) -> None:
+async def hearing(db: PostgresDatabase, is_listening: bool = True) -> None:
     """Wait until the listener hears, or no longer does."""
     async with asyncio.timeout(SOON):
-        while db._listener is None or db._listener.hears is not hears:
+        while db._listener is None or db._listener.is_listening is not is_listening:
             await asyncio.sleep(0.01)
 
 
@@ -164,17 +164,17 @@ async def test_of_two_transactions_in_a_deadlock_both_succeed(postgres_url: str)
 async def test_transactions_on_the_same_subjects_in_any_order_never_deadlock(postgres_url: str) -> None:
     keys = [f"user:user_{n}" for n in range(30)]
 
-    async def mark(ws: WorkSet, random: Random) -> None:
-        await ws.mark([Mark(key) for key in random.sample(keys, len(keys))])
+    async def mark(ws: WorkQueue, random: Random) -> None:
+        await ws.enqueue([WorkItem(key) for key in random.sample(keys, len(keys))])
 
-    async def renew_and_settle(ws: WorkSet, random: Random) -> None:
+    async def renew_and_settle(ws: WorkQueue, random: Random) -> None:
         claims = await ws.claim(0, len(keys), 30)
         await asyncio.sleep(0.01)
         await ws.renew(random.sample(claims, len(claims)), 30)
-        await ws.settle([Done(claim) for claim in random.sample(claims, len(claims))])
+        await ws.complete([Completed(claim) for claim in random.sample(claims, len(claims))])
 
     async with opened(postgres_url) as db:
-        ws = WorkSet(db, TIMINGS)
+        ws = WorkQueue(db, TIMINGS)
         for seed in range(15):
             random = Random(seed)
             await asyncio.gather(renew_and_settle(ws, random), *(mark(ws, random) for _ in range(6)))
@@ -205,7 +205,7 @@ async def test_a_process_that_hangs_in_a_transaction_loses_it(postgres_url: str)
                 time.sleep(0.01)
         tx.execute("SELECT 1")
 
-    async with opened(postgres_url, timings=replace(TIMINGS, postgres_idle_timeout=0.05)) as db:
+    async with opened(postgres_url, timings=replace(TIMINGS, postgres_idle_timeout=1.0)) as db:
         db._idle.pop().close()
         with pytest.raises(DatabaseUnavailable):
             await db.run(hang)
@@ -253,7 +253,7 @@ async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_
         await hearing(watching)
         assert await watching.changed(SOON)  # that listening has begun
         assert terminate(postgres_url, "query LIKE 'LISTEN%'") == 1
-        await hearing(watching, hears=False)
+        await hearing(watching, is_listening=False)
         await hearing(watching)
         assert await watching.changed(SOON)
         await other.run(notify)
@@ -265,7 +265,7 @@ async def test_while_nothing_can_be_heard_the_wait_is_short(server: PostgresServ
         await hearing(db)
         assert await db.changed(SOON)  # that listening has begun
         server.stop()
-        await hearing(db, hears=False)
+        await hearing(db, is_listening=False)
         async with asyncio.timeout(SOON):
             assert not await db.changed(600)
 

@@ -9,7 +9,7 @@ import pytest
 
 from sync_worker.storage.database import open_database
 from sync_worker.storage.process_identity import identity, is_gone
-from sync_worker.storage.queue import Mark, WorkSet
+from sync_worker.storage.queue import WorkItem, WorkQueue
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 
@@ -81,17 +81,17 @@ async def test_the_subjects_of_a_killed_process_are_due_at_once(
     process, name = other
     database = open_database(database_url, CLOCK, TIMINGS)
     await database.start()
-    workset = WorkSet(database, TIMINGS)
+    queue = WorkQueue(database, TIMINGS)
     try:
-        await workset.mark([Mark("user:mine"), Mark("user:theirs", lane=1)])
-        (mine,) = await workset.claim(0, 10, 30.0)
+        await queue.enqueue([WorkItem("user:mine"), WorkItem("user:theirs", lane=1)])
+        (mine,) = await queue.claim(0, 10, 30.0)
         monkeypatch.setattr("sync_worker.storage.queue.identity", lambda: name)
-        await workset.claim(1, 10, 30.0)
-        assert await workset.release_gone() == 0
+        await queue.claim(1, 10, 30.0)
+        assert await queue.reclaim_orphaned() == 0
         process.kill()
         process.wait()
-        assert await workset.release_gone() == 1
-        assert [claim.key for claim in await workset.claim(1, 10, 30.0)] == ["user:theirs"]
-        assert await holds(workset, [mine]) == {"user:mine"}
+        assert await queue.reclaim_orphaned() == 1
+        assert [claim.key for claim in await queue.claim(1, 10, 30.0)] == ["user:theirs"]
+        assert await holds(queue, [mine]) == {"user:mine"}
     finally:
         await database.close()

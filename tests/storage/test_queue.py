@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.model import Witness
-from sync_worker.storage import queue as workset
-from sync_worker.storage import queue_admin as overview
+from sync_worker.domain.model import ExpectedRevision
+from sync_worker.storage import queue
+from sync_worker.storage import queue_admin as admin
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Depth, LaneDepth
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.leases import holds
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sync_worker.storage.database import Database, Transaction
-    from sync_worker.storage.queue import Settlement
+    from sync_worker.storage.queue import Completion
 
 pytestmark = pytest.mark.anyio
 
@@ -44,143 +44,145 @@ async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def ws(db: Database) -> WorkSet:
-    return WorkSet(db, TIMINGS)
+async def ws(db: Database) -> WorkQueue:
+    return WorkQueue(db, TIMINGS)
 
 
-async def claim_one(ws: WorkSet, lane: int = 0) -> Claim:
+async def claim_one(ws: WorkQueue, lane: int = 0) -> Claim:
     (claim,) = await ws.claim(lane, 10, LEASE)
     return claim
 
 
-async def keys(ws: WorkSet, lane: int = 0, limit: int = 10) -> list[str]:
+async def keys(ws: WorkQueue, lane: int = 0, limit: int = 10) -> list[str]:
     return [claim.key for claim in await ws.claim(lane, limit, LEASE)]
 
 
 # --- marks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_marked_subject_can_be_claimed_at_once(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, cause="webhook:doc")])
+async def test_a_marked_subject_can_be_claimed_at_once(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook:doc")])
     claim = await claim_one(ws)
     assert (claim.key, claim.lane, claim.attempts, claim.cause) == (A, 0, 0, "webhook:doc")
     assert (claim.since, claim.lease_until) == (clock.now(), clock.now() + LEASE)
 
 
-async def test_many_marks_of_a_waiting_subject_are_one_run(ws: WorkSet) -> None:
+async def test_many_marks_of_a_waiting_subject_are_one_run(ws: WorkQueue) -> None:
     for _ in range(3):
-        await ws.mark([Mark(A), Mark(A)])
-    assert await ws.settle([Done(await claim_one(ws))]) == set()
+        await ws.enqueue([WorkItem(A), WorkItem(A)])
+    assert await ws.complete([Completed(await claim_one(ws))]) == set()
     assert await keys(ws) == []
     assert await ws.next_due() is None
 
 
-async def test_marks_of_one_call_are_recorded_all_or_none(ws: WorkSet) -> None:
+async def test_marks_of_one_call_are_recorded_all_or_none(ws: WorkQueue) -> None:
     with pytest.raises(UnicodeEncodeError):  # no database stores half a surrogate pair
-        await ws.mark([Mark(A), Mark("user:user_\ud800")])
+        await ws.enqueue([WorkItem(A), WorkItem("user:user_\ud800")])
     assert await ws.get(A) is None
 
 
-async def test_no_marks_are_no_work(ws: WorkSet) -> None:
-    await ws.mark([])
+async def test_no_marks_are_no_work(ws: WorkQueue) -> None:
+    await ws.enqueue([])
     assert await ws.next_due() is None
 
 
-async def test_a_mark_wakes_who_waits(db: Database, ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_mark_wakes_who_waits(db: Database, ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     assert await db.changed(5)
 
 
-async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, due=clock.now() + 60)])
+async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, due=clock.now() + 60)])
     assert (await keys(ws), await ws.next_due()) == ([], 60)
     clock.advance(60)
     assert await keys(ws) == [A]
 
 
-async def test_of_two_due_times_the_earlier_stays(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, due=clock.now() + 60), Mark(A, due=clock.now() + 20), Mark(A, due=clock.now() + 40)])
+async def test_of_two_due_times_the_earlier_stays(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue(
+        [WorkItem(A, due=clock.now() + 60), WorkItem(A, due=clock.now() + 20), WorkItem(A, due=clock.now() + 40)]
+    )
     assert await ws.next_due() == 20
 
 
-async def test_a_waiting_subject_keeps_its_more_urgent_lane(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, lane=1)])
-    await ws.mark([Mark(A, lane=2)])
+async def test_a_waiting_subject_keeps_its_more_urgent_lane(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, lane=1)])
+    await ws.enqueue([WorkItem(A, lane=2)])
     assert await keys(ws, lane=1) == [A]
 
 
-async def test_a_waiting_subject_moves_to_a_more_urgent_lane(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, lane=2)])
-    await ws.mark([Mark(A, lane=0)])
+async def test_a_waiting_subject_moves_to_a_more_urgent_lane(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, lane=2)])
+    await ws.enqueue([WorkItem(A, lane=0)])
     assert (await keys(ws, lane=2), await keys(ws, lane=0)) == ([], [A])
 
 
-async def test_a_finished_subject_takes_the_lane_of_its_next_mark(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, lane=0)])
-    await ws.settle([Done(await claim_one(ws))])
-    await ws.mark([Mark(A, lane=2)])
+async def test_a_finished_subject_takes_the_lane_of_its_next_mark(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, lane=0)])
+    await ws.complete([Completed(await claim_one(ws))])
+    await ws.enqueue([WorkItem(A, lane=2)])
     assert await keys(ws, lane=2) == [A]
 
 
-async def test_the_last_cause_that_was_told_is_handed_to_the_run(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, cause="first")])
-    await ws.mark([Mark(A, cause="second")])
-    await ws.mark([Mark(A)])
+async def test_the_last_cause_that_was_told_is_handed_to_the_run(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, cause="first")])
+    await ws.enqueue([WorkItem(A, cause="second")])
+    await ws.enqueue([WorkItem(A)])
     assert (await claim_one(ws)).cause == "second"
 
 
-async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
-    await ws.mark([Mark(A, cause="webhook:b", delivery="d2")])
-    await ws.mark([Mark(A)])
+async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook:a", delivery="d1")])
+    await ws.enqueue([WorkItem(A, cause="webhook:b", delivery="d2")])
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
     assert (claim.cause, claim.delivery) == ("webhook:b", "d2")
-    await ws.mark([Mark(A, cause="webhook:c", delivery="d3")])
-    await ws.settle([Done(claim)])
+    await ws.enqueue([WorkItem(A, cause="webhook:c", delivery="d3")])
+    await ws.complete([Completed(claim)])
     claim = await claim_one(ws)
     assert (claim.cause, claim.delivery) == ("webhook:c", "d3")
-    await ws.settle([Done(claim, next_due=clock.now() + 60)])
+    await ws.complete([Completed(claim, next_due=clock.now() + 60)])
     clock.advance(60)
-    claim = await claim_one(ws, lane=workset.SCHEDULED_LANE)
+    claim = await claim_one(ws, lane=queue.SCHEDULED_LANE)
     assert (claim.cause, claim.delivery) == ("", "")
 
 
-async def test_a_row_that_an_editor_waits_for_keeps_its_webhook_whatever_else_marks_it(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
-    await ws.mark([Mark(A, cause="clerk:user.updated", delivery="d2")])
+async def test_a_row_that_an_editor_waits_for_keeps_its_webhook_whatever_else_marks_it(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook:a", delivery="d1")])
+    await ws.enqueue([WorkItem(A, cause="clerk:user.updated", delivery="d2")])
     claim = await claim_one(ws)
     assert (claim.cause, claim.delivery) == ("webhook:a", "d1")
-    await ws.settle([Failed(claim, "rate_limited", "")])
-    await ws.mark([Mark(A, cause="poll:a")])
+    await ws.complete([DeadLettered(claim, "rate_limited", "")])
+    await ws.enqueue([WorkItem(A, cause="poll:a")])
     claim = await claim_one(ws)
     assert (claim.cause, claim.delivery) == ("webhook:a", "d1")
 
 
-async def test_a_cause_without_a_webhook_takes_that_of_a_served_one_away(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, cause="webhook:a", delivery="d1")])
-    await ws.settle([Done(await claim_one(ws))])
-    await ws.mark([Mark(A, cause="poll:a")])
+async def test_a_cause_without_a_webhook_takes_that_of_a_served_one_away(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook:a", delivery="d1")])
+    await ws.complete([Completed(await claim_one(ws))])
+    await ws.enqueue([WorkItem(A, cause="poll:a")])
     claim = await claim_one(ws)
     assert (claim.cause, claim.delivery) == ("poll:a", "")
 
 
-async def test_a_run_knows_since_when_it_was_wanted(ws: WorkSet, clock: ManualClock) -> None:
+async def test_a_run_knows_since_when_it_was_wanted(ws: WorkQueue, clock: ManualClock) -> None:
     first = clock.now()
-    await ws.mark([Mark(A)])
+    await ws.enqueue([WorkItem(A)])
     clock.advance(5)
-    await ws.mark([Mark(A)])
+    await ws.enqueue([WorkItem(A)])
     assert (await claim_one(ws)).since == first
 
 
-async def test_a_scheduled_run_was_wanted_since_its_due_time(ws: WorkSet, clock: ManualClock) -> None:
+async def test_a_scheduled_run_was_wanted_since_its_due_time(ws: WorkQueue, clock: ManualClock) -> None:
     due = clock.now() + 60
-    await ws.mark([Mark(A, due=due)])
+    await ws.enqueue([WorkItem(A, due=due)])
     clock.advance(70)
     assert (await claim_one(ws)).since == due
 
 
-async def test_a_thousand_marks_are_one_call(ws: WorkSet) -> None:
-    await ws.mark([Mark(f"user:user_{n}", lane=1) for n in range(2500)])
+async def test_a_thousand_marks_are_one_call(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(f"user:user_{n}", lane=1) for n in range(2500)])
     assert (await ws.depth()).lanes[1].due == 2500
 
 
@@ -189,118 +191,130 @@ async def test_a_thousand_marks_are_one_call(ws: WorkSet) -> None:
 MONDAY, TUESDAY = "2025-03-03T10:00:00Z", "2025-03-04T10:00:00Z"
 
 
-async def witnesses_after(ws: WorkSet, *told: Witness) -> set[Witness]:
-    for witness in told:
-        await ws.mark([Mark(A, witness=witness)])
-    return set((await claim_one(ws)).witnesses)
+async def witnesses_after(ws: WorkQueue, *told: ExpectedRevision) -> set[ExpectedRevision]:
+    for expected in told:
+        await ws.enqueue([WorkItem(A, expected=expected)])
+    return set((await claim_one(ws)).expected_revisions)
 
 
-async def test_a_claim_brings_the_witness_of_each_document(ws: WorkSet) -> None:
-    one, two = Witness("doc-1", "r1", MONDAY), Witness("doc-2", "r2", MONDAY, deleted=True)
+async def test_a_claim_brings_the_witness_of_each_document(ws: WorkQueue) -> None:
+    one, two = ExpectedRevision("doc-1", "r1", MONDAY), ExpectedRevision("doc-2", "r2", MONDAY, deleted=True)
     assert await witnesses_after(ws, one, two) == {one, two}
 
 
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
-        pytest.param(Witness("d", "r1", MONDAY), Witness("d", "r2", TUESDAY), id="by time"),
-        pytest.param(Witness("d", "r1", MONDAY), Witness("d", "r1", MONDAY, deleted=True), id="by the delete"),
-        pytest.param(Witness("d", "r1"), Witness("d", "r2", MONDAY), id="known after unknown"),
+        pytest.param(ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r2", TUESDAY), id="by time"),
         pytest.param(
-            Witness("d", "r1", "2025-03-03T10:00:00Z"), Witness("d", "r2", "2025-03-03T10:00:00.5Z"), id="by a fraction"
+            ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r1", MONDAY, deleted=True), id="by the delete"
+        ),
+        pytest.param(ExpectedRevision("d", "r1"), ExpectedRevision("d", "r2", MONDAY), id="known after unknown"),
+        pytest.param(
+            ExpectedRevision("d", "r1", "2025-03-03T10:00:00Z"),
+            ExpectedRevision("d", "r2", "2025-03-03T10:00:00.5Z"),
+            id="by a fraction",
         ),
     ],
 )
 @pytest.mark.parametrize("order", ["in order", "out of order"])
 async def test_of_two_witnesses_of_a_document_the_later_stays(
-    ws: WorkSet, earlier: Witness, later: Witness, order: str
+    ws: WorkQueue, earlier: ExpectedRevision, later: ExpectedRevision, order: str
 ) -> None:
     told = [earlier, later] if order == "in order" else [later, earlier]
     assert await witnesses_after(ws, *told) == {later}
 
 
-async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkSet) -> None:
-    first, second = Witness("d", "r1", MONDAY), Witness("d", "r2", MONDAY)
-    assert await witnesses_after(ws, first, second) == {Witness("d", "", MONDAY)}
+async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkQueue) -> None:
+    first, second = ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r2", MONDAY)
+    assert await witnesses_after(ws, first, second) == {ExpectedRevision("d", "", MONDAY)}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 async def test_a_delete_is_told_of_although_its_moment_has_several_revisions(
-    ws: WorkSet, order: tuple[int, int, int]
+    ws: WorkQueue, order: tuple[int, int, int]
 ) -> None:
-    told = (Witness("d", "r1", MONDAY), Witness("d", "r2", MONDAY), Witness("d", "r2", MONDAY, deleted=True))
-    assert await witnesses_after(ws, *(told[n] for n in order)) == {Witness("d", "", MONDAY, deleted=True)}
+    told = (
+        ExpectedRevision("d", "r1", MONDAY),
+        ExpectedRevision("d", "r2", MONDAY),
+        ExpectedRevision("d", "r2", MONDAY, deleted=True),
+    )
+    assert await witnesses_after(ws, *(told[n] for n in order)) == {ExpectedRevision("d", "", MONDAY, deleted=True)}
 
 
-async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
-    await ws.settle([Failed(await claim_one(ws), "access_too_large", "", clock.now() + 60)])
+async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(
+    ws: WorkQueue, clock: ManualClock
+) -> None:
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([DeadLettered(await claim_one(ws), "access_too_large", "", clock.now() + 60)])
     assert await ws.claim(0, 1, LEASE) == []
     clock.advance(60)
     (claim,) = await ws.claim(0, 1, LEASE)
-    await ws.settle([Done(claim)])
+    await ws.complete([Completed(claim)])
     assert await ws.failed(10) == []
 
 
-async def test_a_finished_run_has_served_its_witnesses(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, witness=Witness("d", "r1", MONDAY))])
-    await ws.settle([Done(await claim_one(ws))])
-    await ws.mark([Mark(A)])
-    assert (await claim_one(ws)).witnesses == ()
+async def test_a_finished_run_has_served_its_witnesses(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, expected=ExpectedRevision("d", "r1", MONDAY))])
+    await ws.complete([Completed(await claim_one(ws))])
+    await ws.enqueue([WorkItem(A)])
+    assert (await claim_one(ws)).expected_revisions == ()
 
 
-async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkSet) -> None:
-    later = Witness("d", "r2", TUESDAY)
-    await ws.mark([Mark(A, witness=Witness("d", "r1", MONDAY))])
+async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkQueue) -> None:
+    later = ExpectedRevision("d", "r2", TUESDAY)
+    await ws.enqueue([WorkItem(A, expected=ExpectedRevision("d", "r1", MONDAY))])
     claim = await claim_one(ws)
-    await ws.mark([Mark(A, witness=later)])
-    await ws.settle([Done(claim)])
-    assert (await claim_one(ws)).witnesses == (later,)
+    await ws.enqueue([WorkItem(A, expected=later)])
+    await ws.complete([Completed(claim)])
+    assert (await claim_one(ws)).expected_revisions == (later,)
 
 
 @pytest.mark.parametrize("outcome", ["retry", "released", "failed and revived"])
-async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkSet, outcome: str) -> None:
-    witness = Witness("d", "r1", MONDAY)
-    await ws.mark([Mark(A, witness=witness)])
+async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkQueue, outcome: str) -> None:
+    expected = ExpectedRevision("d", "r1", MONDAY)
+    await ws.enqueue([WorkItem(A, expected=expected)])
     claim = await claim_one(ws)
     match outcome:
         case "retry":
-            await ws.settle([Retry(claim, "stale_read", "", 0)])
+            await ws.complete([Retry(claim, "stale_read", "", 0)])
         case "released":
-            await ws.settle([Released(claim)])
+            await ws.complete([Released(claim)])
         case _:
-            await ws.settle([Failed(claim, "stale_read", "")])
+            await ws.complete([DeadLettered(claim, "stale_read", "")])
             await ws.revive()
-    assert (await claim_one(ws)).witnesses == (witness,)
+    assert (await claim_one(ws)).expected_revisions == (expected,)
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_longest_due_is_claimed_first(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, due=clock.now() - 1), Mark(B, due=clock.now() - 3), Mark(C, due=clock.now() - 2)])
+async def test_the_longest_due_is_claimed_first(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue(
+        [WorkItem(A, due=clock.now() - 1), WorkItem(B, due=clock.now() - 3), WorkItem(C, due=clock.now() - 2)]
+    )
     assert await keys(ws, limit=2) == [B, C]
     assert await keys(ws, limit=2) == [A]
 
 
-async def test_a_subject_that_is_claimed_is_nobody_elses(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_subject_that_is_claimed_is_nobody_elses(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     assert (await keys(ws), await keys(ws)) == ([A], [])
 
 
-async def test_claims_take_one_lane(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, lane=0), Mark(B, lane=1), Mark(C, lane=2)])
+async def test_claims_take_one_lane(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, lane=0), WorkItem(B, lane=1), WorkItem(C, lane=2)])
     assert [await keys(ws, lane) for lane in (2, 1, 0)] == [[C], [B], [A]]
 
 
-async def test_documents_are_claimed_apart_from_subjects(ws: WorkSet) -> None:
-    await ws.mark([Mark(A, lane=1), Mark(DOCUMENT, lane=1)])
+async def test_documents_are_claimed_apart_from_subjects(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A, lane=1), WorkItem(DOCUMENT, lane=1)])
     assert [claim.key for claim in await ws.claim(1, 10, LEASE, documents=True)] == [DOCUMENT]
     assert await keys(ws, lane=1) == [A]
 
 
-async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A)])
     first = await claim_one(ws)
     clock.advance(LEASE)
     second = await claim_one(ws)
@@ -309,14 +323,14 @@ async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkSet, clock
     assert first.since == second.since
 
 
-async def test_next_due_is_the_end_of_a_lease_too(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_next_due_is_the_end_of_a_lease_too(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     await claim_one(ws)
     assert await ws.next_due() == LEASE
 
 
-async def test_a_claim_is_held_until_its_lease_ends(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A), Mark(B)])
+async def test_a_claim_is_held_until_its_lease_ends(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A), WorkItem(B)])
     claims = await ws.claim(0, 10, LEASE)
     clock.advance(LEASE - 1)
     assert await holds(ws, claims) == {A, B}
@@ -324,15 +338,15 @@ async def test_a_claim_is_held_until_its_lease_ends(ws: WorkSet, clock: ManualCl
     assert await holds(ws, claims) == set()
 
 
-async def test_a_settled_claim_is_no_longer_held(ws: WorkSet) -> None:
-    await ws.mark([Mark(A), Mark(B)])
+async def test_a_settled_claim_is_no_longer_held(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A), WorkItem(B)])
     claims = await ws.claim(0, 10, LEASE)
-    await ws.settle([Done(claims[0])])
+    await ws.complete([Completed(claims[0])])
     assert await holds(ws, claims) == {B}
 
 
-async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_renewed_lease_begins_anew(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
     clock.advance(LEASE - 1)
     assert await ws.renew([claim], LEASE) == {A}
@@ -340,18 +354,18 @@ async def test_a_renewed_lease_begins_anew(ws: WorkSet, clock: ManualClock) -> N
     assert await holds(ws, [claim]) == {A}
 
 
-async def test_a_lease_that_ended_cannot_be_renewed(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_lease_that_ended_cannot_be_renewed(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
     clock.advance(LEASE)
     assert await ws.renew([claim], LEASE) == set()
     assert await keys(ws) == [A]
 
 
-async def test_a_mark_does_not_end_a_lease(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_mark_does_not_end_a_lease(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
-    await ws.mark([Mark(A)])
+    await ws.enqueue([WorkItem(A)])
     assert await holds(ws, [claim]) == {A}
     assert await keys(ws) == []
 
@@ -359,110 +373,110 @@ async def test_a_mark_does_not_end_a_lease(ws: WorkSet) -> None:
 # --- done ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_marked_running_subject_runs_exactly_once_more(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_marked_running_subject_runs_exactly_once_more(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
     for _ in range(100):
-        await ws.mark([Mark(A)])
-    await ws.settle([Done(claim)])
-    await ws.settle([Done(await claim_one(ws))])
+        await ws.enqueue([WorkItem(A)])
+    await ws.complete([Completed(claim)])
+    await ws.complete([Completed(await claim_one(ws))])
     assert await keys(ws) == []
 
 
 async def test_what_follows_from_an_earlier_mark_is_wanted_since_that_was_heard_of(
-    ws: WorkSet, clock: ManualClock
+    ws: WorkQueue, clock: ManualClock
 ) -> None:
     heard = clock.now()
     clock.advance(5)
-    await ws.mark([Mark(A, since=heard), Mark(B, due=clock.now() + 60, since=heard)])
+    await ws.enqueue([WorkItem(A, since=heard), WorkItem(B, due=clock.now() + 60, since=heard)])
     clock.advance(60)
     assert {claim.since for claim in await ws.claim(0, 10, LEASE)} == {heard}
 
 
-async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, cause="first")])
+async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, cause="first")])
     claim = await claim_one(ws)
     clock.advance(3)
     marked = clock.now()
-    await ws.mark([Mark(A, cause="second")])
+    await ws.enqueue([WorkItem(A, cause="second")])
     clock.advance(3)
-    await ws.mark([Mark(A)])
-    await ws.settle([Done(claim)])
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Completed(claim)])
     again = await claim_one(ws)
     assert (again.since, again.cause) == (marked, "second")
 
 
-async def test_the_next_window_is_the_next_due_time(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, cause="webhook")])
-    await ws.settle([Done(await claim_one(ws), next_due=clock.now() + 3600)])
+async def test_the_next_window_is_the_next_due_time(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook")])
+    await ws.complete([Completed(await claim_one(ws), next_due=clock.now() + 3600)])
     assert await ws.next_due() == 3600
     clock.advance(3600 + 7)
-    claim = await claim_one(ws, lane=workset.SCHEDULED_LANE)
+    claim = await claim_one(ws, lane=queue.SCHEDULED_LANE)
     assert (claim.key, claim.cause, claim.since) == (A, "", clock.now() - 7)
 
 
-async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
-    await ws.mark([Mark(A)])
-    await ws.settle([Done(claim, next_due=clock.now() + 3600)])
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Completed(claim, next_due=clock.now() + 3600)])
     assert await keys(ws) == [A]
 
 
-async def test_a_note_stays_visible_until_the_next_run(ws: WorkSet) -> None:
-    await ws.mark([Mark(A), Mark(B)])
+async def test_a_note_stays_visible_until_the_next_run(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A), WorkItem(B)])
     first, second = await ws.claim(0, 10, LEASE)
-    await ws.settle([Done(first, code="row_refused", detail="doc-1: plan"), Done(second)])
+    await ws.complete([Completed(first, code="row_refused", detail="doc-1: plan"), Completed(second)])
     (row,) = await ws.noted(10)
     assert (row.key, row.code, row.detail, row.due, row.dead) == (A, "row_refused", "doc-1: plan", None, False)
-    await ws.mark([Mark(A)])
-    await ws.settle([Done(await claim_one(ws))])
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Completed(await claim_one(ws))])
     assert await ws.noted(10) == []
 
 
 # --- retry, failed, released -----------------------------------------------------------------------------------------
 
 
-async def test_a_retry_waits_and_counts(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, cause="webhook")])
+async def test_a_retry_waits_and_counts(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook")])
     first = await claim_one(ws)
-    await ws.settle([Retry(first, "rate_limited", "429", 12)])
+    await ws.complete([Retry(first, "rate_limited", "429", 12)])
     assert (await keys(ws), await ws.next_due()) == ([], 12)
     clock.advance(12)
     again = await claim_one(ws)
     assert (again.attempts, again.cause, again.since) == (1, "webhook", first.since)
 
 
-async def test_a_retry_is_noted_until_it_succeeds(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
-    await ws.settle([Retry(await claim_one(ws), "rate_limited", "429", 0)])
+async def test_a_retry_is_noted_until_it_succeeds(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Retry(await claim_one(ws), "rate_limited", "429", 0)])
     assert [(row.code, row.attempts) for row in await ws.noted(10)] == [("rate_limited", 1)]
-    await ws.settle([Done(await claim_one(ws))])
+    await ws.complete([Completed(await claim_one(ws))])
     row = await ws.get(A)
     assert row is not None
     assert (row.code, row.attempts) == ("", 0)
 
 
-async def test_a_mark_does_not_shorten_what_the_service_asked_to_wait(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark("user:user_a")])
-    await ws.settle([Retry(await claim_one(ws), "rate_limited", "429", 8.5, not_before=8)])
+async def test_a_mark_does_not_shorten_what_the_service_asked_to_wait(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem("user:user_a")])
+    await ws.complete([Retry(await claim_one(ws), "rate_limited", "429", 8.5, not_before=8)])
     clock.advance(7.5)
-    await ws.mark([Mark("user:user_a")])
+    await ws.enqueue([WorkItem("user:user_a")])
     assert await keys(ws) == []
     clock.advance(0.5)
     assert await keys(ws) == ["user:user_a"]
 
 
-async def test_a_mark_ends_the_wait_of_a_retry(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
-    await ws.settle([Retry(await claim_one(ws), "rate_limited", "", 300)])
-    await ws.mark([Mark(A)])
+async def test_a_mark_ends_the_wait_of_a_retry(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Retry(await claim_one(ws), "rate_limited", "", 300)])
+    await ws.enqueue([WorkItem(A)])
     assert (await claim_one(ws)).attempts == 1
 
 
-async def test_a_failed_subject_is_listed_and_never_due(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
-    await ws.settle([Failed(await claim_one(ws), "no_such_subject", "user_a")])
+async def test_a_failed_subject_is_listed_and_never_due(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([DeadLettered(await claim_one(ws), "no_such_subject", "user_a")])
     clock.advance(1e6)
     assert (await keys(ws), await ws.next_due()) == ([], None)
     (row,) = await ws.failed(10)
@@ -470,35 +484,35 @@ async def test_a_failed_subject_is_listed_and_never_due(ws: WorkSet, clock: Manu
     assert await ws.noted(10) == []
 
 
-async def test_a_mark_gives_a_failed_subject_a_fresh_start(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
-    await ws.settle([Retry(await claim_one(ws), "x", "", 0)])
-    await ws.settle([Failed(await claim_one(ws), "no_such_subject", "")])
-    await ws.mark([Mark(A)])
+async def test_a_mark_gives_a_failed_subject_a_fresh_start(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Retry(await claim_one(ws), "x", "", 0)])
+    await ws.complete([DeadLettered(await claim_one(ws), "no_such_subject", "")])
+    await ws.enqueue([WorkItem(A)])
     assert (await ws.failed(10), await ws.noted(10)) == ([], [])
     assert (await claim_one(ws)).attempts == 0
 
 
-async def test_a_failed_subject_that_was_marked_during_its_run_runs_once_more(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_failed_subject_that_was_marked_during_its_run_runs_once_more(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
-    await ws.mark([Mark(A)])
-    await ws.settle([Failed(claim, "no_such_subject", "")])
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([DeadLettered(claim, "no_such_subject", "")])
     assert await ws.failed(10) == []
-    await ws.settle([Failed(await claim_one(ws), "no_such_subject", "")])
+    await ws.complete([DeadLettered(await claim_one(ws), "no_such_subject", "")])
     assert len(await ws.failed(10)) == 1
 
 
-async def test_failed_subjects_are_listed_page_by_page(ws: WorkSet) -> None:
-    await ws.mark([Mark(C), Mark(A), Mark(B)])
-    await ws.settle([Failed(claim, "x", "") for claim in await ws.claim(0, 10, LEASE)])
+async def test_failed_subjects_are_listed_page_by_page(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(C), WorkItem(A), WorkItem(B)])
+    await ws.complete([DeadLettered(claim, "x", "") for claim in await ws.claim(0, 10, LEASE)])
     assert [row.key for row in await ws.failed(2)] == [A, B]
     assert [row.key for row in await ws.failed(2, after=B)] == [C]
 
 
-async def test_revived_subjects_are_due_now(db: Database, ws: WorkSet) -> None:
-    await ws.mark([Mark(A), Mark(B), Mark(C)])
-    await ws.settle([Failed(claim, "x", "") for claim in await ws.claim(0, 10, LEASE)])
+async def test_revived_subjects_are_due_now(db: Database, ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A), WorkItem(B), WorkItem(C)])
+    await ws.complete([DeadLettered(claim, "x", "") for claim in await ws.claim(0, 10, LEASE)])
     assert await db.changed(5)
     assert await ws.revive([A, "user:user_unknown"]) == 1
     assert await db.changed(5)
@@ -507,11 +521,11 @@ async def test_revived_subjects_are_due_now(db: Database, ws: WorkSet) -> None:
     assert await ws.revive() == 0
 
 
-async def test_a_released_subject_is_due_now_as_it_was(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A, cause="webhook")])
+async def test_a_released_subject_is_due_now_as_it_was(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A, cause="webhook")])
     first = await claim_one(ws)
     clock.advance(3)
-    await ws.settle([Released(first)])
+    await ws.complete([Released(first)])
     again = await claim_one(ws)
     assert (again.attempts, again.cause, again.since) == (first.attempts, first.cause, first.since)
 
@@ -520,20 +534,20 @@ async def test_a_released_subject_is_due_now_as_it_was(ws: WorkSet, clock: Manua
 
 
 @pytest.mark.parametrize("kind", ["done", "retry", "failed", "released"])
-async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, clock: ManualClock, kind: str) -> None:
-    await ws.mark([Mark(A), Mark(B)])
+async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkQueue, clock: ManualClock, kind: str) -> None:
+    await ws.enqueue([WorkItem(A), WorkItem(B)])
     lost, kept = sorted(await ws.claim(0, 10, LEASE), key=lambda claim: claim.key)
     await ws.renew([kept], LEASE * 2)
     clock.advance(LEASE)
     owner = await claim_one(ws)
     before = await ws.get(A)
-    late: dict[str, Settlement] = {
-        "done": Done(lost, next_due=1.0, wrote=True, code="late", detail="late"),
+    late: dict[str, Completion] = {
+        "done": Completed(lost, next_due=1.0, wrote=True, code="late", detail="late"),
         "retry": Retry(lost, "late", "late", 0, wrote=True),
-        "failed": Failed(lost, "late", "late"),
+        "failed": DeadLettered(lost, "late", "late"),
         "released": Released(lost),
     }
-    assert await ws.settle([late[kind], Done(kept)]) == {A}
+    assert await ws.complete([late[kind], Completed(kept)]) == {A}
     assert await ws.get(A) == before
     assert await holds(ws, [owner]) == {A}
     row = await ws.get(B)
@@ -541,34 +555,34 @@ async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkSet, cloc
     assert row.due is None
 
 
-async def test_a_claim_whose_lease_ended_can_be_settled_while_nobody_took_it(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_claim_whose_lease_ended_can_be_settled_while_nobody_took_it(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
     clock.advance(LEASE * 2)
-    assert await ws.settle([Done(claim)]) == set()
+    assert await ws.complete([Completed(claim)]) == set()
     assert await keys(ws) == []
 
 
-async def test_a_claim_cannot_be_settled_twice(ws: WorkSet) -> None:
-    await ws.mark([Mark(A)])
+async def test_a_claim_cannot_be_settled_twice(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
-    assert await ws.settle([Done(claim)]) == set()
-    assert await ws.settle([Failed(claim, "late", "")]) == {A}
+    assert await ws.complete([Completed(claim)]) == set()
+    assert await ws.complete([DeadLettered(claim, "late", "")]) == {A}
     assert await ws.failed(10) == []
 
 
 # --- pacing ----------------------------------------------------------------------------------------------------------
 
 
-async def write_whenever_due(ws: WorkSet, clock: ManualClock, seconds: float) -> list[float]:
+async def write_whenever_due(ws: WorkQueue, clock: ManualClock, seconds: float) -> list[float]:
     """Mark and write one subject as often as the work set lets it; return the moments."""
     writes = []
     end = clock.now() + seconds
-    await ws.mark([Mark(A)])
+    await ws.enqueue([WorkItem(A)])
     while clock.now() < end:
         for claim in await ws.claim(0, 1, LEASE):
-            await ws.mark([Mark(A)])
-            await ws.settle([Done(claim, wrote=True)])
+            await ws.enqueue([WorkItem(A)])
+            await ws.complete([Completed(claim, wrote=True)])
             writes.append(clock.now())
         wait = await ws.next_due()
         assert wait is not None
@@ -576,90 +590,90 @@ async def write_whenever_due(ws: WorkSet, clock: ManualClock, seconds: float) ->
     return writes
 
 
-async def test_no_subject_is_written_more_than_nine_times_in_ten_seconds(ws: WorkSet, clock: ManualClock) -> None:
+async def test_no_subject_is_written_more_than_nine_times_in_ten_seconds(ws: WorkQueue, clock: ManualClock) -> None:
     writes = await write_whenever_due(ws, clock, 60)
     assert max(sum(start <= moment <= start + 10 for moment in writes) for start in writes) == 9
     assert len(writes) == pytest.approx(TIMINGS.subject_burst + 60 / TIMINGS.subject_pace, abs=1)
 
 
-async def test_the_first_writes_of_a_subject_do_not_wait(ws: WorkSet, clock: ManualClock) -> None:
+async def test_the_first_writes_of_a_subject_do_not_wait(ws: WorkQueue, clock: ManualClock) -> None:
     start = clock.now()
     writes = await write_whenever_due(ws, clock, 3)
     assert len([moment for moment in writes if moment < start + 0.01]) == TIMINGS.subject_burst
 
 
 @pytest.fixture
-async def paced(ws: WorkSet, clock: ManualClock) -> Claim:
+async def paced(ws: WorkQueue, clock: ManualClock) -> Claim:
     """A claim of a subject that has been written in a burst, and may be again just now."""
-    await ws.mark([Mark(A)])
+    await ws.enqueue([WorkItem(A)])
     for _ in range(TIMINGS.subject_burst):
         (claim,) = await ws.claim(0, 1, LEASE)
-        await ws.mark([Mark(A)])
-        await ws.settle([Done(claim, wrote=True)])
+        await ws.enqueue([WorkItem(A)])
+        await ws.complete([Completed(claim, wrote=True)])
         clock.advance(1e-6)  # the pace is a sum of rounded numbers
     clock.advance(TIMINGS.subject_pace)
     return await claim_one(ws)
 
 
-async def wait_of(ws: WorkSet) -> float:
+async def wait_of(ws: WorkQueue) -> float:
     wait = await ws.next_due()
     assert wait is not None
     return wait
 
 
-async def test_a_mark_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
-    await ws.settle([Done(paced, wrote=True)])
-    await ws.mark([Mark(A)])
+async def test_a_mark_keeps_the_pace(ws: WorkQueue, paced: Claim) -> None:
+    await ws.complete([Completed(paced, wrote=True)])
+    await ws.enqueue([WorkItem(A)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
 async def test_after_a_clock_was_set_back_nobody_waits_until_it_is_where_it_was(
-    ws: WorkSet, clock: ManualClock, paced: Claim
+    ws: WorkQueue, clock: ManualClock, paced: Claim
 ) -> None:
-    await ws.settle([Done(paced, wrote=True)])
+    await ws.complete([Completed(paced, wrote=True)])
     clock.advance(-3600)
-    await ws.mark([Mark(A)])
+    await ws.enqueue([WorkItem(A)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
     clock.advance(TIMINGS.subject_pace)
     claim = await claim_one(ws)
-    await ws.mark([Mark(A)])
-    await ws.settle([Done(claim, wrote=True)])
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Completed(claim, wrote=True)])
     assert await wait_of(ws) == pytest.approx(2 * TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_the_run_once_more_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
-    await ws.mark([Mark(A)])
-    await ws.settle([Done(paced, wrote=True)])
+async def test_the_run_once_more_keeps_the_pace(ws: WorkQueue, paced: Claim) -> None:
+    await ws.enqueue([WorkItem(A)])
+    await ws.complete([Completed(paced, wrote=True)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_a_window_keeps_the_pace(ws: WorkSet, clock: ManualClock, paced: Claim) -> None:
-    await ws.settle([Done(paced, next_due=clock.now() + 0.5, wrote=True)])
+async def test_a_window_keeps_the_pace(ws: WorkQueue, clock: ManualClock, paced: Claim) -> None:
+    await ws.complete([Completed(paced, next_due=clock.now() + 0.5, wrote=True)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_a_retry_of_a_write_without_an_answer_keeps_the_pace(ws: WorkSet, paced: Claim) -> None:
-    await ws.settle([Retry(paced, "service_unavailable", "timeout", 0.5, wrote=True)])
+async def test_a_retry_of_a_write_without_an_answer_keeps_the_pace(ws: WorkQueue, paced: Claim) -> None:
+    await ws.complete([Retry(paced, "service_unavailable", "timeout", 0.5, wrote=True)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_runs_that_wrote_nothing_are_not_paced(ws: WorkSet) -> None:
+async def test_runs_that_wrote_nothing_are_not_paced(ws: WorkQueue) -> None:
     for _ in range(20):
-        await ws.mark([Mark(A)])
-        await ws.settle([Done(await claim_one(ws))])
-    await ws.mark([Mark(A)])
+        await ws.enqueue([WorkItem(A)])
+        await ws.complete([Completed(await claim_one(ws))])
+    await ws.enqueue([WorkItem(A)])
     assert await ws.next_due() == 0
 
 
 # --- looking around --------------------------------------------------------------------------------------------------
 
 
-async def test_depth_counts_each_lane(ws: WorkSet, clock: ManualClock) -> None:
-    await ws.mark([Mark(A), Mark(B), Mark(C, lane=2, due=clock.now() + 60), Mark(DOCUMENT, lane=1)])
-    await ws.mark([Mark(f"user:user_{n}", lane=2) for n in range(3)])
+async def test_depth_counts_each_lane(ws: WorkQueue, clock: ManualClock) -> None:
+    await ws.enqueue([WorkItem(A), WorkItem(B), WorkItem(C, lane=2, due=clock.now() + 60), WorkItem(DOCUMENT, lane=1)])
+    await ws.enqueue([WorkItem(f"user:user_{n}", lane=2) for n in range(3)])
     (claim,) = await ws.claim(0, 1, LEASE)
     (dead, noted) = await ws.claim(2, 2, LEASE)
-    await ws.settle([Failed(dead, "x", ""), Done(noted, code="row_refused")])
+    await ws.complete([DeadLettered(dead, "x", ""), Completed(noted, code="row_refused")])
     clock.advance(5)
     assert await ws.depth() == Depth(
         (LaneDepth(0, 1, 0, 1), LaneDepth(1, 1, 0, 0), LaneDepth(2, 1, 1, 0)), failed=1, noted=1, oldest=5
@@ -669,14 +683,14 @@ async def test_depth_counts_each_lane(ws: WorkSet, clock: ManualClock) -> None:
     assert await holds(ws, [claim]) == set()
 
 
-async def test_an_empty_work_set_has_no_depth(ws: WorkSet) -> None:
-    nothing = tuple(LaneDepth(lane, 0, 0, 0) for lane in overview.LANES)
+async def test_an_empty_work_set_has_no_depth(ws: WorkQueue) -> None:
+    nothing = tuple(LaneDepth(lane, 0, 0, 0) for lane in admin.LANES)
     assert await ws.depth() == Depth(nothing, failed=0, noted=0, oldest=0)
 
 
-async def test_a_row_tells_how_a_subject_is_doing(ws: WorkSet, clock: ManualClock) -> None:
+async def test_a_row_tells_how_a_subject_is_doing(ws: WorkQueue, clock: ManualClock) -> None:
     assert await ws.get(A) is None
-    await ws.mark([Mark(A, lane=1, cause="webhook")])
+    await ws.enqueue([WorkItem(A, lane=1, cause="webhook")])
     waiting = await ws.get(A)
     assert waiting is not None
     assert (waiting.pending, waiting.owner, waiting.due, waiting.settled) == (True, None, clock.now(), None)
@@ -685,26 +699,26 @@ async def test_a_row_tells_how_a_subject_is_doing(ws: WorkSet, clock: ManualCloc
     assert running is not None
     assert (running.owner, running.due) == (claim.token, claim.lease_until)
     clock.advance(1)
-    await ws.settle([Done(claim)])
+    await ws.complete([Completed(claim)])
     finished = await ws.get(A)
     assert finished is not None
     assert (finished.pending, finished.owner, finished.due, finished.settled) == (False, None, None, clock.now())
 
 
-async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: ManualClock) -> None:
+async def test_only_rows_that_nobody_needs_are_purged(ws: WorkQueue, clock: ManualClock) -> None:
     names = ["idle", "dead", "noted", "scheduled", "retried", "running"]
-    await ws.mark([Mark(f"user:user_{name}", witness=Witness("d", "r")) for name in names])
+    await ws.enqueue([WorkItem(f"user:user_{name}", expected=ExpectedRevision("d", "r")) for name in names])
     claims = {claim.key.removeprefix("user:user_"): claim for claim in await ws.claim(0, 10, 1e6)}
-    await ws.settle(
+    await ws.complete(
         [
-            Done(claims["idle"], wrote=True),
-            Failed(claims["dead"], "x", ""),
-            Done(claims["noted"], code="row_refused"),
-            Done(claims["scheduled"], next_due=clock.now() + 1e6),
+            Completed(claims["idle"], wrote=True),
+            DeadLettered(claims["dead"], "x", ""),
+            Completed(claims["noted"], code="row_refused"),
+            Completed(claims["scheduled"], next_due=clock.now() + 1e6),
             Retry(claims["retried"], "x", "", 1e6),
         ]
     )
-    await ws.mark([Mark("user:user_waiting")])
+    await ws.enqueue([WorkItem("user:user_waiting")])
     clock.advance(1)
     assert await ws.purge(0) == 0  # it has just been written, and its pace must be kept
     clock.advance(3599)
@@ -715,16 +729,16 @@ async def test_only_rows_that_nobody_needs_are_purged(ws: WorkSet, clock: Manual
     assert kept == {*names, "waiting"} - {"idle"}
 
 
-async def test_a_purge_of_many_rows_goes_in_small_steps(ws: WorkSet, clock: ManualClock) -> None:
-    many = overview.PURGE_BATCH * 2
-    await ws.mark([Mark(f"user:user_{n}") for n in range(many)])
-    await ws.settle([Done(claim) for claim in await ws.claim(0, many, LEASE)])
+async def test_a_purge_of_many_rows_goes_in_small_steps(ws: WorkQueue, clock: ManualClock) -> None:
+    many = admin.PURGE_BATCH * 2
+    await ws.enqueue([WorkItem(f"user:user_{n}") for n in range(many)])
+    await ws.complete([Completed(claim) for claim in await ws.claim(0, many, LEASE)])
     clock.advance(60)
     assert await ws.purge(30) == many
     assert await ws.purge(30) == 0
 
 
-async def test_a_named_value_is_kept_with_its_time(ws: WorkSet, clock: ManualClock) -> None:
+async def test_a_named_value_is_kept_with_its_time(ws: WorkQueue, clock: ManualClock) -> None:
     assert await ws.recall("cursor") is None
     await ws.remember("cursor", "1")
     clock.advance(5)
@@ -749,14 +763,14 @@ SELECT 'user:idle_' || i, 0, 0, 1, 1, '', 0, NOW() - i FROM n
 """
 
 QUESTIONS = {
-    "claim": (workset.CLAIM, (0, 0, 100, "token", LEASE), "work_due"),
-    "claim of documents": (workset.CLAIM, (1, 1, 1, "token", LEASE), "work_due"),
-    "witnesses": (workset.WITNESSES, ("token",), "work_owner"),
-    "next due": (overview.NEXT_DUE, (), "work_due"),
-    "running": (overview.RUNNING, (), "work_owner"),
-    "failed": (overview.FAILED, ("", 10), "work_dead"),
-    "noted": (overview.NOTED, ("", 10), "work_noted"),
-    "purge": (overview.IDLE, (60, 10), "work_idle"),
+    "claim": (queue.CLAIM, (0, 0, 100, "token", LEASE), "work_due"),
+    "claim of documents": (queue.CLAIM, (1, 1, 1, "token", LEASE), "work_due"),
+    "witnesses": (queue.EXPECTED_REVISIONS, ("token",), "work_owner"),
+    "next due": (admin.NEXT_DUE, (), "work_due"),
+    "running": (admin.RUNNING, (), "work_owner"),
+    "failed": (admin.FAILED, ("", 10), "work_dead"),
+    "noted": (admin.NOTED, ("", 10), "work_noted"),
+    "purge": (admin.IDLE, (60, 10), "work_idle"),
 }
 
 
@@ -789,7 +803,7 @@ async def test_with_200_000_rows_every_question_is_answered_by_an_index(database
 async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finish(database_url: str) -> None:
     db = open_database(database_url, CLOCK, TIMINGS)
     await db.start()
-    ws = WorkSet(db, TIMINGS)
+    ws = WorkQueue(db, TIMINGS)
     names = [f"user:user_{n}" for n in range(5)]
     running: set[str] = set()
     marked_at_start: dict[str, int] = {}
@@ -799,7 +813,7 @@ async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finis
     async def mark() -> None:
         for n in range(40):
             key = names[n % len(names)]
-            await ws.mark([Mark(key)])
+            await ws.enqueue([WorkItem(key)])
             marked[key] += 1
 
     async def work() -> None:
@@ -810,7 +824,7 @@ async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finis
                 started = marked[claim.key]
                 await asyncio.sleep(0.001)
                 running.discard(claim.key)
-                assert await ws.settle([Done(claim)]) == set()
+                assert await ws.complete([Completed(claim)]) == set()
                 marked_at_start[claim.key] = started
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -823,16 +837,16 @@ async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finis
     assert marked_at_start == marked
 
 
-async def test_a_delete_is_remembered_when_an_older_event_comes_late(ws: WorkSet) -> None:
-    gone = Witness("e", "r1", "2026-05-01T12:00:00Z", deleted=True)
-    await ws.mark([Mark("user:user_a", witness=gone)])
+async def test_a_delete_is_remembered_when_an_older_event_comes_late(ws: WorkQueue) -> None:
+    gone = ExpectedRevision("e", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    await ws.enqueue([WorkItem("user:user_a", expected=gone)])
     claim = await claim_one(ws)
-    assert claim.witnesses == (gone,)
-    await ws.settle([Done(claim)])
-    await ws.mark([Mark("user:user_a", witness=Witness("other", "r9"))])
+    assert claim.expected_revisions == (gone,)
+    await ws.complete([Completed(claim)])
+    await ws.enqueue([WorkItem("user:user_a", expected=ExpectedRevision("other", "r9"))])
     claim = await claim_one(ws)
-    assert claim.witnesses == (replace(gone, news=False), Witness("other", "r9"))
-    await ws.settle([Done(claim)])
-    await ws.mark([Mark("user:user_a", witness=replace(gone, deleted=False))])
-    (late,) = (await claim_one(ws)).witnesses
+    assert claim.expected_revisions == (replace(gone, news=False), ExpectedRevision("other", "r9"))
+    await ws.complete([Completed(claim)])
+    await ws.enqueue([WorkItem("user:user_a", expected=replace(gone, deleted=False))])
+    (late,) = (await claim_one(ws)).expected_revisions
     assert late == replace(gone, news=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue import Claim, Done, Failed, Mark, Retry, WorkSet
+from sync_worker.storage.queue import Claim, Completed, DeadLettered, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Tally
 from tests.clock import TIMINGS, ManualClock
 
@@ -23,47 +23,49 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def ws(database_url: str, clock: ManualClock) -> AsyncIterator[WorkSet]:
+async def ws(database_url: str, clock: ManualClock) -> AsyncIterator[WorkQueue]:
     database = open_database(database_url, clock, TIMINGS, server_clock=clock)
     await database.start()
-    yield WorkSet(database, TIMINGS)
+    yield WorkQueue(database, TIMINGS)
     await database.close()
 
 
-async def claimed(ws: WorkSet, *keys: str) -> list[Claim]:
-    await ws.mark([Mark(key) for key in keys])
+async def claimed(ws: WorkQueue, *keys: str) -> list[Claim]:
+    await ws.enqueue([WorkItem(key) for key in keys])
     return sorted(await ws.claim(0, 100, 30.0), key=lambda claim: claim.key)
 
 
-async def test_an_empty_work_set_counts_nobody(ws: WorkSet) -> None:
+async def test_an_empty_work_set_counts_nobody(ws: WorkQueue) -> None:
     assert await ws.tally() == Tally(0, None)
 
 
-async def test_rows_are_counted_by_how_they_are(ws: WorkSet, clock: ManualClock) -> None:
+async def test_rows_are_counted_by_how_they_are(ws: WorkQueue, clock: ManualClock) -> None:
     right, noted, retried, failed = await claimed(ws, "user:a", "user:b", "user:c", "user:d")
-    await ws.settle(
+    await ws.complete(
         [
-            Done(right),
-            Done(noted, code="row_refused"),
+            Completed(right),
+            Completed(noted, code="row_refused"),
             Retry(retried, "rate_limited", "", 60.0),
-            Failed(failed, "no_such_subject", ""),
+            DeadLettered(failed, "no_such_subject", ""),
         ]
     )
     since = clock.now()
     clock.advance(10)
-    await ws.mark([Mark("user:e"), Mark("user:f", due=clock.now() + 1000)])
+    await ws.enqueue([WorkItem("user:e"), WorkItem("user:f", due=clock.now() + 1000)])
     assert await ws.tally() == Tally(2, since)  # user:a, and user:f, whose window opens later
     assert await ws.noted_by_code() == {"row_refused": 1, "rate_limited": 1}
 
 
-async def test_the_time_is_that_of_the_database(ws: WorkSet, clock: ManualClock) -> None:
+async def test_the_time_is_that_of_the_database(ws: WorkQueue, clock: ManualClock) -> None:
     assert await ws.now() == clock.now()
 
 
-async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_served(ws: WorkSet) -> None:
-    await ws.mark([Mark(f"user:{n}", cause="document:course-1") for n in range(3)])
-    await ws.mark([Mark("user:x", cause="document:course-2"), Mark("document:course-1", cause="document:course-1")])
+async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_served(ws: WorkQueue) -> None:
+    await ws.enqueue([WorkItem(f"user:{n}", cause="document:course-1") for n in range(3)])
+    await ws.enqueue(
+        [WorkItem("user:x", cause="document:course-2"), WorkItem("document:course-1", cause="document:course-1")]
+    )
     assert await ws.caused_by("document:course-1") == 3
     (first,) = await ws.claim(0, 1, 30.0)
-    await ws.settle([Done(first)])
+    await ws.complete([Completed(first)])
     assert await ws.caused_by("document:course-1") == 2

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue import WorkSet
+from sync_worker.storage.queue import WorkQueue
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Fleet:
         return [what for program in self.programs for what in program.told]
 
     @property
-    def marks(self) -> Counter[str]:
+    def items(self) -> Counter[str]:
         return Counter(key for what, key, *_ in self.told if what == "mark")
 
     @property
@@ -115,8 +115,8 @@ def fleet(database_url: str, db: Database, tmp_path: Path) -> Iterator[Fleet]:  
 async def assert_all_is_well(fleet: Fleet, db: Database) -> None:
     """Every acknowledged mark is counted, everything wanted has been done, and no two runs of a subject overlapped."""
     wanted: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, wanted FROM work")))
-    assert all(wanted[key] >= marks for key, marks in fleet.marks.items())
-    assert await WorkSet(db, TIMINGS).next_due() is None
+    assert all(wanted[key] >= items for key, items in fleet.items.items())
+    assert await WorkQueue(db, TIMINGS).next_due() is None
     assert await db.read(lambda tx: tx.execute("SELECT key FROM work WHERE wanted <> done")) == []
     for key, runs in fleet.runs.items():
         for (_, end), (begin, _) in pairwise(sorted(runs)):
@@ -136,7 +136,7 @@ async def test_processes_that_share_the_work_never_overlap_and_finish_all(fleet:
     second.ask_to_end()
     first.wait()
     second.wait()
-    assert fleet.runs.keys() == fleet.marks.keys()
+    assert fleet.runs.keys() == fleet.items.keys()
     await assert_all_is_well(fleet, db)
 
 

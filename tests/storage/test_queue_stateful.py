@@ -15,34 +15,34 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sync_worker.domain.model import Witness
+from sync_worker.domain.model import ExpectedRevision
 from sync_worker.storage.database import open_database
-from sync_worker.storage.queue import Claim, Done, Failed, Mark, Released, Retry, WorkSet
+from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds
 from tests.sizes import examples
 
 if TYPE_CHECKING:
     from sync_worker.storage.database import Transaction
-    from sync_worker.storage.queue import Settlement
+    from sync_worker.storage.queue import Completion
 
 KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
 START = 1_000_000.0
 
 SECONDS = st.sampled_from([0.25, 1.0, 2.0, 5.0, 30.0])
 WITNESSES = st.builds(
-    Witness,
+    ExpectedRevision,
     document=st.sampled_from(["doc-1", "doc-2"]),
     revision=st.sampled_from(["r1", "r2"]),
     updated_at=st.sampled_from(["", "2025-03-03T10:00:00Z", "2025-03-03T10:00:00.5Z", "2025-03-03T10:00:01Z"]),
     deleted=st.booleans(),
 )
 MARKS = st.builds(
-    Mark,
+    WorkItem,
     key=st.sampled_from(KEYS),
     lane=st.sampled_from([0, 1, 2]),
     due=st.none() | st.sampled_from([-5.0, 0.5, 3.0, 40.0]).map(lambda seconds: START + seconds),
-    witness=st.none() | WITNESSES,
+    expected=st.none() | WITNESSES,
     cause=st.sampled_from(["", "webhook:a", "webhook:b", "poll:a", "reconcile"]),
     transition=st.none() | st.sampled_from([-5.0, 3.0, 40.0]).map(lambda seconds: START + seconds),
 )
@@ -68,10 +68,10 @@ class ModelRow:
     asked: float = 0.0
     transition: float | None = None
     writes: list[float] = field(default_factory=list)
-    witnesses: dict[str, tuple[Witness, int]] = field(default_factory=dict)
+    witnesses: dict[str, tuple[ExpectedRevision, int]] = field(default_factory=dict)
 
 
-def merged(known: Witness, told: Witness) -> Witness:
+def merged(known: ExpectedRevision, told: ExpectedRevision) -> ExpectedRevision:
     """The later of two; of two revisions in one moment none, for neither proves that a read is fresh.
 
     A delete is news once: not again when it, or something older, is told once more.
@@ -81,7 +81,9 @@ def merged(known: Witness, told: Witness) -> Witness:
         return later if later is told or known.deleted else replace(known, news=True)
     same = told.revision == known.revision
     news = known.news if known.deleted and (same or not told.deleted) else True
-    return Witness(told.document, told.revision if same else "", told.updated_at, told.deleted or known.deleted, news)
+    return ExpectedRevision(
+        told.document, told.revision if same else "", told.updated_at, told.deleted or known.deleted, news
+    )
 
 
 class Model:
@@ -95,7 +97,7 @@ class Model:
     def now(self) -> float:
         return self.clock.now()
 
-    def mark(self, mark: Mark) -> None:
+    def mark(self, mark: WorkItem) -> None:
         due = self.now if mark.due is None else mark.due
         row = self.rows.setdefault(mark.key, ModelRow(mark.lane, None))
         waits_for_an_editor = row.cause.startswith("webhook:") and (row.wanted > row.done or row.dead)
@@ -118,13 +120,13 @@ class Model:
         row.transition = min((t for t in (row.transition, mark.transition) if t is not None), default=None)
         row.wanted += 1
 
-    def witness(self, mark: Mark) -> None:
-        if mark.witness is None:
+    def witness(self, mark: WorkItem) -> None:
+        if mark.expected is None:
             return
         row = self.rows[mark.key]
-        known = row.witnesses.get(mark.witness.document)
-        row.witnesses[mark.witness.document] = (
-            merged(known[0], mark.witness) if known else mark.witness,
+        known = row.witnesses.get(mark.expected.document)
+        row.witnesses[mark.expected.document] = (
+            merged(known[0], mark.expected) if known else mark.expected,
             row.wanted,
         )
 
@@ -161,36 +163,36 @@ class Model:
     def has_time(self, claim: Claim) -> bool:
         return self.owns(claim) and (self.rows[claim.key].due or 0.0) > self.now
 
-    def settle(self, settlement: Settlement) -> None:
-        claim = settlement.claim
+    def complete(self, completion: Completion) -> None:
+        claim = completion.claim
         row = self.rows[claim.key]
         marked_again = row.wanted > claim.generation
         row.owner = None
-        match settlement:
+        match completion:
             case Released():
                 row.due = self.now
             case Retry():
-                row.due, row.attempts = self.now + settlement.delay, row.attempts + 1
-                row.asked = self.now + settlement.not_before
-            case Done() | Failed():
-                soon = None if settlement.next_due is None else max(settlement.next_due, self.now + 0.25)
+                row.due, row.attempts = self.now + completion.delay, row.attempts + 1
+                row.asked = self.now + completion.not_before
+            case Completed() | DeadLettered():
+                soon = None if completion.next_due is None else max(completion.next_due, self.now + 0.25)
                 row.due = self.now if marked_again else soon
                 row.done = claim.generation
                 row.since = row.again if marked_again else None
-                row.dead = isinstance(settlement, Failed) and not marked_again
+                row.dead = isinstance(completion, DeadLettered) and not marked_again
                 row.attempts = row.attempts + 1 if row.dead else 0
-        if isinstance(settlement, Done):
+        if isinstance(completion, Completed):
             row.lane = row.lane if marked_again else 1
             row.cause = row.cause if marked_again else ""
-            row.transition = settlement.transition
+            row.transition = completion.transition
             row.witnesses = {
                 document: (replace(witness, news=witness.news and generation > claim.generation), generation)
                 for document, (witness, generation) in row.witnesses.items()
                 if generation > claim.generation or witness.deleted
             }
-        if not isinstance(settlement, Released):
-            row.note, row.settled = (settlement.code, settlement.detail), self.now
-        if isinstance(settlement, Done | Retry) and settlement.wrote:
+        if not isinstance(completion, Released):
+            row.note, row.settled = (completion.code, completion.detail), self.now
+        if isinstance(completion, Completed | Retry) and completion.wrote:
             row.writes.append(self.now)
             capped = min(row.paced, self.now + TIMINGS.subject_pace)
             row.paced = (
@@ -231,11 +233,13 @@ class Model:
 
 def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
-    witnesses: dict[str, dict[str, Witness]] = {}
+    witnesses: dict[str, dict[str, ExpectedRevision]] = {}
     for key, document, revision, updated_at, deleted, served in tx.execute(
         "SELECT key, document, revision, updated_at, deleted, served FROM witness"
     ):
-        witnesses.setdefault(key, {})[document] = Witness(document, revision, updated_at, bool(deleted), not served)
+        witnesses.setdefault(key, {})[document] = ExpectedRevision(
+            document, revision, updated_at, bool(deleted), not served
+        )
     rows = tx.execute(
         "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled, "
         "transition FROM work"
@@ -261,7 +265,7 @@ class WorkSetMachine(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.runner = asyncio.Runner()
         self.db = open_database(self.url, self.model.clock, TIMINGS, server_clock=self.model.clock)
-        self.ws = WorkSet(self.db, TIMINGS)
+        self.ws = WorkQueue(self.db, TIMINGS)
         self.runner.run(self.db.start())
         self.runner.run(self.db.run(lambda tx: (tx.execute("DELETE FROM work"), tx.execute("DELETE FROM witness"))))
 
@@ -270,8 +274,8 @@ class WorkSetMachine(RuleBasedStateMachine):
         self.runner.close()
 
     @rule(marks=st.lists(MARKS, min_size=1, max_size=4))
-    def mark(self, marks: list[Mark]) -> None:
-        self.runner.run(self.ws.mark(marks))
+    def mark(self, marks: list[WorkItem]) -> None:
+        self.runner.run(self.ws.enqueue(marks))
         for mark in marks:
             self.model.mark(mark)
         for mark in marks:
@@ -309,20 +313,20 @@ class WorkSetMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
+    def complete(self, data: st.DataObject) -> None:
         claims = data.draw(self.some_claims())
-        settlements = [data.draw(self.settlements(claim)) for claim in claims]
-        lost = self.runner.run(self.ws.settle(settlements))
-        owned = [settlement for settlement in settlements if self.model.owns(settlement.claim)]
-        assert lost == {s.claim.key for s in settlements if s not in owned}
-        for settlement in owned:
-            self.model.settle(settlement)
+        completions = [data.draw(self.completions(claim)) for claim in claims]
+        lost = self.runner.run(self.ws.complete(completions))
+        owned = [completion for completion in completions if self.model.owns(completion.claim)]
+        assert lost == {s.claim.key for s in completions if s not in owned}
+        for completion in owned:
+            self.model.complete(completion)
 
-    def settlements(self, claim: Claim) -> st.SearchStrategy[Settlement]:
+    def completions(self, claim: Claim) -> st.SearchStrategy[Completion]:
         next_due = st.none() | SECONDS.map(lambda seconds: self.model.now + seconds)
         return st.one_of(
             st.builds(
-                Done,
+                Completed,
                 st.just(claim),
                 next_due,
                 st.booleans(),
@@ -330,7 +334,7 @@ class WorkSetMachine(RuleBasedStateMachine):
                 transition=st.none() | SECONDS.map(lambda seconds: self.model.now + seconds),
             ),
             st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
-            st.builds(Failed, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),
+            st.builds(DeadLettered, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),
             st.builds(Released, st.just(claim)),
         )
 

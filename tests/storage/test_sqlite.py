@@ -15,7 +15,7 @@ import pytest
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage import sqlite
-from sync_worker.storage.queue import Done, Mark, WorkSet
+from sync_worker.storage.queue import Completed, WorkItem, WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
 from tests.clock import CLOCK, TIMINGS
 
@@ -57,11 +57,11 @@ async def count(db: SqliteDatabase) -> int:
 
 async def test_an_address_that_was_looked_up_is_gone_from_the_file_too(path: Path) -> None:
     async with opened(path) as db:
-        workset = WorkSet(db, TIMINGS)
-        await workset.mark([Mark(f"email:ada-{number}@example.com") for number in range(100)])
+        queue = WorkQueue(db, TIMINGS)
+        await queue.enqueue([WorkItem(f"email:ada-{number}@example.com") for number in range(100)])
         for _ in range(2):
-            claims = await workset.claim(0, 50, 30.0, documents=True)
-            await workset.settle([Done(claim) for claim in claims])
+            claims = await queue.claim(0, 50, 30.0, documents=True)
+            await queue.complete([Completed(claim) for claim in claims])
     assert b"ada-" not in path.read_bytes()  # noqa: ASYNC240 - it is small
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from sync_worker.domain.model import Witness
+from sync_worker.domain.model import ExpectedRevision
 from sync_worker.runtime.service import running_worker
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
@@ -28,11 +28,11 @@ def entitlement(document: str, **fields: Any) -> dict[str, Any]:
 
 
 async def codes(parts: Parts) -> dict[str, str]:
-    return {row.key: row.code for row in await parts.store.workset.noted(100)}
+    return {row.key: row.code for row in await parts.store.queue.noted(100)}
 
 
 async def mark(parts: Parts, *keys: str) -> None:
-    await parts.store.workset.mark([Mark(key) for key in keys])
+    await parts.store.queue.enqueue([WorkItem(key) for key in keys])
 
 
 async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_call(
@@ -79,7 +79,7 @@ async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sq
     async with working(box, sqlite_url) as parts:
         await mark(parts, "document:e1")
         await _until_codes(parts, {"document:e1": "row_refused"})
-        (row,) = await parts.store.workset.noted(10)
+        (row,) = await parts.store.queue.noted(10)
     assert row.detail == "e1: userEmail: is not an e-mail address"
 
 
@@ -99,8 +99,8 @@ async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
     await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
     held = box.lake.documents["e1"]
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
-        both = [Witness("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
-        await parts.store.workset.mark([Mark("document:e1", witness=witness) for witness in both])
+        both = [ExpectedRevision("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
+        await parts.store.queue.enqueue([WorkItem("document:e1", expected=expected) for expected in both])
         await until(lambda: not wrong(box), 10)
 
 
@@ -146,8 +146,10 @@ async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_
         await mark(parts, "document:e1")
         await until_idle(sqlite_url)
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        gone = Witness("e1", document["_rev"], document["_updatedAt"], deleted=True)
-        await parts.store.workset.mark([Mark(key, witness=gone) for key in ("document:e1", "email:ada@example.org")])
+        gone = ExpectedRevision("e1", document["_rev"], document["_updatedAt"], deleted=True)
+        await parts.store.queue.enqueue(
+            [WorkItem(key, expected=gone) for key in ("document:e1", "email:ada@example.org")]
+        )
         await until_idle(sqlite_url)
     assert box.clerk.users[user]["public_metadata"] == {"plan": "vip"}
 
@@ -206,8 +208,10 @@ async def test_a_membership_ends_with_the_entitlement_although_nobody_has_its_ad
         await mark(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ada", "elsewhere@example.org")
-        gone = Witness("e1", box.lake.documents["e1"]["_rev"], box.lake.documents["e1"]["_updatedAt"], deleted=True)
+        gone = ExpectedRevision(
+            "e1", box.lake.documents["e1"]["_rev"], box.lake.documents["e1"]["_updatedAt"], deleted=True
+        )
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await parts.store.workset.mark([Mark("email:org_1/ada@example.org", witness=gone)])
+        await parts.store.queue.enqueue([WorkItem("email:org_1/ada@example.org", expected=gone)])
         await until(lambda: not wrong(box))
     assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"] == {}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import Witness
-from sync_worker.storage.queue import Mark
+from sync_worker.domain.model import ExpectedRevision
+from sync_worker.storage.queue import WorkItem
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
 from tests.parts import working
@@ -26,12 +26,12 @@ def entitlement(document: str, **fields: Any) -> dict[str, Any]:
 
 
 async def mark(parts: Parts, *keys: str, **given: Any) -> None:
-    await parts.store.workset.mark([Mark(key, **given) for key in keys])
+    await parts.store.queue.enqueue([WorkItem(key, **given) for key in keys])
 
 
-def witness(box: Sandbox, document: str) -> Witness:
+def expected(box: Sandbox, document: str) -> ExpectedRevision:
     held = box.lake.documents[document]
-    return Witness(document, held["_rev"], held["_updatedAt"])
+    return ExpectedRevision(document, held["_rev"], held["_updatedAt"])
 
 
 async def comes_to_rest(parts: Parts) -> None:
@@ -50,7 +50,7 @@ async def test_one_of_two_equal_entitlements_that_ends_is_looked_at_once(
         await mark(parts, "user:user_ada")
         await until(lambda: not wrong(box))
         await box.lake.mutate([entitlement("e1", **name, status="paused")])
-        await mark(parts, "user:user_ada", witness=witness(box, "e1"))
+        await mark(parts, "user:user_ada", expected=expected(box, "e1"))
         await comes_to_rest(parts)
 
 
@@ -96,7 +96,7 @@ async def test_an_entitlement_that_names_the_same_person_by_address_now_takes_no
         await comes_to_rest(parts)
         box.lake.lag = 0.5
         await box.lake.mutate([entitlement("e1", userEmail=ADA)])
-        await mark(parts, "user:user_ada", witness=witness(box, "e1"))
+        await mark(parts, "user:user_ada", expected=expected(box, "e1"))
         await until(lambda: box.lake.requests.count() > 3)
         await comes_to_rest(parts)
     assert box.clerk.requests.count("PATCH") == 1
@@ -113,7 +113,7 @@ async def test_a_refused_revocation_of_an_entitlement_that_ended_is_not_sent_for
         await until(lambda: not wrong(box))
         await box.lake.mutate([entitlement("e1", clerkUserId="user_ada", status="paused")])
         box.clerk.faults.some("conflict", 1.0, method="PATCH")
-        await mark(parts, "user:user_ada", witness=witness(box, "e1"))
+        await mark(parts, "user:user_ada", expected=expected(box, "e1"))
         await comes_to_rest(parts)
         box.clerk.faults.clear()
 

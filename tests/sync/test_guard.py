@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import Witness
+from sync_worker.domain.model import ExpectedRevision
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from sync_worker.webhooks.clerk_events import ECHO_LANE
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
@@ -52,13 +52,13 @@ async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
 ) -> None:
     users = await publish(box, 120)
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
-        await parts.store.workset.mark([Mark("document:c1", lane=1)])
+        await parts.store.queue.enqueue([WorkItem("document:c1", lane=1)])
         await until_held(parts.store.runs, 120)
         assert wrong(box) == []
-        failed = await parts.store.workset.failed(1)
+        failed = await parts.store.queue.failed(1)
         assert failed[0].code == "revocation_held"
 
 
@@ -67,10 +67,10 @@ async def test_what_people_do_in_clerk_does_not_take_their_access_away_over_a_wr
 ) -> None:
     users = await publish(box, 60)
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}", cause="clerk:user.updated") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="clerk:user.updated") for user in users])
         await until_held(parts.store.runs, 60)
     assert wrong(box) == []
 
@@ -80,12 +80,12 @@ async def test_what_is_held_is_not_taken_away_because_somebody_edits_a_profile(
 ) -> None:
     users = await publish(box, 120)
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
-        await parts.store.workset.mark([Mark("document:c1", lane=1)])
+        await parts.store.queue.enqueue([WorkItem("document:c1", lane=1)])
         await until_held(parts.store.runs, 120)
-        await parts.store.workset.mark([Mark(f"user:{users[0]}", cause="clerk:user.updated")])
+        await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause="clerk:user.updated")])
         await until_idle(sqlite_url)
     assert wrong(box) == []
 
@@ -104,12 +104,12 @@ async def test_a_deleted_plan_takes_nothing_from_many_people_unseen(
     rows = [{"_id": f"ent-{u}", "_type": "entitlement", "clerkUserId": u, "plan": reference} for u in users]
     await box.lake.mutate([{"create": document} for document in (plan, *rows)])
     async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
         gone = box.lake.documents["p1"]
         await box.lake.mutate([{"delete": {"id": "p1"}}])
-        witness = Witness("p1", gone["_rev"], gone["_updatedAt"], deleted=True)
-        await parts.store.workset.mark([Mark("document:p1", lane=1, witness=witness)])
+        expected = ExpectedRevision("p1", gone["_rev"], gone["_updatedAt"], deleted=True)
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, expected=expected)])
         await until_held(parts.store.runs, 30)
     assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)
 
@@ -125,10 +125,10 @@ async def until_held(runs: Any, count: int) -> None:
 async def test_a_webhook_of_one_entitlement_is_never_held(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 30)
     async with working(box, sqlite_url, max_revocations="0") as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:20]])
-        await parts.store.workset.mark([Mark(f"user:{user}", cause="webhook:x") for user in users[:20]])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="webhook:x") for user in users[:20]])
         await until(lambda: not wrong(box))
 
 
@@ -137,12 +137,12 @@ async def test_an_edit_that_ends_access_is_not_held_because_clerk_tells_of_its_p
 ) -> None:
     users = await publish(box, 3)
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"status": "ended"}}} for user in users])
     async with opened(box, sqlite_url) as parts:
         for cause in ("webhook:x", "clerk:user.updated", "poll:x"):
-            await parts.store.workset.mark([Mark(f"user:{user}", cause=cause) for user in users])
+            await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause) for user in users])
     async with working(box, sqlite_url, max_revocations="0"):
         await until(lambda: not wrong(box))
 
@@ -153,11 +153,11 @@ async def test_the_end_of_a_window_is_not_held_because_clerk_told_of_our_write(b
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"endsAt": soon}}} for user in users])
     async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
-        await parts.store.workset.mark([Mark(f"user:{user}", cause="webhook:x") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="webhook:x") for user in users])
         await until(lambda: all("plan" in box.clerk.users[user]["public_metadata"] for user in users))
         echo = clock.now() + 600 + TIMINGS.echo_delay
-        await parts.store.workset.mark(
-            [Mark(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
+        await parts.store.queue.enqueue(
+            [WorkItem(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
         )
         clock.ahead += 601
         await until(lambda: not any("plan" in box.clerk.users[user]["public_metadata"] for user in users))
@@ -173,8 +173,8 @@ async def test_the_end_of_a_window_that_a_reconcile_armed_is_not_held_either(box
             await nightly.apply(await nightly.find())
         assert all("plan" in box.clerk.users[user]["public_metadata"] for user in users)
         echo = clock.now() + 600 + TIMINGS.echo_delay
-        await parts.store.workset.mark(
-            [Mark(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
+        await parts.store.queue.enqueue(
+            [WorkItem(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
         )
     clock.ahead += 601
     async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0"):

@@ -27,14 +27,14 @@ def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
 async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
-        await catch_up(parts.services.source, parts.store.workset, CLOCK, TIMINGS)
+        await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
         await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
         with capture_logs() as logs:
-            assert await catch_up(parts.services.source, parts.store.workset, ShiftedClock(LATER), TIMINGS) == 1
+            assert await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS) == 1
             await until(lambda: not wrong(box))
             await until(lambda: any(line["event"] == "webhook_silent" for line in logs))
             async with asyncio.timeout(5):
-                while not await parts.store.workset.recall("unannounced"):
+                while not await parts.store.queue.recall("unannounced"):
                     await asyncio.sleep(0.02)
 
 
@@ -45,9 +45,9 @@ async def test_a_course_whose_webhook_was_lost_reaches_its_holders(box: Sandbox,
         [{"create": course}, entitlement("e1", "user_1", courses=[{"_type": "reference", "_ref": "c1"}])]
     )
     async with working(box, sqlite_url) as parts:
-        await catch_up(parts.services.source, parts.store.workset, ShiftedClock(-LATER), TIMINGS)
+        await catch_up(parts.services.source, parts.store.queue, ShiftedClock(-LATER), TIMINGS)
         await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug.current": "new"}}}])
-        await catch_up(parts.services.source, parts.store.workset, ShiftedClock(LATER), TIMINGS)
+        await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS)
         await until(lambda: not wrong(box))
     assert box.clerk.users["user_1"]["public_metadata"]["courseSlugs"] == ["new"]
 
@@ -55,16 +55,16 @@ async def test_a_course_whose_webhook_was_lost_reaches_its_holders(box: Sandbox,
 async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
-        await catch_up(parts.services.source, parts.store.workset, CLOCK, TIMINGS)
+        await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
         await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
-        from sync_worker.storage.queue import Mark  # noqa: PLC0415 - only here
+        from sync_worker.storage.queue import WorkItem  # noqa: PLC0415 - only here
 
-        await parts.store.workset.mark([Mark("user:user_1", cause="webhook:e1")])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1")])
         await until(lambda: not wrong(box))
         writes = box.clerk.requests.count("PATCH")
         reads = box.clerk.requests.count("GET")
         with capture_logs() as logs:
-            await catch_up(parts.services.source, parts.store.workset, ShiftedClock(LATER), TIMINGS)
+            await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS)
             await until(lambda: box.clerk.requests.count("GET") > reads)
         assert not [line for line in logs if line["event"] == "webhook_silent"]
     assert box.clerk.requests.count("PATCH") == writes
@@ -72,24 +72,24 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
 
 async def test_a_second_poll_does_not_mark_the_same_again(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
-        source, workset = parts.services.source, parts.store.workset
-        await catch_up(source, workset, CLOCK, TIMINGS)
+        source, queue = parts.services.source, parts.store.queue
+        await catch_up(source, queue, CLOCK, TIMINGS)
         await box.lake.mutate([entitlement("e1", "user_1")])
-        assert await catch_up(source, workset, ShiftedClock(LATER), TIMINGS) == 1
-        assert await catch_up(source, workset, ShiftedClock(LATER), TIMINGS) == 0
+        assert await catch_up(source, queue, ShiftedClock(LATER), TIMINGS) == 1
+        assert await catch_up(source, queue, ShiftedClock(LATER), TIMINGS) == 0
 
 
 async def test_a_thousand_publishes_of_one_second_are_all_found(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
-        source, workset = parts.services.source, parts.store.workset
-        await catch_up(source, workset, CLOCK, TIMINGS)
+        source, queue = parts.services.source, parts.store.queue
+        await catch_up(source, queue, CLOCK, TIMINGS)
         await box.lake.mutate([entitlement(f"e{n:04}", f"user_{n:04}") for n in range(1100)])
-        assert await catch_up(source, workset, ShiftedClock(LATER), TIMINGS) == 1100
+        assert await catch_up(source, queue, ShiftedClock(LATER), TIMINGS) == 1100
 
 
 async def test_a_publish_is_left_to_its_webhook_for_a_minute(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
-        source, workset = parts.services.source, parts.store.workset
-        await catch_up(source, workset, ShiftedClock(-LATER), TIMINGS)
+        source, queue = parts.services.source, parts.store.queue
+        await catch_up(source, queue, ShiftedClock(-LATER), TIMINGS)
         await box.lake.mutate([entitlement("e1", "user_1")])
-        assert await catch_up(source, workset, CLOCK, TIMINGS) == 0
+        assert await catch_up(source, queue, CLOCK, TIMINGS) == 0

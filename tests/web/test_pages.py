@@ -14,11 +14,11 @@ import pytest
 from sync_worker.cli.processes import SECRET, install_hook, settings_for
 from sync_worker.runtime.service import running_worker
 from sync_worker.storage.liveness import note_of
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.transport import ssl_context
 from sync_worker.web.app import create_app
-from sync_worker.web.auth import WRONG_GUESSES, Admission, Guesses
+from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle
 from sync_worker.web.pages import SESSION
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import listening
@@ -63,10 +63,10 @@ class Web:
 
     async def sync(self, *keys: str, cause: str = "") -> None:
         """Mark, and let a worker run until there is nothing to do."""
-        await self.store.workset.mark([Mark(key, cause=cause) for key in keys])
+        await self.store.queue.enqueue([WorkItem(key, cause=cause) for key in keys])
         async with running_worker(self.settings, self.store):
             for key in keys:
-                while (row := await self.store.workset.get(key)) and row.pending and not row.dead:
+                while (row := await self.store.queue.get(key)) and row.pending and not row.dead:
                     await self.store.database.changed(0.05)
 
     async def json(self, path: str, status: int = 200) -> Any:
@@ -89,9 +89,9 @@ class Web:
         return told
 
 
-def admission(clock: Clock = CLOCK) -> Admission:
+def admission(clock: Clock = CLOCK) -> Authenticator:
     """Return what the application of a test admits by."""
-    return Admission(TOKEN.encode(), Guesses(clock, TIMINGS), clock, TIMINGS)
+    return Authenticator(TOKEN.encode(), LoginThrottle(clock, TIMINGS), clock, TIMINGS)
 
 
 def words(html: str) -> str:
@@ -264,8 +264,8 @@ async def test_the_status_says_that_nobody_works(web: Web) -> None:
 
 
 async def test_the_status_tells_the_signs_of_life(web: Web) -> None:
-    await web.store.workset.remember(note_of("sanity"), "")
-    await web.store.workset.remember("heartbeat", "worker")
+    await web.store.queue.remember(note_of("sanity"), "")
+    await web.store.queue.remember("heartbeat", "worker")
     told = await web.json("/status")
     assert told["headline"] == "Everything that is published is in Clerk."
     assert told["lastWebhook"]["clerk"] is None
@@ -273,8 +273,8 @@ async def test_the_status_tells_the_signs_of_life(web: Web) -> None:
 
 
 async def test_the_status_tells_how_long_a_change_has_been_waiting(web: Web) -> None:
-    await web.store.workset.remember("heartbeat", "worker")
-    await web.store.workset.mark([Mark("user:user_1"), Mark("user:user_2", due=4e9)])
+    await web.store.queue.remember("heartbeat", "worker")
+    await web.store.queue.enqueue([WorkItem("user:user_1"), WorkItem("user:user_2", due=4e9)])
     await web.store.database.run(lambda tx: tx.execute("UPDATE work SET since = since - 300 WHERE due < 4e9"))
     told = await web.json("/status")
     assert told["headline"] == "A change has been waiting for 5 min."
@@ -439,7 +439,7 @@ async def test_looking_writes_nothing(web: Web) -> None:
 async def test_looking_takes_no_call_that_is_kept_for_editors(box: Sandbox, sqlite_url: str) -> None:
     async with serving(box, sqlite_url, clerk_budget=20) as web:
         pages = web.app.state.pages
-        web.app.state.pages = replace(pages, inquiry=replace(pages.inquiry, patience=0.5))
+        web.app.state.pages = replace(pages, explainer=replace(pages.explainer, patience=0.5))
         budget = Budget(web.store.database, "clerk", 20, CLOCK, TIMINGS)
         while await budget.left(2):
             await budget.take(2)

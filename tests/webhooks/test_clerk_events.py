@@ -15,14 +15,14 @@ from sync_worker.domain.diff import fingerprint
 from sync_worker.domain.model import CORE_FIELDS, Layout
 from sync_worker.settings import Settings
 from sync_worker.web.app import create_app
-from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, mark_of, marks_of, parse_event
+from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, item_of, items_of, parse_event
 from sync_worker.webhooks.receiver import BODY_LIMIT
 from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
 VECTORS: dict[str, Any] = json.loads(Path(__file__).parents[1].joinpath("data", "svix.json").read_text())
@@ -34,8 +34,8 @@ NOW = 1_800_000_000.0
 class Web:
     """The application on SQLite, as Svix sees it."""
 
-    def __init__(self, client: httpx.AsyncClient, workset: WorkSet) -> None:
-        self.client, self.workset = client, workset
+    def __init__(self, client: httpx.AsyncClient, queue: WorkQueue) -> None:
+        self.client, self.queue = client, queue
 
     async def post(self, body: bytes | dict[str, Any], **headers: str) -> httpx.Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -48,7 +48,7 @@ class Web:
         return await self.client.post("/webhooks/clerk", content=raw, headers=signed | headers)
 
     async def marked(self) -> list[str]:
-        return sorted(claim.key for claim in await self.workset.claim(0, 100, 30.0))
+        return sorted(claim.key for claim in await self.queue.claim(0, 100, 30.0))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def web(sqlite_url: str) -> AsyncIterator[Web]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
     ):
-        yield Web(client, app.state.store.workset)
+        yield Web(client, app.state.store.queue)
 
 
 def event(type_: str, **data: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def membership(type_: str) -> dict[str, Any]:
 
 async def test_the_mark_carries_clerks_id_of_the_delivery(web: Web) -> None:
     await web.post(event("user.created", id="user_1"))
-    (claim,) = await web.workset.claim(0, 10, 30.0)
+    (claim,) = await web.queue.claim(0, 10, 30.0)
     assert (claim.cause, claim.delivery) == ("clerk:user.created", "msg_1")
 
 
@@ -113,7 +113,7 @@ async def test_a_type_that_is_none_of_ours_is_taken_and_marks_nothing(web: Web, 
 
 
 async def test_events_of_another_instance_are_ignored(web: Web) -> None:
-    await web.workset.remember(INSTANCE, "ins_1")
+    await web.queue.remember(INSTANCE, "ins_1")
     answers = [await web.post(event("user.created", id=f"user_{n}") | {"instance_id": f"ins_{n}"}) for n in (1, 2)]
     assert [answer.status_code for answer in answers] == [202, 202]
     assert await web.marked() == ["user:user_1"]
@@ -196,7 +196,7 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
 ) -> None:
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    _, members = marks_of(parsed, LAYOUT, NOW, TIMINGS)
+    _, members = items_of(parsed, LAYOUT, NOW, TIMINGS)
     assert (members.key, members.due) == ("members:user_1", NOW + TIMINGS.memberships_delay)
 
 
@@ -213,6 +213,6 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
 def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dict[str, Any], waits: bool) -> None:
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    mark = mark_of(parsed, LAYOUT, NOW, TIMINGS)
+    mark = item_of(parsed, LAYOUT, NOW, TIMINGS)
     assert mark is not None
     assert (mark.lane, mark.due) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))

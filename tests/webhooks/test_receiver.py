@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-    from sync_worker.storage.queue import WorkSet
+    from sync_worker.storage.queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
 SECRET, MOMENT = "secret-1", 1_767_225_600_000
@@ -36,8 +36,8 @@ class Web:
     client: httpx.AsyncClient
 
     @property
-    def workset(self) -> WorkSet:
-        found: WorkSet = self.app.state.store.workset
+    def queue(self) -> WorkQueue:
+        found: WorkQueue = self.app.state.store.queue
         return found
 
     async def post(self, body: bytes | dict[str, Any], *, secret: str = SECRET, **headers: str) -> httpx.Response:
@@ -50,7 +50,7 @@ class Web:
             claim
             for lane in (0, 1)
             for documents in (False, True)
-            for claim in await self.workset.claim(lane, 100, 30.0, documents=documents)
+            for claim in await self.queue.claim(lane, 100, 30.0, documents=documents)
         ]
         return sorted(claim.key for claim in claims)
 
@@ -99,15 +99,15 @@ async def test_both_people_of_a_move_are_marked_before_the_answer(web: Web) -> N
 
 async def test_the_mark_carries_what_a_later_read_must_show(web: Web) -> None:
     await web.post(delivery(operation="delete", after=None))
-    (claim,) = await web.workset.claim(0, 10, 30.0)
-    (witness,) = claim.witnesses
-    assert (witness.document, witness.revision, witness.deleted) == ("ent-1", "r2", True)
+    (claim,) = await web.queue.claim(0, 10, 30.0)
+    (expected,) = claim.expected_revisions
+    assert (expected.document, expected.revision, expected.deleted) == ("ent-1", "r2", True)
 
 
 @pytest.mark.parametrize("given", ["6f1c-A_9", '"6f1c-A_9"'])
 async def test_the_mark_carries_the_senders_id_of_the_delivery(web: Web, given: str) -> None:
     await web.post(delivery(), **{SANITY_ID: given})
-    claims = await web.workset.claim(0, 10, 30.0)
+    claims = await web.queue.claim(0, 10, 30.0)
     assert {(claim.cause, claim.delivery) for claim in claims} == {("webhook:ent-1", "6f1c-A_9")}
 
 
@@ -117,7 +117,7 @@ async def test_the_mark_carries_the_senders_id_of_the_delivery(web: Web, given: 
 )
 async def test_an_id_that_is_not_fit_for_a_log_is_replaced_by_one_of_our_own(web: Web, given: str) -> None:
     await web.post(delivery(after=None), **{SANITY_ID: given.encode()})  # type: ignore[arg-type]  # httpx takes bytes
-    (claim,) = await web.workset.claim(0, 10, 30.0)
+    (claim,) = await web.queue.claim(0, 10, 30.0)
     assert re.fullmatch(r"[0-9a-f]{16}", claim.delivery)
 
 
@@ -168,9 +168,9 @@ async def test_a_delivery_that_comes_twice_is_marked_once(web: Web) -> None:
 async def test_it_is_noted_when_sanity_was_last_heard(web: Web) -> None:
     await web.post(delivery(), secret="another-secret")
     await web.post(delivery(dataset="staging"))
-    assert await web.workset.recall(note_of("sanity")) is None
+    assert await web.queue.recall(note_of("sanity")) is None
     await web.post(delivery())
-    assert await web.workset.recall(note_of("sanity")) is not None
+    assert await web.queue.recall(note_of("sanity")) is not None
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ async def test_readyz_says_that_no_worker_is_there(web: Web) -> None:
 
 
 async def test_readyz_is_200_while_a_worker_beats(web: Web) -> None:
-    await web.workset.remember("heartbeat", "w1")
+    await web.queue.remember("heartbeat", "w1")
     assert (await web.client.get("/readyz")).status_code == 200
 
 
@@ -290,8 +290,8 @@ async def test_other_paths_are_404_by_name(web: Web) -> None:
 async def test_metrics_tell_what_was_answered_and_what_waits(web: Web) -> None:
     await web.post(delivery())
     await web.post(delivery(), secret="wrong")
-    await web.workset.count({"unannounced": 2})
-    await web.workset.count({"unannounced": 1})
+    await web.queue.count({"unannounced": 2})
+    await web.queue.count({"unannounced": 1})
     lines = (await web.client.get("/metrics")).text.splitlines()
     assert 'sync_worker_webhooks_total{answer="accepted",source="sanity"} 1.0' in lines
     assert 'sync_worker_webhooks_total{answer="bad_signature",source="sanity"} 1.0' in lines

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import Witness
-from sync_worker.storage.queue import Mark
-from sync_worker.worker.empty_dataset import STATE, look_again, saw_nothing
+from sync_worker.domain.model import ExpectedRevision
+from sync_worker.storage.queue import WorkItem
+from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_after_empty_read
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
@@ -30,14 +30,14 @@ async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_a
 ) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
-        await parts.store.workset.mark([Mark("user:user_1")])
+        await parts.store.queue.enqueue([WorkItem("user:user_1")])
         async with asyncio.timeout(10):
-            while not await parts.store.workset.recall(STATE):
+            while not await parts.store.queue.recall(STATE):
                 await asyncio.sleep(0.02)
         await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
         await until(lambda: not wrong(box))
         async with asyncio.timeout(10):
-            while await parts.store.workset.recall(STATE):
+            while await parts.store.queue.recall(STATE):
                 await asyncio.sleep(0.02)
 
 
@@ -45,21 +45,21 @@ async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_a
 async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key: str) -> None:
     """A deleted plan is walked; without a witness it is looked up together with other documents."""
     box.clerk.add_user("user_1")
-    gone = Witness("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    gone = ExpectedRevision("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
     lane = 2 if key.endswith("several") else 1
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark(key.split(maxsplit=1)[0], lane, witness=gone)])
+        await parts.store.queue.enqueue([WorkItem(key.split(maxsplit=1)[0], lane, expected=gone)])
         await until_idle(sqlite_url)
-        assert await parts.store.workset.recall(STATE)
+        assert await parts.store.queue.recall(STATE)
 
 
 async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    gone = Witness("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    gone = ExpectedRevision("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
-        await parts.store.workset.mark([Mark("document:plan-1", 1, witness=gone)])
+        await parts.store.queue.enqueue([WorkItem("document:plan-1", 1, expected=gone)])
         async with asyncio.timeout(10):
-            while not await parts.store.workset.recall(STATE):
+            while not await parts.store.queue.recall(STATE):
                 await asyncio.sleep(0.02)
         named = {"_type": "reference", "_ref": "plan-1", "_weak": True}
         await box.lake.mutate([entitlement("e1", clerkUserId="user_1", role="member")])
@@ -71,39 +71,41 @@ async def test_a_run_that_sees_an_entitlement_says_nothing(box: Sandbox, sqlite_
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", clerkUserId="user_2")])
     async with working(box, sqlite_url) as parts:
-        await parts.store.workset.mark([Mark("user:user_1"), Mark("document:plan-1", 1), Mark("members:user_1")])
+        await parts.store.queue.enqueue(
+            [WorkItem("user:user_1"), WorkItem("document:plan-1", 1), WorkItem("members:user_1")]
+        )
         await until_idle(sqlite_url)
-        assert await parts.store.workset.recall(STATE) is None
+        assert await parts.store.queue.recall(STATE) is None
 
 
 async def test_while_nothing_is_visible_nothing_is_done_again(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
-        await saw_nothing(parts.store.workset, TIMINGS)
-        await parts.store.workset.mark([Mark("user:user_1")])
-        assert await look_again(parts.services.source, parts.store.workset) == 0
-        assert await parts.store.workset.recall(STATE)
+        await report_empty_read(parts.store.queue, TIMINGS)
+        await parts.store.queue.enqueue([WorkItem("user:user_1")])
+        assert await requeue_after_empty_read(parts.services.source, parts.store.queue) == 0
+        assert await parts.store.queue.recall(STATE)
 
 
 async def test_what_never_ran_meanwhile_is_left_alone(box: Sandbox, sqlite_url: str) -> None:
     await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
     async with opened(box, sqlite_url) as parts:
-        workset = parts.store.workset
-        await workset.mark([Mark("user:waits", due=4e9), Mark("user:runs")])
-        (running_now,) = await workset.claim(0, 10, 30.0)
-        await saw_nothing(workset, TIMINGS)
-        assert await look_again(parts.services.source, workset) == 1
-        assert (row := await workset.get(running_now.key)) is not None
+        queue = parts.store.queue
+        await queue.enqueue([WorkItem("user:waits", due=4e9), WorkItem("user:runs")])
+        (running_now,) = await queue.claim(0, 10, 30.0)
+        await report_empty_read(queue, TIMINGS)
+        assert await requeue_after_empty_read(parts.services.source, queue) == 1
+        assert (row := await queue.get(running_now.key)) is not None
         assert row.pending
 
 
 async def test_a_run_that_saw_nothing_meanwhile_is_not_forgotten(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
-        workset = parts.store.workset
-        await saw_nothing(workset, TIMINGS)
-        since, first = await workset.recall(STATE) or ("", 0.0)
-        await saw_nothing(workset, TIMINGS)
-        await workset.forget(STATE, first)
-        kept, last = await workset.recall(STATE) or ("", 0.0)
+        queue = parts.store.queue
+        await report_empty_read(queue, TIMINGS)
+        since, first = await queue.recall(STATE) or ("", 0.0)
+        await report_empty_read(queue, TIMINGS)
+        await queue.forget(STATE, first)
+        kept, last = await queue.recall(STATE) or ("", 0.0)
         assert (kept, last > first) == (since, True)
-        await workset.forget(STATE, last)
-        assert await workset.recall(STATE) is None
+        await queue.forget(STATE, last)
+        assert await queue.recall(STATE) is None

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.domain.model import Subject, Witness
+from sync_worker.domain.model import ExpectedRevision, Subject
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.ledger import Entry
-from sync_worker.storage.queue import Mark
+from sync_worker.storage.queue import WorkItem
 from sync_worker.sync import reconciler as converge
 from sync_worker.sync.outcome import Due
 from sync_worker.worker import jobs as attempt
@@ -43,22 +43,22 @@ def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
     return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
 
 
-def witness(box: Sandbox, document: str) -> Witness:
+def expected(box: Sandbox, document: str) -> ExpectedRevision:
     held = box.lake.documents[document]
-    return Witness(document, held["_rev"], held["_updatedAt"])
+    return ExpectedRevision(document, held["_rev"], held["_updatedAt"])
 
 
-def deleted(box: Sandbox, document: str) -> Witness:
-    seen = witness(box, document)
-    return Witness(document, seen.revision, seen.updated_at, deleted=True)
+def deleted(box: Sandbox, document: str) -> ExpectedRevision:
+    seen = expected(box, document)
+    return ExpectedRevision(document, seen.revision, seen.updated_at, deleted=True)
 
 
 async def mark(parts: Parts, *subjects: str, **given: Any) -> None:
-    await parts.store.workset.mark([Mark(subject, **given) for subject in subjects])
+    await parts.store.queue.enqueue([WorkItem(subject, **given) for subject in subjects])
 
 
 async def row_of(parts: Parts, key: str) -> Any:
-    return await parts.store.workset.get(key)
+    return await parts.store.queue.get(key)
 
 
 async def test_an_instance_without_organizations_does_not_hold_up_its_users(box: Sandbox, sqlite_url: str) -> None:
@@ -91,7 +91,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
     starts = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     await box.lake.mutate([entitlement("e1", "user_vip", plan="pro", startsAt=starts)])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_vip", witness=witness(box, "e1"))
+        await mark(parts, "user:user_vip", expected=expected(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
         async with asyncio.timeout(10):
             while (await row_of(parts, "user:user_vip")).cause:
@@ -114,8 +114,8 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_a_witness_t
         await until(lambda: not wrong(box))
         gone = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await parts.store.workset.mark(
-            [Mark("user:user_1", 1, witness=witness(box, "c1")), Mark("user:user_1", witness=gone)]
+        await parts.store.queue.enqueue(
+            [WorkItem("user:user_1", 1, expected=expected(box, "c1")), WorkItem("user:user_1", expected=gone)]
         )
         await until(lambda: not wrong(box))
 
@@ -129,12 +129,12 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
     async with working(box, sqlite_url) as parts:
         told = deleted(box, "p1")
         await box.lake.mutate([{"delete": {"id": "p1"}}])
-        await mark(parts, "user:user_1", witness=told)
+        await mark(parts, "user:user_1", expected=told)
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"create": plan}])
         gone = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await mark(parts, "user:user_1", witness=gone)
+        await mark(parts, "user:user_1", expected=gone)
         await until(lambda: not wrong(box))
 
 
@@ -143,9 +143,9 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
 ) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
-    replaced = Witness("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
+    replaced = ExpectedRevision("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
-        await mark(parts, "user:user_1", witness=replaced)
+        await mark(parts, "user:user_1", expected=replaced)
         await until(lambda: not wrong(box), 10)
 
 
@@ -169,7 +169,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
     box.lake.lag = 1.0
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1", witness=Witness("e1", revision))
+        await mark(parts, "user:user_1", expected=ExpectedRevision("e1", revision))
         await until(lambda: not wrong(box))
 
 
@@ -457,13 +457,13 @@ async def test_a_reconcile_with_such_a_projection_ends_before_anything_is_writte
 async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
-    seen = witness(box, "e1")
+    seen = expected(box, "e1")
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [
-            Mark("user:user_1", witness=seen),
-            Mark("user:user_1", witness=replace(seen, revision="another")),
+            WorkItem("user:user_1", expected=seen),
+            WorkItem("user:user_1", expected=replace(seen, revision="another")),
         ]
-        await parts.store.workset.mark(both)
+        await parts.store.queue.enqueue(both)
         await until(lambda: not wrong(box), 10)
 
 
@@ -505,8 +505,8 @@ class BlindOnce:
 
     async def by_subject(self, *asked: Any) -> Snapshot:
         snapshot = await self.source.by_subject(*asked)
-        blind, self.has_read = not self.has_read, True
-        return replace(snapshot, rows=(), sightings={}, visible=0) if blind else snapshot
+        dataset_empty, self.has_read = not self.has_read, True
+        return replace(snapshot, rows=(), revisions={}, visible=0) if dataset_empty else snapshot
 
 
 async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbox, sqlite_url: str) -> None:
@@ -519,7 +519,7 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([entitlement("e3", "user_1", plan="pro")])
         services = parts.services
-        run = converge.Converge(
+        run = converge.Reconciler(
             cast("Source", BlindOnce(services.source)),
             services.target,
             parts.store.ledger,
