@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from sync_worker.storage.queue import Claim, WorkQueue
 
-HELD = "SELECT key FROM work WHERE key = ? AND owner = ? AND due > NOW()"
+HELD = "SELECT key FROM work WHERE key = ? AND lease_token = ? AND visible_at > NOW()"
 
 
 async def holds(ws: WorkQueue, claims: Iterable[Claim]) -> set[str]:

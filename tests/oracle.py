@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from sync_worker.sandbox.server import Sandbox
 
-UNFINISHED = "SELECT key FROM work WHERE owner IS NOT NULL OR (wanted <> done AND dead = 0 AND due <= NOW() + 10)"
+UNFINISHED = """
+SELECT key FROM work WHERE lease_token IS NOT NULL
+  OR (generation <> completed_generation AND dead = 0 AND visible_at <= NOW() + 10)
+"""
 """What is being done, or will be soon. Clerk's events of our own writes wait for longer, and change nothing."""
 GUARD = 120.0
 """Seconds after which a wait has failed. Nothing takes so long, on any machine."""

@@ -70,7 +70,7 @@ NO_ACCESS = {
 
 ADVICE = {
     Standing.REFUSED: "Correct the field that is named, in Sanity, and publish.",
-    Standing.AMBIGUOUS_ADDRESS: next_step("address_shared", ""),
+    Standing.AMBIGUOUS_ADDRESS: next_step("ambiguous_address", ""),
     Standing.PENDING: next_step("pending_sign_up", ""),
     Standing.NOT_YET: "Nothing to do: access begins by itself.",
     Standing.OVER: "To give the access again, publish it with a later endsAt.",

@@ -3,28 +3,31 @@
 Why it exists: `workset`, `ledger` and `budget` write their SQL once and run it on SQLite and PostgreSQL alike. What
 differs is known to `sqlite` and `postgres` alone; the tables stand in `schema`.
 
-The SQL is what both understand, with `?` for parameters, and these PostgreSQL words, which `sqlite` translates:
-`LEAST(`, `GREATEST(`, `FOR UPDATE`, `SKIP LOCKED`, `COLLATE "C"` and `BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY`.
-`NOW()` is the clock of the database, in epoch seconds. `IN (EACH(?))` takes a JSON array of strings. `%` and `?` are
-not written in any other sense.
+The SQL is what both understand, with `?` or `:name` for parameters, and these words of PostgreSQL, which `sqlite`
+translates: `LEAST(`, `GREATEST(`, `FOR UPDATE`, `SKIP LOCKED`, `COLLATE "C"` and `BIGINT GENERATED ALWAYS AS IDENTITY
+PRIMARY KEY`. `NOW()` is the clock of the database, in epoch seconds. `IN (EACH(?))` takes a JSON array of strings. `%`
+and `?` are not written in any other sense.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+Parameters = Sequence[object] | Mapping[str, object]
+"""For `?` in their order, or for `:name` by name."""
 
 
 class Transaction(Protocol):
@@ -34,10 +37,10 @@ class Transaction(Protocol):
     def now(self) -> float:
         """Epoch seconds by the clock of the database."""
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run one statement and return its rows."""
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[object]]) -> list[Row]:
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> list[Row]:
         """Run one statement for each set of parameters, in order, and return all their rows."""
 
     def notify(self) -> None:

@@ -24,7 +24,7 @@ PURGE_BATCH = 500
 
 COLUMNS = "run, subject, kind, before, after, documents, cause, delivery, id, at, state, settled_at"
 
-OWNERS = "SELECT key, owner FROM work WHERE due > NOW() AND key IN (EACH(?))"
+OWNERS = "SELECT key, lease_token FROM work WHERE visible_at > NOW() AND key IN (EACH(?))"
 
 INTEND = """
 INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, delivery, state)

@@ -31,32 +31,36 @@ class Step:
 WORK = """
 CREATE TABLE work (
   key TEXT COLLATE "C" PRIMARY KEY,
-  fanout INTEGER NOT NULL,                      -- 1: a document, address or member to look up; 0: a subject
+  needs_lookup INTEGER NOT NULL,                     -- 1: a document, address or member to look up; 0: a subject
   lane INTEGER NOT NULL,
-  due DOUBLE PRECISION,                         -- NULL: nothing to do; while owned: the end of the lease
-  wanted BIGINT NOT NULL DEFAULT 0,             -- counts marks
-  done BIGINT NOT NULL DEFAULT 0,               -- wanted, as of the claim that was last finished
-  owner TEXT,                                   -- the token of the claim that runs it
-  attempts INTEGER NOT NULL DEFAULT 0,          -- failed runs since the last finished one
-  dead INTEGER NOT NULL DEFAULT 0,              -- 1: given up until marked or revived
-  code TEXT NOT NULL DEFAULT '',
-  detail TEXT NOT NULL DEFAULT '',
+  visible_at DOUBLE PRECISION,                       -- NULL: nothing to do; while leased: the end of the lease
+  generation BIGINT NOT NULL DEFAULT 0,              -- how often it was enqueued
+  completed_generation BIGINT NOT NULL DEFAULT 0,    -- the generation of the claim that was last finished
+  lease_token TEXT,                                  -- of the claim that runs it
+  attempts INTEGER NOT NULL DEFAULT 0,               -- failed runs since the last finished one
+  dead INTEGER NOT NULL DEFAULT 0,                   -- 1: given up until it is enqueued or retried
+  error_code TEXT NOT NULL DEFAULT '',
+  error_detail TEXT NOT NULL DEFAULT '',
   cause TEXT NOT NULL DEFAULT '',
-  since DOUBLE PRECISION,                       -- when the oldest mark came that no finished run has served
-  again DOUBLE PRECISION,                       -- when the first mark came after the claim
-  paced DOUBLE PRECISION NOT NULL DEFAULT 0,    -- not to be written in Clerk before this moment
-  settled DOUBLE PRECISION                      -- when a run last ended
+  delivery TEXT NOT NULL DEFAULT '',                 -- the id of the webhook that the cause came from
+  enqueued_at DOUBLE PRECISION,                      -- of the oldest item that no finished run has served
+  re_enqueued_at DOUBLE PRECISION,                   -- of the first item after the claim
+  next_write_at DOUBLE PRECISION NOT NULL DEFAULT 0, -- not to be written in Clerk before this moment
+  retry_not_before DOUBLE PRECISION NOT NULL DEFAULT 0, -- by a Retry-After of a service
+  transition_at DOUBLE PRECISION,                    -- when the clock alone changes it, by the last finished run
+  last_finished_at DOUBLE PRECISION                  -- when a run last ended
 )
 """
 
-WITNESS = """
-CREATE TABLE witness (
+EXPECTED_REVISION = """
+CREATE TABLE expected_revision (
   key TEXT COLLATE "C" NOT NULL,
   document TEXT COLLATE "C" NOT NULL,
   revision TEXT NOT NULL,
   updated_at TEXT COLLATE "C" NOT NULL,
   deleted INTEGER NOT NULL,
-  generation BIGINT NOT NULL,                   -- work.wanted of the mark that brought it
+  acknowledged INTEGER NOT NULL DEFAULT 0,           -- 1: a delete that a finished run has served
+  generation BIGINT NOT NULL,                        -- work.generation of the item that brought it
   PRIMARY KEY (key, document)
 )
 """
@@ -68,10 +72,11 @@ CREATE TABLE ledger (
   run TEXT NOT NULL,
   subject TEXT COLLATE "C" NOT NULL,
   kind TEXT NOT NULL,
-  before TEXT NOT NULL,                         -- JSON object
-  after TEXT NOT NULL,                          -- JSON object
-  documents TEXT NOT NULL,                      -- JSON array of ids
+  before TEXT NOT NULL,                              -- JSON object
+  after TEXT NOT NULL,                               -- JSON object
+  documents TEXT NOT NULL,                           -- JSON array of ids
   cause TEXT NOT NULL,
+  delivery TEXT NOT NULL DEFAULT '',                 -- the id of the webhook that the cause came from
   state TEXT NOT NULL,
   settled_at DOUBLE PRECISION
 )
@@ -83,7 +88,7 @@ CREATE TABLE held (
   at DOUBLE PRECISION NOT NULL,
   expires DOUBLE PRECISION NOT NULL,
   reason TEXT NOT NULL,
-  subjects TEXT NOT NULL                        -- JSON array of keys
+  subjects TEXT NOT NULL                             -- JSON array of keys
 )
 """
 
@@ -92,37 +97,24 @@ STEPS: Sequence[Step] = (
         compatible_from=1,
         statements=(
             WORK,
-            "CREATE INDEX work_due ON work (fanout, lane, due) WHERE due IS NOT NULL",
-            "CREATE INDEX work_owner ON work (owner) WHERE owner IS NOT NULL",
+            "CREATE INDEX work_due ON work (needs_lookup, lane, visible_at) WHERE visible_at IS NOT NULL",
+            "CREATE INDEX work_owner ON work (lease_token) WHERE lease_token IS NOT NULL",
             "CREATE INDEX work_dead ON work (key) WHERE dead = 1",
-            "CREATE INDEX work_noted ON work (key) WHERE code <> ''",
-            "CREATE INDEX work_idle ON work (settled) WHERE due IS NULL AND dead = 0 AND code = ''",
-            WITNESS,
+            "CREATE INDEX work_noted ON work (key) WHERE error_code <> ''",
+            """
+            CREATE INDEX work_idle ON work (last_finished_at)
+              WHERE visible_at IS NULL AND dead = 0 AND error_code = ''
+            """,
+            EXPECTED_REVISION,
             "CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)",
             LEDGER,
             "CREATE INDEX ledger_subject ON ledger (subject, id)",
             "CREATE INDEX ledger_at ON ledger (at)",
             "CREATE INDEX ledger_open ON ledger (subject) WHERE state IN ('intended', 'unknown')",
             "CREATE TABLE budget (name TEXT PRIMARY KEY, slots TEXT NOT NULL, paused_until DOUBLE PRECISION NOT NULL)",
+            HELD,
         ),
     ),
-    Step(compatible_from=1, statements=(HELD,)),
-    Step(
-        compatible_from=1,
-        statements=(
-            # Not to be run before this moment, because the service asked for it.
-            "ALTER TABLE work ADD COLUMN asked DOUBLE PRECISION NOT NULL DEFAULT 0",
-            # A finished run has seen this delete; it is kept so that its create, told late, is known to be old.
-            "ALTER TABLE witness ADD COLUMN served INTEGER NOT NULL DEFAULT 0",
-        ),
-    ),
-    # The id of the webhook that the cause came from.
-    Step(
-        compatible_from=1,
-        statements=tuple(f"ALTER TABLE {t} ADD COLUMN delivery TEXT NOT NULL DEFAULT ''" for t in ("work", "ledger")),
-    ),
-    # When the clock alone changes the subject, by the last finished run.
-    Step(compatible_from=1, statements=("ALTER TABLE work ADD COLUMN transition DOUBLE PRECISION",)),
 )
 
 

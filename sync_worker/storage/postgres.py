@@ -8,6 +8,7 @@ work through that; the listener notices that it hears nothing, and `changed` ret
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import selectors
 import socket
@@ -28,11 +29,11 @@ from sync_worker.storage.database import Database, closed
 from sync_worker.storage.migrations import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.database import Row, Transaction
+    from sync_worker.storage.database import Parameters, Row, Transaction
 
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -46,11 +47,15 @@ MIGRATION_LOCK = 7_796_883_427
 """The key of the advisory lock; any number that nobody else uses."""
 
 
+_LIST = re.compile(r"EACH\((\?|:\w+)\)")
+_NAMED = re.compile(r"(?<![\w:]):([a-z_]+)\b")
+
+
 @lru_cache(maxsize=256)
 def translated(sql: str, clock: str) -> bytes:
     """Return the SQL in PostgreSQL's words; `clock` is the expression for `NOW()`."""
     return (
-        sql.replace("EACH(?)", "SELECT json_array_elements_text(CAST(? AS json))")
+        _NAMED.sub(r"%(\1)s", _LIST.sub(r"SELECT json_array_elements_text(CAST(\1 AS json))", sql))
         .replace("?", "%s")
         .replace("NOW()", clock)
         .encode()
@@ -69,11 +74,11 @@ class _Transaction:
     def now(self) -> float:
         return float(self.execute("SELECT NOW()")[0][0])
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         self._cursor.execute(self._translated(sql), parameters)
         return self._rows()
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[object]]) -> list[Row]:
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> list[Row]:
         self._cursor.executemany(self._translated(sql), parameters, returning=True)
         rows = self._rows()
         while self._cursor.nextset():

@@ -25,60 +25,75 @@ LANES = (0, 1, 2)
 PURGE_BATCH = 500
 """Rows deleted in one transaction, so that nobody waits for the clean-up."""
 
-COLUMNS = "key, lane, due, owner, wanted, done, attempts, dead, code, detail, cause, since, settled"
+COLUMNS = (
+    "key, lane, visible_at, lease_token, generation, completed_generation, attempts, dead, error_code, error_detail, "
+    "cause, enqueued_at, last_finished_at"
+)
 
 GET = f"SELECT {COLUMNS} FROM work WHERE key = ?"  # noqa: S608 - constants
 
 FAILED = f"SELECT {COLUMNS} FROM work WHERE dead = 1 AND key > ? ORDER BY key LIMIT ?"  # noqa: S608 - constants
 
-NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
+NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND error_code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
 
-EARLIEST = "SELECT MIN(due) AS due FROM work WHERE fanout = {} AND lane = {} AND due IS NOT NULL"
+EARLIEST = """
+SELECT MIN(visible_at) AS visible_at FROM work WHERE needs_lookup = {} AND lane = {} AND visible_at IS NOT NULL
+"""
 
 # Lane by lane, because over all lanes at once no index would serve.
-NEXT_DUE = "SELECT MIN(due) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
+NEXT_DUE = "SELECT MIN(visible_at) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
     " UNION ALL ".join(EARLIEST.format(fanout, lane) for fanout in (0, 1) for lane in LANES)
 )
 
 # Only columns of the index, in its order: so it is answered from the index alone.
 DUES = """
-SELECT lane, COUNT(*) FILTER (WHERE due <= NOW()), COUNT(*) FILTER (WHERE due > NOW()), NOW() - MIN(due)
-FROM work WHERE due IS NOT NULL GROUP BY fanout, lane
+SELECT lane, COUNT(*) FILTER (WHERE visible_at <= NOW()), COUNT(*) FILTER (WHERE visible_at > NOW()),
+  NOW() - MIN(visible_at)
+FROM work WHERE visible_at IS NOT NULL GROUP BY needs_lookup, lane
 """
 
-RUNNING = "SELECT lane, COUNT(*) FILTER (WHERE due > NOW()) FROM work WHERE owner IS NOT NULL GROUP BY lane"
+RUNNING = """
+SELECT lane, COUNT(*) FILTER (WHERE visible_at > NOW()) FROM work WHERE lease_token IS NOT NULL GROUP BY lane
+"""
 
-COUNTS = "SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND code <> '')"
+COUNTS = """
+SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND error_code <> '')
+"""
 
-CODES = "SELECT code, COUNT(*) FROM work WHERE dead = 0 AND code <> '' GROUP BY code"
+CODES = "SELECT error_code, COUNT(*) FROM work WHERE dead = 0 AND error_code <> '' GROUP BY error_code"
 
-CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND fanout = 0 AND wanted > done"
+CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND needs_lookup = 0 AND generation > completed_generation"
 
 IN_STEP = """
-SELECT COUNT(*) FILTER (WHERE fanout = 0 AND (wanted = done OR since > NOW()) AND dead = 0 AND code = ''),
-  MIN(since) FILTER (WHERE wanted > done AND dead = 0 AND since <= NOW())
+SELECT COUNT(*) FILTER (
+    WHERE needs_lookup = 0 AND (generation = completed_generation OR enqueued_at > NOW())
+      AND dead = 0 AND error_code = ''),
+  MIN(enqueued_at) FILTER (WHERE generation > completed_generation AND dead = 0 AND enqueued_at <= NOW())
 FROM work
 """
 
 REVIVE = """
-UPDATE work SET dead = 0, attempts = 0, code = '', detail = '', wanted = wanted + 1, since = NOW(),
-  due = CASE WHEN owner IS NULL THEN NOW() ELSE due END
+UPDATE work SET dead = 0, attempts = 0, error_code = '', error_detail = '', generation = generation + 1,
+  enqueued_at = NOW(),
+  visible_at = CASE WHEN lease_token IS NULL THEN NOW() ELSE visible_at END
 WHERE key IN (SELECT key FROM work WHERE dead = 1 {which} ORDER BY key FOR UPDATE) RETURNING key
 """
 
 IDLE = """
-SELECT key FROM work WHERE due IS NULL AND dead = 0 AND code = '' AND settled < NOW() - ?
-ORDER BY settled LIMIT ? FOR UPDATE SKIP LOCKED
+SELECT key FROM work WHERE visible_at IS NULL AND dead = 0 AND error_code = '' AND last_finished_at < NOW() - ?
+ORDER BY last_finished_at LIMIT ? FOR UPDATE SKIP LOCKED
 """
 
-CODED = "SELECT key FROM work WHERE code = ? AND code <> ''"
+CODED = "SELECT key FROM work WHERE error_code = ? AND error_code <> ''"
 
-CLEAR_NOTES = "UPDATE work SET code = '', detail = '' WHERE key IN (EACH(?)) AND code = ? AND dead = 0"
+CLEAR_NOTES = """
+UPDATE work SET error_code = '', error_detail = '' WHERE key IN (EACH(?)) AND error_code = ? AND dead = 0
+"""
 
 NOTE = """
-INSERT INTO work (key, fanout, lane, code, detail, settled) VALUES (?, 1, 2, ?, ?, NOW())
-ON CONFLICT (key) DO UPDATE SET code = excluded.code, detail = excluded.detail
-WHERE work.dead = 0 AND work.owner IS NULL AND work.due IS NULL
+INSERT INTO work (key, needs_lookup, lane, error_code, error_detail, last_finished_at) VALUES (?, 1, 2, ?, ?, NOW())
+ON CONFLICT (key) DO UPDATE SET error_code = excluded.error_code, error_detail = excluded.error_detail
+WHERE work.dead = 0 AND work.lease_token IS NULL AND work.visible_at IS NULL
 """
 
 COUNT = """
@@ -245,7 +260,7 @@ class QueueAdmin:
 
     async def settled_since(self, at: float) -> list[str]:
         """Return the keys of rows whose run ended after `at` (epoch seconds), or is under way."""
-        sql = "SELECT key FROM work WHERE settled >= ? OR owner IS NOT NULL"
+        sql = "SELECT key FROM work WHERE last_finished_at >= ? OR lease_token IS NOT NULL"
         return [row[0] for row in await self._db.read(lambda tx: tx.execute(sql, (at,)))]
 
     async def count(self, more: Mapping[str, int]) -> None:
@@ -285,5 +300,5 @@ def _note(rows: Sequence[tuple[str, str, str]], tx: Transaction) -> None:
 
 def _purge(tx: Transaction, older_than: float) -> int:
     keys = json.dumps([row[0] for row in tx.execute(IDLE, (older_than, PURGE_BATCH))])
-    tx.execute("DELETE FROM witness WHERE key IN (EACH(?))", (keys,))
+    tx.execute("DELETE FROM expected_revision WHERE key IN (EACH(?))", (keys,))
     return len(tx.execute("DELETE FROM work WHERE key IN (EACH(?)) RETURNING key", (keys,)))

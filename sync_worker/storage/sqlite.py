@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import re
 import sqlite3
 import threading
 import time
@@ -23,11 +24,11 @@ from sync_worker.storage.database import Database, closed
 from sync_worker.storage.migrations import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.database import Row, Transaction
+    from sync_worker.storage.database import Parameters, Row, Transaction
 
 T = TypeVar("T")
 
@@ -48,17 +49,20 @@ def file_of(rest: str) -> str:
     return path
 
 
+_LIST = re.compile(r"EACH\((\?|:\w+)\)")
+
+
 @lru_cache(maxsize=256)
 def translated(sql: str) -> str:
     """Return the SQL in SQLite's words. `NOW()` stays: each connection has a function of that name."""
     return (
-        sql.replace("LEAST(", "min(")
+        _LIST.sub(r"SELECT value FROM json_each(\1)", sql)
+        .replace("LEAST(", "min(")
         .replace("GREATEST(", "max(")
         .replace("FOR UPDATE", "")
         .replace("SKIP LOCKED", "")
         .replace('COLLATE "C"', "")
         .replace("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT")
-        .replace("EACH(?)", "SELECT value FROM json_each(?)")
     )
 
 
@@ -74,10 +78,10 @@ class _Transaction:
     def now(self) -> float:
         return self._clock.now()
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         return self._connection.execute(translated(sql), parameters).fetchall()
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[object]]) -> list[Row]:
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> list[Row]:
         statement, cursor, rows = translated(sql), self._connection.cursor(), []
         for one in parameters:
             rows += cursor.execute(statement, one).fetchall()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PENDING = "pending_sign_up"
 PENDING_REASON = "nobody in Clerk has this address yet as primary and verified; access follows as soon as somebody has"
-AMBIGUOUS_ADDRESS = "address_shared"
+AMBIGUOUS_ADDRESS = "ambiguous_address"
 AMBIGUOUS_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
 FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}

@@ -234,7 +234,7 @@ async def test_of_two_people_with_one_address_the_one_who_keeps_it_gets_the_acce
 ) -> None:
     ada, twin = box.clerk.add_user(email=ADA), box.clerk.add_user(email=ADA)
     await publish(box, "e1", userEmail=ADA)
-    await until(lambda: any(line["code"] == "address_shared" for line in logged(deployment, "entitlement_refused")))
+    await until(lambda: any(line["code"] == "ambiguous_address" for line in logged(deployment, "entitlement_refused")))
     box.clerk.update_user(twin, email_addresses=[{**address(box, twin), "email_address": "twin@example.org"}])
     await until(lambda: plan_of(box, ada) == "pro", 60)
 

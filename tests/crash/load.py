@@ -90,7 +90,9 @@ class Account:
 
     async def lost(self, store: Store) -> int:
         """Return how many accepted marks the work set does not know of, or has not done."""
-        rows = await store.database.read(lambda tx: tx.execute("SELECT key, wanted, done FROM work"))
+        rows = await store.database.read(
+            lambda tx: tx.execute("SELECT key, generation, completed_generation FROM work")
+        )
         done = {key: done for key, wanted, done in rows if wanted == done}
         return sum(max(0, items - done.get(key, 0)) for key, items in self.items().items())
 

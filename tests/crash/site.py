@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.nursery import Child
     from tests.trouble import Trouble
 
-UNFINISHED = "SELECT key FROM work WHERE wanted <> done OR owner IS NOT NULL OR dead = 1"
+UNFINISHED = "SELECT key FROM work WHERE generation <> completed_generation OR lease_token IS NOT NULL OR dead = 1"
 IN_DOUBT = "SELECT subject FROM ledger WHERE state IN ('intended', 'unknown')"
 
 

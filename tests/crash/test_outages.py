@@ -28,7 +28,7 @@ JITTER = 1.0
 """Seconds that a call may take from its grant to Clerk; on a machine that is busy it is later than on another."""
 PLENTY, TIGHT = 100_000, 50
 CLERKS_WINDOW = 10.0
-PENDING = "SELECT COUNT(*) FROM work WHERE wanted > done"
+PENDING = "SELECT COUNT(*) FROM work WHERE generation > completed_generation"
 
 
 @pytest.fixture

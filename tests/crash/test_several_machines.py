@@ -34,7 +34,7 @@ ELSEWHERE = Trouble(elsewhere=True)
 CLERKS_WINDOW = 10.0
 JITTER = 1.0
 """Seconds that a call may take from its grant to Clerk; on a machine that is busy it is later than on another."""
-LEASES_END = "UPDATE work SET due = 0 WHERE owner IS NOT NULL AND key <> 'user:user_later'"
+LEASES_END = "UPDATE work SET visible_at = 0 WHERE lease_token IS NOT NULL AND key <> 'user:user_later'"
 DEPLOYS = pytest.mark.full("releases roll out seldom")
 
 

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from sync_worker.clerk import client as clerk
 from sync_worker.sanity import client as sanity
-from sync_worker.storage import queue
+from sync_worker.storage import queue_statements
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.sync import reconciler as converge
@@ -105,7 +105,7 @@ BUGS = {
     ),
     "finish without the generation check": Bug(
         0,
-        ((queue, "DONE", queue.DONE.replace("wanted > ?", "0 > ?")),),
+        ((queue_statements, "REQUEUE", queue_statements.COMPLETE),),
         ("everything comes to an end",),
     ),
     "ignore Retry-After": Bug(
@@ -115,7 +115,7 @@ BUGS = {
     ),
     "ignore the pace of a subject": Bug(
         2,
-        ((queue, "WROTE", "UPDATE work SET paced = 0 * (? + ? + ?) WHERE key = ?"),),
+        ((queue_statements, "WAIT_FOR_PACE", "UPDATE work SET next_write_at = 0 WHERE key = :key"),),
         ("writes of a subject are paced", "Retry-After is honoured"),
     ),
     "ignore the budget": Bug(

@@ -11,12 +11,12 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.storage.database import Database
+from sync_worker.storage.database import Database, Parameters
 from sync_worker.storage.migrations import migrate
 from sync_worker.storage.sqlite import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from random import Random
 
     from sync_worker.storage.database import Row, Transaction
@@ -63,7 +63,7 @@ class Disk:
         self.was_in_trouble = True
         return True
 
-    def ask(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def ask(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Look into the database, for the test."""
         return self.connection.execute(sql, parameters).fetchall()
 
@@ -80,10 +80,10 @@ class Tx:
     def now(self) -> float:
         return self._clock()
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         return self._connection.execute(translated(sql), parameters).fetchall()
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[object]]) -> list[Row]:
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> list[Row]:
         statement, rows = translated(sql), list[Any]()
         for one in parameters:
             rows += self._connection.execute(statement, one).fetchall()

@@ -29,18 +29,24 @@ BEFORE, AFTER = 10.0, 60.0
 """Seconds around a comparison in which no window opens or closes."""
 
 BUSY = """
-SELECT key, lane, due - NOW(), owner, wanted, done, attempts, code FROM work
-WHERE owner IS NOT NULL OR due <= NOW()
-OR (dead = 0 AND (wanted > done OR attempts > 0) AND NOT (lane > 0 AND cause LIKE 'clerk:%'))
+SELECT key, lane, visible_at - NOW(), lease_token, generation, completed_generation, attempts, error_code FROM work
+WHERE lease_token IS NOT NULL OR visible_at <= NOW()
+OR (dead = 0 AND (generation > completed_generation OR attempts > 0) AND NOT (lane > 0 AND cause LIKE 'clerk:%'))
 """
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
-SOON = "SELECT 1 FROM work WHERE due < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"
+SOON = "SELECT 1 FROM work WHERE visible_at < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"
 EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
-AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE code = 'address_shared'"
+AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE error_code = 'ambiguous_address'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
 """One that was killed keeps others out for a minute."""
-WAITING = "SELECT key, lane FROM work WHERE owner IS NULL AND dead = 0 AND (wanted > done OR attempts > 0)"
-DEAD = "SELECT key, code, detail FROM work WHERE dead = 1 AND code <> 'no_such_subject' AND code <> 'revocation_held'"
+WAITING = """
+SELECT key, lane FROM work
+WHERE lease_token IS NULL AND dead = 0 AND (generation > completed_generation OR attempts > 0)
+"""
+DEAD = """
+SELECT key, error_code, error_detail FROM work
+WHERE dead = 1 AND error_code <> 'no_such_subject' AND error_code <> 'revocation_held'
+"""
 
 
 async def quiet(world: World) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.domain.model import ExpectedRevision
-from sync_worker.storage import queue
+from sync_worker.storage import queue, queue_statements
 from sync_worker.storage import queue_admin as admin
 from sync_worker.storage.database import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
@@ -20,7 +20,7 @@ from tests.leases import holds
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.storage.database import Database, Transaction
+    from sync_worker.storage.database import Database, Parameters, Transaction
     from sync_worker.storage.queue import Completion
 
 pytestmark = pytest.mark.anyio
@@ -753,19 +753,25 @@ async def test_a_named_value_is_kept_with_its_time(ws: WorkQueue, clock: ManualC
 COUNTING = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
 
 SCHEDULED = f"""{COUNTING}
-INSERT INTO work (key, fanout, lane, due, wanted, done, code, dead, settled)
+INSERT INTO work
+  (key, needs_lookup, lane, visible_at, generation, completed_generation, error_code, dead, last_finished_at)
 SELECT 'user:user_' || i, CASE WHEN i % 10 = 0 THEN 1 ELSE 0 END, i % 3, NOW() + 3600 + i, 1, 1, '', 0, NOW() FROM n
 """.replace("%", "%%")
 
 IDLE = f"""{COUNTING}
-INSERT INTO work (key, fanout, lane, wanted, done, code, dead, settled)
+INSERT INTO work (key, needs_lookup, lane, generation, completed_generation, error_code, dead, last_finished_at)
 SELECT 'user:idle_' || i, 0, 0, 1, 1, '', 0, NOW() - i FROM n
 """
 
-QUESTIONS = {
-    "claim": (queue.CLAIM, (0, 0, 100, "token", LEASE), "work_due"),
-    "claim of documents": (queue.CLAIM, (1, 1, 1, "token", LEASE), "work_due"),
-    "witnesses": (queue.EXPECTED_REVISIONS, ("token",), "work_owner"),
+
+def claim_of(needs_lookup: int, lane: int, limit: int) -> dict[str, object]:
+    return {"needs_lookup": needs_lookup, "lane": lane, "limit": limit, "token": "token", "lease": LEASE}
+
+
+QUESTIONS: dict[str, tuple[str, Parameters, str]] = {
+    "claim": (queue_statements.CLAIM, claim_of(0, 0, 100), "work_due"),
+    "claim of documents": (queue_statements.CLAIM, claim_of(1, 1, 1), "work_due"),
+    "expected revisions": (queue_statements.EXPECTED_REVISIONS, {"token": "token"}, "work_owner"),
     "next due": (admin.NEXT_DUE, (), "work_due"),
     "running": (admin.RUNNING, (), "work_owner"),
     "failed": (admin.FAILED, ("", 10), "work_dead"),

@@ -114,10 +114,10 @@ def fleet(database_url: str, db: Database, tmp_path: Path) -> Iterator[Fleet]:  
 
 async def assert_all_is_well(fleet: Fleet, db: Database) -> None:
     """Every acknowledged mark is counted, everything wanted has been done, and no two runs of a subject overlapped."""
-    wanted: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, wanted FROM work")))
+    wanted: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, generation FROM work")))
     assert all(wanted[key] >= items for key, items in fleet.items.items())
     assert await WorkQueue(db, TIMINGS).next_due() is None
-    assert await db.read(lambda tx: tx.execute("SELECT key FROM work WHERE wanted <> done")) == []
+    assert await db.read(lambda tx: tx.execute("SELECT key FROM work WHERE generation <> completed_generation")) == []
     for key, runs in fleet.runs.items():
         for (_, end), (begin, _) in pairwise(sorted(runs)):
             assert end <= begin, key

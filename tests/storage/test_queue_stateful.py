@@ -235,14 +235,15 @@ def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
     witnesses: dict[str, dict[str, ExpectedRevision]] = {}
     for key, document, revision, updated_at, deleted, served in tx.execute(
-        "SELECT key, document, revision, updated_at, deleted, served FROM witness"
+        "SELECT key, document, revision, updated_at, deleted, acknowledged FROM expected_revision"
     ):
         witnesses.setdefault(key, {})[document] = ExpectedRevision(
             document, revision, updated_at, bool(deleted), not served
         )
     rows = tx.execute(
-        "SELECT key, lane, due, wanted, done, owner, attempts, dead, code, detail, cause, since, again, settled, "
-        "transition FROM work"
+        "SELECT key, lane, visible_at, generation, completed_generation, lease_token, attempts, dead, error_code, "
+        "error_detail, cause, enqueued_at, re_enqueued_at, last_finished_at, "
+        "transition_at FROM work"
     )
     return {
         key: (
@@ -267,7 +268,9 @@ class WorkSetMachine(RuleBasedStateMachine):
         self.db = open_database(self.url, self.model.clock, TIMINGS, server_clock=self.model.clock)
         self.ws = WorkQueue(self.db, TIMINGS)
         self.runner.run(self.db.start())
-        self.runner.run(self.db.run(lambda tx: (tx.execute("DELETE FROM work"), tx.execute("DELETE FROM witness"))))
+        self.runner.run(
+            self.db.run(lambda tx: (tx.execute("DELETE FROM work"), tx.execute("DELETE FROM expected_revision")))
+        )
 
     def teardown(self) -> None:
         self.runner.run(self.db.close())

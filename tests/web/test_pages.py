@@ -275,7 +275,9 @@ async def test_the_status_tells_the_signs_of_life(web: Web) -> None:
 async def test_the_status_tells_how_long_a_change_has_been_waiting(web: Web) -> None:
     await web.store.queue.remember("heartbeat", "worker")
     await web.store.queue.enqueue([WorkItem("user:user_1"), WorkItem("user:user_2", due=4e9)])
-    await web.store.database.run(lambda tx: tx.execute("UPDATE work SET since = since - 300 WHERE due < 4e9"))
+    await web.store.database.run(
+        lambda tx: tx.execute("UPDATE work SET enqueued_at = enqueued_at - 300 WHERE visible_at < 4e9")
+    )
     told = await web.json("/status")
     assert told["headline"] == "A change has been waiting for 5 min."
     assert told["work"]["oldest"] is not None
