@@ -14,7 +14,7 @@ cleaned: errors are shown, logged and kept in the database.
         ServiceUnavailable    5xx, timeouts, dropped connections, busy resources
         UnreadableAnswer      a 2xx that is not what was asked for
         StaleRead             the query index lags behind the event
-        NothingVisible        no entitlement is visible at all
+        DatasetEmpty        no entitlement is visible at all
         DatabaseUnavailable   the work set cannot be read or written
       RefusedError            it will not succeed until somebody changes something
         RevocationHeld        too many revocations at once; a person has to approve
@@ -143,7 +143,7 @@ class StaleRead(RetryableError):
     """
 
 
-class NothingVisible(RetryableError):
+class DatasetEmpty(RetryableError):
     """Not one entitlement is visible, so no access is taken away.
 
     Check SANITY_PROJECT_ID, SANITY_DATASET, the token's permissions and the type name in the GROQ files.

@@ -82,7 +82,7 @@ def fail(key):
 try:
     fail("whsec_aB3")
 except RuntimeError:
-    log.exception('run_broken')
+    log.exception('run_crashed')
 """
     told = "\n".join(written(code, form))
     assert "refused: Bearer [secret] [e-mail]" in told

@@ -62,7 +62,7 @@ REFUSED_ROWS = Metric("sync_worker_refused", (), "Subjects and documents with en
 PENDING_ROWS = Metric("sync_worker_pending", (), "Entitlements that wait for somebody to sign up.")
 HELD = Metric("sync_worker_held", (), "Lists of revocations that wait for approval.")
 SILENT = Metric(
-    "sync_worker_unannounced_changes", (), "Changes that the poll found and no webhook told of, since the installation."
+    "sync_worker_missed_webhooks", (), "Changes that the poll found and no webhook told of, since the installation."
 )
 AGE = Metric("sync_worker_reconcile_age_seconds", (), "Time since the last good reconcile; absent before the first.")
 OK = Metric("sync_worker_reconcile_ok", (), "1 when the last reconcile that ended was a good one, else 0.")

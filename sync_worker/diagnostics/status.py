@@ -70,7 +70,7 @@ class StatusReader:
             "worker": {"alive": self._alive(beats, now), "seen": rfc3339(beats.worker)},
             "lastWebhook": {"sanity": rfc3339(beats.sanity), "clerk": rfc3339(beats.clerk)},
             "lastReconcile": rfc3339(beats.reconcile),
-            "unannounced": int(missed[0]) if missed else 0,
+            "missed_webhooks": int(missed[0]) if missed else 0,
             "held": [held_json(one) for one in held],
             "troubles": [trouble_json(one) for one in troubles if one.sort is not Sort.HELD],
             "changes": [entry_json(entry) for entry in await self.ledger.history(limit=RECENT)],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PREFIX = "total:"
 """Of the names in the table `state`: `total:calls:Clerk:200`."""
 WEBHOOKS, CALLS, CHANGES = "webhooks", "calls", "changes"
-MISSED_WEBHOOKS = "unannounced"
+MISSED_WEBHOOKS = "missed_webhooks"
 """The name under which changes are counted that no webhook told of."""
 LATENCY, LATENCY_MS = "publish_to_clerk", "publish_to_clerk_ms"
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, float("inf"))

@@ -22,9 +22,9 @@ from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
 from sync_worker.domain.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
 from sync_worker.errors import (
     DatabaseUnavailable,
+    DatasetEmpty,
     LeaseLost,
     NoSuchSubject,
-    NothingVisible,
     RetryableError,
     StaleRead,
     SyncWorkerError,
@@ -232,7 +232,7 @@ class Reconciler:
             # The blindness may have ended before the proof: then the first read missed what others may publish.
             again = await self.source.by_subject([o.due.subject for o in revoking], ())
             unproven |= {o.due.subject for o in revoking} if again.visible else set()
-        return [Outcome(o.due, error=NothingVisible()) if o.due.subject in unproven else o for o in outcomes]
+        return [Outcome(o.due, error=DatasetEmpty()) if o.due.subject in unproven else o for o in outcomes]
 
     async def _apply(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Write what differs: first the intent to the ledger, in one commit, then one PATCH per subject."""

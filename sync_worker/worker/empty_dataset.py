@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.errors import NothingVisible
+from sync_worker.errors import DatasetEmpty
 from sync_worker.storage.queue import FANOUT, WorkItem
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sync_worker.sanity.client import Source
     from sync_worker.storage.queue import WorkQueue
 
-STATE = "nothing_visible"
+STATE = "dataset_empty"
 """Where it is remembered since when (epoch seconds) runs see nothing."""
-CAUSE = "visible_again"
+CAUSE = "dataset_visible_again"
 LANE, FANOUT_LANE = 2, 1
 PAGE = 1000
 
@@ -34,7 +34,7 @@ async def report_empty_read(queue: WorkQueue, timings: Timings) -> None:
     since = known[0] if known else str(await queue.now() - timings.empty_dataset_overlap)
     await queue.remember(STATE, since)
     if known is None:
-        log.warning("nothing_visible", next_step=NothingVisible().next_step())
+        log.warning("dataset_empty", next_step=DatasetEmpty().next_step())
 
 
 async def requeue_after_empty_read(source: Source, queue: WorkQueue) -> int:
@@ -50,7 +50,7 @@ async def requeue_after_empty_read(source: Source, queue: WorkQueue) -> int:
     for start in range(0, len(keys), PAGE):
         await queue.enqueue([_mark(key) for key in keys[start : start + PAGE]])
     await queue.forget(STATE, last)
-    log.info("visible_again", subjects=len(keys))
+    log.info("dataset_visible_again", subjects=len(keys))
     return len(keys)
 
 

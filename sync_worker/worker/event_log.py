@@ -40,7 +40,7 @@ def log_outcome(outcome: Outcome, layout: Layout) -> None:
         _warn_of_large_claims(subject, outcome.change, layout)
         if is_missed_webhook(outcome):
             log.warning(
-                "webhook_silent",
+                "missed_webhook_detected",
                 subject=subject,
                 next_step="a publish was found by the poll that no webhook told of: is the webhook enabled?",
                 **cause,
@@ -69,7 +69,7 @@ def is_missed_webhook(outcome: Outcome) -> bool:
 
 def _seconds(outcome: Outcome) -> dict[str, float]:
     """Return how long it took, as far as that is known: since the mark, and since the publish."""
-    known = {"waited": outcome.queue_seconds, "since_publish": outcome.publish_latency_seconds}
+    known = {"queue_seconds": outcome.queue_seconds, "publish_latency_seconds": outcome.publish_latency_seconds}
     return {name: round(seconds, 3) for name, seconds in known.items() if seconds is not None}
 
 

@@ -21,7 +21,7 @@ from sync_worker.domain.clock import utc
 from sync_worker.domain.model import ChangeKind, Entitlement, Refusal, Subject
 from sync_worker.errors import (
     AccessTooLarge,
-    NothingVisible,
+    DatasetEmpty,
     RefusedError,
     RetryableError,
     SourceShrank,
@@ -155,7 +155,7 @@ class FullReconcile:
             waiting = rest + [s for s in batch if str(s) not in claimed]
             if not claims:
                 if self.clock.monotonic() > deadline:
-                    log.warning("left_to_the_worker", subjects=len(waiting))
+                    log.warning("deferred_to_worker", subjects=len(waiting))
                     return
                 await self.clock.sleep(self.timings.reconcile_poll)
         self.progress("repaired", len(subjects), len(subjects))
@@ -207,7 +207,7 @@ class FullReconcile:
 
     async def _refuse_shrinking(self, rows: int) -> None:
         if not rows:
-            raise NothingVisible
+            raise DatasetEmpty
         good = await self.runs.last_good()
         if good and rows * 2 < good.entitlements and not self.accept_fewer:
             raise SourceShrank(f"{rows} now, {good.entitlements} in the last good run")

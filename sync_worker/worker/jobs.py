@@ -268,7 +268,7 @@ class Jobs:
             await self.queue.complete([Released(claim) for claim in pending.values()])
             raise
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
-            log.exception("run_broken", keys=[key for key in pending if not key.startswith(ADDRESSES)])
+            log.exception("run_crashed", keys=[key for key in pending if not key.startswith(ADDRESSES)])
             await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
         finally:
             for key in keys:
@@ -321,7 +321,7 @@ class Jobs:
 
     def _pause(self, error: SyncWorkerError) -> None:
         self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
-        log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
+        log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
 
     def _noted(self, claim: Claim, told: Sequence[Resolution]) -> Completed:
         """Settle a document. While several people have its address, it is looked at again without any event."""

@@ -114,7 +114,7 @@ class Worker:
             try:
                 await self.check()
             except ConfigurationError as error:
-                log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
+                log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
                 await self._rest(self.timings.credentials_probe)
             except SyncWorkerError as error:
                 log.warning("projection_not_checked", code=error.code, detail=error.detail)
@@ -195,7 +195,7 @@ class Worker:
             try:
                 await self.queue.remember("heartbeat", self.name)
                 if released := await self.queue.reclaim_orphaned():
-                    log.warning("taken_over", subjects=released)
+                    log.warning("orphans_reclaimed", subjects=released)
             except DatabaseUnavailable:
                 log.warning("heartbeat_missed")
             await self.clock.sleep(self.timings.heartbeat_interval)

@@ -163,7 +163,7 @@ async def test_no_secret_and_no_address_is_written_anywhere(place: Place) -> Non
     found = [(where, text) for where, written in place.written().items() for text in PLANTED if text in written]
     assert found == []
     assert {"access_changed", "entitlement_pending", "entitlement_refused", "row_refused"} <= place.events()
-    assert {"work_stopped", "run_broken", "library_warned", "webhook_refused", "subject_failed"} <= place.events()
+    assert {"worker_paused", "run_crashed", "library_warned", "webhook_refused", "subject_failed"} <= place.events()
 
 
 async def people_and_documents(place: Place) -> None:
@@ -229,7 +229,7 @@ async def bugs_that_tell_all(place: Place) -> None:
     """Crash a run and a request while they hold data."""
     place.box.clerk.add_user(buggy.BUGGY_USER.id, email=ADA)
     await place.box.lake.mutate([{"create": row("buggy", buggy.BUGGY_USER.id, plan="pro", userEmail=ADA)}])
-    await until(lambda: "run_broken" in place.events())
+    await until(lambda: "run_crashed" in place.events())
     body = json.dumps({"bug": f"{ADA} {CLERK_KEY}"}).encode()
     signed = {SANITY_HEADER: sign_sanity(body, WEBHOOK_SECRET, int(time.time() * 1000))}
     async with httpx.AsyncClient(verify=ssl_context()) as client:

@@ -149,7 +149,7 @@ async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(s
         site.install_hook()
         await publish(site, 40)
         assert account.by_status().keys() == {202}
-        await until(lambda: site.is_logged("work_stopped"))
+        await until(lambda: site.is_logged("worker_paused"))
         began, asked = time.monotonic(), asked_for(box)
         await until(lambda: asked_for(box) > asked)  # it is probed
         await until(lambda: time.monotonic() - began > OUTAGE)

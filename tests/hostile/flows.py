@@ -18,7 +18,7 @@ import httpx
 
 from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.domain.model import ExpectedRevision, Layout, Subject
-from sync_worker.errors import NothingVisible
+from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sync.address_resolution import resolve_documents
@@ -206,7 +206,7 @@ async def a_blind_token(world: World) -> None:
     batch = [Due(Subject.parse(who), (ExpectedRevision(e, "r", LATER, deleted=True),)) for e, who in OWNER.items()]
     try:
         await _converge(world, batch)
-    except NothingVisible:
+    except DatasetEmpty:
         return
     finally:
         world.sanity.dataset_empty = False

@@ -289,5 +289,5 @@ async def test_what_was_accepted_can_be_worked_off_and_takes_nobodys_access(
     raw = [json.dumps(body).encode() for body in bodies]
     answers = {await world.post(sender.path, body, sender.sign(body)) for body in raw}
     assert ACCEPTED in answers
-    assert "run_broken" not in await world.work_off()
+    assert "run_crashed" not in await world.work_off()
     assert world.box.clerk.requests.writes == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.errors import NothingVisible, SyncWorkerError
+from sync_worker.errors import DatasetEmpty, SyncWorkerError
 from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import LOCK
 from sync_worker.worker.empty_dataset import STATE
@@ -200,7 +200,7 @@ def _busy(world: World) -> list[Any]:
     rows = world.disk.ask(BUSY)
     if any(document["_type"] == "entitlement" for document in world.lake.now.documents.values()):
         return rows
-    return [row for row in rows if row[3] is not None or row[2] <= 0 or row[-1] != NothingVisible().code]
+    return [row for row in rows if row[3] is not None or row[2] <= 0 or row[-1] != DatasetEmpty().code]
 
 
 async def _away_from_boundaries(world: World) -> None:

@@ -38,7 +38,7 @@ SHRINKING = 60.0
 HASHES = {"PYTHONHASHSEED": "0"}
 RENEWED = 300
 """Seeds after which new processes go on."""
-BUGS = frozenset({"run_broken", "timer_broken"})
+BUGS = frozenset({"run_crashed", "timer_broken"})
 """Log events that only a bug of the worker makes."""
 
 

@@ -32,9 +32,9 @@ async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, 
         with capture_logs() as logs:
             assert await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS) == 1
             await until(lambda: not wrong(box))
-            await until(lambda: any(line["event"] == "webhook_silent" for line in logs))
+            await until(lambda: any(line["event"] == "missed_webhook_detected" for line in logs))
             async with asyncio.timeout(5):
-                while not await parts.store.queue.recall("unannounced"):
+                while not await parts.store.queue.recall("missed_webhooks"):
                     await asyncio.sleep(0.02)
 
 
@@ -66,7 +66,7 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
         with capture_logs() as logs:
             await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS)
             await until(lambda: box.clerk.requests.count("GET") > reads)
-        assert not [line for line in logs if line["event"] == "webhook_silent"]
+        assert not [line for line in logs if line["event"] == "missed_webhook_detected"]
     assert box.clerk.requests.count("PATCH") == writes
 
 

@@ -290,13 +290,13 @@ async def test_other_paths_are_404_by_name(web: Web) -> None:
 async def test_metrics_tell_what_was_answered_and_what_waits(web: Web) -> None:
     await web.post(delivery())
     await web.post(delivery(), secret="wrong")
-    await web.queue.count({"unannounced": 2})
-    await web.queue.count({"unannounced": 1})
+    await web.queue.count({"missed_webhooks": 2})
+    await web.queue.count({"missed_webhooks": 1})
     lines = (await web.client.get("/metrics")).text.splitlines()
     assert 'sync_worker_webhooks_total{answer="accepted",source="sanity"} 1.0' in lines
     assert 'sync_worker_webhooks_total{answer="bad_signature",source="sanity"} 1.0' in lines
     assert 'sync_worker_due{lane="0"} 2.0' in lines
-    assert "sync_worker_unannounced_changes 3.0" in lines
+    assert "sync_worker_missed_webhooks 3.0" in lines
 
 
 async def test_metrics_of_a_database_that_is_gone_are_503(web: Web) -> None:

@@ -158,7 +158,7 @@ async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await mark(parts, "user:user_1")
         async with asyncio.timeout(10):
-            while (await row_of(parts, "user:user_1")).code != "nothing_visible":
+            while (await row_of(parts, "user:user_1")).code != "dataset_empty":
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
 
@@ -307,7 +307,7 @@ async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_ag
     async with working(box, sqlite_url, timings=replace(TIMINGS, credentials_probe=0.5)) as parts:
         with capture_logs() as logs:
             await mark(parts, "user:user_1")
-            await until(lambda: any(line["event"] == "work_stopped" for line in logs))
+            await until(lambda: any(line["event"] == "worker_paused" for line in logs))
             row = await row_of(parts, "user:user_1")
             assert (row.dead, row.attempts) == (False, 0)
             box.clerk.faults.clear()
@@ -411,7 +411,7 @@ async def test_a_bug_tells_of_whom_but_no_address(
     async with working(box, sqlite_url) as parts:
         with capture_logs() as logs:
             await mark(parts, "email:ada@example.org", "external:crm-7", "document:e1")
-            await until(lambda: any(line["event"] == "run_broken" for line in logs))
+            await until(lambda: any(line["event"] == "run_crashed" for line in logs))
     assert "example.org" not in json.dumps(logs, default=str)
     assert any("document:e1" in line.get("keys", ()) for line in logs)
 
@@ -436,7 +436,7 @@ async def test_a_projection_without_a_name_stops_the_work_before_anything_is_tak
     with capture_logs() as logs:
         async with working(box, sqlite_url, groq_dir=misspelt(tmp_path)) as parts:
             await mark(parts, "user:user_1")
-            await until(lambda: any(line["event"] == "work_stopped" for line in logs))
+            await until(lambda: any(line["event"] == "worker_paused" for line in logs))
     assert any('"plan" is missing' in str(line.get("detail")) for line in logs)
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
 
@@ -530,5 +530,5 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
         due = Due(Subject.parse("user_1"), (told,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
     assert outcome.error is not None
-    assert outcome.error.code == "nothing_visible"
+    assert outcome.error.code == "dataset_empty"
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
