@@ -9,7 +9,8 @@ import httpx
 
 from bench.figures import Figure
 from sync_worker.clerk import client as clerk
-from sync_worker.domain.model import Change, ChangeKind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Subject
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sandbox.clerk import ClerkApi

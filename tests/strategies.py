@@ -6,18 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from sync_worker.domain.model import (
+from sync_worker.domain.entitlements import (
     CORE_FIELDS,
     Entitlement,
     Field,
-    Kind,
     Layout,
     Marker,
+    MergeRule,
     Observed,
     Placement,
-    Rule,
-    Subject,
 )
+from sync_worker.domain.subjects import Kind, Subject
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 USER = Subject(Kind.USER, "user_1")
@@ -88,4 +87,4 @@ def observations(draw: st.DrawFn, *, foreign_plan: bool = True) -> Observed:
     return Observed(USER, public, private, marker if draw(st.booleans()) else None)
 
 
-UNION_FIELD = Field("features", Rule.UNION)
+UNION_FIELD = Field("features", MergeRule.UNION)

@@ -16,7 +16,7 @@ from sync_worker.diagnostics.issues import next_step
 from sync_worker.domain import diff as changes
 from sync_worker.domain import merge as policy
 from sync_worker.domain.changeset import Drift, classify, describe
-from sync_worker.domain.model import Access, ChangeKind, Entitlement, Refusal
+from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.errors import AccessTooLarge, NoSuchSubject
 from sync_worker.formatting import ago, at
 from sync_worker.storage.ledger import State as LedgerState
@@ -25,7 +25,8 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.domain.model import Change, Layout, Marker, Observed, Subject, Value
+    from sync_worker.domain.entitlements import Change, Layout, Marker, Observed, Value
+    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row

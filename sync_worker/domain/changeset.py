@@ -19,7 +19,8 @@ from sync_worker.domain.diff import fingerprint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sync_worker.domain.model import Change, ChangeKind, Layout, Observed, Subject
+    from sync_worker.domain.entitlements import Change, ChangeKind, Layout, Observed
+    from sync_worker.domain.subjects import Subject
 
 LEAST_ALLOWED = 5
 """Revocations that a percentage always allows, so that a small shop is not held by its second cancellation."""

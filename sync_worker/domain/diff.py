@@ -12,11 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sync_worker.domain.model import CORE_FIELDS, Change, ChangeKind, Layout, Marker, Placement, Slot
+from sync_worker.domain.entitlements import CORE_FIELDS, Change, ChangeKind, Layout, Marker, Placement, Slot
 from sync_worker.errors import AccessTooLarge
 
 if TYPE_CHECKING:
-    from sync_worker.domain.model import Access, Observed, Value
+    from sync_worker.domain.entitlements import Access, Observed, Value
 
 MARKER_KEY = "entitlementSync"
 DEFAULT_SLOTS = Layout(CORE_FIELDS).slots

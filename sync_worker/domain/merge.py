@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.model import Access, Entitlement, Field, Refusal, Rule, Value
+from sync_worker.domain.entitlements import Access, Entitlement, Field, MergeRule, Refusal, Value
 from sync_worker.errors import quoted
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _newest_first(row: Entitlement) -> tuple[float, str]:
 
 def _merged(field: Field, newest_first: Sequence[Entitlement]) -> Value | None:
     given = [row.values[field.name] for row in newest_first if field.name in row.values]
-    if field.rule is Rule.UNION:
+    if field.rule is MergeRule.UNION:
         return tuple(sorted({item for value in given if isinstance(value, tuple) for item in value}))
-    if field.rule is Rule.HIGHEST and field.order:
+    if field.rule is MergeRule.HIGHEST and field.order:
         return max(given, key=lambda value: field.order.index(str(value)), default=None)
     return given[0] if given else None

@@ -11,7 +11,8 @@ import pytest
 
 from sync_worker.clerk.client import Clerk, explain, open_clerk
 from sync_worker.clerk.objects import addresses_of, read_marker
-from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,

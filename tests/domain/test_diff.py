@@ -9,13 +9,13 @@ from hypothesis import given
 
 from sync_worker.clerk.objects import read_marker
 from sync_worker.domain.diff import MARKER_KEY, claims_size, diff, merge_patch
+from sync_worker.domain.entitlements import CORE_FIELDS, Access, ChangeKind, Layout, Observed
 from sync_worker.domain.merge import merge
-from sync_worker.domain.model import CORE_FIELDS, Access, ChangeKind, Layout, Observed
 from sync_worker.errors import AccessTooLarge
 from tests.strategies import NOW, USER, layouts, observations, rows
 
 if TYPE_CHECKING:
-    from sync_worker.domain.model import Change, Entitlement
+    from sync_worker.domain.entitlements import Change, Entitlement
 
 AT = "2026-05-01T12:00:00+00:00"
 LAYOUT = Layout(CORE_FIELDS)

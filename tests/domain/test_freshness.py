@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.freshness import DocumentRevision, Stored, matches_store, reflects
-from sync_worker.domain.model import ExpectedRevision
 
 OLD, NEW = "2026-05-01T12:00:00Z", "2026-05-01T12:00:01Z"
 PUBLISHED = ExpectedRevision("e1", "r2", OLD)

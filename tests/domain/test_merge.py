@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement, Field, MergeRule, Refusal
 from sync_worker.domain.merge import is_active, merge
-from sync_worker.domain.model import CORE_FIELDS, Entitlement, Field, Refusal, Rule
 from tests.strategies import NOW, PLANS, USER, layouts, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.domain.model import Layout, Value
+    from sync_worker.domain.entitlements import Layout, Value
 
-ORDERED = (Field("plan", Rule.HIGHEST, order=PLANS), *CORE_FIELDS[1:])
+ORDERED = (Field("plan", MergeRule.HIGHEST, order=PLANS), *CORE_FIELDS[1:])
 
 
 def entitlement(document: str = "ent-1", *, hours_old: int = 1, **values: Value) -> Entitlement:
@@ -102,5 +102,5 @@ def test_a_paused_row_gives_nothing_and_waits_for_nothing() -> None:
 
 
 def test_without_an_active_entitlement_the_baseline_remains() -> None:
-    fields = (Field("plan", Rule.HIGHEST, baseline="free"), *CORE_FIELDS[1:])
+    fields = (Field("plan", MergeRule.HIGHEST, baseline="free"), *CORE_FIELDS[1:])
     assert merge([], fields, NOW).values == {"plan": "free"}

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from sync_worker.clerk import client as clerk
-from sync_worker.domain.model import Change, ChangeKind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import RateLimited, UnreadableAnswer
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.client import Queries

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.domain.model import Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,

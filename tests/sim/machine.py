@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker.clerk import client as clerk
 from sync_worker.domain.changeset import RevocationLimit
-from sync_worker.domain.model import CORE_FIELDS, Field, Layout
+from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout
 from sync_worker.runtime.periodic import every
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.row_checks import refuse_wrong_shape
