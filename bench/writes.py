@@ -55,7 +55,7 @@ async def measure() -> list[Figure]:
     """Measure all three."""
     answering = Answering()
     user, organization = _change(answering.user), _change(answering.organization)
-    transport = ServiceTransport("Clerk", answering, {}, clerk.explain, SystemClock(), Timings())
+    transport = ServiceTransport("Clerk", answering, {}, clerk.error_from_response, SystemClock(), Timings())
     target, client = clerk.open_clerk(transport, url=URL)
     async with client, httpx.AsyncClient(transport=answering) as plain:
         address = f"{URL}/v1/users/{answering.user}/metadata"

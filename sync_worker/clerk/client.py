@@ -276,7 +276,7 @@ class Clerk:
         return read_json(SERVICE, await self._client.get(self._base + path, params=parameters))
 
 
-def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
+def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of Clerk stands for (codes: Clerk's error catalogue); None when it is good."""
     status = response.status_code
     if response.is_success:

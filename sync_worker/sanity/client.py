@@ -196,7 +196,7 @@ class Sanity:
 _WITH_USER = frozenset({Kind.USER, Kind.MEMBERSHIP})
 
 
-def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
+def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of Sanity stands for (shapes: Sanity's HTTP reference); None when it is good."""
     status = response.status_code
     if response.is_success:

@@ -171,10 +171,10 @@ def open_hooks(transport: ServiceTransport, *, url: str, version: str, project: 
     return Hooks(client, f"{url}/v{version}/hooks/projects/{project}"), client
 
 
-def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
+def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of the management API stands for; None when it is good."""
     if response.status_code not in (401, 403):
-        return sanity.explain(response, retry_after)
+        return sanity.error_from_response(response, retry_after)
     detail = f"Sanity answered {response.status_code}: {sanity.description(response)}"
     if sanity.error_code(response).startswith(INVALID_SESSION):
         return CredentialsRefused(f"{detail} (SANITY_MANAGE_TOKEN, or SANITY_READ_TOKEN without it)")

@@ -11,7 +11,7 @@ DELETED = ExpectedRevision("e1", "r2", OLD, deleted=True)
 
 
 @pytest.mark.parametrize(
-    ("witness", "seen", "fresh"),
+    ("expected", "seen", "fresh"),
     [
         pytest.param(PUBLISHED, DocumentRevision("r2", OLD), True, id="the published revision"),
         pytest.param(PUBLISHED, DocumentRevision("r3", NEW), True, id="a later one"),

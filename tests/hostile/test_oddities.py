@@ -39,12 +39,12 @@ def answering(answer: httpx.Response) -> httpx.MockTransport:
 
 
 def target(answer: httpx.Response) -> clerk.Clerk:
-    transport = ServiceTransport("Clerk", answering(answer), {}, clerk.explain, ImpatientClock(), TIMINGS)
+    transport = ServiceTransport("Clerk", answering(answer), {}, clerk.error_from_response, ImpatientClock(), TIMINGS)
     return clerk.open_clerk(transport, url="http://127.0.0.1")[0]
 
 
 def source(answer: httpx.Response) -> sanity.Sanity:
-    transport = ServiceTransport("Sanity", answering(answer), {}, sanity.explain, ImpatientClock(), TIMINGS)
+    transport = ServiceTransport("Sanity", answering(answer), {}, sanity.error_from_response, ImpatientClock(), TIMINGS)
     queries = Queries.load(packaged_groq())
     return sanity.open_sanity(transport, queries, url="http://127.0.0.1", version="1", dataset="d")[0]
 
