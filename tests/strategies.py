@@ -69,7 +69,7 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 
 scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(("", "pro", "x"))
-foreign_keys = st.dictionaries(
+unmanaged_keys = st.dictionaries(
     st.sampled_from(("theme", "stripeId", "nested", "plan2")),
     scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.sampled_from(("a", "b")), scalars, max_size=2),
     max_size=3,
@@ -78,10 +78,10 @@ foreign_keys = st.dictionaries(
 
 
 @st.composite
-def observations(draw: st.DrawFn, *, foreign_plan: bool = True) -> Observed:
-    public = {k: v for k, v in draw(foreign_keys).items() if v is not None}
-    private = {k: v for k, v in draw(foreign_keys).items() if v is not None}
-    if foreign_plan and draw(st.booleans()):
+def observations(draw: st.DrawFn, *, unmanaged_plan: bool = True) -> Observed:
+    public = {k: v for k, v in draw(unmanaged_keys).items() if v is not None}
+    private = {k: v for k, v in draw(unmanaged_keys).items() if v is not None}
+    if unmanaged_plan and draw(st.booleans()):
         public["plan"] = draw(st.sampled_from(("free", "pro", "by-hand")))
     marker = Marker(("ent-0",), "0" * 16, "2026-01-01T00:00:00+00:00", Layout(CORE_FIELDS).slots)
     return Observed(USER, public, private, marker if draw(st.booleans()) else None)

@@ -104,7 +104,7 @@ def addresses_of(user: object) -> tuple[Subject, ...]:
 
 def _address(kind: Kind, value: str) -> Subject | None:
     try:
-        subject = Subject.exactly(kind, value)
+        subject = Subject.of_kind(kind, value)
     except InvalidSubject:
         return None
     return None if subject.organization_id else subject

@@ -281,7 +281,7 @@ def _differing(facts: Facts, timings: Timings, change: Change, drift: Drift) -> 
         )
     if work is None or not waits(work, facts.now):
         foreign = "what is there is not ours" if change.before else NOT_TOLD
-        why = {Drift.EDITED: "somebody edited it in Clerk", Drift.FOREIGN: foreign}.get(drift, NOT_TOLD)
+        why = {Drift.EDITED: "somebody edited it in Clerk", Drift.UNMANAGED: foreign}.get(drift, NOT_TOLD)
         return Verdict(State.LATE, f"{what}: {why}.", f"`sync-worker sync {key}` makes it right now.")
     if facts.heartbeat is None or facts.now - facts.heartbeat > timings.worker_gone_after:
         since = "" if facts.heartbeat is None else f" since {at(facts.heartbeat, facts.now)} UTC"

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from sync_worker.domain.subjects import Subject
 
 Scalar = str | int | float | bool
-"""A compact value that fits a session token."""
+"""A value small enough for a session token."""
 
 Value = Scalar | tuple[str, ...]
-"""What an owned key can hold: a scalar, or a sorted tuple of strings."""
+"""The value of a managed key: a scalar, or a sorted tuple of strings."""
 
 
 class MergeRule(StrEnum):
-    """How the values of several entitlements become one."""
+    """How the values of several entitlements are merged into one."""
 
     HIGHEST = "highest"
     UNION = "union"
@@ -28,7 +28,7 @@ class MergeRule(StrEnum):
 
 
 class Placement(StrEnum):
-    """Which Clerk metadata holds a field."""
+    """The Clerk metadata in which a field is stored."""
 
     PUBLIC = "public"
     PRIVATE = "private"
@@ -36,10 +36,10 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One owned key.
+    """One managed key.
 
-    `order` is the allow-list, lowest first; empty means any value. `baseline` is what a subject without an active
-    entitlement gets; None removes the key.
+    `order` lists the allowed values, lowest first; empty allows any value. `baseline` is the value for subjects
+    without an active entitlement; None removes the key.
     """
 
     name: str
@@ -54,7 +54,7 @@ CORE_FIELDS = (
     Field("role", MergeRule.HIGHEST),
     Field("courseSlugs", MergeRule.UNION),
 )
-"""The first three lines of the table of owned keys; settings add lines, and nothing else names a field."""
+"""The managed keys that always exist; EXTRA_FIELDS adds more. No other code names a field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Slot:
 
     @classmethod
     def parse(cls, text: str) -> Slot:
-        """Read a slot from its text. Raises ValueError when it is none."""
+        """Parse a slot such as `public.access.plan`. Raises ValueError when the text is not one."""
         placement, *namespace, name = text.split(".")
         return cls(Placement(placement), ".".join(namespace) or None, name)
 
@@ -77,10 +77,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The table of owned keys, and where in Clerk's metadata they stand.
+    """The managed keys, and where they are stored in Clerk's metadata.
 
-    With a `namespace` the keys are members of one object of that name, in public and in private metadata alike.
-    `claims_budget` is in bytes of JSON: what public keys may add to a session token before a warning is due.
+    With a `namespace`, the keys are members of an object with that name, in public and private metadata alike.
+    `claims_budget` is the size in bytes of JSON that public keys may add to a session token before a warning.
     """
 
     fields: tuple[Field, ...]
@@ -89,13 +89,13 @@ class Layout:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The owned keys, in the order of the fields."""
+        """The slots of the managed keys, in the order of the fields."""
         return tuple(Slot(f.placement, self.namespace, f.name) for f in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """One published row, read and valid. `values` holds the fields that are set, by field name."""
+    """One published row, validated. `values` holds the fields that are set, by name."""
 
     id: str
     revision: str
@@ -109,7 +109,7 @@ class Entitlement:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Refusal:
-    """A row, or one field of it, that is wrong and therefore counts for nothing."""
+    """A row that was rejected, and the field and reason. It grants nothing."""
 
     document: str
     field: str
@@ -123,8 +123,8 @@ class Refusal:
 class Access:
     """The merged result for one subject.
 
-    `values` holds owned keys by field name; `sources` the ids of the documents that count; an empty `sources` means
-    that nothing entitles the subject now and `values` are the baseline.
+    `values` holds managed keys by field name, `sources` the ids of the active documents. Without sources the subject
+    has no active entitlement, and `values` is the baseline.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -135,11 +135,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRevision:
-    """What an event told of one document: a read that does not show it is stale.
+    """The revision of a document that an event reported. A read that does not reflect it is stale.
 
-    `updated_at` is Sanity's `_updatedAt` text (RFC 3339, UTC), empty when unknown. After a delete `revision` is the
-    last one that existed, because that is what Sanity sends. `news` is False for what a finished run has served: a
-    delete is remembered, so that an older event which comes late does not pass for a newer one.
+    `updated_at` is Sanity's `_updatedAt` (RFC 3339, UTC), empty when unknown. For a delete, `revision` is the last one
+    that existed, because that is what Sanity sends. `news` is False once a finished run has handled it: deletes are
+    kept, so that an older event that arrives late is not taken for a newer one.
     """
 
     document: str
@@ -150,15 +150,15 @@ class ExpectedRevision:
 
     @property
     def ends(self) -> bool:
-        """Whether it tells, and did not tell before, that the document is no more."""
+        """Whether it reports a delete that no run has handled yet."""
         return self.deleted and self.news
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """The private note beside the owned keys which says that a subject is ours.
+    """The note in private metadata that marks a subject as managed by this program.
 
-    `slots` are the places that were written, so that a change of the layout can clear the old ones.
+    `slots` are the places that were written, so that they can be cleared when the layout changes.
     """
 
     sources: tuple[str, ...]
@@ -169,10 +169,10 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What Clerk holds for one subject: both metadata objects whole, foreign keys included, and our marker.
+    """What Clerk stores for one subject: both metadata objects, including unmanaged keys, and the marker.
 
-    `addresses` are those by which an entitlement can name a user: the primary, verified, not reserved e-mail address,
-    and the external id.
+    `addresses` are those by which an entitlement can name the user: the external id, and the primary e-mail address
+    if it is verified and not reserved.
     """
 
     subject: Subject
@@ -193,7 +193,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What must be written for one subject: `public` and `private` are the merge patches, None removes a key."""
+    """The change to one subject. `public` and `private` are the merge patches to send; None removes a key."""
 
     subject: Subject
     kind: ChangeKind

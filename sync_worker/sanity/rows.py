@@ -170,7 +170,7 @@ def _identified(kind: Kind, field: str, value: str | None, member_of: str = "") 
         return None
     wrong = InvalidSubject(f"{field}: is not {_WHAT[kind]}")
     try:
-        subject = Subject.exactly(kind, member_of + value)
+        subject = Subject.of_kind(kind, member_of + value)
     except InvalidSubject:
         raise wrong from None
     if subject.organization_id != member_of.rstrip("/"):
