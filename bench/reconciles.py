@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bench.figures import Figure
 from sync_worker.cli.processes import settings_for
 from sync_worker.domain.diff import MARKER_KEY, fingerprint, marker_json
-from sync_worker.domain.model import CORE_FIELDS, Layout, Marker
+from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Marker
 from sync_worker.sandbox.limits import Limits
 from sync_worker.sandbox.server import Sandbox
 

@@ -9,7 +9,8 @@ import httpx
 
 from bench.figures import Figure
 from sync_worker.clerk import client as clerk
-from sync_worker.domain.model import Change, ChangeKind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Subject
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sandbox.clerk import ClerkApi
@@ -54,7 +55,7 @@ async def measure() -> list[Figure]:
     """Measure all three."""
     answering = Answering()
     user, organization = _change(answering.user), _change(answering.organization)
-    transport = ServiceTransport("Clerk", answering, {}, clerk.explain, SystemClock(), Timings())
+    transport = ServiceTransport("Clerk", answering, {}, clerk.error_from_response, SystemClock(), Timings())
     target, client = clerk.open_clerk(transport, url=URL)
     async with client, httpx.AsyncClient(transport=answering) as plain:
         address = f"{URL}/v1/users/{answering.user}/metadata"

@@ -15,7 +15,7 @@ from pydantic import Field as Setting
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from sync_worker.domain.model import CORE_FIELDS, Field, Layout, Placement, Rule
+from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout, MergeRule, Placement
 from sync_worker.errors import ConfigurationError
 
 Texts = Annotated[tuple[str, ...], NoDecode]
@@ -265,6 +265,6 @@ def _extra_field(text: str) -> Field:
     name, _, rule = (part.strip() for part in text.partition("="))
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ValueError(f"EXTRA_FIELDS: {name!r} cannot be the name of an owned key")
-    if rule not in {Rule.UNION, Rule.LATEST}:
+    if rule not in {MergeRule.UNION, MergeRule.LATEST}:
         raise ValueError(f"EXTRA_FIELDS: write {name}=union (lists of texts) or {name}=latest (one value)")
-    return Field(name, Rule(rule))
+    return Field(name, MergeRule(rule))

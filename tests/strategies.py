@@ -6,18 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from sync_worker.domain.model import (
+from sync_worker.domain.entitlements import (
     CORE_FIELDS,
     Entitlement,
     Field,
-    Kind,
     Layout,
     Marker,
+    MergeRule,
     Observed,
     Placement,
-    Rule,
-    Subject,
 )
+from sync_worker.domain.subjects import Kind, Subject
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 USER = Subject(Kind.USER, "user_1")
@@ -70,7 +69,7 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 
 scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(("", "pro", "x"))
-foreign_keys = st.dictionaries(
+unmanaged_keys = st.dictionaries(
     st.sampled_from(("theme", "stripeId", "nested", "plan2")),
     scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.sampled_from(("a", "b")), scalars, max_size=2),
     max_size=3,
@@ -79,13 +78,13 @@ foreign_keys = st.dictionaries(
 
 
 @st.composite
-def observations(draw: st.DrawFn, *, foreign_plan: bool = True) -> Observed:
-    public = {k: v for k, v in draw(foreign_keys).items() if v is not None}
-    private = {k: v for k, v in draw(foreign_keys).items() if v is not None}
-    if foreign_plan and draw(st.booleans()):
+def observations(draw: st.DrawFn, *, unmanaged_plan: bool = True) -> Observed:
+    public = {k: v for k, v in draw(unmanaged_keys).items() if v is not None}
+    private = {k: v for k, v in draw(unmanaged_keys).items() if v is not None}
+    if unmanaged_plan and draw(st.booleans()):
         public["plan"] = draw(st.sampled_from(("free", "pro", "by-hand")))
     marker = Marker(("ent-0",), "0" * 16, "2026-01-01T00:00:00+00:00", Layout(CORE_FIELDS).slots)
     return Observed(USER, public, private, marker if draw(st.booleans()) else None)
 
 
-UNION_FIELD = Field("features", Rule.UNION)
+UNION_FIELD = Field("features", MergeRule.UNION)

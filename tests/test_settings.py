@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import Placement
+from sync_worker.domain.entitlements import Placement
 from sync_worker.errors import ConfigurationError
 from sync_worker.settings import Settings, load_settings, load_what_is_right
 

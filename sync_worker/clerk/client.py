@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from sync_worker.clerk.objects import add, add_membership, add_user, as_list, membership_of, total_of
-from sync_worker.domain.model import Kind, Observed, Subject
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from clerk_backend_api import Clerk as Sdk
 
-    from sync_worker.domain.model import Change
+    from sync_worker.domain.entitlements import Change, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.transport import ServiceTransport
 
@@ -276,7 +276,7 @@ class Clerk:
         return read_json(SERVICE, await self._client.get(self._base + path, params=parameters))
 
 
-def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
+def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of Clerk stands for (codes: Clerk's error catalogue); None when it is good."""
     status = response.status_code
     if response.is_success:

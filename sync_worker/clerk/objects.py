@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sync_worker.domain.diff import DEFAULT_SLOTS, MARKER_KEY
-from sync_worker.domain.model import Kind, Marker, Observed, Slot, Subject
+from sync_worker.domain.entitlements import Marker, Observed, Slot
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def addresses_of(user: object) -> tuple[Subject, ...]:
 
 def _address(kind: Kind, value: str) -> Subject | None:
     try:
-        subject = Subject.exactly(kind, value)
+        subject = Subject.of_kind(kind, value)
     except InvalidSubject:
         return None
     return None if subject.organization_id else subject

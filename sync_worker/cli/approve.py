@@ -64,7 +64,8 @@ async def _held(settings: Settings) -> list[Held]:
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
-    from sync_worker.domain.model import ChangeKind, Subject
+    from sync_worker.domain.entitlements import ChangeKind
+    from sync_worker.domain.subjects import Subject
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
     from sync_worker.storage.reconcile_runs import exclusive_run
     from sync_worker.worker.full_reconcile import Result

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explain_subject import Explanation
-    from sync_worker.domain.model import Subject
+    from sync_worker.domain.subjects import Subject
     from sync_worker.settings import Settings
 
 

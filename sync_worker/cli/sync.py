@@ -15,7 +15,7 @@ from sync_worker.domain.changeset import describe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.domain.model import Subject
+    from sync_worker.domain.subjects import Subject
     from sync_worker.runtime.wiring import Store
     from sync_worker.settings import Settings
     from sync_worker.storage.queue_admin import Row
@@ -31,7 +31,7 @@ def sync(
 
     Example: sync-worker sync user:user_2abc org:org_9xyz
     """
-    from sync_worker.domain.model import Subject
+    from sync_worker.domain.subjects import Subject
 
     chosen = [Subject.parse(text) for text in subjects]
     results = asyncio.run(_sync(begin(), chosen))

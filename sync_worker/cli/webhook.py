@@ -147,7 +147,7 @@ def _wanted(settings: Settings, url: str) -> Hook:
 @asynccontextmanager
 async def _opened(settings: Settings, manage_token: str, *, dry_run: bool) -> AsyncIterator[Hooks]:
     from sync_worker.runtime.wiring import Runtime
-    from sync_worker.sanity.webhook_config import explain, open_hooks
+    from sync_worker.sanity.webhook_config import error_from_response, open_hooks
     from sync_worker.transport import ServiceTransport, inner_transport
 
     token = manage_token.strip() or settings.sanity_read_token.get_secret_value()
@@ -157,7 +157,7 @@ async def _opened(settings: Settings, manage_token: str, *, dry_run: bool) -> As
         "Sanity",
         inner_transport(),
         {"Authorization": f"Bearer {token}"},
-        explain,
+        error_from_response,
         runtime.clock,
         once,
         dry_run=dry_run,

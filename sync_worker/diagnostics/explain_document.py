@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sync_worker.diagnostics.explain_subject import Explanation, Line
+    from sync_worker.domain.entitlements import Refusal
     from sync_worker.domain.freshness import DocumentRevision
-    from sync_worker.domain.model import Refusal
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
 

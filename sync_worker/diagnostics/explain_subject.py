@@ -16,7 +16,7 @@ from sync_worker.diagnostics.issues import next_step
 from sync_worker.domain import diff as changes
 from sync_worker.domain import merge as policy
 from sync_worker.domain.changeset import Drift, classify, describe
-from sync_worker.domain.model import Access, ChangeKind, Entitlement, Refusal
+from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.errors import AccessTooLarge, NoSuchSubject
 from sync_worker.formatting import ago, at
 from sync_worker.storage.ledger import State as LedgerState
@@ -25,7 +25,8 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.domain.model import Change, Layout, Marker, Observed, Subject, Value
+    from sync_worker.domain.entitlements import Change, Layout, Marker, Observed, Value
+    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
@@ -280,7 +281,7 @@ def _differing(facts: Facts, timings: Timings, change: Change, drift: Drift) -> 
         )
     if work is None or not waits(work, facts.now):
         foreign = "what is there is not ours" if change.before else NOT_TOLD
-        why = {Drift.EDITED: "somebody edited it in Clerk", Drift.FOREIGN: foreign}.get(drift, NOT_TOLD)
+        why = {Drift.EDITED: "somebody edited it in Clerk", Drift.UNMANAGED: foreign}.get(drift, NOT_TOLD)
         return Verdict(State.LATE, f"{what}: {why}.", f"`sync-worker sync {key}` makes it right now.")
     if facts.heartbeat is None or facts.now - facts.heartbeat > timings.worker_gone_after:
         since = "" if facts.heartbeat is None else f" since {at(facts.heartbeat, facts.now)} UTC"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from sync_worker.diagnostics.explain_document import DocumentFacts, Reach, Sort, explain_document
 from sync_worker.diagnostics.explain_subject import Facts, Published, explain
+from sync_worker.domain.entitlements import Refusal
 from sync_worker.domain.freshness import moment
-from sync_worker.domain.model import Refusal, Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import FAN_OUT, POLL, REFERENCE_DEPTH, WEBHOOK
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explain_subject import Explanation
-    from sync_worker.domain.model import Entitlement
+    from sync_worker.domain.entitlements import Entitlement
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from sync_worker.domain.model import ChangeKind
+from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.storage import counters
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.reconcile_runs import GOOD

@@ -15,7 +15,7 @@ from sync_worker.formatting import masked, rfc3339
 if TYPE_CHECKING:
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explain_subject import Explanation
-    from sync_worker.domain.model import Marker
+    from sync_worker.domain.entitlements import Marker
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
 

@@ -15,7 +15,8 @@ from sync_worker.doctor.database_probe import NEWEST, NONE, inspect
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
 from sync_worker.domain.diff import claims_size, managed_values
-from sync_worker.domain.model import Kind, Refusal, Subject
+from sync_worker.domain.entitlements import Refusal
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.row_checks import shape_problems
 from sync_worker.sanity.rows import read_row

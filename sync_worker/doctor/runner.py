@@ -164,7 +164,7 @@ async def open_installation(
         )
 
     managing, managing_client = hooks.open_hooks(
-        transport("Sanity", manage_token or read_token, hooks.explain),
+        transport("Sanity", manage_token or read_token, hooks.error_from_response),
         url=settings.sanity_url,
         version=settings.sanity_api_version,
         project=settings.sanity_project_id,
@@ -173,10 +173,12 @@ async def open_installation(
     key, version = settings.clerk_secret_key.get_secret_value(), {"Clerk-API-Version": clerk.API_VERSION}
     async with (
         managing_client,
-        httpx.AsyncClient(transport=transport("Sanity", read_token, sanity.explain), timeout=patience) as reading,
-        httpx.AsyncClient(transport=transport("Sanity", "", sanity.explain), timeout=patience) as anonymous,
         httpx.AsyncClient(
-            transport=transport("Clerk", key, clerk.explain, **version), timeout=clerk.timeout(timings)
+            transport=transport("Sanity", read_token, sanity.error_from_response), timeout=patience
+        ) as reading,
+        httpx.AsyncClient(transport=transport("Sanity", "", sanity.error_from_response), timeout=patience) as anonymous,
+        httpx.AsyncClient(
+            transport=transport("Clerk", key, clerk.error_from_response, **version), timeout=clerk.timeout(timings)
         ) as users,
     ):
         yield Installation(settings, wrong, url, clock, timings, reading, anonymous, users, managing, ahead)

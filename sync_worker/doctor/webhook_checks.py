@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.doctor.database_probe import inspect
 from sync_worker.doctor.runner import Finding, Installation, ok, problem, rfc3339, skipped, warning
-from sync_worker.domain.model import Kind
+from sync_worker.domain.subjects import Kind
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH, Hook, differences, needed, wanted_hook
 from sync_worker.storage.liveness import note_of

@@ -1,1 +1,1 @@
-"""Pure rules: whom access is for, what entitlements add up to, what must change, and whether a read is fresh."""
+"""Pure rules without I/O: subjects, merging entitlements into access, diffing it with Clerk, and freshness of reads."""

@@ -1,9 +1,4 @@
-"""The changes of one run: counted, braked, and shown as a table, as JSON or as Markdown.
-
-Why it exists: an operator must see what a run would do, and a wrong filter must not take everyone's access away. This
-is pure: it decides which revocations are held, and puts words to changes. Finding changes is `reconcile`, writing them
-`converge`, keeping held ones `held`.
-"""
+"""The changes of one run: why each is needed, how many are allowed, and how they print as a table, JSON or Markdown."""
 
 from __future__ import annotations
 
@@ -19,24 +14,25 @@ from sync_worker.domain.diff import fingerprint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sync_worker.domain.model import Change, ChangeKind, Layout, Observed, Subject
+    from sync_worker.domain.entitlements import Change, ChangeKind, Layout, Observed
+    from sync_worker.domain.subjects import Subject
 
-LEAST_ALLOWED = 5
-"""Revocations that a percentage always allows, so that a small shop is not held by its second cancellation."""
-IDS_A_CALL = 100
+MIN_ALLOWED_REVOCATIONS = 5
+"""Revocations that a percentage always allows, so that two cancellations in a small shop are not held."""
+IDS_PER_CALL = 100
 
 
 class Drift(StrEnum):
-    """Why a subject differs: we are late, somebody edited it in Clerk, or it was never ours."""
+    """Why a subject is out of sync: we missed a change, somebody edited it in Clerk, or it is not managed yet."""
 
     MISSED = "missed by us"
     EDITED = "edited in Clerk"
-    FOREIGN = "not ours yet"
+    UNMANAGED = "not managed yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One change with its reason."""
+    """One change, and why the subject is out of sync."""
 
     change: Change
     drift: Drift
@@ -44,24 +40,24 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class RevocationLimit:
-    """How many revocations one changeset may have: a number, or a percentage of the subjects that are ours."""
+    """How many revocations one changeset may contain: a number, or a percentage of the managed subjects."""
 
     text: str
 
     def allowed(self, population: int) -> int:
-        """Return the number for a population of `population` subjects with our marker."""
+        """Return the number of revocations allowed when `population` subjects are managed."""
         if self.text.endswith("%"):
-            return max(LEAST_ALLOWED, population * int(self.text[:-1]) // 100)
+            return max(MIN_ALLOWED_REVOCATIONS, population * int(self.text[:-1]) // 100)
         return int(self.text)
 
     def holds(self, revocations: int, population: int) -> bool:
-        """Tell whether so many revocations have to be approved by a person."""
+        """Return whether this many revocations need approval."""
         return revocations > self.allowed(population)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What applying a changeset costs: calls to Clerk, and seconds at the budget."""
+    """The cost of applying a changeset: calls to Clerk, and seconds within the call budget."""
 
     calls: int
     seconds: float
@@ -69,51 +65,51 @@ class Forecast:
 
 @dataclass(slots=True)
 class Tally:
-    """How many subjects hold each plan, with a hash over them that does not depend on their order."""
+    """The number of subjects on each plan, with a hash over them that does not depend on their order."""
 
     counts: Counter[str]
     hashes: Counter[str]
 
     @classmethod
     def empty(cls) -> Tally:
-        """Return a tally of nobody."""
+        """Return an empty tally."""
         return cls(Counter(), Counter())
 
     def add(self, subject: Subject, plan: object, values: Mapping[str, object]) -> None:
-        """Count a subject that holds `values`."""
+        """Count a subject with these values."""
         text = json.dumps([str(subject), values], sort_keys=True)
         name = "none" if plan is None else str(plan)
         self.counts[name] += 1
         self.hashes[name] += int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
     def of(self, plan: str) -> dict[str, int | str]:
-        """Return count and hash of one plan."""
+        """Return the count and the hash of one plan."""
         return {"count": self.counts[plan], "hash": f"{self.hashes[plan] % 2**64:016x}"}
 
 
 def compared(sanity: Tally, clerk: Tally) -> list[dict[str, Any]]:
-    """Return both sides beside each other, a plan a line."""
+    """Return one entry per plan with the tallies of both sides."""
     plans = sorted(sanity.counts.keys() | clerk.counts.keys())
     return [{"plan": plan, "sanity": sanity.of(plan), "clerk": clerk.of(plan)} for plan in plans]
 
 
 def classify(change: Change, observed: Observed, layout: Layout) -> Difference:
-    """Say why a subject differs: compare what it holds with the fingerprint of what we last wrote."""
+    """Return why a subject is out of sync, by comparing its values with the fingerprint of the last write."""
     if observed.marker is None:
-        return Difference(change, Drift.FOREIGN)
+        return Difference(change, Drift.UNMANAGED)
     untouched = fingerprint(change.before, layout) == observed.marker.fingerprint
     return Difference(change, Drift.MISSED if untouched else Drift.EDITED)
 
 
 def changeset_id(names: Iterable[Subject | str]) -> str:
-    """Name a changeset by its subjects, or by its cause: the same ones have the same name."""
+    """Return an id that depends on the subjects, or on the cause, and not on their order."""
     joined = "\n".join(sorted(map(str, names)))
     return hashlib.sha256(joined.encode()).hexdigest()[:10]
 
 
 def forecast(writes: int, budget: int, window: float) -> Forecast:
-    """Return what `writes` changes cost at `budget` calls per `window` seconds: list calls, and one PATCH each."""
-    calls = writes + -(-writes // IDS_A_CALL)
+    """Return the cost of `writes` changes at `budget` calls per `window` seconds: list calls, and one PATCH each."""
+    calls = writes + -(-writes // IDS_PER_CALL)
     return Forecast(calls, max(0.0, (calls - budget) / budget * window))
 
 
@@ -123,7 +119,7 @@ def counts(differences: Iterable[Difference]) -> Mapping[ChangeKind, int]:
 
 
 def as_rows(differences: Sequence[Difference]) -> list[tuple[str, str, str, str, str]]:
-    """Return a table's cells: subject, change, before, after, why."""
+    """Return the cells of a table: subject, change, before, after, why."""
     return [
         (
             str(d.change.subject),
@@ -137,7 +133,7 @@ def as_rows(differences: Sequence[Difference]) -> list[tuple[str, str, str, str,
 
 
 def as_json(differences: Sequence[Difference]) -> list[dict[str, object]]:
-    """Return one object a change."""
+    """Return one object per change."""
     return [
         {
             "subject": str(d.change.subject),
@@ -152,14 +148,14 @@ def as_json(differences: Sequence[Difference]) -> list[dict[str, object]]:
 
 
 def as_markdown(differences: Sequence[Difference]) -> str:
-    """Return a table for a pull request or a chat."""
+    """Return a Markdown table."""
     lines = ["| subject | change | before | after | why |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in as_rows(differences)]
     return "\n".join(lines)
 
 
 def describe(values: Mapping[str, object]) -> str:
-    """Put owned keys on one line: `plan=pro courseSlugs=algebra,geometry`; a dash when there are none."""
+    """Return managed keys on one line: `plan=pro courseSlugs=algebra,geometry`; a dash when there are none."""
     parts = (
         f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""The clock that the program goes by: the time of day, the time that has passed, and waiting."""
+"""The clock that is passed to everything that needs the time or has to wait."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What is asked of a clock. Everything that needs the time, or waits, is given one."""
+    """A wall clock, a monotonic clock, and a sleep."""
 
     def now(self) -> float:
-        """Return the time of day in epoch seconds. Somebody may set it, forward or back."""
+        """Return the wall-clock time in epoch seconds. It can jump forward or back."""
 
     def monotonic(self) -> float:
-        """Return seconds since some moment. It never goes back, but may stand still while the machine is suspended."""
+        """Return seconds since an arbitrary start. It never goes back, but may stop while the machine is suspended."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
+        """Wait for `seconds`."""
 
 
 def utc(clock: Clock) -> datetime:
-    """Return the time of day as a datetime in UTC."""
+    """Return the wall-clock time as a datetime in UTC."""
     return datetime.fromtimestamp(clock.now(), UTC)

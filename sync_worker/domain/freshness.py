@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.domain.model import ExpectedRevision
+    from sync_worker.domain.entitlements import ExpectedRevision
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 

@@ -1,14 +1,13 @@
-"""Entitlements become access: which rows count now, how their values merge, and when that changes next.
+"""Merges the entitlements of a subject into its access: which are active, how values combine, and what changes next.
 
-Why it exists: this is the one place that decides who gets what. It is pure: the same rows at the same moment give the
-same access, in whatever order they come. Whether a row is well formed is decided by `rows`, what to write by `changes`.
+The result depends on the rows and the time alone, not on the order of the rows.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.model import Access, Entitlement, Field, Refusal, Rule, Value
+from sync_worker.domain.entitlements import Access, Entitlement, Field, MergeRule, Refusal, Value
 from sync_worker.errors import quoted
 
 if TYPE_CHECKING:
@@ -24,15 +23,15 @@ def merge(
 ) -> Access:
     """Merge all rows of one subject into its access at `now`.
 
-    A row with a value outside a field's order is refused whole, so that it cannot widen access by its other fields.
+    A row with a value outside a field's order is refused as a whole, so that its other fields grant nothing either.
     Without an active row the access is the baseline and has no sources.
     """
     refused = set(refusals)
     accepted = []
     for row in entitlements:
-        off_list = tuple(_off_list(row, fields))
-        refused.update(off_list)
-        if not off_list:
+        disallowed = tuple(_disallowed_values(row, fields))
+        refused.update(disallowed)
+        if not disallowed:
             accepted.append(row)
     active = sorted((row for row in accepted if is_active(row, now)), key=_newest_first)
     values = {f.name: value for f in fields if (value := _merged(f, active)) is not None}
@@ -45,12 +44,12 @@ def merge(
 
 
 def baseline(fields: Sequence[Field]) -> Mapping[str, Value]:
-    """Return what a subject without an active entitlement gets."""
+    """Return the values of a subject without an active entitlement."""
     return {f.name: f.baseline for f in fields if f.baseline is not None}
 
 
 def is_active(row: Entitlement, now: datetime) -> bool:
-    """Tell whether a row counts at `now`: status null or "active", and startsAt ≤ now < endsAt."""
+    """Return whether a row is active at `now`: its status is null or "active", and startsAt ≤ now < endsAt."""
     return (
         row.status in (None, "active")
         and (row.starts_at is None or row.starts_at <= now)
@@ -58,7 +57,7 @@ def is_active(row: Entitlement, now: datetime) -> bool:
     )
 
 
-def _off_list(row: Entitlement, fields: Sequence[Field]) -> Iterable[Refusal]:
+def _disallowed_values(row: Entitlement, fields: Sequence[Field]) -> Iterable[Refusal]:
     for field in fields:
         value = row.values.get(field.name)
         if field.order and value is not None and value not in field.order:
@@ -75,9 +74,9 @@ def _newest_first(row: Entitlement) -> tuple[float, str]:
 
 
 def _merged(field: Field, newest_first: Sequence[Entitlement]) -> Value | None:
-    given = [row.values[field.name] for row in newest_first if field.name in row.values]
-    if field.rule is Rule.UNION:
-        return tuple(sorted({item for value in given if isinstance(value, tuple) for item in value}))
-    if field.rule is Rule.HIGHEST and field.order:
-        return max(given, key=lambda value: field.order.index(str(value)), default=None)
-    return given[0] if given else None
+    values = [row.values[field.name] for row in newest_first if field.name in row.values]
+    if field.rule is MergeRule.UNION:
+        return tuple(sorted({item for value in values if isinstance(value, tuple) for item in value}))
+    if field.rule is MergeRule.HIGHEST and field.order:
+        return max(values, key=lambda value: field.order.index(str(value)), default=None)
+    return values[0] if values else None

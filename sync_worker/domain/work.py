@@ -1,19 +1,19 @@
-"""What leads to work, by the prefix of its cause; what follows the prefix is a document, or an event of Clerk."""
+"""The causes of work, as prefixes. A document id or the id of a Clerk event follows the prefix."""
 
 from __future__ import annotations
 
 WEBHOOK = "webhook:"
-"""Somebody published a document. Such a cause stays with its item until a run has served it, whatever else enqueues the
-subject meanwhile: neither the poll nor an event of Clerk may pass for the reason of an editor's change."""
+"""A document was published. The item keeps this cause until a run completes it, whatever else enqueues the subject in
+between, so that an editor's change is never attributed to the poll or to a Clerk event."""
 
 POLL = "poll:"
-"""The poll found a document that was published a while ago."""
+"""The poll found a published document."""
 
 FAN_OUT = "document:"
-"""A document changed that leads to many subjects: a plan, a course, a cohort."""
+"""A document that many subjects depend on changed: a plan, a course or a cohort."""
 
 CLERK = "clerk:"
-"""Something changed in Clerk: a sign-up, an address, a member."""
+"""Something changed in Clerk: a sign-up, an address or a membership."""
 
 REFERENCE_DEPTH = 3
-"""Levels of references that are followed: course, then plan or cohort, then entitlement; one more for other models."""
+"""How many levels of references are followed: course to plan or cohort, to entitlement, and one spare."""

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from sync_worker.domain.freshness import DocumentRevision, Stored
-from sync_worker.domain.model import Kind
+from sync_worker.domain.subjects import Kind
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from sync_worker.domain.model import Subject
+    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
 
 SERVICE = "Sanity"
@@ -196,7 +196,7 @@ class Sanity:
 _WITH_USER = frozenset({Kind.USER, Kind.MEMBERSHIP})
 
 
-def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
+def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of Sanity stands for (shapes: Sanity's HTTP reference); None when it is good."""
     status = response.status_code
     if response.is_success:

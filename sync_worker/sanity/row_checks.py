@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.model import Rule
+from sync_worker.domain.entitlements import MergeRule
 from sync_worker.errors import ConfigurationError
 from sync_worker.sanity.rows import Row, SubjectFields, json_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from sync_worker.domain.model import Field
+    from sync_worker.domain.entitlements import Field
 
 WHOM = tuple(SubjectFields.model_fields)
 ENOUGH = 2
@@ -60,7 +60,7 @@ def _mistyped(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Ite
     expected: dict[str, tuple[Callable[[object], bool], str]] = {
         **dict.fromkeys(TEXTS, (_is_text, "a text")),
         **{
-            f.name: (_are_texts, "a list of texts") if f.rule is Rule.UNION else (_is_scalar, "one value")
+            f.name: (_are_texts, "a list of texts") if f.rule is MergeRule.UNION else (_is_scalar, "one value")
             for f in fields
         },
     }

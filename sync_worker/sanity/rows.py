@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sync_worker.domain.model import Entitlement, Kind, Refusal, Rule, Subject
-from sync_worker.domain.model import Field as OwnedField
+from sync_worker.domain.entitlements import Entitlement, MergeRule, Refusal
+from sync_worker.domain.entitlements import Field as OwnedField
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import InvalidSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sync_worker.domain.model import Value
+    from sync_worker.domain.entitlements import Value
 
 STRING_LIMIT = 1000
 """Characters of one value; nobody's plan is longer, and rich text is not an entitlement."""
@@ -107,7 +108,7 @@ class _WrongValueError(ValueError):
 
 
 def _values(extra: Mapping[str, Any], fields: Iterable[OwnedField]) -> dict[str, Value]:
-    read = {f.name: (_strings if f.rule is Rule.UNION else _scalar)(f.name, extra.get(f.name)) for f in fields}
+    read = {f.name: (_strings if f.rule is MergeRule.UNION else _scalar)(f.name, extra.get(f.name)) for f in fields}
     return {name: value for name, value in read.items() if value is not None}
 
 
@@ -169,7 +170,7 @@ def _identified(kind: Kind, field: str, value: str | None, member_of: str = "") 
         return None
     wrong = InvalidSubject(f"{field}: is not {_WHAT[kind]}")
     try:
-        subject = Subject.exactly(kind, member_of + value)
+        subject = Subject.of_kind(kind, member_of + value)
     except InvalidSubject:
         raise wrong from None
     if subject.organization_id != member_of.rstrip("/"):

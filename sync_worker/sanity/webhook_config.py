@@ -38,7 +38,7 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class Rule(_Answer):
+class HookRule(_Answer):
     """When a hook fires, and what it sends."""
 
     on: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Hook(_Answer):
     include_all_versions: bool = False
     secret: SecretStr | None = None
     is_disabled: bool = False
-    rule: Rule = Rule()
+    rule: HookRule = HookRule()
 
 
 class Attempt(_Answer):
@@ -72,7 +72,7 @@ class Attempt(_Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class HookDifference:
     """One field of a hook that is not what it should be, as people read it."""
 
     field: str
@@ -85,14 +85,16 @@ class Difference:
 
 def wanted_hook(queries: Queries, *, url: str, dataset: str, secret: SecretStr | None) -> Hook:
     """Return the hook as it should be."""
-    rule = Rule(on=("create", "update", "delete"), filter=queries.webhook_filter, projection=queries.webhook_projection)
+    rule = HookRule(
+        on=("create", "update", "delete"), filter=queries.webhook_filter, projection=queries.webhook_projection
+    )
     return Hook(url=url, dataset=dataset, secret=secret, rule=rule)
 
 
-def differences(hook: Hook | None, wanted: Hook) -> tuple[Difference, ...]:
+def differences(hook: Hook | None, wanted: Hook) -> tuple[HookDifference, ...]:
     """Return what must change, field by field; everything when there is no hook. No secret is in it."""
     return tuple(
-        Difference(name, _shown(name, value_of(hook) if hook else None), _WANTED.get(name, value_of(wanted)))
+        HookDifference(name, _shown(name, value_of(hook) if hook else None), _WANTED.get(name, value_of(wanted)))
         for name, value_of in FIELDS.items()
         if hook is None or value_of(hook) != value_of(wanted)
     )
@@ -103,7 +105,7 @@ class Repair:
     """What there is, and what must be done. `others` tell the same events to other places, or to ours twice."""
 
     present: Hook | None
-    differences: tuple[Difference, ...]
+    differences: tuple[HookDifference, ...]
     others: tuple[Hook, ...]
 
     @property
@@ -169,10 +171,10 @@ def open_hooks(transport: ServiceTransport, *, url: str, version: str, project: 
     return Hooks(client, f"{url}/v{version}/hooks/projects/{project}"), client
 
 
-def explain(response: httpx.Response, retry_after: float | None) -> Exception | None:
+def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
     """Return the error that an answer of the management API stands for; None when it is good."""
     if response.status_code not in (401, 403):
-        return sanity.explain(response, retry_after)
+        return sanity.error_from_response(response, retry_after)
     detail = f"Sanity answered {response.status_code}: {sanity.description(response)}"
     if sanity.error_code(response).startswith(INVALID_SESSION):
         return CredentialsRefused(f"{detail} (SANITY_MANAGE_TOKEN, or SANITY_READ_TOKEN without it)")

@@ -17,7 +17,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage import queue_statements as sql
 from sync_worker.storage.process_identity import identity, is_gone
 from sync_worker.storage.queue_admin import QueueAdmin

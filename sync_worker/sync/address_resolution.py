@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
-from sync_worker.domain.model import Entitlement, Kind, Refusal, Subject
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.sanity.rows import read_row
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from sync_worker.clerk.client import AddressOwners
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.model import ExpectedRevision
+    from sync_worker.domain.entitlements import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Page, Source
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.domain.changeset import changeset_id
-from sync_worker.domain.model import ChangeKind
+from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.work import CLERK, FAN_OUT, POLL
 from sync_worker.errors import RevocationHeld
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from sync_worker.domain.model import Access, Change, ExpectedRevision, Subject
+    from sync_worker.domain.entitlements import Access, Change, ExpectedRevision
+    from sync_worker.domain.subjects import Subject
     from sync_worker.errors import SyncWorkerError
 
 

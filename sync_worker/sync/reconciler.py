@@ -18,8 +18,9 @@ import structlog
 from sync_worker.domain import diff as changes
 from sync_worker.domain import merge as policy
 from sync_worker.domain.clock import utc
+from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
-from sync_worker.domain.model import Access, ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     DatabaseUnavailable,
     DatasetEmpty,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from sync_worker.clerk.client import AddressOwners, Target
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.model import Change, Layout, Observed
+    from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Snapshot, Source
     from sync_worker.storage.ledger import Ledger

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sync_worker.domain.clock import utc
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.work import POLL
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.sanity.rows import SubjectFields

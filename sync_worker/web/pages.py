@@ -20,7 +20,7 @@ from starlette.routing import Route
 from sync_worker.diagnostics.explainer import parse_target
 from sync_worker.diagnostics.serialize import document_json, subject_json, without_addresses
 from sync_worker.diagnostics.status import held_json
-from sync_worker.domain.model import Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.formatting import at
 from sync_worker.transport import current_lane

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sync_worker.clerk.objects import read_marker
 from sync_worker.domain.diff import fingerprint, managed_values
-from sync_worker.domain.model import Kind, Observed, Subject
+from sync_worker.domain.entitlements import Observed
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import CLERK
 from sync_worker.errors import InvalidSubject
 from sync_worker.storage.queue import MEMBERS, WorkItem
@@ -23,7 +24,7 @@ from sync_worker.storage.queue import MEMBERS, WorkItem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.domain.model import Layout
+    from sync_worker.domain.entitlements import Layout
     from sync_worker.domain.timings import Timings
 
 INSTANCE = "clerk_instance"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.work import WEBHOOK
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.redaction import redact
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.model import Layout, Subject
+    from sync_worker.domain.entitlements import Layout
+    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.liveness import Liveness
     from sync_worker.storage.queue import WorkQueue

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.changeset import Difference, Tally
-from sync_worker.domain.model import ChangeKind, Entitlement, Kind, Refusal, Subject
+from sync_worker.domain.entitlements import ChangeKind, Entitlement, Refusal
+from sync_worker.domain.subjects import Kind, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.domain.model import Observed
+    from sync_worker.domain.entitlements import Observed
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from sync_worker.domain import diff as changes
 from sync_worker.domain import merge as policy
 from sync_worker.domain.changeset import Difference, changeset_id, classify
 from sync_worker.domain.clock import utc
-from sync_worker.domain.model import ChangeKind, Entitlement, Refusal, Subject
+from sync_worker.domain.entitlements import ChangeKind, Entitlement, Refusal
 from sync_worker.errors import (
     AccessTooLarge,
     DatasetEmpty,
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.changeset import RevocationLimit
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.model import Access, Layout, Observed
+    from sync_worker.domain.entitlements import Access, Layout, Observed
+    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.queue import Claim, Completion, WorkQueue
     from sync_worker.storage.reconcile_runs import Runs

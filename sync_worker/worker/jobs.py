@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.model import ChangeKind, Kind, Subject
+from sync_worker.domain.entitlements import ChangeKind
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import FAN_OUT, POLL
 from sync_worker.errors import (
     ConfigurationError,

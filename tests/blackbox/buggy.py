@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from sync_worker import cli
-from sync_worker.domain.model import Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.runtime.wiring import Runtime

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.clerk.client import Clerk, explain, open_clerk
+from sync_worker.clerk.client import Clerk, error_from_response, open_clerk
 from sync_worker.clerk.objects import addresses_of, read_marker
-from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
     CredentialsRefused,
@@ -58,7 +59,7 @@ async def opened(box: Sandbox, **given: Any) -> AsyncIterator[Clerk]:
         "Clerk",
         inner_transport(),
         {"Authorization": f"Bearer {given.get('key', box.clerk.secret_key)}", "Clerk-API-Version": "2026-05-12"},
-        explain,
+        error_from_response,
         ImpatientClock(),
         TIMINGS,
         budget=given.get("budget"),
@@ -235,13 +236,13 @@ def refusal(status: int, code: str) -> httpx.Response:
     ],
 )
 def test_each_refused_status_has_its_error(response: httpx.Response, error: type[SyncWorkerError]) -> None:
-    assert type(explain(response, None)) is error
+    assert type(error_from_response(response, None)) is error
 
 
 @pytest.mark.parametrize("seconds", ["7", "Wed, 21 Oct 2099 07:28:00 GMT"])
 def test_retry_after_is_read_as_seconds_or_as_a_date(seconds: str) -> None:
     response = httpx.Response(429, json={"errors": []}, headers={"Retry-After": seconds})
-    error = explain(response, retry_after(response, CLOCK, TIMINGS))
+    error = error_from_response(response, retry_after(response, CLOCK, TIMINGS))
     assert isinstance(error, RateLimited)
     assert error.retry_after is not None
     assert error.retry_after >= 7

@@ -135,7 +135,7 @@ class SanityPlace:
 @asynccontextmanager
 async def clerk_at(url: str, key: str) -> AsyncIterator[ClerkPlace]:
     headers = {"Authorization": f"Bearer {key}", "Clerk-API-Version": clerk.API_VERSION}
-    transport = ServiceTransport("Clerk", Installation(), headers, clerk.explain, CLOCK, TIMINGS)
+    transport = ServiceTransport("Clerk", Installation(), headers, clerk.error_from_response, CLOCK, TIMINGS)
     target, client = clerk.open_clerk(transport, url=url)
     http = httpx.AsyncClient(base_url=f"{url}/v1", headers=headers, transport=Installation(), timeout=30)
     async with client, http:
@@ -150,7 +150,14 @@ async def clerk_at(url: str, key: str) -> AsyncIterator[ClerkPlace]:
 async def sanity_at(url: str, dataset: str, token: str) -> AsyncIterator[SanityPlace]:
     headers = {"Authorization": f"Bearer {token}"}
     transport = ServiceTransport(
-        "Sanity", Installation(), headers, sanity.explain, CLOCK, TIMINGS, is_read=sanity.reads_only, dry_run=True
+        "Sanity",
+        Installation(),
+        headers,
+        sanity.error_from_response,
+        CLOCK,
+        TIMINGS,
+        is_read=sanity.reads_only,
+        dry_run=True,
     )
     queries = sanity.Queries.load(packaged_groq())
     source, client = sanity.open_sanity(transport, queries, url=url, version=SANITY_VERSION, dataset=dataset)

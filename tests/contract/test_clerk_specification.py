@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from sync_worker.clerk.client import Clerk
-from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.sandbox import clerk_routes
 from sync_worker.sandbox.clerk import ClerkApi
 from sync_worker.sandbox.clerk_errors import ANSWERS

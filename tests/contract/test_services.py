@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.freshness import DocumentRevision, moment
-from sync_worker.domain.model import Change, ChangeKind, Kind, Subject
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, NoSuchSubject
 from sync_worker.sanity.client import DOCUMENTS_A_CALL
 from tests.contract.places import CLERK_KEY, SANITY_ACCOUNT, clerk_account

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from tests.nursery import NOTHING_WRONG
 from tests.oracle import GUARD, until, wrong

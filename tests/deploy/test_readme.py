@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from sync_worker.cli import app
-from sync_worker.domain.model import CORE_FIELDS
+from sync_worker.domain.entitlements import CORE_FIELDS
 from sync_worker.settings import Settings
 from tests.kits import DEPLOY, ROOT
 

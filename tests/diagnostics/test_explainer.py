@@ -12,7 +12,8 @@ from sync_worker.diagnostics.explain_document import SESSION_TOKEN_SECONDS
 from sync_worker.diagnostics.explain_subject import Standing, State
 from sync_worker.diagnostics.explainer import parse_target
 from sync_worker.diagnostics.serialize import document_json, subject_json
-from sync_worker.domain.model import Change, ChangeKind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import InvalidSubject, MutationInDryRun
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer

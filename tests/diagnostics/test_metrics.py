@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sync_worker.cli.processes import settings_for
 from sync_worker.diagnostics.metrics import METRICS, NAMES
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import judged
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.freshness import DocumentRevision, Stored, matches_store, reflects
-from sync_worker.domain.model import ExpectedRevision
 
 OLD, NEW = "2026-05-01T12:00:00Z", "2026-05-01T12:00:01Z"
 PUBLISHED = ExpectedRevision("e1", "r2", OLD)
@@ -11,7 +11,7 @@ DELETED = ExpectedRevision("e1", "r2", OLD, deleted=True)
 
 
 @pytest.mark.parametrize(
-    ("witness", "seen", "fresh"),
+    ("expected", "seen", "fresh"),
     [
         pytest.param(PUBLISHED, DocumentRevision("r2", OLD), True, id="the published revision"),
         pytest.param(PUBLISHED, DocumentRevision("r3", NEW), True, id="a later one"),

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement, Field, MergeRule, Refusal
 from sync_worker.domain.merge import is_active, merge
-from sync_worker.domain.model import CORE_FIELDS, Entitlement, Field, Refusal, Rule
 from tests.strategies import NOW, PLANS, USER, layouts, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.domain.model import Layout, Value
+    from sync_worker.domain.entitlements import Layout, Value
 
-ORDERED = (Field("plan", Rule.HIGHEST, order=PLANS), *CORE_FIELDS[1:])
+ORDERED = (Field("plan", MergeRule.HIGHEST, order=PLANS), *CORE_FIELDS[1:])
 
 
 def entitlement(document: str = "ent-1", *, hours_old: int = 1, **values: Value) -> Entitlement:
@@ -59,7 +59,7 @@ def test_without_an_order_the_plan_updated_last_wins() -> None:
     assert access.values["plan"] == "free"
 
 
-def test_courses_of_all_entitlements_are_united_and_sorted() -> None:
+def test_courses_of_all_entitlements_are_merged_and_sorted() -> None:
     found = [entitlement("a", courseSlugs=("b", "c")), entitlement("b", courseSlugs=("a", "b"))]
     assert merge(found, CORE_FIELDS, NOW).values["courseSlugs"] == ("a", "b", "c")
 
@@ -68,7 +68,7 @@ def test_an_entitlement_without_courses_grants_an_empty_list() -> None:
     assert merge([entitlement(plan="pro")], CORE_FIELDS, NOW).values["courseSlugs"] == ()
 
 
-def test_a_plan_off_the_list_refuses_its_row_whole() -> None:
+def test_a_plan_that_is_not_allowed_refuses_the_whole_row() -> None:
     access = merge([entitlement("bad", plan="root", courseSlugs=("a",))], ORDERED, NOW)
     assert (access.values, access.sources) == ({}, ())
     assert access.refusals == (Refusal("bad", "plan", "'root' is not one of free, pro, team"),)
@@ -95,12 +95,12 @@ def test_the_next_transition_is_the_nearest_in_the_future() -> None:
     assert merge(found, CORE_FIELDS, NOW).next_transition == NOW + timedelta(hours=1)
 
 
-def test_a_paused_row_gives_nothing_and_waits_for_nothing() -> None:
+def test_a_paused_row_grants_nothing_and_has_no_transition() -> None:
     row = replace(entitlement(plan="pro"), status="paused", ends_at=NOW + timedelta(hours=1))
     access = merge([row], CORE_FIELDS, NOW)
     assert (access.values, access.next_transition) == ({}, None)
 
 
 def test_without_an_active_entitlement_the_baseline_remains() -> None:
-    fields = (Field("plan", Rule.HIGHEST, baseline="free"), *CORE_FIELDS[1:])
+    fields = (Field("plan", MergeRule.HIGHEST, baseline="free"), *CORE_FIELDS[1:])
     assert merge([], fields, NOW).values == {"plan": "free"}

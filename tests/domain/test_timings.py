@@ -1,4 +1,4 @@
-"""What holds between the timings: what a value must keep is refused, and what production relies on is so by default."""
+"""The relations between timings: contradictions are refused, and the defaults keep what production relies on."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_timings_that_contradict_each_other_are_refused(given: dict[str, Any]) -
         replace(TIMINGS, **given)
 
 
-def test_all_of_them_may_be_shorter_together() -> None:
+def test_timings_may_be_shortened_together() -> None:
     short = replace(TIMINGS, lease=1.0, lease_margin=0.1, run_deadline=0.8)
     assert short.run_deadline < short.lease
 
 
-def test_nobody_changes_a_timing_of_somebody_else() -> None:
+def test_timings_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         TIMINGS.lease = 1.0  # type: ignore[misc]  # this is the point
 
@@ -63,7 +63,7 @@ def test_every_timing_says_what_it_is_for() -> None:
 # --- what production relies on ---------------------------------------------------------------------------------------
 
 
-def test_a_write_that_was_given_up_has_landed_before_it_is_looked_at_again() -> None:
+def test_an_abandoned_write_has_landed_before_it_is_checked_again() -> None:
     assert TIMINGS.clerk_timeout < TIMINGS.max_write_delay < TIMINGS.write_settles_after
 
 
@@ -77,7 +77,7 @@ def test_the_pace_keeps_a_subject_below_clerks_limit_of_ten_writes_in_ten_second
     assert TIMINGS.subject_burst + 10 // TIMINGS.subject_pace < 10
 
 
-def test_a_subject_is_given_up_after_more_than_an_hour_of_backoff() -> None:
+def test_a_subject_is_dead_lettered_after_more_than_an_hour_of_backoff() -> None:
     waits = [min(TIMINGS.max_backoff, TIMINGS.first_backoff * 2**n) for n in range(TIMINGS.max_attempts)]
     assert 3600 < sum(waits) * 0.75 < 3 * 3600
 
@@ -90,7 +90,7 @@ def test_a_reconcile_may_miss_a_renewal_of_its_lock() -> None:
     assert 2 * TIMINGS.reconcile_lock_renewal < TIMINGS.reconcile_lock
 
 
-def test_a_nightly_reconcile_is_not_called_stale() -> None:
+def test_a_nightly_reconcile_is_never_overdue() -> None:
     assert TIMINGS.reconcile_stale_after > DAY
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from sync_worker.domain.changeset import RevocationLimit
-from sync_worker.domain.model import ExpectedRevision, Layout, Subject
+from sync_worker.domain.entitlements import ExpectedRevision, Layout
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox

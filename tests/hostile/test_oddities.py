@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from sync_worker.clerk import client as clerk
-from sync_worker.domain.model import Change, ChangeKind, Subject
+from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import RateLimited, UnreadableAnswer
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.client import Queries
@@ -38,12 +39,12 @@ def answering(answer: httpx.Response) -> httpx.MockTransport:
 
 
 def target(answer: httpx.Response) -> clerk.Clerk:
-    transport = ServiceTransport("Clerk", answering(answer), {}, clerk.explain, ImpatientClock(), TIMINGS)
+    transport = ServiceTransport("Clerk", answering(answer), {}, clerk.error_from_response, ImpatientClock(), TIMINGS)
     return clerk.open_clerk(transport, url="http://127.0.0.1")[0]
 
 
 def source(answer: httpx.Response) -> sanity.Sanity:
-    transport = ServiceTransport("Sanity", answering(answer), {}, sanity.explain, ImpatientClock(), TIMINGS)
+    transport = ServiceTransport("Sanity", answering(answer), {}, sanity.error_from_response, ImpatientClock(), TIMINGS)
     queries = Queries.load(packaged_groq())
     return sanity.open_sanity(transport, queries, url="http://127.0.0.1", version="1", dataset="d")[0]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sync_worker.domain.model import Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -16,7 +16,7 @@ from sync_worker.errors import (
     SyncWorkerError,
     UnreadableAnswer,
 )
-from sync_worker.sanity.client import Queries, Sanity, explain, open_sanity, reads_only
+from sync_worker.sanity.client import Queries, Sanity, error_from_response, open_sanity, reads_only
 from sync_worker.settings import packaged_groq
 from sync_worker.transport import ServiceTransport, inner_transport
 from tests.clock import TIMINGS, ImpatientClock
@@ -55,7 +55,7 @@ class _source:  # noqa: N801 - reads as a function
             "Sanity",
             inner_transport(),
             {"Authorization": f"Bearer {given.get('token', box.lake.token)}"},
-            explain,
+            error_from_response,
             ImpatientClock(),
             TIMINGS,
             is_read=reads_only,
@@ -240,4 +240,4 @@ def answer(status: int, body: object) -> httpx.Response:
     ],
 )
 def test_each_refused_status_has_its_error(response: httpx.Response, error: type[Exception]) -> None:
-    assert isinstance(explain(response, None), error)
+    assert isinstance(error_from_response(response, None), error)

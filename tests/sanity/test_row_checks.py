@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import CORE_FIELDS, Field, Rule
+from sync_worker.domain.entitlements import CORE_FIELDS, Field, MergeRule
 from sync_worker.sanity.client import Queries
 from sync_worker.sanity.row_checks import shape_problems
 from sync_worker.settings import packaged_groq
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-FEATURES = Field("features", Rule.UNION)
+FEATURES = Field("features", MergeRule.UNION)
 SLUG = "plan->slug.current"
 COURSES = "courses[]->slug.current"
 

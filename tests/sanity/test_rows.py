@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.domain.model import CORE_FIELDS, Entitlement, Refusal, Subject
+from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement, Refusal
+from sync_worker.domain.subjects import Subject
 from sync_worker.sanity.rows import read_row
 
 

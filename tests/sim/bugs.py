@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sync_worker.domain.model import ExpectedRevision
+    from sync_worker.domain.entitlements import ExpectedRevision
     from sync_worker.sanity.client import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkItem
@@ -87,7 +87,7 @@ async def intend_for_anybody(ledger: Ledger, entries: Sequence[Entry]) -> list[i
     return await original_intend(ledger, [replace(entry, lease="") for entry in entries])
 
 
-original_explain = clerk.explain
+original_explain = clerk.error_from_response
 original_intend = Ledger.intend
 original_marks_of = receiver.items_of
 original_page = sanity._page
@@ -110,7 +110,7 @@ BUGS = {
     ),
     "ignore Retry-After": Bug(
         1,
-        ((clerk, "explain", forget_retry_after),),
+        ((clerk, "error_from_response", forget_retry_after),),
         ("Retry-After is honoured", "a pause is kept"),
     ),
     "ignore the pace of a subject": Bug(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker.clerk import client as clerk
 from sync_worker.domain.changeset import RevocationLimit
-from sync_worker.domain.model import CORE_FIELDS, Field, Layout
+from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout
 from sync_worker.runtime.periodic import every
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.row_checks import refuse_wrong_shape
@@ -100,7 +100,7 @@ class Process:
             "Sanity",
             SimTransport(self, "sanity"),
             {"Authorization": f"Bearer {TOKEN}"},
-            sanity.explain,
+            sanity.error_from_response,
             self.world.clock,
             TIMINGS,
             is_read=sanity.reads_only,
@@ -109,7 +109,7 @@ class Process:
             "Clerk",
             SimTransport(self, "clerk"),
             {"Authorization": f"Bearer {KEY}", "Clerk-API-Version": clerk.API_VERSION},
-            clerk.explain,
+            clerk.error_from_response,
             self.world.clock,
             TIMINGS,
             budget=self.budget,

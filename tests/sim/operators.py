@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.model import Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import SyncWorkerError
 from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import exclusive_run

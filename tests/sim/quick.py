@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from sync_worker.clerk import client as clerk
 from sync_worker.clerk.client import _require_object, _safe
-from sync_worker.domain.model import Change, Kind
+from sync_worker.domain.subjects import Kind
 from sync_worker.sanity import client as sanity
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from sync_worker.domain.entitlements import Change
     from sync_worker.transport import ServiceTransport
 
 

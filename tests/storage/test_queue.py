@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage import queue, queue_statements
 from sync_worker.storage import queue_admin as admin
 from sync_worker.storage.database import open_database

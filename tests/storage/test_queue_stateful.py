@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.database import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from tests.clock import TIMINGS, ManualClock

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.service import running_worker
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING

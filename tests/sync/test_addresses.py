@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong

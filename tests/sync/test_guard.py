@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.queue import WorkItem

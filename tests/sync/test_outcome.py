@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision, Subject
+from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.subjects import Subject
 from sync_worker.sync.outcome import Due, Outcome
 
 USER = Subject.parse("user:user_1")

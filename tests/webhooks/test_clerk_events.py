@@ -12,7 +12,7 @@ import pytest
 from svix.webhooks import Webhook
 
 from sync_worker.domain.diff import fingerprint
-from sync_worker.domain.model import CORE_FIELDS, Layout
+from sync_worker.domain.entitlements import CORE_FIELDS, Layout
 from sync_worker.settings import Settings
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, item_of, items_of, parse_event

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.model import ExpectedRevision
+from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_after_empty_read
 from tests.clock import TIMINGS

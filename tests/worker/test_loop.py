@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.domain.model import ExpectedRevision, Subject
+from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.subjects import Subject
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq

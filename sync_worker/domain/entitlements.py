@@ -1,0 +1,206 @@
+"""The values of the sync: fields and their layout, entitlements, access, and the change that is written to Clerk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sync_worker.domain.subjects import Subject
+
+Scalar = str | int | float | bool
+"""A value small enough for a session token."""
+
+Value = Scalar | tuple[str, ...]
+"""The value of a managed key: a scalar, or a sorted tuple of strings."""
+
+
+class MergeRule(StrEnum):
+    """How the values of several entitlements are merged into one."""
+
+    HIGHEST = "highest"
+    UNION = "union"
+    LATEST = "latest"
+
+
+class Placement(StrEnum):
+    """The Clerk metadata in which a field is stored."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One managed key.
+
+    `order` lists the allowed values, lowest first; empty allows any value. `baseline` is the value for subjects
+    without an active entitlement; None removes the key.
+    """
+
+    name: str
+    rule: MergeRule
+    placement: Placement = Placement.PUBLIC
+    order: tuple[str, ...] = ()
+    baseline: Value | None = None
+
+
+CORE_FIELDS = (
+    Field("plan", MergeRule.HIGHEST),
+    Field("role", MergeRule.HIGHEST),
+    Field("courseSlugs", MergeRule.UNION),
+)
+"""The managed keys that always exist; EXTRA_FIELDS adds more. No other code names a field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place in Clerk's metadata: `public.plan`, or `public.access.plan` inside the namespace `access`."""
+
+    placement: Placement
+    namespace: str | None
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Slot:
+        """Parse a slot such as `public.access.plan`. Raises ValueError when the text is not one."""
+        placement, *namespace, name = text.split(".")
+        return cls(Placement(placement), ".".join(namespace) or None, name)
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, (self.placement, self.namespace, self.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The managed keys, and where they are stored in Clerk's metadata.
+
+    With a `namespace`, the keys are members of an object with that name, in public and private metadata alike.
+    `claims_budget` is the size in bytes of JSON that public keys may add to a session token before a warning.
+    """
+
+    fields: tuple[Field, ...]
+    namespace: str | None = None
+    claims_budget: int = 1000
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots of the managed keys, in the order of the fields."""
+        return tuple(Slot(f.placement, self.namespace, f.name) for f in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """One published row, validated. `values` holds the fields that are set, by name."""
+
+    id: str
+    revision: str
+    updated_at: datetime
+    subject: Subject
+    values: Mapping[str, Value]
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Refusal:
+    """A row that was rejected, and the field and reason. It grants nothing."""
+
+    document: str
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.document}: {self.field}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The merged result for one subject.
+
+    `values` holds managed keys by field name, `sources` the ids of the active documents. Without sources the subject
+    has no active entitlement, and `values` is the baseline.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    next_transition: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRevision:
+    """The revision of a document that an event reported. A read that does not reflect it is stale.
+
+    `updated_at` is Sanity's `_updatedAt` (RFC 3339, UTC), empty when unknown. For a delete, `revision` is the last one
+    that existed, because that is what Sanity sends. `news` is False once a finished run has handled it: deletes are
+    kept, so that an older event that arrives late is not taken for a newer one.
+    """
+
+    document: str
+    revision: str
+    updated_at: str = ""
+    deleted: bool = False
+    news: bool = True
+
+    @property
+    def ends(self) -> bool:
+        """Whether it reports a delete that no run has handled yet."""
+        return self.deleted and self.news
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The note in private metadata that marks a subject as managed by this program.
+
+    `slots` are the places that were written, so that they can be cleared when the layout changes.
+    """
+
+    sources: tuple[str, ...]
+    fingerprint: str
+    at: str
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What Clerk stores for one subject: both metadata objects, including unmanaged keys, and the marker.
+
+    `addresses` are those by which an entitlement can name the user: the external id, and the primary e-mail address
+    if it is verified and not reserved.
+    """
+
+    subject: Subject
+    public: Mapping[str, object] = field(default_factory=dict)
+    private: Mapping[str, object] = field(default_factory=dict)
+    marker: Marker | None = None
+    addresses: tuple[Subject, ...] = ()
+
+
+class ChangeKind(StrEnum):
+    """What a change does to a subject's access."""
+
+    GRANT = "grant"
+    UPDATE = "update"
+    REVOKE = "revoke"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The change to one subject. `public` and `private` are the merge patches to send; None removes a key."""
+
+    subject: Subject
+    kind: ChangeKind
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    sources: tuple[str, ...] = ()
+    cause: str = ""
+    refusals: tuple[Refusal, ...] = ()
+    public: Mapping[str, object] = field(default_factory=dict)
+    private: Mapping[str, object] = field(default_factory=dict)
