@@ -7,9 +7,11 @@ Exit codes: 0 done, 1 error, 2 drift in a dry run, 3 held by the brake.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from sync_worker import __version__
 from sync_worker.cli import (
     approve,
     demo,
@@ -24,13 +26,16 @@ from sync_worker.cli import (
     verify,
     webhook,
 )
+from sync_worker.cli.output import CommandFailed
 from sync_worker.errors import SyncWorkerError
 
 app = typer.Typer(
     name="sync-worker",
     help="Keeps access in Clerk equal to the entitlements published in Sanity.",
+    epilog="Begin with `sync-worker demo`, which needs no account. `sync-worker --install-completion` completes verbs "
+    "and options with Tab.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -51,12 +56,30 @@ app.command()(sandbox.sandbox)
 app.command()(demo.demo)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sync-worker {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run the command line; an error of ours is two lines on stderr and exit code 1."""
+    """Run the command line; what went wrong is told on stderr in one or two lines, and the exit code is 1."""
     try:
-        app()
+        app(prog_name="sync-worker")
     except SyncWorkerError as error:
         print(f"error: {error}\n{error.next_step()}", file=sys.stderr)  # noqa: T201 - this is the command line
+        sys.exit(1)
+    except CommandFailed as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

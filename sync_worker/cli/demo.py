@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sync_worker.cli.output import CommandFailed
 from sync_worker.domain.changeset import describe
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def demo() -> None:
 
     Example: sync-worker demo
     """
-    raise typer.Exit(asyncio.run(_play()))
+    from sync_worker.sandbox.node import SandboxUnavailable
+
+    try:
+        raise typer.Exit(asyncio.run(_play()))
+    except SandboxUnavailable as error:
+        raise CommandFailed(str(error)) from error
 
 
 def _reference(document: str) -> dict[str, str]:

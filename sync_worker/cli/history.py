@@ -9,7 +9,6 @@ import typer
 
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.cli.setup import begin
-from sync_worker.diagnostics.serialize import entry_json
 from sync_worker.domain.changeset import describe
 from sync_worker.formatting import rfc3339
 
@@ -31,6 +30,8 @@ def history(
     """
     entries = asyncio.run(_read(target, limit))
     if as_json:
+        from sync_worker.diagnostics.serialize import entry_json
+
         print_json([entry_json(entry) for entry in entries])
         return
     rows = (

@@ -22,6 +22,10 @@ ManageToken = Annotated[
 ]
 
 
+class CommandFailed(Exception):
+    """Ends the command with exit code 1; the message is one line: what happened, then what to do."""
+
+
 def print_json(data: object) -> None:
     """Print one JSON value."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from sync_worker.errors import ConfigurationError
+from sync_worker.cli.output import CommandFailed
 from sync_worker.sandbox.clerk_webhooks import Endpoint
 from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
@@ -109,11 +109,15 @@ async def _stop(running: asyncio.subprocess.Process) -> None:
 
 async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
+        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(trust_env=False) as client:
             while running.returncode is None:
                 try:
                     if (await client.get(f"{url}/healthz")).is_success:
                         return
                 except httpx.TransportError:
                     await asyncio.sleep(0.02)
-    raise ConfigurationError(f"the process did not start; see {log}")
+    raise CommandFailed(f"the worker did not start; try again, or look at what it said last: {_last_line(log)}")
+
+
+def _last_line(log: Path) -> str:
+    return log.read_text().strip().rpartition("\n")[2] or "nothing"

@@ -8,17 +8,26 @@ from typing import Annotated
 
 import typer
 
+from sync_worker.cli.output import CommandFailed
+
 
 def sandbox(
-    sanity_port: Annotated[int, typer.Option(help="Port of the Content Lake; 0 for a free one.")] = 3333,
-    clerk_port: Annotated[int, typer.Option(help="Port of the Clerk API; 0 for a free one.")] = 3334,
+    sanity_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the Content Lake; 0 for a free one.")
+    ] = 3333,
+    clerk_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Clerk API; 0 for a free one.")] = 3334,
     worker_url: Annotated[str, typer.Option(help="Where the worker listens.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Start both stand-ins with sample content, and print the settings that point the worker at them.
 
     Example: sync-worker sandbox | tee .env   (then `sync-worker serve` in another terminal)
     """
-    asyncio.run(_run(sanity_port, clerk_port, worker_url))
+    from sync_worker.sandbox.node import SandboxUnavailable
+
+    try:
+        asyncio.run(_run(sanity_port, clerk_port, worker_url))
+    except SandboxUnavailable as error:
+        raise CommandFailed(str(error)) from error
 
 
 async def _run(sanity_port: int, clerk_port: int, worker_url: str) -> None:
@@ -26,10 +35,10 @@ async def _run(sanity_port: int, clerk_port: int, worker_url: str) -> None:
     from sync_worker.sandbox.sample import load_sample
     from sync_worker.sandbox.server import Sandbox
 
-    stopped = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
     async with Sandbox(sanity_port=sanity_port, clerk_port=clerk_port) as box:
+        stopped = asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, stopped.set)
         await load_sample(box)
         install_hook(box, worker_url)
         for variable, value in settings_for(box, "sqlite:///sandbox.db").items():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
+import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.cli.output import CommandFailed
 from sync_worker.cli.setup import begin
-from sync_worker.errors import ConfigurationError, RetryableError
+from sync_worker.errors import RetryableError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from sync_worker.settings import Settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 inside a container.")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; default: PORT, else 8000.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; default: PORT, else 8000.")]
+
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
 
 
 def serve(host: Host = "127.0.0.1", port: Port = None) -> None:
@@ -82,6 +88,7 @@ async def _release(settings: Settings, runtime: Runtime) -> None:
 
 
 def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
+    import structlog
     import uvicorn
 
     from sync_worker.runtime.wiring import Runtime
@@ -103,8 +110,6 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
 
     config = uvicorn.Config(
         app,
-        host=host,
-        port=chosen,
         http=bounded(runtime.timings),
         log_config=None,
         access_log=False,
@@ -112,14 +117,41 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
         timeout_graceful_shutdown=int(runtime.timings.request_drain),
     )
     server = Server(config)
+    listeners = _open_port(host, chosen)
+    log = structlog.get_logger("cli")
+    log.info(
+        "listening",
+        url=_url(host, listeners[0]),
+        worker=with_worker,
+        project=settings.sanity_project_id,
+        dataset=settings.sanity_dataset,
+    )
     try:
-        server.run()
+        server.run(listeners)
     except SystemExit:  # uvicorn leaves so when it cannot start
-        if app.state.entered:
-            raise ConfigurationError(f"{host}:{chosen} cannot be listened on; choose another PORT") from None
         raise typer.Exit(1) from None
     if app.state.broken or not server.started:
         raise typer.Exit(1)
+
+
+def _open_port(host: str, port: int) -> list[socket.socket]:
+    """Listen, before anything is started that would be in vain. Raises CommandFailed."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [socket.create_server(address, family=family, backlog=BACKLOG) for family, *_, address in found]
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise CommandFailed(
+                f"port {port} is taken: stop the program that listens on {host}:{port}, or choose another one with "
+                "--port or PORT"
+            ) from error
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        raise CommandFailed(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 async def _work(settings: Settings) -> None:

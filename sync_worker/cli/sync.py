@@ -9,7 +9,6 @@ import typer
 
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.cli.setup import begin
-from sync_worker.diagnostics.serialize import entry_json
 from sync_worker.domain.changeset import describe
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ def _is_waiting(row: Row) -> bool:
 
 
 async def _result(store: Store, key: str, since: int) -> dict[str, Any]:
+    from sync_worker.diagnostics.serialize import entry_json
+
     row = await store.queue.get(key)
     entries = [entry for entry in await store.ledger.history(subject=key, limit=1) if entry.id > since]
     shown = entry_json(entries[0]) if entries else {"before": {}, "after": {}}

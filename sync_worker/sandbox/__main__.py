@@ -10,9 +10,11 @@ import argparse
 import asyncio
 import json
 import signal
+import sys
 
 from sync_worker.sandbox import sample
 from sync_worker.sandbox.limits import Limits
+from sync_worker.sandbox.node import SandboxUnavailable
 from sync_worker.sandbox.server import Sandbox
 
 
@@ -28,10 +30,6 @@ def arguments() -> argparse.Namespace:
 
 async def run(options: argparse.Namespace) -> None:
     """Serve until a signal."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     box = Sandbox(sanity_port=options.sanity_port, clerk_port=options.clerk_port)
     if not options.no_limits:
         box.clerk.limiter.limits = Limits.of_key(box.clerk.secret_key)
@@ -47,9 +45,17 @@ async def run(options: argparse.Namespace) -> None:
             "sanity_read_token": box.lake.viewer_token,
             "clerk_secret_key": box.clerk.secret_key,
         }
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         print(json.dumps(where), flush=True)  # noqa: T201  the one line of data
         await stopped.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(run(arguments()))
+    try:
+        asyncio.run(run(arguments()))
+    except SandboxUnavailable as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -44,8 +44,7 @@ class Groq:
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        entry = await asyncio.to_thread(groq_js)
-        command = [str(node_binary()), str(HERE / "groq.mjs"), entry.as_uri()]
+        command = [str(node_binary()), str(HERE / "groq.mjs"), (await groq_js()).as_uri()]
         # In a session of its own a Ctrl-C does not end it before its work is done.
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, limit=LONGEST_ANSWER, start_new_session=True

@@ -21,6 +21,7 @@ from sync_worker.sandbox import clerk_http, clerk_routes, control, hooks_api, la
 from sync_worker.sandbox.clerk import ClerkApi
 from sync_worker.sandbox.content_lake import ContentLake
 from sync_worker.sandbox.faults import FaultyService
+from sync_worker.sandbox.node import SandboxUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +61,14 @@ class Server(uvicorn.Server):
         # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; without, each body waits 40 ms.
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind((HOST, port))
+        try:
+            self._listener.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            self.close()
+            raise SandboxUnavailable(
+                f"port {port} cannot be used ({getattr(error, 'strerror', error)}): stop the program that has it, or "
+                "choose another one with --sanity-port and --clerk-port"
+            ) from error
         self._listener.listen(BACKLOG)
         self._stopping = asyncio.Event()
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
@@ -68,6 +76,10 @@ class Server(uvicorn.Server):
     async def run_until_stopped(self) -> None:
         """Serve; returns after `stop`."""
         await self.serve(sockets=[self._listener])
+
+    def close(self) -> None:
+        """Give the port back without having served."""
+        self._listener.close()
 
     def stop(self) -> None:
         """Begin to end."""
@@ -91,7 +103,8 @@ class Sandbox:
     """A Content Lake and a Clerk instance. Use it as an async context manager.
 
     `lake` and `clerk` are the services themselves; `sanity_url` and `clerk_url` their addresses. Without
-    `clerk_limits` Clerk has none; `Limits.of_key(key)` are the real ones. Port 0 is any free one.
+    `clerk_limits` Clerk has none; `Limits.of_key(key)` are the real ones. Port 0 is any free one. It raises
+    SandboxUnavailable when it is entered and cannot start.
     """
 
     def __init__(
@@ -120,9 +133,13 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         sanity_port, clerk_port = self._ports
-        self._servers = Server(self._sanity_app(), sanity_port), Server(self._clerk_app(), clerk_port)
-        self.sanity_url, self.clerk_url = (server.url for server in self._servers)
-        await self.lake.__aenter__()
+        with contextlib.ExitStack() as opened:
+            sanity = opened.enter_context(contextlib.closing(Server(self._sanity_app(), sanity_port)))
+            clerk = opened.enter_context(contextlib.closing(Server(self._clerk_app(), clerk_port)))
+            await self.lake.__aenter__()
+            opened.pop_all()
+        self._servers = sanity, clerk
+        self.sanity_url, self.clerk_url = sanity.url, clerk.url
         self._running = [asyncio.create_task(server.run_until_stopped()) for server in self._servers]
         return self
 

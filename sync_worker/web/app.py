@@ -93,8 +93,6 @@ def create_app(
             if with_worker:
                 worker = await stack.enter_async_context(running_worker(chosen, store, broken))
                 app.state.stop = worker.stop
-            app.state.entered = True
-            log.info("started", worker=with_worker, project=chosen.sanity_project_id, dataset=chosen.sanity_dataset)
             yield
         log.info("stopped")
 
@@ -111,7 +109,7 @@ def create_app(
         exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
     )
     app.router.redirect_slashes = False  # a redirect would repeat what was asked for, and breaks on some of it
-    app.state.entered = app.state.broken = False
+    app.state.broken = False
     app.state.stop = lambda: None
     return app
 
