@@ -86,7 +86,7 @@ def _code(error: type[SyncWorkerError]) -> str:
 class ConfigurationError(SyncWorkerError):
     """The configuration is wrong.
 
-    Correct the setting that is named, then start again. `README.md` lists every setting.
+    Correct the setting that is named, then start again. `docs/settings.md` lists every setting.
     """
 
 

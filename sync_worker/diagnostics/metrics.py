@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric, as the README lists it."""
+    """One metric, as `docs/metrics.md` lists it."""
 
     name: str
     labels: tuple[str, ...]

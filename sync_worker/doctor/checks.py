@@ -39,7 +39,8 @@ async def settings(installation: Installation) -> Finding:
     """Check that every variable that is needed is set, and that each has the right shape."""
     if installation.wrong:
         return problem(
-            "; ".join(installation.wrong.values()), "Correct it in the environment or in .env; README.md lists all."
+            "; ".join(installation.wrong.values()),
+            "Correct it in the environment or in .env; docs/settings.md lists all.",
         )
     if not installation.settings.sanity_webhook_secret:
         return problem(

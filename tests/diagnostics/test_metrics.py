@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 Samples = dict[str, float]
 
 
@@ -61,14 +61,14 @@ def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
     return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
 
 
-def readme_row(name: str, labels: tuple[str, ...], text: str) -> str:
+def row(name: str, labels: tuple[str, ...], text: str) -> str:
     shown = f"{name}{{{','.join(labels)}}}" if labels else name
     return f"| `{shown}` | {text} |"
 
 
-def test_the_readme_lists_every_metric_as_prometheus_is_told_of_it() -> None:
-    rows = [line for line in README.read_text().splitlines() if line.startswith("| `sync_worker_")]
-    assert rows == [readme_row(metric.name, metric.labels, metric.help) for metric in METRICS]
+def test_the_page_lists_every_metric_with_the_help_text_that_prometheus_gets() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `sync_worker_")]
+    assert rows == [row(metric.name, metric.labels, metric.help) for metric in METRICS]
 
 
 async def test_every_name_that_rules_may_ask_for_is_told_once_something_happened(
