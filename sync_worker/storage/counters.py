@@ -1,8 +1,7 @@
 """Counts that all processes share: webhooks, calls, changes, and how long a publish took.
 
-Why it exists: a scrape reaches one web process, which does not know what the workers did. So each process counts for
-itself, and every few seconds adds what is new to the database: the totals are the same whoever is asked, and go on
-over restarts. A process that is killed takes the counts of its last seconds along. Telling them is `metrics`.
+A scrape reaches one web process, which does not know what the workers did. So each process counts for itself and adds
+what is new to the database every few seconds. A killed process loses the counts of its last seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PREFIX = "total:"
 """Of the names in the table `state`: `total:calls:Clerk:200`."""
 WEBHOOKS, CALLS, CHANGES = "webhooks", "calls", "changes"
 MISSED_WEBHOOKS = "missed_webhooks"
-"""The name under which changes are counted that no webhook told of."""
+"""The name under which changes are counted whose webhook never came."""
 LATENCY, LATENCY_MS = "publish_to_clerk", "publish_to_clerk_ms"
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, float("inf"))
 """Seconds, the upper bounds of the histogram: from an idle worker to a webhook that only the poll made up for."""
@@ -93,5 +92,5 @@ class Counters:
             await self._try_to_flush()
 
     async def _try_to_flush(self) -> None:
-        with suppress(DatabaseUnavailable):  # others tell of it, and what is new is kept for the next time
+        with suppress(DatabaseUnavailable):  # reported elsewhere; what is new is kept for the next time
             await self.flush()

@@ -1,7 +1,7 @@
 """The database seen from the rest of the program: short transactions, wake-ups, and where the file or server is.
 
-Why it exists: `workset`, `ledger` and `budget` write their SQL once and run it on SQLite and PostgreSQL alike. What
-differs is known to `sqlite` and `postgres` alone; the tables stand in `schema`.
+Other modules write their SQL once and run it on SQLite and PostgreSQL alike; what differs is known to `sqlite` and
+`postgres` alone.
 
 The SQL is what both understand, with `?` or `:name` for parameters, and these words of PostgreSQL, which `sqlite`
 translates: `LEAST(`, `GREATEST(`, `FOR UPDATE`, `SKIP LOCKED`, `COLLATE "C"` and `BIGINT GENERATED ALWAYS AS IDENTITY
@@ -44,11 +44,11 @@ class Transaction(Protocol):
         """Run one statement for each set of parameters, in order, and return all their rows."""
 
     def notify(self) -> None:
-        """Wake whoever waits in `changed`, in every process, once this is committed."""
+        """Wake every process that waits in `changed`, once this is committed."""
 
 
 class Signal:
-    """A commit that nobody has looked at yet. It stays set until one `wait` has returned, so none is overlooked."""
+    """A commit that has not been handled yet. It stays set until one `wait` has returned, so none is missed."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -104,7 +104,7 @@ class Database(ABC):
         """Return True as soon as somebody committed a `notify`, or False after `timeout` seconds at the latest.
 
         A commit since the last return counts, so look for work first and wait then. It may also return early for
-        nothing. One loop of a process waits here: a second one could miss what the first was told.
+        nothing. Only one loop of a process may wait here: a second one would miss commits.
         """
         return await self._signal.wait(timeout)
 

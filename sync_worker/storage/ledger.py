@@ -1,9 +1,7 @@
-"""The ledger: who was changed, how, why and when.
+"""The ledger: what this program did to whom, why and when.
 
-Why it exists: after an incident people ask what this program did to whom. An entry is written as `intended` before the
-request is sent, so a process that is killed in between leaves a trace, and the next run of the subject, which sees what
-Clerk holds, settles it. The ledger is for people. One thing alone is decided from it: when to look once more at a
-subject whose write may still land.
+An entry is written as `intended` before the PATCH and closed after it; where a process died in between, the next read
+of what Clerk holds closes it. One decision rests on it: when to look once more at a write that may land late.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.database import Database, Row, Transaction
 
 PURGE_BATCH = 500
-"""Rows deleted in one transaction, so that nobody waits for the clean-up."""
+"""Rows deleted in one transaction, so that the clean-up holds up nobody else."""
 
 COLUMNS = "run, subject, kind, before, after, documents, cause, delivery, id, at, state, settled_at"
 
@@ -141,13 +139,13 @@ class Ledger:
 def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
     leased = json.dumps(sorted({e.subject for e in entries if e.lease}))
     owners = {row[0]: row[1] for row in tx.execute(OWNERS, (leased,))}
-    ours = [e for e in entries if not e.lease or owners.get(e.subject) == e.lease]
+    owned = [e for e in entries if not e.lease or owners.get(e.subject) == e.lease]
     rows = [
         (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause, e.delivery)
-        for e in ours
+        for e in owned
     ]
     ids = iter(tx.executemany(INTEND, rows) if rows else ())
-    return [next(ids)[0] if entry in ours else None for entry in entries]
+    return [next(ids)[0] if entry in owned else None for entry in entries]
 
 
 def _json(value: object) -> str:

@@ -1,7 +1,7 @@
-"""When a service was last heard: the moment of its newest webhook that was accepted.
+"""When a service was last heard from: the moment of its newest webhook that was accepted.
 
-Why it exists: silence is the fault that nobody notices. A note with every webhook would double what accepting costs, so
-a process notes at most every half minute; whoever reads allows for that. Accepting is `receiver`, reading `doctor`.
+A note with every webhook would double the cost of accepting one, so each process writes at most one note per interval;
+readers allow for that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Liveness:
     _next: dict[str, float] = field(default_factory=dict)
 
     async def now(self, service: str) -> None:
-        """Note it, unless that was done a moment ago. No trouble comes out: the webhook is marked already."""
+        """Note it, unless that was done a moment ago. Raises nothing: the webhook is enqueued already."""
         now = self.clock.monotonic()
         if now < self._next.get(service, 0.0):
             return

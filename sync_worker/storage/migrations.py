@@ -1,10 +1,8 @@
-"""The tables, in the order in which they came to be, and how a database is brought up to date.
+"""The tables, and how a database is brought up to date.
 
-Why it exists: whoever looks into the database reads one page. A step that has been released is never edited; a change
-is a new step. `compatible_from` is the oldest version of the tables whose programs still work after the step, so that
-the previous release keeps running while the next one is rolled out, and after a rollback.
-
-Ids only: no personal data beyond the keys, no payloads. Times are epoch seconds by the clock of the database.
+A released step is never edited; a change is a new step. `compatible_from` is the oldest version of the tables whose
+programs still work after the step, so that the previous release keeps running while the next one is rolled out.
+Tables hold ids only: no personal data beyond the keys, no payloads. Times are epoch seconds by the database's clock.
 """
 
 from __future__ import annotations

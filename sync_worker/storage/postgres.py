@@ -1,8 +1,8 @@
 """PostgreSQL: short transactions on a few connections, and LISTEN on one more.
 
-Why it exists: any number of web and worker processes share one database. Nothing is left in a session between two
-transactions (no prepared statements, no SET), so a PgBouncer in transaction mode may stand in between. LISTEN does not
-work through that; the listener notices that it hears nothing, and `changed` returns more often instead.
+Any number of web and worker processes share one database. Nothing stays in a session between two transactions (no
+prepared statements, no SET), so PgBouncer in transaction mode may stand in between. LISTEN does not work through it;
+the listener notices that nothing arrives, and `changed` returns more often instead.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CLOCK = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
 CHANNEL = "sync_worker"
 
 MIGRATION_LOCK = 7_796_883_427
-"""The key of the advisory lock; any number that nobody else uses."""
+"""The key of the advisory lock; any number that no other program uses."""
 
 
 _LIST = re.compile(r"EACH\((\?|:\w+)\)")
@@ -122,7 +122,7 @@ class PostgresDatabase(Database):
             await self.run(self._migrate)
         except psycopg.ProgrammingError as error:
             await self.close()
-            raise ConfigurationError(f"The tables cannot be made: {self._server.told(error)}") from error
+            raise ConfigurationError(f"The tables cannot be made: {self._server.describe(error)}") from error
         except BaseException:
             await self.close()
             raise
@@ -151,8 +151,8 @@ class PostgresDatabase(Database):
 
     async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
         """Wait as every database does, but not long while the listener hears nothing."""
-        deaf = self._listener is not None and not self._listener.is_listening
-        return await self._signal.wait(min(timeout, self._timings.postgres_poll) if deaf else timeout)
+        polls = self._listener is not None and not self._listener.is_listening
+        return await self._signal.wait(min(timeout, self._timings.postgres_poll) if polls else timeout)
 
     async def _submit(self, begin: str, work: Callable[[Transaction], T]) -> T:
         if self._threads is None or self._loop is None:
@@ -161,7 +161,7 @@ class PostgresDatabase(Database):
 
     def _wake_soon(self) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
-        with suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+        with suppress(RuntimeError):  # the loop is gone, and so is everybody who waited
             self._loop.call_soon_threadsafe(self._signal.set)
 
     @staticmethod
@@ -185,7 +185,7 @@ class PostgresDatabase(Database):
                 raise self._server.unavailable(error) from error  # a newer release is being rolled out
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
                 was_dead = connection.closed and not fresh and not attempt.committing
-                connection.close()  # a server that turned read-only is not to be asked again
+                connection.close()  # a server that became read-only must not be used again
                 if not was_dead:
                     raise self._server.unavailable(error) from error
                 reason = error
@@ -288,10 +288,10 @@ class Server:
             raise self.unavailable(error) from None  # the original may quote the password
 
     def unavailable(self, error: psycopg.Error) -> DatabaseUnavailable:
-        """Return what callers are told of trouble."""
-        return DatabaseUnavailable(f"PostgreSQL: {self.told(error)}.")
+        """Return the error that callers get."""
+        return DatabaseUnavailable(f"PostgreSQL: {self.describe(error)}.")
 
-    def told(self, error: psycopg.Error) -> str:
+    def describe(self, error: psycopg.Error) -> str:
         """Return the first line of what the server or the driver said, without the password."""
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         return text.replace(self._secret, "***") if self._secret else text
@@ -329,17 +329,17 @@ class Listener:
                         self._listen(connection)
                     return
                 self.is_listening = False
-                if self._asked_to_stop(self._timings.postgres_reconnect):
+                if self._must_stop(self._timings.postgres_reconnect):
                     return
 
     def _listen(self, connection: Connection) -> None:
-        """Listen until asked to stop; raise when the connection dies."""
+        """Listen until stopped; raise when the connection dies."""
         connection.execute(f"LISTEN {CHANNEL}".encode())
-        self._wake()  # for what was committed while nobody listened
+        self._wake()  # for commits from before it listened
         with self._server.connect() as another:
             another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
         tested, silence = time.monotonic(), self._timings.postgres_listen_check
-        while not self._asked_to_stop(silence, connection):
+        while not self._must_stop(silence, connection):
             if time.monotonic() - tested >= silence:
                 connection.execute(b"SELECT 1")
                 tested = time.monotonic()
@@ -348,7 +348,7 @@ class Listener:
             if payloads - {self._token}:
                 self._wake()
 
-    def _asked_to_stop(self, timeout: float, *others: Connection) -> bool:
+    def _must_stop(self, timeout: float, *others: Connection) -> bool:
         """Wait for the request to stop, or for one of the others to have something to read."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._stopping, selectors.EVENT_READ)

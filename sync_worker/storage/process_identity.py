@@ -1,8 +1,8 @@
-"""Which process owns a row, and whether it is known to be gone.
+"""Which process of which machine holds a lease, and whether it is gone.
 
-Why it exists: the rows of a killed process come back when their lease ends, but access that is to end at a set second
-cannot wait for that. A process that was killed on this machine is seen to be gone by whoever runs here next. Of other
-machines, and wherever Linux's /proc does not tell who we are, nothing is known, and the lease decides.
+The rows of a killed process come back when their lease ends, but access that ends at a set second cannot wait for that:
+the next process on the same machine sees that it is gone. For other machines, and without Linux's /proc, the lease
+decides.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def identity() -> str:
 
 
 def is_gone(other: str) -> bool:
-    """Tell whether the process `other` is known to live no more. In doubt it lives."""
+    """Tell whether the process `other` is known to be gone. In doubt it is alive."""
     mine, theirs = identity().split("/"), other.split("/")
     if len(mine) != PARTS or len(theirs) != PARTS or mine[:2] != theirs[:2] or not theirs[2].isdecimal():
         return False

@@ -1,12 +1,10 @@
-"""The work set: the one durable thing, a row for each subject that may differ now or will at a known time.
+"""The work queue: one row for each subject that may be out of sync, now or at a known time.
 
-Why it exists: a row a subject, not a row an event, is what makes ten events one run, a hundred subjects one batch, and
-no event lost. A mark raises `wanted`; a claim takes what is due, with a lease and a token; settling compares `wanted`
-with the claim, so that a subject that was marked during its run is run exactly once more. `due` is the end of the lease
-while a row is owned, so the rows of a killed process are due again by themselves; on the same machine its successor
-need not wait for that. Every write is fenced by the token.
-
-What a run does, how often it is tried and how long it waits is `attempt`'s; looking around is `overview`'s.
+One row per subject, not per event, is what makes ten events one run, a hundred subjects one batch, and loses no event.
+Enqueueing raises the row's generation; a claim takes what is due, with a lease and a token; completing compares the
+generation with the claim's, so a subject that was enqueued during its run runs exactly once more. While a row is leased
+its `visible_at` is the end of the lease, so the work of a killed process becomes due again by itself. Every write is
+fenced by the lease token.
 """
 
 from __future__ import annotations
@@ -42,11 +40,10 @@ ADDRESSES = ("email:", "external:")
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """That a subject may differ: now, or at `due` (epoch seconds).
+    """A subject that may be out of sync, now or at `due` (epoch seconds).
 
-    `delivery` is the id of the webhook that told of it. `since` is when that was first heard of, where the mark follows
-    from an earlier one. `transition` is when the clock alone will change the subject (epoch seconds), where that is
-    known.
+    `delivery` is the id of the webhook behind it. `since` is when the first item of the chain was enqueued, where this
+    one follows from an earlier one. `transition` is when the clock alone will change the subject (epoch seconds).
     """
 
     key: str
@@ -63,9 +60,9 @@ class WorkItem:
 class Claim:
     """A row that this process may work on until `lease_until` (epoch seconds, clock of the database).
 
-    `attempts` counts the failed runs before; `since` is when the oldest mark came that no finished run has served,
-    or the due time where that is later or nobody marked it. `code` is what the last run noted. `transition` is when, by
-    the last finished run, the clock alone changes the subject (epoch seconds).
+    `attempts` counts the failed runs before. `since` is when the oldest item was enqueued that no finished run has
+    served, or the due time if that is later. `code` is what the last run noted. `transition` is when the clock alone
+    changes the subject, by the last finished run (epoch seconds).
     """
 
     key: str
@@ -84,9 +81,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The run finished. `wrote` says that Clerk counted a write to the subject.
+    """The run finished. `wrote` is set when Clerk counted a write to the subject.
 
-    It is due again at `next_due`, in `lane`; at `transition`, which is not before, the clock alone changes it. A `code`
+    It is due again at `next_due`, in `lane`; at `transition`, which is not earlier, the clock alone changes it. `code`
     and `detail` stay visible as a note, such as rows that were refused.
     """
 
@@ -101,9 +98,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The run failed and is due again in `delay` seconds. `wrote`: the write may have reached Clerk all the same.
+    """The run failed and is due again in `delay` seconds. `wrote` is set when the write may have reached Clerk.
 
-    `not_before` is in seconds too: what the service asked to wait, which a mark does not shorten.
+    `not_before` is the service's Retry-After in seconds; enqueueing the subject does not shorten it.
     """
 
     claim: Claim
@@ -116,7 +113,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """The run failed for good: kept and listed, but not run until it is marked or revived, or until `next_due`."""
+    """The run failed for good: kept and listed, but not run until it is enqueued or retried, or until `next_due`."""
 
     claim: Claim
     code: str
@@ -126,7 +123,7 @@ class DeadLettered:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The run was not begun, or may begin again: given back as it was, due now."""
+    """The run did not begin, or may begin again: given back unchanged, due now."""
 
     claim: Claim
 

@@ -1,7 +1,6 @@
-"""The work set as operators see it: what waits, what failed and why, what is noted, and how to set it going again.
+"""The work queue as operators see it: what waits, what failed and why, what is noted, and how to retry it.
 
-Why it exists: `workset` is what runs use, many times a second; this is what people, health checks and the nightly
-clean-up use. It also keeps the few named values that must outlive a process.
+Health checks and the nightly clean-up use it too. It also keeps the few named values that must outlive a process.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LANES = (0, 1, 2)
 """Direct, fan-out, repair."""
 
 PURGE_BATCH = 500
-"""Rows deleted in one transaction, so that nobody waits for the clean-up."""
+"""Rows deleted in one transaction, so that the clean-up holds up nobody else."""
 
 COLUMNS = (
     "key, lane, visible_at, lease_token, generation, completed_generation, attempts, dead, error_code, error_detail, "
@@ -113,10 +112,10 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the work set. Times are epoch seconds; `settled` is when a run last ended.
+    """One row of the work queue. Times are epoch seconds; `settled` is when a run last ended.
 
-    `due` is None when there is nothing to do, and the end of the lease while `owner` is set. `pending` says that a mark
-    has not been served by a finished run yet.
+    `due` is None when there is nothing to do, and the end of the lease while `owner` is set. `pending` is set while an
+    item has not been served by a finished run.
     """
 
     key: str
@@ -165,7 +164,7 @@ class Tally:
 
 
 class QueueAdmin:
-    """Looks into the work set, and the operators' changes to it. Errors: DatabaseUnavailable."""
+    """Reads of the work queue, and the changes operators make to it. Errors: DatabaseUnavailable."""
 
     def __init__(self, db: Database, timings: Timings) -> None:
         self._db = db
@@ -210,7 +209,7 @@ class QueueAdmin:
         return dict(await self._db.read(lambda tx: tx.execute(CODES)))
 
     async def tally(self) -> Tally:
-        """Count those that are right. It looks at each row, so it is for people, not for every scrape."""
+        """Count subjects in sync. It reads every row, so it is for people, not for every scrape."""
         return Tally(*(await self._db.read(lambda tx: tx.execute(IN_STEP)))[0])
 
     async def caused_by(self, cause: str) -> int:
@@ -228,7 +227,7 @@ class QueueAdmin:
         return await self._db.run(work)
 
     async def clear_notes(self, keys: Iterable[str], code: str) -> None:
-        """Take the note `code` off these rows: what it told of is over."""
+        """Clear the note `code` of these rows: what it described is over."""
         named = json.dumps(sorted(keys))
         await self._db.run(lambda tx: tx.execute(CLEAR_NOTES, (named, code)))
 
@@ -269,7 +268,7 @@ class QueueAdmin:
         await self._db.run(lambda tx: tx.executemany(COUNT, rows))
 
     async def now(self) -> float:
-        """Return the time by the clock of the database, which all times of rows are told by."""
+        """Return the time by the clock of the database, which sets all times of rows."""
         return await self._db.read(lambda tx: tx.now)
 
     async def age(self, name: str) -> float | None:

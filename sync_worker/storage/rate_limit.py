@@ -1,11 +1,9 @@
 """The call budget: how many calls may be sent in any ten seconds, by all processes together.
 
-Why it exists: the service counts our calls and the customer's own app against one limit, and answers 429 to both above
-it. A sliding window, not a fixed rate, lets a quiet program send its whole budget at once: that is what makes one
-publish fast. The window is kept in slots, counted until a whole slot after they have left the window, as a call that
-was granted is sent a moment later.
-
-Lane 0 goes first, and a tenth of the budget is kept for it. The row is shared, so a 429 anywhere holds everybody.
+The service counts our calls and the customer's own app against one limit, and answers 429 to both above it. A sliding
+window, not a fixed rate, lets an idle program send its whole budget at once, which is what makes one publish fast. The
+window is kept in slots, each counted until a whole slot after it has left the window, because a granted call is sent a
+moment later. Lane 0 goes first and has a share reserved. The row is shared, so a 429 anywhere pauses every process.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ class Window:
                 slots[min(slot, current)] = slots.get(min(slot, current), 0) + calls
         return replace(self, slots=slots)
 
-    def room(self, *, reserved: int = 0) -> int:
+    def available(self, *, reserved: int = 0) -> int:
         """Return how many more calls may be sent now while `reserved` of them are left."""
         return max(0, self.limit - reserved - sum(self.slots.values()))
 
@@ -69,7 +67,7 @@ class Window:
         return replace(self, slots={**self.slots, slot: self.slots.get(slot, 0) + calls})
 
     def opens(self, *, reserved: int = 0) -> float:
-        """Return the moment (epoch seconds) at which the next call has room."""
+        """Return the moment (epoch seconds) at which the next call may be sent."""
         used = sum(self.slots.values())
         for slot in sorted(self.slots):
             used -= self.slots[slot]
@@ -116,7 +114,7 @@ class Budget:
         await turn
 
     async def pause(self, seconds: float) -> None:
-        """Let nobody send a call for `seconds`, in no process."""
+        """Pause all calls of every process for `seconds`."""
 
         def work(tx: Transaction) -> None:
             tx.execute(CREATE, (self._name,))
@@ -134,12 +132,12 @@ class Budget:
             if not rows:
                 return self._limit - reserved
             now = tx.now
-            return 0 if self._pause(rows[0][1], now) else self._window(rows[0][0]).at(now).room(reserved=reserved)
+            return 0 if self._pause(rows[0][1], now) else self._window(rows[0][0]).at(now).available(reserved=reserved)
 
         return await self._db.read(work)
 
     async def _serve(self) -> None:
-        """Serve those who wait until nobody does."""
+        """Serve waiting callers until none is left."""
         try:
             while True:
                 self._direct_came.clear()
@@ -151,7 +149,7 @@ class Budget:
                 _release(bulk, *self._bulk)
                 if wait > 0:
                     await self._rest(wait)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be told
+        except Exception as error:  # noqa: BLE001 - every waiting caller must get it
             for turn in (*self._direct, *self._bulk[0], *self._bulk[1]):
                 if not turn.done():
                     turn.set_exception(error)
@@ -167,9 +165,9 @@ class Budget:
         if pause := self._pause(paused_until, now):
             return 0, 0, pause
         window = self._window(slots).at(now)
-        for_direct = min(direct, window.room())
+        for_direct = min(direct, window.available())
         window = window.grant(for_direct, now)
-        for_bulk = min(bulk, window.room(reserved=self._reserved))
+        for_bulk = min(bulk, window.available(reserved=self._reserved))
         window = window.grant(for_bulk, now)
         if for_direct + for_bulk:
             tx.execute(WRITE, (json.dumps(window.slots), self._name))

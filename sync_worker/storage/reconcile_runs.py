@@ -1,8 +1,4 @@
-"""Reconcile runs, as far as they must be remembered: who runs now, the last good one, and changesets that are held.
-
-Why it exists: two runs at once would count each other's work, a run can only be judged by the one before, and
-revocations that wait for a person must outlive the process that found them. Finding them is `reconcile`.
-"""
+"""What outlives a reconcile: which run is active, the last successful one, and the changesets held for approval."""
 
 from __future__ import annotations
 
@@ -58,7 +54,7 @@ class LastSuccess:
     """What the last good run saw: `entitlements` in Sanity and subjects with our marker in Clerk."""
 
     entitlements: int
-    ours: int
+    managed: int
 
 
 @dataclass(frozen=True, slots=True)

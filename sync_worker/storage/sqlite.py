@@ -1,7 +1,7 @@
-"""SQLite: one file, one writing connection a process, commits shared by all who wait.
+"""SQLite: one file, one writing connection per process, commits shared by everybody who waits.
 
-Why it exists: the default database needs no server. A durable commit costs one disk flush, so work that is handed in
-while a flush is under way is committed by the next one, together. Reads have their own connection and never wait.
+A durable commit costs one disk flush, so work that arrives during a flush is committed together by the next one. Reads
+have their own connection and never wait.
 """
 
 from __future__ import annotations
@@ -178,13 +178,13 @@ class ConnectionThread:
             for job in jobs:
                 self._attempt(self._connection, job)
             self._connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whatever it is, each of those who wait must be told
+        except Exception as error:  # noqa: BLE001 - every waiting job must get it
             self._disconnect()
             for job in jobs:
                 job.error = explained(error)
 
     def _attempt(self, connection: sqlite3.Connection, job: Job) -> None:
-        """Run one job in a savepoint, so that its failure undoes nobody else's work."""
+        """Run one job in a savepoint, so that its failure undoes no other job's work."""
         if job.future.cancelled():
             return
         connection.execute("SAVEPOINT job")
@@ -274,7 +274,7 @@ class SqliteDatabase(Database):
         self._signal.set()
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on the writing connection, sharing its commit with whoever waits too."""
+        """Run `work` on the writing connection, in one commit with everything else that waits."""
         return await self._submit(self._writer, work)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
@@ -296,7 +296,7 @@ class SqliteDatabase(Database):
 
     def _call_soon(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
-        with suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+        with suppress(RuntimeError):  # the loop is gone, and so is everybody who waited
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _answer(self, jobs: list[Job]) -> None:
@@ -339,7 +339,7 @@ class SqliteDatabase(Database):
         """Create the file readable by its owner only, as some keys are e-mail addresses."""
         if not Path(self._path).absolute().parent.is_dir():
             raise ConfigurationError(f"DATABASE_URL: the folder of {self._path} does not exist.")
-        with suppress(OSError):  # it exists, or SQLite will say what is wrong
+        with suppress(OSError):  # it exists, or SQLite reports the problem
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _switch_to_wal(self, connection: sqlite3.Connection) -> None:

@@ -58,7 +58,7 @@ class Guard:
     async def _held(self, cause: str, revoking: list[Outcome]) -> list[tuple[Outcome, str]]:
         total = await self.runs.count_revocations(cause, [str(o.due.subject) for o in revoking])
         good = await self.runs.last_good()
-        allowed = self.brake.allowed(good.ours if good else 0)
+        allowed = self.brake.allowed(good.managed if good else 0)
         if total <= allowed:
             waiting = {subject: one.id for one in await self.runs.held() for subject in one.subjects}
             return [(o, waiting[str(o.due.subject)]) for o in revoking if str(o.due.subject) in waiting]

@@ -72,7 +72,7 @@ class Findings:
 
     rows: int
     checked: int = 0
-    ours: int = 0
+    managed: int = 0
     differences: list[Difference] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)

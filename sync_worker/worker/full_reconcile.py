@@ -126,14 +126,14 @@ class FullReconcile:
         result = Result(refused=len(findings.refused))
         revocations = findings.revocations
         todo = findings.differences
-        if self.brake.holds(len(revocations), findings.ours):
-            result.held = await self._hold(revocations, findings.ours)
+        if self.brake.holds(len(revocations), findings.managed):
+            result.held = await self._hold(revocations, findings.managed)
             todo = [d for d in todo if d.change.kind is not ChangeKind.REVOKE]
         await self.repair([d.change.subject for d in todo], result)
         await self._arm(findings.transitions)
         await self.queue.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
         if not result.failed:
-            await self.runs.remember_good(LastSuccess(findings.rows, findings.ours))
+            await self.runs.remember_good(LastSuccess(findings.rows, findings.managed))
         await self.runs.remember_end(well=not result.failed)
         return result
 
@@ -228,7 +228,7 @@ class FullReconcile:
         refusals = [row for row in rows if isinstance(row, Refusal)]
         access = policy.merge(entitlements, layout.fields, now, refusals)
         findings.checked += 1
-        findings.ours += observed.marker is not None
+        findings.managed += observed.marker is not None
         findings.refused += access.refusals
         _tally(findings, observed, access, layout)
         if access.next_transition is not None:

@@ -78,7 +78,7 @@ def test_no_window_ever_holds_more_than_the_limit_even_of_calls_that_are_sent_la
     for gap, asked, late in asks:
         now += gap
         window = window.at(now)
-        granted = min(asked, window.room())
+        granted = min(asked, window.available())
         window = window.grant(granted, now)
         moments += [now + late] * granted
     assert not moments or most_in_a_window(moments) <= limit
@@ -95,19 +95,19 @@ def test_a_full_window_has_room_at_the_moment_it_tells_and_not_before(
     for gap, calls in grants:
         now += gap
         window = window.at(now)
-        window = window.grant(min(calls, window.room()), now)
-    window = window.grant(window.room(), now)
+        window = window.grant(min(calls, window.available()), now)
+    window = window.grant(window.available(), now)
     opens = window.opens(reserved=reserved)
     assert now < opens <= now + WINDOW + 2 * SLOT
-    assert window.at(opens).room(reserved=reserved) > 0
-    assert window.at(opens - SLOT / 2).room(reserved=reserved) == 0
+    assert window.at(opens).available(reserved=reserved) > 0
+    assert window.at(opens - SLOT / 2).available(reserved=reserved) == 0
 
 
 def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_window() -> None:
     window = Window(LIMIT, WINDOW, SLOT, {}).grant(LIMIT, 1_000_000.0)
     earlier = window.at(900_000.0)
-    assert earlier.room() == 0
-    assert earlier.at(900_000.0 + WINDOW + 2 * SLOT).room() == LIMIT
+    assert earlier.available() == 0
+    assert earlier.at(900_000.0 + WINDOW + 2 * SLOT).available() == LIMIT
 
 
 # --- taking ----------------------------------------------------------------------------------------------------------
