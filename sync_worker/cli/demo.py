@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 PATIENCE = 15.0
-"""Seconds until a step counts as wrong."""
+"""Seconds until a step counts as failed."""
 ADA, BEN = "user_ada", "user_ben"
 NOTHING: dict[str, object] = {}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One act of an editor, and what Clerk must hold then."""
+    """One edit, and what Clerk must hold after it."""
 
     title: str
     mutations: Sequence[Mapping[str, Any]]
@@ -56,7 +56,7 @@ def _course(document: str, slug: str) -> dict[str, object]:
 
 
 def story() -> list[Step]:
-    """Return the acts, in order."""
+    """Return the edits, in order."""
     pro: dict[str, object] = {
         "_id": "ent-ada",
         "_type": "entitlement",
@@ -74,7 +74,7 @@ def story() -> list[Step]:
         Step("An editor publishes an entitlement for Ada: plan pro, course algebra", [{"create": pro}], {ADA: one}),
         Step("A second entitlement adds the course biology; nothing is overwritten", [{"create": extra}], {ADA: both}),
         Step(
-            "The course algebra gets another slug; whoever holds it follows",
+            "The course algebra is renamed; everybody who has it follows",
             [{"patch": {"id": "course-1", "set": {"slug.current": "linear-algebra"}}}],
             {ADA: renamed},
         ),
@@ -92,7 +92,7 @@ def story() -> list[Step]:
             },
         ),
         Step(
-            "Both are deleted: no access is left, and the foreign key `theme` is as it was",
+            "Both are deleted: no access is left, and the app's own key `theme` is untouched",
             [{"delete": {"id": "ent-ada"}}, {"delete": {"id": "ent-extra"}}],
             {ADA: NOTHING, BEN: NOTHING},
         ),
@@ -120,17 +120,17 @@ async def _play() -> int:
                     console.print(f"[bold]{number}. {step.title}[/bold]", end=" ", soft_wrap=True)
                     milliseconds = await _perform(box, step)
                     if milliseconds is None:
-                        console.print(f"[red]wrong after {PATIENCE:.0f} s[/red]; the worker's log:")
+                        console.print(f"[red]not in sync after {PATIENCE:.0f} s[/red]; the worker's log:")
                         console.print(log.read_text(), markup=False)
                         return 1
-                    console.print(f"[green]→ right in {milliseconds:.0f} ms[/green]")
+                    console.print(f"[green]→ in sync in {milliseconds:.0f} ms[/green]")
                     _show(console, box)
-    console.print("\nEverything was right. Next: `sync-worker sandbox` to try your own queries, README.md to go live.")
+    console.print("\nDone. Next: `sync-worker sandbox` to try your own queries, docs/go-live.md to go live.")
     return 0
 
 
 async def _perform(box: Sandbox, step: Step) -> float | None:
-    """Do one act. Return the milliseconds until Clerk was right, or None when it was not."""
+    """Apply one edit. Return the milliseconds until Clerk is in sync, or None if it is not in time."""
     started = time.perf_counter()
     await box.lake.mutate([dict(mutation) for mutation in step.mutations])
     while time.perf_counter() - started < PATIENCE:

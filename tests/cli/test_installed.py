@@ -92,7 +92,7 @@ def test_without_node_one_line_says_what_to_install(tmp_path: Path, verb: str) -
 @pytest.mark.full("the whole demo once more")
 async def test_the_demo_ends_well_behind_a_proxy(tmp_path: Path) -> None:
     ended = await run("demo", cwd=tmp_path, environment={"HTTP_PROXY": "http://127.0.0.1:9"})
-    assert (ended.code, ended.out.count("→ right in")) == (0, 6)
+    assert (ended.code, ended.out.count("→ in sync in")) == (0, 6)
 
 
 @pytest.mark.parametrize("option", ["--sanity-port", "--clerk-port"])

@@ -102,4 +102,4 @@ async def test_release_names_a_groq_file_that_is_missing(environment: dict[str, 
 
 async def test_the_demo_ends_well(tmp_path: Path) -> None:
     ended = await run("demo", cwd=tmp_path)
-    assert (ended.code, ended.out.count("→ right in")) == (0, 6)
+    assert (ended.code, ended.out.count("→ in sync in")) == (0, 6)
