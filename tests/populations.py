@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tests.builders import reference
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
@@ -18,10 +20,6 @@ if TYPE_CHECKING:
 
 USERS, ROWS, COURSES = 30, 40, 8
 Fields = dict[str, Any]
-
-
-def reference(document: str) -> Fields:
-    return {"_type": "reference", "_ref": document, "_key": document}
 
 
 def ahead(random: Random) -> str:

@@ -10,6 +10,7 @@ from sync_worker.cli.processes import SECRET, install_clerk_hook, settings_for
 from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
 from tests import nursery
+from tests.builders import reference
 from tests.nursery import listening
 from tests.oracle import until
 
@@ -41,10 +42,6 @@ async def running(box: Sandbox, environment: dict[str, str], tmp_path: Path) -> 
         )
         install_clerk_hook(box, url)
         yield
-
-
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
 
 
 async def seed(box: Sandbox) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import json
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from sync_worker.cli.processes import SECRET, free_port, install_hook, settings_for
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
+from tests.builders import created, reference
 from tests.nursery import listening, process, until_up
 from tests.oracle import GUARD, until, wrong
 
@@ -32,14 +33,6 @@ on_each_database = pytest.mark.parametrize(
 )
 
 
-def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
-
-
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
-
-
 @pytest.mark.full("tests/crash/test_matrix.py leaves accepted work to the next process in the quick run")
 async def test_what_a_web_process_accepted_is_done_by_the_next_one(
     box: Sandbox, database_url: str, tmp_path: Path
@@ -48,7 +41,7 @@ async def test_what_a_web_process_accepted_is_done_by_the_next_one(
     box.clerk.add_user("user_1")
     async with listening("web", environment, log) as url:
         install_hook(box, url)
-        await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+        await box.lake.mutate([created("e1", "user_1", plan="pro")])
         await box.lake.hooks_idle()
     assert wrong(box) == ["user_1"]
     async with process("worker", environment, log):
@@ -65,7 +58,7 @@ async def test_a_worker_killed_in_the_middle_of_a_fan_out_leaves_nobody_behind(
     await box.lake.mutate(
         [
             {"create": {"_id": "course-0", "_type": "course", "slug": {"current": "old"}}},
-            *(entitlement(f"ent-{u}", u, courses=[reference("course-0")]) for u in users),
+            *(created(f"ent-{u}", u, courses=[reference("course-0")]) for u in users),
         ]
     )
     async with listening("web", environment, log) as url:
@@ -93,7 +86,7 @@ async def test_a_worker_that_is_asked_to_stop_finishes_what_is_in_flight(
     async with listening("web", environment, log) as url:
         install_hook(box, url)
         async with process("worker", environment, log) as worker:
-            await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+            await box.lake.mutate([created("e1", "user_1", plan="pro")])
             await until(lambda: box.clerk.faults.held == 1)
             worker.send_signal(signal.SIGTERM)
             await until(lambda: '"draining"' in log.read_text())

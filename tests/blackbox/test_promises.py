@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.blackbox.conftest import ON_BOTH
+from tests.builders import entitlement, reference
 from tests.oracle import until, until_idle, wrong
 from tests.sizes import sizes
 
@@ -20,16 +21,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("deployment")]
 FOREIGN: dict[str, Any] = {"theme": "dark", "nested": {"a": [1, {"b": None}], "plan": "not ours"}}
 
 
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
-
-
 def course(number: int) -> dict[str, Any]:
     return {"create": {"_id": f"course-{number}", "_type": "course", "slug": {"current": f"slug-{number}"}}}
-
-
-def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
-    return {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}
 
 
 def add_users(box: Sandbox, count: int) -> list[str]:

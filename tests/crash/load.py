@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from tests.builders import reference
+
 if TYPE_CHECKING:
     from sync_worker.runtime.wiring import Store
     from sync_worker.sandbox.server import Sandbox
 
 COURSES = 5
 PLANS = ("basic", "pro", "team")
-
-
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
 
 
 @dataclass

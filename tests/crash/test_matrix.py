@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
+from tests.builders import created, reference
 from tests.nursery import NOTHING_WRONG
 from tests.oracle import GUARD, until, wrong
 from tests.parts import working
@@ -76,14 +77,6 @@ def to(site: Site, method: str = "", moment: Moment = "before", call: int = 1) -
     return Trouble(method, moment, call, LEASE, elsewhere=site.database_url.startswith("postgres"))
 
 
-def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
-
-
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
-
-
 async def mark(site: Site, *items: WorkItem) -> None:
     async with site.store() as store:
         await store.queue.enqueue(items)
@@ -96,7 +89,7 @@ async def prepare(site: Site, names: Sequence[str]) -> None:
         box.clerk.add_user(f"user_granted_{name}")
     held = [box.clerk.add_user(f"user_{kind}_{name}") for kind in ("updated", "revoked") for name in names]
     held.append(box.clerk.add_user("user_unchanged"))
-    await box.lake.mutate([entitlement(f"e-{user}", user, plan="basic") for user in held])
+    await box.lake.mutate([created(f"e-{user}", user, plan="basic") for user in held])
     async with working(box, site.database_url) as parts:
         await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in held])
         await until(lambda: not wrong(box))
@@ -107,7 +100,7 @@ async def edit(site: Site, name: str) -> None:
     granted, updated, revoked = (f"user_{kind}_{name}" for kind in ("granted", "updated", "revoked"))
     await site.box.lake.mutate(
         [
-            entitlement(f"e-{granted}", granted, plan="pro"),
+            created(f"e-{granted}", granted, plan="pro"),
             {"patch": {"id": f"e-{updated}", "set": {"plan": "pro"}}},
             {"delete": {"id": f"e-{revoked}"}},
         ]
@@ -174,7 +167,7 @@ async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, crashes: tu
         await box.lake.mutate(
             [
                 {"create": {"_id": course, "_type": "course", "slug": {"current": course}}},
-                *(entitlement(f"e-{u}", u, courses=[reference(course)]) for u in users),
+                *(created(f"e-{u}", u, courses=[reference(course)]) for u in users),
             ]
         )
         await mark(site, WorkItem(f"document:{course}", lane=1))
@@ -245,5 +238,5 @@ async def deliver_to_a_receiver_that_dies(site: Site, trouble: Trouble) -> None:
     users = [site.box.clerk.add_user(f"user_{trouble.moment}_{n}") for n in range(3)]
     async with site.receiver(trouble=trouble) as receiver:
         for user in users:
-            await site.box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
+            await site.box.lake.mutate([created(f"e-{user}", user, plan="pro")])
         assert await asyncio.wait_for(receiver.wait(), GUARD) == -signal.SIGKILL, site.told()

@@ -17,6 +17,7 @@ from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import judged
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 from sync_worker.web.app import create_app
+from tests.builders import created
 from tests.nursery import run
 from tests.oracle import until, wrong
 from tests.parts import opened, settings_of, working
@@ -57,10 +58,6 @@ async def scrape(client: httpx.AsyncClient) -> Samples:
     return samples((await client.get("/metrics")).text)
 
 
-def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
-
-
 def row(name: str, labels: tuple[str, ...], text: str) -> str:
     shown = f"{name}{{{','.join(labels)}}}" if labels else name
     return f"| `{shown}` | {text} |"
@@ -75,7 +72,7 @@ async def test_every_name_that_rules_may_ask_for_is_told_once_something_happened
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         await parts.store.queue.enqueue([WorkItem("user:user_1")])
         await until(lambda: not wrong(box))
@@ -93,7 +90,7 @@ async def test_a_web_process_tells_what_a_worker_did_and_still_does_after_a_rest
     box: Sandbox, database_url: str
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     document = box.lake.documents["e1"]
     async with web(box, database_url) as client:
         before = await scrape(client)
@@ -182,7 +179,7 @@ async def test_before_the_first_reconcile_nothing_is_said_of_it(box: Sandbox, sq
 async def test_a_reconcile_that_fails_is_told_until_one_ends_well(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
-    await box.lake.mutate([entitlement("e1", box.clerk.add_user("user_1"), plan="pro")])
+    await box.lake.mutate([created("e1", box.clerk.add_user("user_1"), plan="pro")])
     given = settings_for(box, sqlite_url)
 
     async def reconciled(*options: str, fault: Callable[[], None] = lambda: None) -> float | None:

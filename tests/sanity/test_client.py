@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,6 +20,7 @@ from sync_worker.errors import (
 from sync_worker.sanity.client import Queries, Sanity, error_from_response, open_sanity, reads_only
 from sync_worker.settings import packaged_groq
 from sync_worker.transport import ServiceTransport, inner_transport
+from tests.builders import created, reference
 from tests.clock import TIMINGS, ImpatientClock
 
 if TYPE_CHECKING:
@@ -31,12 +33,7 @@ pytestmark = pytest.mark.anyio
 USER = Subject.parse("user_1")
 
 
-def entitlement(document: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": "user_1", **fields}}
-
-
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
+entitlement = partial(created, user="user_1")
 
 
 def course(document: str, slug: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sync_worker.domain.entitlements import CORE_FIELDS, Field, MergeRule
 from sync_worker.sanity.client import Queries
 from sync_worker.sanity.row_checks import shape_problems
 from sync_worker.settings import packaged_groq
+from tests.builders import reference
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
@@ -18,10 +19,6 @@ pytestmark = pytest.mark.anyio
 FEATURES = Field("features", MergeRule.UNION)
 SLUG = "plan->slug.current"
 COURSES = "courses[]->slug.current"
-
-
-def reference(document: str) -> dict[str, str]:
-    return {"_type": "reference", "_ref": document, "_key": document}
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.service import running_worker
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING
+from tests.builders import created
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def entitlement(document: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}
+entitlement = partial(created, plan="pro")
 
 
 async def codes(parts: Parts) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 
 from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
+from tests import builders
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
 from tests.parts import working
@@ -22,7 +23,7 @@ ADA = "ada@example.org"
 
 
 def entitlement(document: str, **fields: Any) -> dict[str, Any]:
-    return {"createOrReplace": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}
+    return {"createOrReplace": builders.entitlement(document, **{"plan": "pro", **fields})}
 
 
 async def mark(parts: Parts, *keys: str, **given: Any) -> None:

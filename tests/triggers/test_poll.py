@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
 from sync_worker.triggers.poll import catch_up
+from tests.builders import created
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -20,15 +21,11 @@ pytestmark = pytest.mark.anyio
 LATER = 600.0
 
 
-def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
-
-
 async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
-        await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+        await box.lake.mutate([created("e1", "user_1", plan="pro")])
         with capture_logs() as logs:
             assert await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS) == 1
             await until(lambda: not wrong(box))
@@ -41,9 +38,7 @@ async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, 
 async def test_a_course_whose_webhook_was_lost_reaches_its_holders(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     course = {"_id": "c1", "_type": "course", "slug": {"current": "old"}}
-    await box.lake.mutate(
-        [{"create": course}, entitlement("e1", "user_1", courses=[{"_type": "reference", "_ref": "c1"}])]
-    )
+    await box.lake.mutate([{"create": course}, created("e1", "user_1", courses=[{"_type": "reference", "_ref": "c1"}])])
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.queue, ShiftedClock(-LATER), TIMINGS)
         await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug.current": "new"}}}])
@@ -56,7 +51,7 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
-        await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+        await box.lake.mutate([created("e1", "user_1", plan="pro")])
         from sync_worker.storage.queue import WorkItem  # noqa: PLC0415 - only here
 
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1")])
@@ -74,7 +69,7 @@ async def test_a_second_poll_does_not_mark_the_same_again(box: Sandbox, sqlite_u
     async with opened(box, sqlite_url) as parts:
         source, queue = parts.services.source, parts.store.queue
         await catch_up(source, queue, CLOCK, TIMINGS)
-        await box.lake.mutate([entitlement("e1", "user_1")])
+        await box.lake.mutate([created("e1", "user_1")])
         assert await catch_up(source, queue, ShiftedClock(LATER), TIMINGS) == 1
         assert await catch_up(source, queue, ShiftedClock(LATER), TIMINGS) == 0
 
@@ -83,7 +78,7 @@ async def test_a_thousand_publishes_of_one_second_are_all_found(box: Sandbox, sq
     async with opened(box, sqlite_url) as parts:
         source, queue = parts.services.source, parts.store.queue
         await catch_up(source, queue, CLOCK, TIMINGS)
-        await box.lake.mutate([entitlement(f"e{n:04}", f"user_{n:04}") for n in range(1100)])
+        await box.lake.mutate([created(f"e{n:04}", f"user_{n:04}") for n in range(1100)])
         assert await catch_up(source, queue, ShiftedClock(LATER), TIMINGS) == 1100
 
 
@@ -91,5 +86,5 @@ async def test_a_publish_is_left_to_its_webhook_for_a_minute(box: Sandbox, sqlit
     async with opened(box, sqlite_url) as parts:
         source, queue = parts.services.source, parts.store.queue
         await catch_up(source, queue, ShiftedClock(-LATER), TIMINGS)
-        await box.lake.mutate([entitlement("e1", "user_1")])
+        await box.lake.mutate([created("e1", "user_1")])
         assert await catch_up(source, queue, CLOCK, TIMINGS) == 0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_after_empty_read
+from tests.builders import created
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def entitlement(document: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}
+entitlement = partial(created, plan="pro")
 
 
 async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_access_afterwards(

@@ -26,6 +26,7 @@ from sync_worker.storage.queue import WorkItem
 from sync_worker.sync import reconciler as converge
 from sync_worker.sync.outcome import Due
 from sync_worker.worker import jobs as attempt
+from tests.builders import created
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
-
-
-def entitlement(document: str, user: str, **fields: Any) -> dict[str, Any]:
-    return {"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}
 
 
 def expected(box: Sandbox, document: str) -> ExpectedRevision:
@@ -64,7 +61,7 @@ async def row_of(parts: Parts, key: str) -> Any:
 
 async def test_an_instance_without_organizations_does_not_hold_up_its_users(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.some("forbidden", 1.0, path_prefix="/v1/organizations")
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1", "org:org_1")
@@ -77,7 +74,7 @@ async def test_an_instance_without_organizations_does_not_hold_up_its_users(box:
 
 async def test_a_200_that_is_not_the_user_is_not_a_write(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.next("error_in_ok", method="PATCH")
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1")
@@ -90,7 +87,7 @@ async def test_a_200_that_is_not_the_user_is_not_a_write(box: Sandbox, sqlite_ur
 async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_vip", public_metadata={"plan": "vip"})
     starts = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    await box.lake.mutate([entitlement("e1", "user_vip", plan="pro", startsAt=starts)])
+    await box.lake.mutate([created("e1", "user_vip", plan="pro", startsAt=starts)])
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_vip", expected=expected(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
@@ -107,7 +104,7 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_a_witness_t
     await box.lake.mutate(
         [
             {"create": {"_id": "c1", "_type": "course", "slug": {"current": "a"}}},
-            entitlement("e1", "user_1", plan="pro"),
+            created("e1", "user_1", plan="pro"),
         ]
     )
     async with working(box, sqlite_url) as parts:
@@ -126,7 +123,7 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
 ) -> None:
     box.clerk.add_user("user_1")
     plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
-    await box.lake.mutate([{"create": plan}, entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([{"create": plan}, created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         told = deleted(box, "p1")
         await box.lake.mutate([{"delete": {"id": "p1"}}])
@@ -143,7 +140,7 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     replaced = ExpectedRevision("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         await mark(parts, "user:user_1", expected=replaced)
@@ -152,7 +149,7 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
 
 async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1")
         await until(lambda: not wrong(box))
@@ -166,7 +163,7 @@ async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box
 
 async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="basic")])
+    await box.lake.mutate([created("e1", "user_1", plan="basic")])
     box.lake.lag = 1.0
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     async with working(box, sqlite_url) as parts:
@@ -211,7 +208,7 @@ async def test_a_query_of_another_shape_costs_attempts_and_not_the_worker(
     for file in packaged_groq().glob("*.groq"):
         (tmp_path / file.name).write_text(file.read_text().replace('"between": *[', '"between": 7, "x": *['))
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
         await mark(parts, "document:c1", lane=1)
         async with asyncio.timeout(10):
@@ -224,7 +221,7 @@ async def test_a_query_of_another_shape_costs_attempts_and_not_the_worker(
 async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, sqlite_url: str) -> None:
     for user in ("user_a", "user_b"):
         box.clerk.add_user(user)
-        await box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
+        await box.lake.mutate([created(f"e-{user}", user, plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_a")
@@ -236,7 +233,7 @@ async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, s
 async def test_clerks_wish_to_wait_is_kept_where_the_run_is_cut_off_afterwards(box: Sandbox, sqlite_url: str) -> None:
     for user in ("user_a", "user_b"):
         box.clerk.add_user(user)
-        await box.lake.mutate([entitlement(f"e-{user}", user, plan="pro")])
+        await box.lake.mutate([created(f"e-{user}", user, plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
     box.clerk.faults.next("hang", 100, method="PATCH", path_prefix="/v1/users/user_b")
     async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.0)) as parts:
@@ -258,7 +255,7 @@ def refuse_results(database_url: str) -> None:
 
 async def test_clerks_wish_to_wait_is_kept_where_the_ledger_cannot_be_written(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", retry_after=60)
     async with working(box, sqlite_url) as parts:
         refuse_results(sqlite_url)
@@ -274,7 +271,7 @@ async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         refuse_results(sqlite_url)
         await mark(parts, "user:user_1")
@@ -287,7 +284,7 @@ async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_
 
 
 async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str) -> None:
-    await box.lake.mutate([entitlement("e1", "ada@example.com", plan="pro")])
+    await box.lake.mutate([created("e1", "ada@example.com", plan="pro")])
     with capture_logs() as logs:
         async with working(box, sqlite_url) as parts:
             await mark(parts, "document:e1", lane=1)
@@ -303,7 +300,7 @@ async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_ag
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.some("unauthorized", 1.0)
     async with working(box, sqlite_url, timings=replace(TIMINGS, credentials_probe=0.5)) as parts:
         with capture_logs() as logs:
@@ -318,7 +315,7 @@ async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_ag
 async def test_a_publish_is_served_while_a_bulk_waits(box: Sandbox, sqlite_url: str) -> None:
     for number in range(400):
         box.clerk.add_user(f"user_{number:03}")
-    await box.lake.mutate([entitlement(f"e{n:03}", f"user_{n:03}", plan="pro") for n in range(400)])
+    await box.lake.mutate([created(f"e{n:03}", f"user_{n:03}", plan="pro") for n in range(400)])
     box.clerk.faults.latency = 0.2
     async with working(box, sqlite_url) as parts:
         await mark(parts, *(f"user:user_{n:03}" for n in range(1, 400)), lane=2)
@@ -331,7 +328,7 @@ async def test_a_publish_is_served_while_a_bulk_waits(box: Sandbox, sqlite_url: 
 async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite_url: str) -> None:
     for number in range(2):
         box.clerk.add_user(f"user_{number}")
-        await box.lake.mutate([entitlement(f"e{number}", f"user_{number}", plan="pro")])
+        await box.lake.mutate([created(f"e{number}", f"user_{number}", plan="pro")])
     timings = replace(TIMINGS, budget_window=0.5)
     async with working(box, sqlite_url, timings=timings, clerk_budget=3) as parts:
         await mark(parts, "user:user_0", "user:user_1")
@@ -340,7 +337,7 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
 
 async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.next("lost", method="PATCH")
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1")
@@ -355,7 +352,7 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
 @pytest.mark.parametrize("plan", ["old", "pro"])
 async def test_a_mark_in_between_does_not_undo_the_second_look(box: Sandbox, sqlite_url: str, plan: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         left_open = {"plan": plan, "courseSlugs": []}
         await parts.store.ledger.intend([Entry("", "user:user_1", "grant", {}, left_open, ["e1"])])
@@ -376,7 +373,7 @@ async def given_up(parts: Parts, key: str) -> None:
 async def test_a_window_closes_although_an_outage_outlasted_all_attempts(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     ends = (datetime.now(UTC) + timedelta(minutes=10)).isoformat(timespec="milliseconds")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro", endsAt=ends)])
+    await box.lake.mutate([created("e1", "user_1", plan="pro", endsAt=ends)])
     clock, timings = ShiftedClock(), replace(TIMINGS, max_attempts=1, idle_interval=0.05)
     async with working(box, sqlite_url, clock=clock, timings=timings) as parts:
         await mark(parts, "user:user_1")
@@ -430,7 +427,7 @@ async def test_a_projection_without_a_name_stops_the_work_before_anything_is_tak
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1")
         await until(lambda: not wrong(box))
@@ -446,7 +443,7 @@ async def test_a_reconcile_with_such_a_projection_ends_before_anything_is_writte
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with (
         opened(box, sqlite_url, groq_dir=misspelt(tmp_path)) as parts,
         open_reconcile(parts.settings, parts.store, Counter()) as run,
@@ -457,7 +454,7 @@ async def test_a_reconcile_with_such_a_projection_ends_before_anything_is_writte
 
 async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
     seen = expected(box, "e1")
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [
@@ -472,7 +469,7 @@ async def test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_thei
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro", role="x" * 900)])
+    await box.lake.mutate([created("e1", "user_1", plan="pro", role="x" * 900)])
     with capture_logs() as logs:
         async with working(box, sqlite_url, claims_budget=800) as parts:
             await mark(parts, "user:user_1")
@@ -484,7 +481,7 @@ async def test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_thei
 
 async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1", public_metadata={"theme": "x" * 7500})
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro", role="x" * 900)])
+    await box.lake.mutate([created("e1", "user_1", plan="pro", role="x" * 900)])
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1")
         async with asyncio.timeout(10):
@@ -512,13 +509,13 @@ class BlindOnce:
 
 async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", "user_1", plan="pro"), entitlement("e2", "user_1", plan="pro")])
+    await box.lake.mutate([created("e1", "user_1", plan="pro"), created("e2", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         await mark(parts, "user:user_1")
         await until(lambda: not wrong(box))
         told = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
-        await box.lake.mutate([entitlement("e3", "user_1", plan="pro")])
+        await box.lake.mutate([created("e3", "user_1", plan="pro")])
         services = parts.services
         run = converge.Reconciler(
             cast("Source", BlindOnce(services.source)),

@@ -1,0 +1,21 @@
+"""Documents as editors make them, for tests of every room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def reference(document: str) -> dict[str, str]:
+    """A member of an array of references, or a single one."""
+    return {"_type": "reference", "_ref": document, "_key": document}
+
+
+def entitlement(document: str, user: str | None = None, **fields: Any) -> dict[str, Any]:
+    """An entitlement, for a user by Clerk id unless `fields` say whom it is for."""
+    named = {} if user is None else {"clerkUserId": user}
+    return {"_id": document, "_type": "entitlement", **named, **fields}
+
+
+def created(document: str, user: str | None = None, **fields: Any) -> dict[str, Any]:
+    """The mutation that creates it."""
+    return {"create": entitlement(document, user, **fields)}
