@@ -85,7 +85,7 @@ def _code(error: type[SyncWorkerError]) -> str:
 class ConfigurationError(SyncWorkerError):
     """The configuration is invalid.
 
-    Correct the named setting, then start again. `docs/settings.md` lists all settings.
+    Correct the setting that is named, then start again. `docs/settings.md` lists all settings.
     """
 
 

@@ -178,7 +178,7 @@ async def test_an_address_within_an_organization_is_that_membership(box: Sandbox
     ("fields", "expected"),
     [
         ({"plan": "gold"}, (Standing.REFUSED, State.REFUSED, "'gold' is not one of basic, pro")),
-        ({"role": 7 * [1]}, (Standing.REFUSED, State.REFUSED, "role: must be a text")),
+        ({"role": 7 * [1]}, (Standing.REFUSED, State.REFUSED, "role: must be a string")),
         ({"startsAt": ahead(3600)}, (Standing.NOT_YET, State.PENDING, "it begins")),
         ({"endsAt": ahead(-3600)}, (Standing.OVER, State.EXPIRED, "it ended")),
         ({"status": "paused"}, (Standing.INACTIVE, State.EXPIRED, "its status is 'paused'")),

@@ -405,7 +405,7 @@ def groq(installed: Installation, tmp_path: Path) -> Path:
     ("file", "change", "result"),
     [
         ("entitlement", ("  role,", '  "rolle": role,'), '"role" is missing'),
-        ("entitlement", ("  role,", '  "role": [role],'), '"role" is a list, but must be one value'),
+        ("entitlement", ("  role,", '  "role": [role],'), '"role" is a list, but must be a single value'),
         ("entitlement", ("  role,", "  role,,"), "Sanity answered 400"),
         ("by_subject", ('_type == "entitlement" && (', '_type == "access" && ('), "by_subject.groq does not find it"),
         ("by_subject", ('_type == "entitlement" && (', '_type == "entitlement" || ('), "although nobody was asked for"),
