@@ -1,32 +1,31 @@
-"""The whole error tree.
+"""All errors of the program.
 
-Why it exists: an operator reads one line and knows what happened and what to do. The first line of each docstring is
-the message, the rest is the next step; both are printed by the command line and shown in `failed`. Callers add only
-the particulars: `raise NoSuchSubject("user:user_2x")`. Services repeat in theirs what they were sent, so these are
-cleaned: errors are shown, logged and kept in the database.
+The docstring of each error is the text that users read: its first line says what happened, the rest what to do.
+Callers add only the particulars: `raise NoSuchSubject("user:user_2x")`. They are redacted, because services repeat in
+their errors what they were sent, and errors are shown, logged and stored in the database.
 
     SyncWorkerError
-      ConfigurationError      the settings, the GROQ files or the database address are wrong; nothing starts
-      InvalidSubject          a text that names no subject
-      CredentialsRefused      401/403; work stops, nothing is lost, it resumes when the key is right
-      RetryableError          the same call may succeed later; carries `retry_after` seconds when the service said so
+      ConfigurationError      a setting, GROQ file or database URL is wrong; nothing starts
+      InvalidSubject          a text that is not a subject
+      CredentialsRefused      401 or 403; work pauses until the key is valid, and nothing is lost
+      RetryableError          the same call may succeed later; `retry_after` is in seconds, if the service sent it
         RateLimited           429
-        ServiceUnavailable    5xx, timeouts, dropped connections, busy resources
-        UnreadableAnswer      a 2xx that is not what was asked for
+        ServiceUnavailable    5xx, timeouts, dropped connections, locked resources
+        UnreadableAnswer      a 2xx response with an unexpected body
         StaleRead             the query index lags behind the event
         DatasetEmpty        no entitlement is visible at all
-        DatabaseUnavailable   the work set cannot be read or written
-      RefusedError            it will not succeed until somebody changes something
-        RevocationHeld        too many revocations at once; a person has to approve
-        NoSuchSubject         nobody by that id in Clerk
+        DatabaseUnavailable   the work queue cannot be read or written
+      RefusedError            it cannot succeed until somebody changes something
+        RevocationHeld        too many revocations at once; they need approval
+        NoSuchSubject         the subject is not in Clerk
         AccessTooLarge        more than 8 KB of metadata
         RequestRefused        any other 4xx
-      SourceShrank            far fewer entitlements than in the last good run
-      AlreadyRunning          another reconcile is at work
-      NoSuchChangeset         nothing is held by this id
-      MayNotManageHooks       the token has no right to see or change webhooks
-      HookNotRepaired         Sanity took the change of a webhook, but it is not what was asked for
-      LeaseLost               another process owns the subject now
+      SourceShrank            far fewer entitlements than in the last successful reconcile
+      AlreadyRunning          another reconcile holds the lock
+      NoSuchChangeset         no held changeset has this id
+      MayNotManageHooks       the token may not list or change webhooks
+      HookNotRepaired         Sanity accepted the change of a webhook, but did not apply it
+      LeaseLost               another process took the subject over
       MutationInDryRun        a dry run tried to write
 """
 
@@ -40,7 +39,7 @@ from sync_worker.redaction import redact
 class SyncWorkerError(Exception):
     """Something went wrong.
 
-    Read the particulars above.
+    See the details.
     """
 
     def __init__(self, detail: str = "") -> None:
@@ -59,7 +58,7 @@ class SyncWorkerError(Exception):
 
     @property
     def code(self) -> str:
-        """Name the error for logs and JSON: `NoSuchSubject` is `no_such_subject`."""
+        """The name of the error for logs and JSON: `NoSuchSubject` is `no_such_subject`."""
         return _code(type(self))
 
     def __str__(self) -> str:
@@ -67,12 +66,12 @@ class SyncWorkerError(Exception):
 
 
 def quoted(value: object) -> str:
-    """Return how a value looks in a message: as Python writes it, without secrets and addresses."""
+    """Return a value as Python writes it, with secrets and addresses redacted."""
     return redact(repr(value))
 
 
 def error_named(code: str) -> type[SyncWorkerError] | None:
-    """Return the class whose errors have this code, if there is one."""
+    """Return the error class with this code, or None."""
     found: list[type[SyncWorkerError]] = [SyncWorkerError]
     for error in found:
         found += error.__subclasses__()
@@ -84,30 +83,30 @@ def _code(error: type[SyncWorkerError]) -> str:
 
 
 class ConfigurationError(SyncWorkerError):
-    """The configuration is wrong.
+    """The configuration is invalid.
 
-    Correct the setting that is named, then start again. `docs/settings.md` lists every setting.
+    Correct the setting that is named, then start again. `docs/settings.md` lists all settings.
     """
 
 
 class InvalidSubject(SyncWorkerError):
-    """This names no subject.
+    """This is not a valid subject.
 
     Write user:user_…, org:org_…, membership:org_…/user_…, email:… or external:….
     """
 
 
 class CredentialsRefused(SyncWorkerError):
-    """The service refused our credentials.
+    """The service rejected our credentials.
 
-    Check the key or token that is named. Nothing is lost: work resumes by itself when the key is right again.
+    Check the named key or token. Work is paused and nothing is lost; it resumes once the key is valid.
     """
 
 
 class RetryableError(SyncWorkerError):
-    """The call did not succeed this time.
+    """The call failed.
 
-    It is tried again by itself.
+    It is retried automatically.
     """
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
@@ -116,79 +115,79 @@ class RetryableError(SyncWorkerError):
 
 
 class RateLimited(RetryableError):
-    """The service asked us to slow down.
+    """The service is rate-limiting our calls.
 
-    It is tried again by itself. If it happens often, lower CLERK_BUDGET.
+    The call is retried automatically. If this happens often, lower CLERK_BUDGET.
     """
 
 
 class ServiceUnavailable(RetryableError):
-    """The service did not answer properly.
+    """The service is unavailable.
 
-    It is tried again by itself. If it lasts, look at the status page of the service.
+    The call is retried automatically. If this lasts, check the status page of the service.
     """
 
 
 class UnreadableAnswer(RetryableError):
-    """The service answered something we cannot read, so nothing was concluded from it.
+    """The service sent an unexpected response, and it was ignored.
 
-    It is tried again by itself. If it lasts, compare the answer with the GROQ files in use.
+    The call is retried automatically. If this lasts, check the GROQ files and API URLs in use.
     """
 
 
 class StaleRead(RetryableError):
-    """The query index does not show the published revision yet.
+    """Sanity's query index does not show the published revision yet.
 
-    It is tried again by itself; nothing is written from a stale read.
+    The read is retried automatically. Nothing is written until the index has caught up.
     """
 
 
 class DatasetEmpty(RetryableError):
-    """Not one entitlement is visible, so no access is taken away.
+    """No entitlement is visible, so no access is removed.
 
-    Check SANITY_PROJECT_ID, SANITY_DATASET, the token's permissions and the type name in the GROQ files.
+    Check SANITY_PROJECT_ID, SANITY_DATASET, the token's permissions and the document type in the GROQ files.
     """
 
 
 class DatabaseUnavailable(RetryableError):
-    """The database cannot be used.
+    """The database is unavailable.
 
-    Check DATABASE_URL, the disk and the server. Webhooks are answered 503 meanwhile, and the sender repeats them.
+    Check DATABASE_URL, the disk and the server. Meanwhile webhooks are answered with 503, and the sender retries them.
     """
 
 
 class RefusedError(SyncWorkerError):
-    """The change was refused and will not be retried by itself.
+    """The change was refused and is not retried automatically.
 
-    Correct the cause, then `sync-worker failed retry SUBJECT`, or publish again.
+    Correct the cause, then run `sync-worker failed retry SUBJECT`, or publish again.
     """
 
 
 class RevocationHeld(RefusedError):
-    """Too many revocations at once, so this one is held.
+    """Too many revocations at once, so this one is held for approval.
 
-    Read the list with `sync-worker approve`, then `sync-worker approve ID`; or publish again what is missing.
+    List them with `sync-worker approve`, then run `sync-worker approve ID`, or publish again what is missing.
     """
 
 
 class NoSuchSubject(RefusedError):
-    """There is nobody by this id in Clerk.
+    """The subject was not found in Clerk.
 
-    Correct the id in the entitlement and publish it, or create the user; then `sync-worker sync SUBJECT`.
+    Correct the id in the entitlement and publish it, or create the user in Clerk, then run `sync-worker sync SUBJECT`.
     """
 
 
 class AccessTooLarge(RefusedError):
-    """The access is larger than the 8 KB that Clerk stores, so nothing was written.
+    """The access does not fit into the 8 KB of metadata that Clerk stores, so nothing was written.
 
-    Name fewer courses in the entitlements that are listed, or group them under a plan.
+    Reduce the courses in the listed entitlements, or group them under a plan.
     """
 
 
 class RequestRefused(RefusedError):
     """The service refused the request.
 
-    The code of the service is above; correct what it names, then `sync-worker failed retry SUBJECT`.
+    Correct what the error code of the service names, then run `sync-worker failed retry SUBJECT`.
     """
 
     def __init__(self, detail: str = "", *, status: int = 0) -> None:
@@ -197,9 +196,9 @@ class RequestRefused(RefusedError):
 
 
 class SourceShrank(SyncWorkerError):
-    """Far fewer entitlements are visible than in the last good run, so nothing was changed.
+    """Far fewer entitlements are visible than in the last successful reconcile, so nothing was changed.
 
-    If that is right, run `sync-worker reconcile --accept-fewer` once. If not, check the dataset, the token and the
+    If this is intended, run `sync-worker reconcile --accept-fewer` once. Otherwise check the dataset, the token and the
     GROQ files.
     """
 
@@ -207,41 +206,41 @@ class SourceShrank(SyncWorkerError):
 class AlreadyRunning(SyncWorkerError):
     """Another reconcile is running.
 
-    Wait for it to end. One that was killed stops counting after a minute.
+    Wait until it ends. If it was killed, its lock expires after a minute.
     """
 
 
 class NoSuchChangeset(SyncWorkerError):
-    """No changeset is held by this id.
+    """No held changeset has this id.
 
-    `sync-worker approve` lists those that are held. An expired one is found again by the next reconcile.
+    List the held changesets with `sync-worker approve`. The next reconcile finds an expired one again.
     """
 
 
 class MayNotManageHooks(SyncWorkerError):
-    """This token may not see or change webhooks.
+    """The token may not list or change webhooks.
 
-    Take a token with the Administrator or Developer role, or your own (`npx sanity debug --secrets`), and give it to
-    this one command as SANITY_MANAGE_TOKEN. The worker keeps its Viewer token.
+    Create a token with the Administrator or Developer role, or use your own (`npx sanity debug --secrets`), and pass it
+    to this command as SANITY_MANAGE_TOKEN. The worker keeps its Viewer token.
     """
 
 
 class HookNotRepaired(SyncWorkerError):
-    """Sanity took the change, but the webhook is still not what was asked for.
+    """Sanity accepted the change, but the webhook still differs.
 
     Delete it in Sanity's project settings under API, then run `sync-worker webhook install` again.
     """
 
 
 class LeaseLost(SyncWorkerError):
-    """Another process took this subject over, so this run wrote nothing more.
+    """Another process took this subject over, so this run stopped writing.
 
-    Nothing to do: the other process makes it right.
+    Nothing to do: the other process syncs it.
     """
 
 
 class MutationInDryRun(SyncWorkerError):
-    """A dry run tried to write, and was stopped.
+    """A dry run tried to write and was stopped.
 
-    This is a bug in sync-worker: please report it with the request that is named.
+    This is a bug in sync-worker. Please report it with the named request.
     """

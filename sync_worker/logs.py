@@ -1,8 +1,7 @@
-"""How logs are written: event names are snake_case facts with key-values; JSON for machines, columns for people.
+"""Configures structured logs on stderr, as JSON or for a console. `docs/logs.md` lists the events.
 
-Why it exists: logs go to stderr, data to stdout, so that both can be piped. What libraries have to say goes the same
-way, as the event `library_warned`, and so does a crash. No secret and no e-mail address leaves here, wherever in a line
-it stands. A line that cannot be written is lost, and nothing else is. `docs/logs.md` lists the events.
+Warnings of libraries are logged as `library_warned`. Secrets and e-mail addresses are redacted everywhere in a line. A
+line that cannot be written is dropped.
 """
 
 from __future__ import annotations
@@ -20,49 +19,49 @@ from sync_worker.redaction import SECRET, redact
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
 
-SHORTEST_SECRET = 8
-"""Characters. What is shorter would be found in words."""
+MIN_SECRET_LENGTH = 8
+"""In characters. A shorter one could occur in ordinary words."""
 
 log = structlog.get_logger("logs")
 
 
-class _Patient:
-    """A stream that may be on a full disk, or a pipe that nobody reads any more: no work is to fail for that."""
+class _SafeStream:
+    """A stream that ignores write errors: a full disk or a closed pipe must not fail any work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Write, if that is possible."""
+        """Write, or drop the text if that fails."""
         with suppress(OSError):
             self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush, if that is possible."""
+        """Flush, or ignore that it fails."""
         with suppress(OSError):
             self._stream.flush()
 
 
-class Cleaner:
-    """A processor that takes secrets and addresses out of every text of a line: by their shape, and what is `known`."""
+class Redactor:
+    """A processor that redacts the `known` secrets, and whatever looks like a secret or an address, in a whole line."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        self._known = tuple(sorted({text for text in known if len(text) >= SHORTEST_SECRET}, key=len, reverse=True))
+        self._known = tuple(sorted({text for text in known if len(text) >= MIN_SECRET_LENGTH}, key=len, reverse=True))
 
     def __call__(self, _: object, __: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        """Return the line as it may be written."""
-        return {self._text(key): self._clean(value) for key, value in line.items()}
+        """Return the line redacted."""
+        return {self._text(key): self._redact(value) for key, value in line.items()}
 
-    def _clean(self, value: object) -> object:
+    def _redact(self, value: object) -> object:
         match value:
             case str():
                 return self._text(value)
             case None | bool() | int() | float():
                 return value
             case Mapping():
-                return {self._text(str(key)): self._clean(inner) for key, inner in value.items()}
+                return {self._text(str(key)): self._redact(inner) for key, inner in value.items()}
             case list() | tuple() | set() | frozenset():
-                return [self._clean(inner) for inner in value]
+                return [self._redact(inner) for inner in value]
             case _:
                 return self._text(repr(value))
 
@@ -74,10 +73,10 @@ class Cleaner:
 
 
 class _Forward(logging.Handler):
-    """Takes what libraries log."""
+    """Forwards the log records of libraries."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it as one of our lines."""
+        """Log the record as `library_warned`."""
         log.log(
             logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING,
             "library_warned",
@@ -88,30 +87,30 @@ class _Forward(logging.Handler):
 
 
 def configure_logs(form: Literal["auto", "json", "console"], secrets: Iterable[str] = ()) -> None:
-    """Set up the logs of the process; `auto` is console on a terminal and JSON elsewhere. `secrets` never occur."""
+    """Configure the logs of this process; `auto` is console on a terminal and JSON elsewhere. Redacts `secrets`."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Traces without the values of variables: a header with a key could be among them.
+            # Tracebacks without local variables, which could include a header with a key.
             structlog.processors.format_exc_info,
-            Cleaner(secrets),
+            Redactor(secrets),
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
             if console
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _Patient(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _SafeStream(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
 
 
-def tell_of_crash(error: Exception) -> None:
-    """Log what ends the process, whenever that happens: perhaps nothing was set up yet."""
+def log_crash(error: Exception) -> None:
+    """Log the exception that ends the process, even if logging was not configured yet."""
     if not structlog.is_configured():
         configure_logs("auto")
-    log.critical("crashed", exc_info=error, next_step="this is a bug in sync-worker: please report it with the trace")
+    log.critical("crashed", exc_info=error, next_step="this is a bug in sync-worker; report it with the traceback")

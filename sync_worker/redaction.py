@@ -1,7 +1,7 @@
-"""Takes secrets and e-mail addresses out of a text that people or machines will read.
+"""Replaces secrets and e-mail addresses in texts by placeholders.
 
-Why it exists: services repeat in their errors what they were sent, and an exception may hold anything. Texts are
-cleaned where they enter an error, and so the database and the screens, and once more where they enter the log.
+Errors are redacted when they are created, before they reach the database and the screens, and logs when they are
+written: services repeat what they were sent, and an exception can contain anything.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 SECRET, ADDRESS = "[secret]", "[e-mail]"
-_NO_ADDRESS = r"\s@<>()\[\],;:=/"
+_DELIMITERS = r"\s@<>()\[\],;:=/"
 _FOUND = re.compile(
     rf"""
     (?P<bearer>\b[Bb]earer\s+)\S+
@@ -17,20 +17,20 @@ _FOUND = re.compile(
     | (?P<secret>sk_(?:live|test)_[\w-]+                            # Clerk's keys
         | whsec_[\w+/=-]+                                           # Svix's secrets
         | (?<![A-Za-z0-9])sk[A-Za-z0-9]{{40,}})                     # Sanity's tokens
-    | (?<![^{_NO_ADDRESS}])[^{_NO_ADDRESS}]+(?:@|%40)[^{_NO_ADDRESS}"']+  # begun only where a word begins: linear
+    | (?<![^{_DELIMITERS}])[^{_DELIMITERS}]+(?:@|%40)[^{_DELIMITERS}"']+  # from the start of a word only: linear
     """,
     re.VERBOSE,
 )
 
 
 def redact(text: str) -> str:
-    """Return the text with a mark in the place of each secret and each address."""
+    """Return the text with a placeholder for each secret and each e-mail address."""
     if "@" in text or "sk" in text or "earer" in text or "%40" in text or "whsec_" in text:
-        return _FOUND.sub(_mark, text)
-    return text  # almost every time
+        return _FOUND.sub(_placeholder, text)
+    return text  # the common case
 
 
-def _mark(found: re.Match[str]) -> str:
+def _placeholder(found: re.Match[str]) -> str:
     if found["bearer"]:
         return f"{found['bearer']}{SECRET}"
     if found["login"]:

@@ -1,4 +1,4 @@
-"""Moments, lengths of time and addresses, as people read them."""
+"""Times, durations and addresses, as people read them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_no_address_survives_wherever_it_stands(address: str, before: str) -> No
     assert address not in masked(f"{before} {address}. {address}")
 
 
-def test_a_moment_of_today_has_no_date() -> None:
+def test_a_time_of_today_has_no_date() -> None:
     assert (at(NOON + 70, NOON), at(NOON - 86_400, NOON)) == ("12:01:10", "2025-12-31 12:00:00")
 
 
@@ -42,5 +42,5 @@ def test_programs_read_rfc_3339() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 days")]
 )
-def test_a_length_of_time_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
+def test_a_duration_is_written_in_its_largest_unit(seconds: float, text: str) -> None:
     assert ago(seconds) == text

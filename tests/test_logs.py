@@ -1,4 +1,4 @@
-"""What reaches stderr: every line of ours, of libraries and of crashes, and never a secret or an address."""
+"""What is written to stderr: our own lines, those of libraries and crashes, without secrets and addresses."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def line(code: str, **given: object) -> dict[str, object]:
 
 
 def test_a_line_of_json_has_event_level_and_time() -> None:
-    told = line("log.info('access_changed', subject='user:user_1', bytes=3, parts=None)")
-    assert told.pop("timestamp")
-    assert told == {"event": "access_changed", "level": "info", "subject": "user:user_1", "bytes": 3, "parts": None}
+    entry = line("log.info('access_changed', subject='user:user_1', bytes=3, parts=None)")
+    assert entry.pop("timestamp")
+    assert entry == {"event": "access_changed", "level": "info", "subject": "user:user_1", "bytes": 3, "parts": None}
 
 
 @pytest.mark.parametrize(
@@ -56,26 +56,26 @@ def test_a_line_of_json_has_event_level_and_time() -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_no_address_is_written_wherever_it_stands(values: str, form: str) -> None:
-    (told,) = written(f"log.info('something_happened', {values})", form)
-    assert "[e-mail]" in told
-    assert "ada" not in told
+def test_no_address_is_written_anywhere_in_a_line(values: str, form: str) -> None:
+    (entry,) = written(f"log.info('something_happened', {values})", form)
+    assert "[e-mail]" in entry
+    assert "ada" not in entry
 
 
 @pytest.mark.parametrize("secret", ["sk_live_aB3", "sk_test_aB3", "whsec_aB3=", f"Bearer {TOKEN}", TOKEN])
 def test_no_secret_is_written(secret: str) -> None:
-    told = line(f"log.error('something_failed', detail='it was {secret} as it seems')")
-    assert "[secret] as it seems" in str(told["detail"])
-    assert secret not in str(told)
+    entry = line(f"log.error('something_failed', detail='it was {secret} as it seems')")
+    assert "[secret] as it seems" in str(entry["detail"])
+    assert secret not in str(entry)
 
 
-def test_the_values_of_our_own_settings_are_never_written_whatever_they_look_like() -> None:
-    told = line("log.info('it', secret_is='plain text, short')", secrets=("plain text", "short"))
-    assert told["secret_is"] == "[secret], short"  # five characters would be found in words
+def test_the_secrets_of_the_settings_are_redacted_whatever_they_look_like() -> None:
+    entry = line("log.info('it', secret_is='plain text, short')", secrets=("plain text", "short"))
+    assert entry["secret_is"] == "[secret], short"  # five characters would be found in words
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_trace_is_cleaned_and_shows_no_variables(form: str) -> None:
+def test_a_traceback_is_redacted_and_shows_no_variables(form: str) -> None:
     code = f"""
 def fail(key):
     raise RuntimeError("refused: Bearer {TOKEN}, ada@example.com")
@@ -84,23 +84,23 @@ try:
 except RuntimeError:
     log.exception('run_crashed')
 """
-    told = "\n".join(written(code, form))
-    assert "refused: Bearer [secret] [e-mail]" in told
-    assert "in fail" in told
-    assert [found for found in ("ada", "whsec_aB3", TOKEN) if found in told] == []
+    entry = "\n".join(written(code, form))
+    assert "refused: Bearer [secret] [e-mail]" in entry
+    assert "in fail" in entry
+    assert [found for found in ("ada", "whsec_aB3", TOKEN) if found in entry] == []
 
 
-def test_what_a_library_warns_of_is_a_line_of_ours() -> None:
-    told = line("logging.getLogger('uvicorn.error').warning('no route to %s', 'ada@example.com')")
-    assert (told["event"], told["level"], told["library"]) == ("library_warned", "warning", "uvicorn.error")
-    assert told["message"] == "no route to [e-mail]"
+def test_a_warning_logged_by_a_library_is_forwarded() -> None:
+    entry = line("logging.getLogger('uvicorn.error').warning('no route to %s', 'ada@example.com')")
+    assert (entry["event"], entry["level"], entry["library"]) == ("library_warned", "warning", "uvicorn.error")
+    assert entry["message"] == "no route to [e-mail]"
 
 
-def test_what_a_library_says_beside_that_is_not_written() -> None:
+def test_other_messages_of_libraries_are_not_written() -> None:
     assert written("logging.getLogger('httpx').info('GET https://x/?email=ada@example.com')") == []
 
 
-def test_a_task_that_nobody_awaited_is_told_with_its_trace() -> None:
+def test_the_error_of_a_task_that_was_never_awaited_is_logged_with_its_traceback() -> None:
     code = """
 async def main():
     async def fail():
@@ -110,19 +110,19 @@ async def main():
     await asyncio.sleep(0)
 asyncio.run(main())
 """
-    told = line(code)
-    assert (told["event"], told["level"], told["library"]) == ("library_warned", "error", "asyncio")
-    assert "ValueError: [e-mail]" in str(told["exception"])
+    entry = line(code)
+    assert (entry["event"], entry["level"], entry["library"]) == ("library_warned", "error", "asyncio")
+    assert "ValueError: [e-mail]" in str(entry["exception"])
 
 
-def test_a_warning_of_python_is_a_line_of_ours() -> None:
-    told = line("warnings.warn('ada@example.com', stacklevel=1)")
-    assert (told["event"], told["library"]) == ("library_warned", "py.warnings")
-    assert "ada" not in str(told)
+def test_a_warning_of_python_is_forwarded() -> None:
+    entry = line("warnings.warn('ada@example.com', stacklevel=1)")
+    assert (entry["event"], entry["library"]) == ("library_warned", "py.warnings")
+    assert "ada" not in str(entry)
 
 
 @pytest.mark.parametrize("prepared", [True, False])
-def test_a_crash_of_the_command_line_is_told_without_what_it_holds(tmp_path: Path, *, prepared: bool) -> None:
+def test_a_crash_of_the_command_line_is_logged_redacted(tmp_path: Path, *, prepared: bool) -> None:
     code = f"""
 import sys
 from sync_worker import cli
@@ -137,8 +137,8 @@ cli.main()
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
-    told = json.loads(ended.stderr)
+    entry = json.loads(ended.stderr)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert (told["event"], told["level"]) == ("crashed", "critical")
-    assert "RuntimeError: [secret] of [e-mail]" in told["exception"]
+    assert (entry["event"], entry["level"]) == ("crashed", "critical")
+    assert "RuntimeError: [secret] of [e-mail]" in entry["exception"]
     assert "ada@" not in ended.stderr

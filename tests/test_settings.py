@@ -6,7 +6,7 @@ import pytest
 
 from sync_worker.domain.entitlements import Placement
 from sync_worker.errors import ConfigurationError
-from sync_worker.settings import Settings, load_settings, load_what_is_right
+from sync_worker.settings import Settings, load_settings, load_valid_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +35,12 @@ def test_the_budget_leaves_room_for_the_app(load: Any, key: str, budget: int) ->
     assert load(CLERK_SECRET_KEY=key).budget == budget
 
 
-def test_secrets_are_several_during_rotation_and_stripped(load: Any) -> None:
+def test_several_secrets_are_valid_during_rotation_and_are_stripped(load: Any) -> None:
     secrets = load(SANITY_WEBHOOK_SECRET=" new , old\n").sanity_webhook_secret
     assert [secret.get_secret_value() for secret in secrets] == ["new", "old"]
 
 
-def test_the_table_of_owned_keys_follows_the_settings(load: Any) -> None:
+def test_the_managed_keys_follow_the_settings(load: Any) -> None:
     layout = load(
         PLAN_ORDER="free,pro", BASELINE_PLAN="free", EXTRA_FIELDS="features=union,step=latest", PRIVATE_FIELDS="role"
     ).layout
@@ -67,12 +67,32 @@ def test_the_table_of_owned_keys_follows_the_settings(load: Any) -> None:
         ({"PORT": "ninety"}, "PORT"),
     ],
 )
-def test_a_wrong_value_is_named(load: Any, environment: dict[str, str], named: str) -> None:
+def test_an_invalid_value_is_named(load: Any, environment: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         load(**environment)
 
 
-def test_what_is_missing_is_named_all_at_once() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SANITY_PROJECT_ID", "a/b", "must be a project id of lowercase letters, digits and -"),
+        ("SANITY_DATASET", "A", "must be a dataset name of lowercase letters, digits, - and _"),
+        ("SANITY_API_VERSION", "v1", "must be a date such as 2025-02-19"),
+        ("CLERK_BUDGET", "-1", "must be a whole number, 0 or more"),
+        ("POLL_SECONDS", "1.5", "must be a whole number of seconds, 0 or more"),
+        ("RECONCILE_AT", "3am", "must be a time in UTC such as 03:30"),
+        ("CLAIMS_BUDGET", "0", "must be a whole number of bytes, 1 or more"),
+        ("PORT", "70000", "must be a whole number from 0 to 65535"),
+        ("LOG_FORMAT", "xml", "must be auto, json or console"),
+    ],
+)
+def test_an_invalid_value_is_refused_with_what_to_write(load: Any, name: str, value: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(**{name: value})
+    assert caught.value.detail == f"{name} {sentence}"
+
+
+def test_missing_settings_are_named_all_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"SANITY_PROJECT_ID is not set.*CLERK_SECRET_KEY is not set"):
         load_settings(_env_file=None)
 
@@ -85,20 +105,20 @@ def test_no_secret_is_in_an_error_or_a_repr(load: Any) -> None:
 
 
 @pytest.mark.parametrize("variable", ["DYNO", "RENDER", "FLY_APP_NAME", "K_SERVICE"])
-def test_a_disk_that_is_thrown_away_is_refused_unless_a_database_is_named(load: Any, variable: str) -> None:
+def test_an_ephemeral_disk_is_refused_unless_a_database_is_set(load: Any, variable: str) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):
         load(**{variable: "x"})
     assert load(**{variable: "x", "DATABASE_URL": "postgres://u@h/d"}).database_url.startswith("postgres")
 
 
-def test_what_is_right_is_read_beside_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_valid_settings_are_read_without_the_invalid_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"SANITY_PROJECT_ID": "p1", "SANITY_DATASET": "test", "PORT": "ninety", "EXTRA_FIELDS": "features"}
     for name, value in {**given, "CLERK_SECRET_KEY": "sk_live_x", "PRIVATE_FIELDS": "pan", "DYNO": "x"}.items():
         monkeypatch.setenv(name, value)
-    settings, wrong = load_what_is_right()
-    assert set(wrong) == {"SANITY_READ_TOKEN", "PORT", "EXTRA_FIELDS", "PRIVATE_FIELDS", "DATABASE_URL"}
-    assert (wrong["SANITY_READ_TOKEN"], "write features=union" in wrong["EXTRA_FIELDS"]) == (
+    settings, problems = load_valid_settings()
+    assert set(problems) == {"SANITY_READ_TOKEN", "PORT", "EXTRA_FIELDS", "PRIVATE_FIELDS", "DATABASE_URL"}
+    assert (problems["SANITY_READ_TOKEN"], "write features=union" in problems["EXTRA_FIELDS"]) == (
         "SANITY_READ_TOKEN is not set",
         True,
     )
@@ -106,6 +126,6 @@ def test_what_is_right_is_read_beside_what_is_wrong(monkeypatch: pytest.MonkeyPa
     assert (settings.port, [field.name for field in settings.layout.fields]) == (8000, ["plan", "role", "courseSlugs"])
 
 
-def test_a_right_environment_has_nothing_wrong(load: Any) -> None:
+def test_a_valid_environment_has_no_problems(load: Any) -> None:
     expected = load(PORT="90")
-    assert load_what_is_right() == (expected, {})
+    assert load_valid_settings() == (expected, {})

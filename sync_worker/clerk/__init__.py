@@ -1,1 +1,1 @@
-"""Clerk's Backend API: what it holds, and the one way to write to it."""
+"""Clerk's Backend API: reading metadata, and the one way to write it."""

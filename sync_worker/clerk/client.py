@@ -1,9 +1,7 @@
-"""Clerk's Backend API: what it holds of a subject, and the one PATCH that changes it.
+"""The client of Clerk's Backend API, which reads metadata and changes it by `PATCH …/metadata` alone.
 
-Why it exists: it is the only room that knows Clerk's API and SDK. Lists are read tolerantly by ourselves, because the
-SDK loses a page to one odd user and drops `starting_after`. Users are written so too, because they are many; what is
-written to organizations and memberships goes through the SDK on our transport. Only `PATCH …/metadata` is ever sent:
-it merges, so foreign keys stay as they are. What to write is `changes`.
+That call merges, so unmanaged keys stay as they are. Lists bypass the SDK, which loses a whole page to one malformed
+user and drops `starting_after`. Writes to users bypass it because it is slow; organizations and memberships use it.
 """
 
 from __future__ import annotations
@@ -41,23 +39,23 @@ if TYPE_CHECKING:
 SERVICE = "Clerk"
 API_VERSION = "2026-05-12"
 PAGE = 500
-"""Rows in one page of a list; more are refused."""
-IDS_A_CALL = 100
-"""Values that one list filter takes; without `limit` Clerk answers 10 rows, whatever was asked for."""
+"""Rows per page of a list, Clerk's maximum."""
+IDS_PER_CALL = 100
+"""Values per list filter, Clerk's maximum. Also sent as `limit`, because Clerk returns only 10 rows without it."""
 
 
 AddressOwners = Mapping[Subject, Collection[str]]
-"""The ids of the users who have an address; an address that nobody has is not in it."""
+"""The ids of the users who have an address, by address. An address without a user is not included."""
 
 
 class Target(Protocol):
-    """Where access is held."""
+    """The target that stores access."""
 
     async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
-        """Read what is held for `subjects`; those that do not exist are not in the answer."""
+        """Read what is stored for `subjects`; those that do not exist are left out."""
 
     async def find(self, addresses: Collection[Subject]) -> AddressOwners:
-        """Look up who has these addresses, now."""
+        """Look up the current owners of these addresses."""
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
         """List the memberships of a user."""
@@ -66,11 +64,11 @@ class Target(Protocol):
         """Write one change."""
 
     def sweep(self) -> AsyncIterator[Sequence[Observed]]:
-        """Read everybody, a page at a time."""
+        """Read all subjects, page by page."""
 
 
 class Clerk:
-    """The Target over HTTP."""
+    """The Target, through Clerk's Backend API."""
 
     def __init__(self, client: httpx.AsyncClient, base: str) -> None:
         self._client = client
@@ -82,47 +80,47 @@ class Clerk:
         users = sorted(s.id for s in subjects if s.kind is Kind.USER)
         organizations = sorted(s.id for s in subjects if s.kind is Kind.ORGANIZATION)
         found: dict[Subject, Observed] = {}
-        for ids in _parts(users):
-            for item in as_list(await self._get("/users", user_id=ids, limit=IDS_A_CALL)):
+        for ids in _batches(users):
+            for item in as_list(await self._get("/users", user_id=ids, limit=IDS_PER_CALL)):
                 add_user(found, item)
-        for ids in _parts(organizations):
-            for item in await self._organizations(organization_id=ids, limit=IDS_A_CALL):
+        for ids in _batches(organizations):
+            for item in await self._organizations(organization_id=ids, limit=IDS_PER_CALL):
                 add(found, Kind.ORGANIZATION, item)
         for organization, members in _by_organization(subjects).items():
             await self._observe_members(organization, members, found)
         return found
 
     async def _observe_members(self, organization: str, users: Sequence[str], found: dict[Subject, Observed]) -> None:
-        """Read memberships of one organization. Their metadata is their own, not the user's."""
+        """Add memberships of one organization to `found`. They have their own metadata, apart from the user's."""
         path = f"/organizations/{quote(organization, safe='')}/memberships"
-        for ids in _parts(users):
+        for ids in _batches(users):
             try:
-                answer = await self._get(path, user_id=ids, limit=IDS_A_CALL)
+                answer = await self._get(path, user_id=ids, limit=IDS_PER_CALL)
             except NoSuchSubject:
-                return  # an organization that is gone has no members
+                return  # the organization was deleted
             for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
                 add_membership(found, item)
 
     async def find(self, addresses: Collection[Subject]) -> AddressOwners:
-        """See Target. A hundred addresses a call.
+        """See Target. A hundred addresses per call.
 
-        Whether Clerk's filters fold case, and match addresses that are not verified, is not documented; so what they
-        return only counts for what the user itself shows.
+        Clerk does not document whether its filters ignore case or match unverified addresses. So a match only counts
+        if the returned user shows the address.
         """
-        wanted = {subject.address for subject in addresses}
-        holders: dict[Subject, set[str]] = {}
+        requested = {subject.address for subject in addresses}
+        owners: dict[Subject, set[str]] = {}
         for name, kind in (("email_address", Kind.EMAIL), ("external_id", Kind.EXTERNAL)):
-            for values in _parts(sorted(_included(a) for a in wanted if a.kind is kind)):
+            for values in _batches(sorted(_filter_value(a) for a in requested if a.kind is kind)):
                 async for page in self._user_pages({name: values}):
                     for observed in page:
-                        for address in wanted.intersection(observed.addresses):
-                            holders.setdefault(address, set()).add(observed.subject.id)
-        return holders
+                        for address in requested.intersection(observed.addresses):
+                            owners.setdefault(address, set()).add(observed.subject.id)
+        return owners
 
     async def apply(self, change: Change) -> None:
         """See Target. Raises NoSuchSubject, RequestRefused, RetryableError, CredentialsRefused or LeaseLost.
 
-        An answer that the SDK cannot read, but that Clerk gave with a 2xx, means that the write is done.
+        A 2xx response means that the write succeeded, even if the SDK cannot parse it.
         """
         from clerk_backend_api.models import ResponseValidationError, SDKError  # noqa: PLC0415 - 0.3 s to import
 
@@ -131,12 +129,12 @@ class Clerk:
         except (ResponseValidationError, SDKError) as error:
             _require_object(error.raw_response)
         except RecursionError:
-            raise UnreadableAnswer("Clerk answered a PATCH with something nested too deeply") from None
+            raise UnreadableAnswer("Clerk's response to a PATCH is nested too deeply") from None
 
     async def sweep(self) -> AsyncIterator[Sequence[Observed]]:
-        """See Target. Users come by cursor, so that none is skipped while others are created or deleted.
+        """See Target. Users are read by cursor, so that none is skipped while others are created or deleted.
 
-        Raises UnreadableAnswer when fewer users came than Clerk counts: a sweep that was cut short proves nothing.
+        Raises UnreadableAnswer when Clerk lists fewer users than it counts: an incomplete sweep proves nothing.
         """
         expected = await self._count_users()
         seen = 0
@@ -144,7 +142,7 @@ class Clerk:
             yield users
             seen += len(users)
         if seen < min(expected, await self._count_users() if seen < expected else expected):
-            raise UnreadableAnswer(f"Clerk listed {seen} users, but counts {expected}")
+            raise UnreadableAnswer(f"Clerk listed {seen} users but counts {expected}")
         async for organizations in self._sweep_organizations():
             yield organizations
 
@@ -160,11 +158,11 @@ class Clerk:
             if len(page) < PAGE:
                 return
             if page[-1]["id"] == last:
-                raise UnreadableAnswer("Clerk answered the same page of users twice")
+                raise UnreadableAnswer("Clerk returned the same page of users twice")
             last = page[-1]["id"]
 
     async def _sweep_organizations(self) -> AsyncIterator[Sequence[Observed]]:
-        """Organizations have no cursor, only offsets."""
+        """Read all organizations. They have no cursor, only offsets."""
         offset = 0
         while True:
             page = await self._organizations(limit=PAGE, offset=offset, order_by="+created_at")
@@ -181,7 +179,7 @@ class Clerk:
                 yield memberships
 
     async def _sweep_memberships(self) -> AsyncIterator[Sequence[Observed]]:
-        """Every membership of the instance. Raises UnreadableAnswer when fewer came than Clerk counts."""
+        """Read all memberships. Raises UnreadableAnswer when Clerk lists fewer than it counts."""
         seen, offset = 0, 0
         while True:
             answer = await self._get("/organization_memberships", limit=PAGE, offset=offset, order_by="+created_at")
@@ -194,10 +192,10 @@ class Clerk:
             if len(page) < PAGE:
                 break
         if isinstance(answer, dict) and seen < total_of(answer):
-            raise UnreadableAnswer(f"Clerk listed {seen} memberships, but counts {total_of(answer)}")
+            raise UnreadableAnswer(f"Clerk listed {seen} memberships but counts {total_of(answer)}")
 
     async def _organizations(self, **parameters: Sequence[str] | str | int) -> list[Any]:
-        """List organizations. An instance that has them switched off has none."""
+        """List organizations; none if the instance has them disabled."""
         try:
             answer = await self._get("/organizations", **parameters)
         except RequestRefused as error:
@@ -210,7 +208,7 @@ class Clerk:
         return total_of(await self._get("/users/count"))
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
-        """See Target. Nobody is a member where organizations are switched off; nor is who is gone."""
+        """See Target. Returns none for an unknown user, or if the instance has organizations disabled."""
         try:
             answer = await self._get(f"/users/{quote(user_id, safe='')}/organization_memberships", limit=PAGE)
         except NoSuchSubject:
@@ -223,10 +221,10 @@ class Clerk:
         return tuple(membership_of(item, user_id) for item in items)
 
     async def instance(self) -> str:
-        """Return the id of the instance that the key belongs to."""
+        """Return the id of the Clerk instance that the key belongs to."""
         answer = await self._get("/instance")
         if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
-            raise UnreadableAnswer("Clerk did not name its instance")
+            raise UnreadableAnswer("Clerk's response does not contain the instance id")
         return str(answer["id"])
 
     async def _patch(self, change: Change) -> None:
@@ -234,16 +232,16 @@ class Clerk:
         subject = change.subject
         match subject.kind:
             case Kind.USER:
-                # The SDK takes 4 ms of CPU for each, because it builds its models anew (`python -m bench writes`).
+                # The SDK takes 4 ms of CPU per write, because it rebuilds its models (`python -m bench writes`).
                 body = {"public_metadata": public, "private_metadata": private}
-                given = {name: value for name, value in body.items() if value is not None}
-                _require_object(await self._client.patch(f"{self._base}/users/{_safe(subject)}/metadata", json=given))
+                payload = {name: value for name, value in body.items() if value is not None}
+                _require_object(await self._client.patch(f"{self._base}/users/{_safe(subject)}/metadata", json=payload))
             case Kind.ORGANIZATION:
                 await self.sdk.organizations.merge_metadata_async(
                     organization_id=_safe(subject), public_metadata=public, private_metadata=private
                 )
             case Kind.MEMBERSHIP:
-                Subject.parse(str(subject))  # the SDK does not escape what it puts into a path
+                Subject.parse(str(subject))  # validated, because the SDK does not escape paths
                 await self.sdk.organization_memberships.update_metadata_async(
                     organization_id=subject.organization_id,
                     user_id=subject.user_id,
@@ -251,21 +249,21 @@ class Clerk:
                     private_metadata=private,
                 )
             case _:
-                raise InvalidSubject(f"{subject} cannot be written to")
+                raise InvalidSubject(f"{subject} is an address; it has to be resolved first")
 
     async def warm_up(self) -> None:
-        """Import the SDK beside other work, so that the first write to an organization does not wait for it."""
+        """Import the SDK in a thread, so that the first write to an organization does not wait for it."""
 
-        def touch() -> None:
+        def import_sdk() -> None:
             from clerk_backend_api import models  # noqa: PLC0415 - 0.3 s to import
 
             _ = (self.sdk.organizations, models.Organization, models.OrganizationMembership, models.ClerkErrors)
 
-        await asyncio.to_thread(touch)
+        await asyncio.to_thread(import_sdk)
 
     @property
     def sdk(self) -> Sdk:
-        """The SDK on our client; its own retries are off, because ours know the budget and the lease."""
+        """The SDK on our HTTP client. Its own retries are disabled, because ours respect the budget and the lease."""
         if self._sdk is None:
             from clerk_backend_api import Clerk as ClerkSdk  # noqa: PLC0415 - 0.3 s to import
 
@@ -277,7 +275,7 @@ class Clerk:
 
 
 def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
-    """Return the error that an answer of Clerk stands for (codes: Clerk's error catalogue); None when it is good."""
+    """Return the error for a response from Clerk, or None for a 2xx."""
     status = response.status_code
     if response.is_success:
         return None
@@ -298,34 +296,34 @@ _TOO_LARGE = frozenset({"form_param_exceeds_allowed_size", "request_body_too_lar
 
 
 def timeout(timings: Timings) -> httpx.Timeout:
-    """Return how long requests to Clerk may take."""
+    """Return the timeouts of requests to Clerk."""
     return httpx.Timeout(timings.clerk_timeout, connect=timings.clerk_connect_timeout)
 
 
 def open_clerk(transport: ServiceTransport, *, url: str) -> tuple[Clerk, httpx.AsyncClient]:
-    """Return the Target and the client to close."""
+    """Return the Target, and the HTTP client that the caller must close."""
     client = httpx.AsyncClient(transport=transport, timeout=timeout(transport.timings))
     return Clerk(client, f"{url}/v1"), client
 
 
 def _safe(subject: Subject) -> str:
-    """Return the id for a path. It was validated when the subject was read; the SDK does not escape it."""
+    """Return the id for a URL path, validated and escaped."""
     return quote(Subject.parse(str(subject)).id, safe="")
 
 
-def _parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + IDS_A_CALL] for start in range(0, len(ids), IDS_A_CALL))
+def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL))
 
 
 def _require_object(response: httpx.Response) -> None:
-    """Look at the answer to a PATCH. Raises UnreadableAnswer unless it is the object that was changed."""
+    """Raise UnreadableAnswer unless the response to a PATCH is the changed object."""
     body = read_json(SERVICE, response)
     if not isinstance(body, dict) or "id" not in body or "errors" in body:
-        raise UnreadableAnswer(f"Clerk answered a PATCH with {response.status_code}, but not with what it changed")
+        raise UnreadableAnswer(f"Clerk answered a PATCH with {response.status_code} but without the changed object")
 
 
-def _included(address: Subject) -> str:
-    """Return the value of a filter. Clerk reads a leading sign of an external id as "include" or "exclude"."""
+def _filter_value(address: Subject) -> str:
+    """Return the filter value for an address. Clerk takes a leading + or - of an external id as include or exclude."""
     return f"+{address.id}" if address.kind is Kind.EXTERNAL and address.id[0] in "+-" else address.id
 
 

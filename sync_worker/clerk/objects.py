@@ -1,8 +1,6 @@
-"""What Clerk answers, as far as it is needed: users, organizations and memberships become what is observed of them.
+"""Parses Clerk's users, organizations and memberships into what is observed of them.
 
-Why it exists: Clerk's objects are large and sometimes odd, and one odd user must not cost a page of 500. So only what
-matters here is read, and judged: whose metadata it is, our marker in it, and which addresses are certainly that user's.
-Asking for them is `clerk`.
+Only the needed fields are read and validated, so that a malformed detail of one user does not cost a page of 500.
 """
 
 from __future__ import annotations
@@ -25,38 +23,38 @@ STRICT = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
 def as_list(answer: object) -> list[Any]:
-    """Return an answer that must be a list. Raises UnreadableAnswer."""
+    """Return the response if it is a list. Raises UnreadableAnswer otherwise."""
     if not isinstance(answer, list):
-        raise UnreadableAnswer(f"Clerk answered {type(answer).__name__} where a list was asked for")
+        raise UnreadableAnswer("Clerk's response is not the expected list")
     return answer
 
 
 def total_of(answer: object) -> int:
-    """Return how many Clerk counts. Raises UnreadableAnswer."""
+    """Return the total count of a response. Raises UnreadableAnswer without one."""
     count = answer.get("total_count") if isinstance(answer, dict) else None
     if not isinstance(count, int) or isinstance(count, bool):
-        raise UnreadableAnswer("Clerk answered without the total that was asked for")
+        raise UnreadableAnswer("Clerk's response has no total count")
     return count
 
 
 def add(found: dict[Subject, Observed], kind: Kind, item: object) -> None:
-    """Add one list item, under its id."""
-    _add_as(found, _named(kind, item), item)
+    """Add an organization or user from a list, by its id."""
+    _add_as(found, _subject_of(kind, item), item)
 
 
 def add_user(found: dict[Subject, Observed], item: object) -> None:
-    """Add one user, under the id, with the addresses that an entitlement can name."""
-    subject = _named(Kind.USER, item)
+    """Add a user from a list, with the addresses by which an entitlement can name them."""
+    subject = _subject_of(Kind.USER, item)
     _add_as(found, subject, item)
     found[subject] = replace(found[subject], addresses=addresses_of(item))
 
 
-def _named(kind: Kind, item: object) -> Subject:
-    """Return whom a list item is. What is no id of Clerk must not get into the work set, where nothing could use it."""
+def _subject_of(kind: Kind, item: object) -> Subject:
+    """Return the subject of a list item. An invalid id must never reach the work queue."""
     try:
         return Subject.parse(f"{kind}:{item['id']}" if isinstance(item, dict) else "")
     except (KeyError, InvalidSubject):
-        raise UnreadableAnswer(f"Clerk listed something without the id of a {kind}") from None
+        raise UnreadableAnswer(f"Clerk listed an object without a valid {kind} id") from None
 
 
 class _Verification(BaseModel):
@@ -72,7 +70,7 @@ class _Email(BaseModel):
     verification: _Verification | None
 
     @property
-    def proven(self) -> bool:
+    def is_verified(self) -> bool:
         return self.verification is not None and self.verification.status == "verified" and not self.reserved
 
 
@@ -86,19 +84,20 @@ class _Addressed(BaseModel):
 def addresses_of(user: object) -> tuple[Subject, ...]:
     """Return the addresses by which an entitlement can name a user: those that nobody else can claim.
 
-    An e-mail address must be the primary one, verified, and not reserved: the others may be somebody else's. Raises
-    UnreadableAnswer, because what an odd answer does not show would pass for an address that was given up.
+    An e-mail address must be primary, verified and not reserved. Raises UnreadableAnswer for a malformed user: an
+    address that cannot be read must not count as one that the user gave up.
     """
     try:
-        read = _Addressed.model_validate(user)
+        fields = _Addressed.model_validate(user)
     except ValidationError as error:
-        places = {".".join(map(str, e["loc"])) for e in error.errors(include_url=False, include_input=False)}
-        raise UnreadableAnswer(f"Clerk listed a user with odd addresses: {', '.join(sorted(places))}") from None
-    primary = read.primary_email_address_id
-    named = [(Kind.EMAIL, e.email_address) for e in read.email_addresses if primary and e.id == primary and e.proven]
-    if read.external_id is not None:
-        named.append((Kind.EXTERNAL, read.external_id))
-    found = (_address(kind, value) for kind, value in named)
+        names = {".".join(map(str, e["loc"])) for e in error.errors(include_url=False, include_input=False)}
+        raise UnreadableAnswer(f"Clerk listed a user with malformed addresses: {', '.join(sorted(names))}") from None
+    primary = fields.primary_email_address_id
+    emails = (e for e in fields.email_addresses if primary and e.id == primary and e.is_verified)
+    candidates = [(Kind.EMAIL, email.email_address) for email in emails]
+    if fields.external_id is not None:
+        candidates.append((Kind.EXTERNAL, fields.external_id))
+    found = (_address(kind, value) for kind, value in candidates)
     return tuple(address for address in found if address is not None)
 
 
@@ -111,7 +110,7 @@ def _address(kind: Kind, value: str) -> Subject | None:
 
 
 def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None:
-    """Add one list item as `subject`. Metadata that is no object is an answer that we cannot trust."""
+    """Add a list item as `subject`. Raises UnreadableAnswer when its metadata is not an object."""
     public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
     if not isinstance(public, dict) or not isinstance(private, dict):
         raise UnreadableAnswer(f"Clerk listed {subject} with metadata that is not an object")
@@ -119,7 +118,7 @@ def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None
 
 
 def add_membership(found: dict[Subject, Observed], item: Any) -> None:
-    """Add one membership, under the ids of its organization and its user."""
+    """Add a membership from a list, by the ids of its organization and user."""
     try:
         subject = membership_of(item, item["public_user_data"]["user_id"])
     except (KeyError, TypeError):
@@ -128,15 +127,15 @@ def add_membership(found: dict[Subject, Observed], item: Any) -> None:
 
 
 def membership_of(item: Any, user: str) -> Subject:
-    """Return which membership of a user a list item is; a list of one user's need not say whose they are."""
+    """Return the membership that a list item of this user stands for. The item need not contain the user."""
     try:
         return Subject.parse(f"{Kind.MEMBERSHIP}:{item['organization']['id']}/{user}")
     except (KeyError, TypeError, InvalidSubject):
-        raise UnreadableAnswer("Clerk listed a membership without its organization or its user") from None
+        raise UnreadableAnswer("Clerk listed a membership without valid ids") from None
 
 
 def read_marker(private: Mapping[str, object]) -> Marker | None:
-    """Read our marker. One that somebody damaged still says that the subject is ours."""
+    """Return the marker in private metadata. A damaged marker still marks the subject as managed."""
     raw = private.get(MARKER_KEY)
     if not isinstance(raw, dict):
         return None

@@ -84,7 +84,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told without what it may hold
-        from sync_worker.logs import tell_of_crash
+        from sync_worker.logs import log_crash
 
-        tell_of_crash(error)
+        log_crash(error)
         sys.exit(1)

@@ -55,9 +55,9 @@ async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
     from sync_worker.doctor.runner import examine, open_installation
     from sync_worker.logs import configure_logs
     from sync_worker.runtime.wiring import Runtime
-    from sync_worker.settings import load_what_is_right
+    from sync_worker.settings import load_valid_settings
 
-    settings, wrong = load_what_is_right()
+    settings, wrong = load_valid_settings()
     configure_logs(settings.log_format, settings.secrets)
     async with open_installation(settings, wrong, Runtime.system(), url=url, manage_token=manage_token) as installation:
         return await examine(installation, CHECKS)

@@ -1,1 +1,1 @@
-"""Sanity's Content Lake: queries, rows, and the webhook's configuration."""
+"""Sanity's Content Lake: the client, the rows of the projection, and the webhook configuration."""

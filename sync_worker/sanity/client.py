@@ -1,8 +1,7 @@
-"""Sanity's Content Lake: what is published, read as one snapshot.
+"""The client of Sanity's Content Lake, which reads published entitlements.
 
-Why it exists: it is the only room that knows Sanity's HTTP API, its errors and its two stores. Queries read an index
-that lags behind the document store; `/data/doc` reads the store itself. Everything is asked of the live host, with
-`perspective=published` and a pinned version. What rows mean is `rows`; whether a read is fresh enough is `converge`.
+Queries read an index that lags behind the document store; `/data/doc` reads the store itself. All requests go to the
+live API, not the CDN, with `perspective=published` and a pinned version.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
 
 SERVICE = "Sanity"
 GET_LIMIT = 11_264
-"""Characters of an encoded query beyond which the official client sends a POST; the server takes 15 KB of headers."""
-DOCUMENTS_A_CALL = 100
+"""The length of an encoded query, in characters, from which it is sent as a POST, as in Sanity's own client."""
+DOCUMENTS_PER_CALL = 100
 TAG = "sync-worker"
 _INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
@@ -44,10 +43,10 @@ _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One answer: raw rows, the witnesses that it shows, and how many entitlements there are at all.
+    """One query result: raw rows, the revisions of the expected documents, and the count of all visible entitlements.
 
-    `addressed` is how many of those name somebody by e-mail address or external id, `addressed_members` how many of
-    these a member of an organization.
+    `addressed` counts those that name a user by e-mail address or external id, `addressed_members` those that name a
+    member of an organization in this way.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -59,9 +58,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a walk in the order of `_id`. `between` are documents that lead to further entitlements.
+    """One page of rows, ordered by `_id`. `between` are the ids of documents that lead to further entitlements.
 
-    `remaining` counts the rows from here on, this page included; `visible` all there are, where the query tells.
+    `remaining` counts the rows from here on, including this page; `visible` all entitlements, if the query counts them.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -72,40 +71,40 @@ class Page:
 
     @property
     def last(self) -> bool:
-        """Whether no page follows."""
+        """Whether this is the last page."""
         return len(self.rows) >= self.remaining
 
     @property
     def cursor(self) -> str:
-        """The id to go on after."""
+        """The id after which the next page starts."""
         return str(self.rows[-1]["_id"]) if self.rows else ""
 
 
 class Source(Protocol):
-    """Where entitlements are published."""
+    """The source of published entitlements."""
 
     async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
-        """Read all that decides the access of `subjects`, and the documents `witnesses`, in one snapshot.
+        """Read the entitlements of `subjects` and the revisions of the expected documents, in one snapshot.
 
-        `subjects` are users, organizations, memberships, and addresses without organization.
+        `subjects` are users, organizations, memberships, and addresses without an organization.
         """
 
     async def everything(self, after: str) -> Page:
-        """Read the page of all entitlements whose ids come after `after`."""
+        """Read the page of all entitlements whose ids follow `after`."""
 
     async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
-        """Read a page of the entitlements that name one of `documents` or are one of them."""
+        """Read a page of the entitlements that reference one of `documents` or are one of them."""
 
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
-        """Read what was published from (`since`, `after`) until `before`: `_updatedAt` times, and an id for ties."""
+        """Read what was published between (`since`, `after`) and `before`: `_updatedAt` times, and an id for ties."""
 
     async def stored(self, ids: Collection[str]) -> Stored:
-        """Ask the strongly consistent store for single documents."""
+        """Read documents by id from the strongly consistent store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The GROQ texts, composed from the files of one folder."""
+    """The GROQ queries, composed from the files of one directory."""
 
     by_subject: str
     everything: str
@@ -116,13 +115,14 @@ class Queries:
 
     @classmethod
     def load(cls, folder: Path) -> Queries:
-        """Read the files. Raises ConfigurationError that names a file that is missing or includes a missing one."""
+        """Read the files. Raises ConfigurationError that names a file that cannot be read."""
 
         def text(name: str) -> str:
             try:
                 raw = (folder / name).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"{folder / name} cannot be read: {error}") from None
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                raise ConfigurationError(f"{folder / name} cannot be read: {reason}") from None
             included = _INCLUDE.sub(lambda match: text(match[1]), raw)
             return _COMMENT.sub("", included).strip()
 
@@ -130,7 +130,7 @@ class Queries:
 
 
 class Sanity:
-    """The Source over HTTP."""
+    """The Source, through Sanity's HTTP API."""
 
     def __init__(self, client: httpx.AsyncClient, queries: Queries, *, base: str, dataset: str) -> None:
         self._client = client
@@ -139,7 +139,7 @@ class Sanity:
         self._dataset = dataset
 
     async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
-        """See Source. One query, however many subjects; at most 100 are meant."""
+        """See Source. One query for all subjects, at most 100."""
         parameters = {
             "users": sorted({s.id if s.kind is Kind.USER else s.user_id for s in subjects if s.kind in _WITH_USER}),
             "organizations": sorted({s.id for s in subjects if s.kind is Kind.ORGANIZATION}),
@@ -161,22 +161,22 @@ class Sanity:
         return _page(_object(await self._query(self._queries.affected, parameters)))
 
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
-        """See Source. At most 500 rows; the next page goes on after the last."""
+        """See Source. Returns at most 500 rows; continue after the last one."""
         result = _object(await self._query(self._queries.changed, {"since": since, "after": after, "before": before}))
         return _rows(result, "changed")
 
     async def stored(self, ids: Collection[str]) -> Stored:
-        """See Source. `omitted[].reason` is "existence" or "permission"; only the first proves absence."""
+        """See Source. A document counts as missing only if it was omitted for "existence", not for "permission"."""
         documents: dict[str, DocumentRevision] = {}
         missing: set[str] = set()
-        wanted = sorted(ids)
-        for start in range(0, len(wanted), DOCUMENTS_A_CALL):
-            part = ",".join(quote(i, safe="") for i in wanted[start : start + DOCUMENTS_A_CALL])
-            url = f"{self._base}/data/doc/{self._dataset}/{part}"
-            answer = _object(read_json(SERVICE, await self._client.get(url, params={"tag": TAG})))
-            documents.update(_revisions_of(answer.get("documents")))
-            omitted = _objects(answer.get("omitted") or [])
-            missing.update(str(gone.get("id")) for gone in omitted if gone.get("reason") == "existence")
+        in_order = sorted(ids)
+        for start in range(0, len(in_order), DOCUMENTS_PER_CALL):
+            batch = ",".join(quote(i, safe="") for i in in_order[start : start + DOCUMENTS_PER_CALL])
+            url = f"{self._base}/data/doc/{self._dataset}/{batch}"
+            result = _object(read_json(SERVICE, await self._client.get(url, params={"tag": TAG})))
+            documents.update(_revisions_of(result.get("documents")))
+            omitted = _objects(result.get("omitted") or [])
+            missing.update(str(one.get("id")) for one in omitted if one.get("reason") == "existence")
         return Stored(documents, frozenset(missing - documents.keys()))
 
     async def _query(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
@@ -187,17 +187,17 @@ class Sanity:
             response = await self._client.get(url, params=encoded)
         else:
             response = await self._client.post(url, params=options, json={"query": query, "params": parameters})
-        answer = _object(read_json(SERVICE, response))
-        if "result" not in answer:
-            raise UnreadableAnswer("Sanity answered a query without a result")
-        return answer["result"]
+        body = _object(read_json(SERVICE, response))
+        if "result" not in body:
+            raise UnreadableAnswer("Sanity's response to a query has no result")
+        return body["result"]
 
 
 _WITH_USER = frozenset({Kind.USER, Kind.MEMBERSHIP})
 
 
 def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
-    """Return the error that an answer of Sanity stands for (shapes: Sanity's HTTP reference); None when it is good."""
+    """Return the error for a response from Sanity, or None for a 2xx."""
     status = response.status_code
     if response.is_success:
         return None
@@ -208,37 +208,37 @@ def error_from_response(response: httpx.Response, retry_after: float | None) -> 
         return RateLimited(detail, retry_after=retry_after)
     if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
         return ServiceUnavailable(detail, retry_after=retry_after)
-    return ConfigurationError(f"{detail} (SANITY_PROJECT_ID, SANITY_DATASET and the GROQ files decide what is asked)")
+    return ConfigurationError(f"{detail} (check SANITY_PROJECT_ID, SANITY_DATASET and the GROQ files)")
 
 
 def timeout(timings: Timings) -> httpx.Timeout:
-    """Return how long requests to Sanity may take."""
+    """Return the timeouts of requests to Sanity."""
     return httpx.Timeout(timings.sanity_timeout, connect=timings.sanity_connect_timeout)
 
 
 def open_sanity(
     transport: ServiceTransport, queries: Queries, *, url: str, version: str, dataset: str
 ) -> tuple[Sanity, httpx.AsyncClient]:
-    """Return the Source and the client to close."""
+    """Return the Source, and the HTTP client that the caller must close."""
     client = httpx.AsyncClient(transport=transport, timeout=timeout(transport.timings))
     return Sanity(client, queries, base=f"{url}/v{version}", dataset=dataset), client
 
 
 def reads_only(request: httpx.Request) -> bool:
-    """Tell whether a request only reads: a long query is a POST, but changes nothing."""
+    """Return whether a request only reads. A long query is a POST too."""
     return request.method == "GET" or (request.method == "POST" and "/data/query/" in request.url.path)
 
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UnreadableAnswer(f"Sanity answered {type(value).__name__} where an object was asked for")
+        raise UnreadableAnswer("Sanity's response is not the expected object")
     return value
 
 
 def _rows(result: Mapping[str, Any], name: str = "entitlements") -> tuple[Mapping[str, Any], ...]:
     rows = result.get(name)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_id(row.get("_id")) for row in rows):
-        raise UnreadableAnswer(f'the query did not yield "{name}" as a list of rows with an _id')
+        raise UnreadableAnswer(f'the query did not return "{name}" as a list of rows with an _id')
     return tuple(rows)
 
 
@@ -249,7 +249,7 @@ def _is_id(value: object) -> bool:
 def _count(result: Mapping[str, Any], name: str) -> int:
     count = result.get(name)
     if not isinstance(count, int) or isinstance(count, bool):
-        raise UnreadableAnswer(f'the query did not yield "{name}" as a number')
+        raise UnreadableAnswer(f'the query did not return "{name}" as a number')
     return count
 
 
@@ -260,25 +260,25 @@ def _revisions(result: Mapping[str, Any]) -> dict[str, DocumentRevision]:
 def _revisions_of(documents: object) -> dict[str, DocumentRevision]:
     found = _objects(documents)
     if not all(_is_id(document.get("_id")) for document in found):
-        raise UnreadableAnswer("a document came without an _id")
+        raise UnreadableAnswer("Sanity returned a document without an _id")
     return {d["_id"]: DocumentRevision(str(d.get("_rev") or ""), str(d.get("_updatedAt") or "")) for d in found}
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
     if not isinstance(value, list):
-        raise UnreadableAnswer(f"Sanity answered {type(value).__name__} where a list was asked for")
+        raise UnreadableAnswer("Sanity's response is not the expected list")
     return [_object(item) for item in value]
 
 
 def _page(result: Mapping[str, Any]) -> Page:
-    """Read a page. A page that is empty although rows remain was cut short, and must not pass for the end."""
+    """Parse a page. Raises UnreadableAnswer for an empty page while rows remain: it must not end the iteration."""
     rows = _rows(result)
     remaining = _count(result, "remaining")
     if len(rows) < remaining and not rows:
-        raise UnreadableAnswer(f"a page came empty although {remaining} entitlements remain")
+        raise UnreadableAnswer(f"Sanity returned an empty page while {remaining} entitlements remain")
     between = result.get("between") or []
     if not isinstance(between, list) or not all(map(_is_id, between)):
-        raise UnreadableAnswer('the query did not yield "between" as a list of ids')
+        raise UnreadableAnswer('the query did not return "between" as a list of ids')
     return Page(
         rows=rows,
         remaining=remaining,
@@ -289,7 +289,7 @@ def _page(result: Mapping[str, Any]) -> Page:
 
 
 def description(response: httpx.Response) -> str:
-    """Return what an answer says is wrong, in its own words."""
+    """Return the description of an error response."""
     body = _body(response)
     error = body.get("error")
     if isinstance(error, dict):
@@ -298,7 +298,7 @@ def description(response: httpx.Response) -> str:
 
 
 def error_code(response: httpx.Response) -> str:
-    """Return the code of an error, such as SIO-401-ANF; empty without one."""
+    """Return the code of an error response, such as SIO-401-ANF; empty if it has none."""
     return str(_body(response).get("errorCode") or "")
 
 

@@ -1,8 +1,6 @@
-"""The webhook in Sanity: what it should be, what it is, and the management API that makes it so.
+"""The configuration of the webhook in Sanity, and the management API that reads and changes it.
 
-Why it exists: a hook that is off, posts elsewhere or leaves out deletes loses events without a word. What must stand in
-Sanity is said once, here: `webhook show` prints it, `webhook install` makes it so, `doctor` compares. Taking what the
-hook sends is `receiver`; its filter and projection are GROQ files.
+`webhook show` prints the expected configuration, `webhook install` applies it, and `doctor` compares it.
 """
 
 from __future__ import annotations
@@ -27,27 +25,27 @@ T = TypeVar("T")
 
 PATH = "/webhooks/sanity"
 API_VERSION = "v2021-03-25"
-"""The oldest version with delta functions, and Sanity's own default; a hook may have a newer one."""
+"""The oldest version with delta functions, and Sanity's default. A hook may use a newer one."""
 NAME = "sync-worker"
-DESCRIPTION = "Tells sync-worker which entitlements may have changed."
+DESCRIPTION = "Notifies sync-worker about changed entitlements."
 INVALID_SESSION = "SIO-401"
-"""How the error code of a dead token begins. A 401 without it means that a living token lacks a grant."""
+"""The prefix of the error code for an invalid token. A 401 without it means that a valid token lacks a grant."""
 
 
-class _Answer(BaseModel):
+class _ApiModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class HookRule(_Answer):
-    """When a hook fires, and what it sends."""
+class HookRule(_ApiModel):
+    """The trigger, filter and projection of a hook."""
 
     on: tuple[str, ...] = ()
     filter: str | None = None
     projection: str | None = None
 
 
-class Hook(_Answer):
-    """One webhook. Hooks of the retired kind, of the type `transaction`, have no rule."""
+class Hook(_ApiModel):
+    """One webhook. Legacy hooks, of the type `transaction`, have no rule."""
 
     id: str = ""
     type: str = "document"
@@ -62,8 +60,8 @@ class Hook(_Answer):
     rule: HookRule = HookRule()
 
 
-class Attempt(_Answer):
-    """One try to deliver something. `result_code` is what we answered, None when nobody did."""
+class Attempt(_ApiModel):
+    """One delivery attempt. `result_code` is the status of our response, None without a response."""
 
     created_at: AwareDatetime
     is_failure: bool = False
@@ -73,7 +71,7 @@ class Attempt(_Answer):
 
 @dataclass(frozen=True, slots=True)
 class HookDifference:
-    """One field of a hook that is not what it should be, as people read it."""
+    """One field of a hook that differs from the expected configuration, for people."""
 
     field: str
     now: str
@@ -84,7 +82,7 @@ class HookDifference:
 
 
 def wanted_hook(queries: Queries, *, url: str, dataset: str, secret: SecretStr | None) -> Hook:
-    """Return the hook as it should be."""
+    """Return the expected configuration of the hook."""
     rule = HookRule(
         on=("create", "update", "delete"), filter=queries.webhook_filter, projection=queries.webhook_projection
     )
@@ -92,9 +90,9 @@ def wanted_hook(queries: Queries, *, url: str, dataset: str, secret: SecretStr |
 
 
 def differences(hook: Hook | None, wanted: Hook) -> tuple[HookDifference, ...]:
-    """Return what must change, field by field; everything when there is no hook. No secret is in it."""
+    """Return the fields that differ; all of them without a hook. Secrets are not included."""
     return tuple(
-        HookDifference(name, _shown(name, value_of(hook) if hook else None), _WANTED.get(name, value_of(wanted)))
+        HookDifference(name, _shown(name, value_of(hook) if hook else None), _SOURCES.get(name, value_of(wanted)))
         for name, value_of in FIELDS.items()
         if hook is None or value_of(hook) != value_of(wanted)
     )
@@ -102,7 +100,7 @@ def differences(hook: Hook | None, wanted: Hook) -> tuple[HookDifference, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What there is, and what must be done. `others` tell the same events to other places, or to ours twice."""
+    """The present hook and what to change. `others` are hooks that send the same events elsewhere, or to us twice."""
 
     present: Hook | None
     differences: tuple[HookDifference, ...]
@@ -117,21 +115,23 @@ class Repair:
 
 
 def needed(hooks: Iterable[Hook], wanted: Hook) -> Repair:
-    """Compare the hooks of a project with the one that is wanted. A hook is known by its URL."""
-    known = [hook for hook in hooks if hook.type == wanted.type]
-    ours = sorted((h for h in known if h.url == wanted.url), key=lambda hook: len(differences(hook, wanted)))
-    rivals = (h for h in known if h.url != wanted.url and h.url.endswith(PATH) and h.dataset in (wanted.dataset, "*"))
+    """Compare the hooks of a project with the wanted one. A hook is identified by its URL."""
+    same_type = [hook for hook in hooks if hook.type == wanted.type]
+    ours = sorted((h for h in same_type if h.url == wanted.url), key=lambda h: len(differences(h, wanted)))
+    elsewhere = (
+        h for h in same_type if h.url != wanted.url and h.url.endswith(PATH) and h.dataset in (wanted.dataset, "*")
+    )
     present = next(iter(ours), None)
-    return Repair(present, differences(present, wanted), (*ours[1:], *rivals))
+    return Repair(present, differences(present, wanted), (*ours[1:], *elsewhere))
 
 
 def creation(hook: Hook) -> dict[str, Any]:
-    """Return the body that creates a hook."""
+    """Return the request body that creates a hook."""
     return {"type": hook.type, "name": NAME, "description": DESCRIPTION, "headers": {}, **_settable(hook)}
 
 
 def change(hook: Hook, wanted: Hook) -> dict[str, Any]:
-    """Return the body that makes `hook` what is wanted. Its name, its headers and a newer API version stay."""
+    """Return the request body that changes `hook` into `wanted`. Its name, headers and newer API version stay."""
     version = max(hook.api_version, wanted.api_version)
     return {**_settable(wanted), "apiVersion": version, "isDisabledByUser": False}
 
@@ -148,7 +148,7 @@ class Hooks:
         return _read(list[Hook], await self._client.get(self._base))
 
     async def apply(self, repair: Repair, wanted: Hook) -> Hook:
-        """Create or change the hook, and return it as Sanity holds it then. Raises HookNotRepaired if it differs."""
+        """Create or change the hook and return the result. Raises HookNotRepaired if it still differs."""
         if repair.present is None:
             response = await self._client.post(self._base, json=creation(wanted))
         else:
@@ -161,18 +161,18 @@ class Hooks:
         return hook
 
     async def attempts(self, hook: Hook) -> list[Attempt]:
-        """Return the last tries to deliver something, the newest first."""
+        """Return the last delivery attempts, newest first."""
         return _read(list[Attempt], await self._client.get(f"{self._base}/{hook.id}/attempts", params={"limit": 50}))
 
 
 def open_hooks(transport: ServiceTransport, *, url: str, version: str, project: str) -> tuple[Hooks, httpx.AsyncClient]:
-    """Return the webhooks of a project, and the client to close."""
+    """Return the webhooks of a project, and the HTTP client that the caller must close."""
     client = httpx.AsyncClient(transport=transport, timeout=sanity.timeout(transport.timings))
     return Hooks(client, f"{url}/v{version}/hooks/projects/{project}"), client
 
 
 def error_from_response(response: httpx.Response, retry_after: float | None) -> Exception | None:
-    """Return the error that an answer of the management API stands for; None when it is good."""
+    """Return the error for a response from the management API, or None for a 2xx."""
     if response.status_code not in (401, 403):
         return sanity.error_from_response(response, retry_after)
     detail = f"Sanity answered {response.status_code}: {sanity.description(response)}"
@@ -182,7 +182,7 @@ def error_from_response(response: httpx.Response, retry_after: float | None) -> 
 
 
 def _groq(text: str | None) -> str:
-    """Return GROQ without its line breaks and indents, which forms and editors change."""
+    """Return GROQ on one line: forms and editors change line breaks and indentation."""
     return " ".join((text or "").split())
 
 
@@ -203,24 +203,24 @@ FIELDS: Mapping[str, Callable[[Hook], str]] = {
     "method": lambda hook: hook.http_method,
     "API version": lambda hook: hook.api_version if hook.api_version < API_VERSION else f"{API_VERSION} or newer",
 }
-"""What is compared: each field's name in Sanity's form, and its value."""
+"""The compared fields, by their label in Sanity's form, with their values."""
 
-_WANTED = {
+_SOURCES = {
     "filter": "webhook_filter.groq",
     "projection": "webhook_projection.groq",
     "secret": "SANITY_WEBHOOK_SECRET",
 }
-"""Too long for a table, or a secret: said by where it comes from."""
+"""The source of values that are secret or too long for a table."""
 
 
 def _shown(field: str, value: str | None) -> str:
-    if field in _WANTED:
-        return "another one" if value else "none"
+    if field in _SOURCES:
+        return "different" if value else "none"
     return "none" if value is None else value or "empty"
 
 
 def _settable(hook: Hook) -> dict[str, Any]:
-    """Return the fields that are ours to set, as Sanity names them. A filter that is null would be refused."""
+    """Return the fields that we set, with Sanity's names. Sanity refuses a null filter, so nulls are left out."""
     names = {"url", "dataset", "api_version", "http_method", "include_drafts", "include_all_versions", "rule"}
     fields = hook.model_dump(mode="json", by_alias=True, include=names, exclude_none=True)
     return {**fields, "secret": hook.secret.get_secret_value() if hook.secret else ""}
@@ -231,5 +231,5 @@ def _read(shape: type[T], response: httpx.Response) -> T:
         return TypeAdapter(shape).validate_json(response.content)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
-        # The answer holds a secret, so nothing of it is quoted.
-        raise UnreadableAnswer(f"Sanity's list of webhooks is not of the known shape: {where or 'body'}") from None
+        # The response contains a secret, so it is not quoted.
+        raise UnreadableAnswer(f"Sanity's list of webhooks has an unexpected {where or 'body'}") from None

@@ -39,8 +39,8 @@ USER = Subject.parse("user_1")
 
 
 @dataclass
-class Tally:
-    """A budget that lets everything pass and remembers what was asked of it."""
+class RecordingBudget:
+    """A budget that grants every call and records the calls and pauses."""
 
     taken: int = 0
     pauses: list[float] = field(default_factory=list)
@@ -89,13 +89,13 @@ async def test_a_hundred_users_are_one_call(box: Sandbox, target: Clerk) -> None
     assert box.clerk.requests.count() == 1
 
 
-async def test_who_does_not_exist_is_not_in_the_answer(box: Sandbox, target: Clerk) -> None:
+async def test_a_subject_that_does_not_exist_is_left_out(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_user("user_1")
     found = await target.observe([USER, Subject.parse("user_2")])
     assert set(found) == {USER}
 
 
-async def test_users_and_organizations_are_read_with_foreign_keys_and_marker(box: Sandbox, target: Clerk) -> None:
+async def test_users_and_organizations_are_read_with_unmanaged_keys_and_marker(box: Sandbox, target: Clerk) -> None:
     organization = Subject.parse(f"org:{box.clerk.add_organization('org_1', public_metadata={'seats': 5})}")
     box.clerk.add_user(
         "user_1", private_metadata={"entitlementSync": {"sources": ["e1"], "fingerprint": "f", "at": "t"}}
@@ -107,27 +107,27 @@ async def test_users_and_organizations_are_read_with_foreign_keys_and_marker(box
     assert (marker.sources, marker.fingerprint) == (("e1",), "f")
 
 
-async def test_a_change_is_one_patch_that_leaves_foreign_keys_alone(box: Sandbox, target: Clerk) -> None:
+async def test_a_change_is_one_patch_that_leaves_unmanaged_keys_alone(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_user("user_1", public_metadata={"theme": "dark", "role": "old"})
     await target.apply(grant(plan="pro", role=None))
     assert box.clerk.users["user_1"]["public_metadata"] == {"theme": "dark", "plan": "pro"}
     assert [(r.method, r.path) for r in box.clerk.requests.select()] == [("PATCH", "/v1/users/user_1/metadata")]
 
 
-async def test_an_organization_is_patched_likewise(box: Sandbox, target: Clerk) -> None:
+async def test_an_organization_is_patched_too(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_organization("org_1")
     await target.apply(grant(Subject.parse("org_1"), plan="team"))
     assert box.clerk.organizations["org_1"]["public_metadata"] == {"plan": "team"}
 
 
-async def test_a_write_to_an_odd_user_is_done(box: Sandbox, target: Clerk) -> None:
+async def test_a_write_to_a_malformed_user_succeeds(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_user("user_1", has_image=None)
     await target.apply(grant(plan="pro"))
     assert box.clerk.users["user_1"]["public_metadata"] == {"plan": "pro"}
     assert box.clerk.requests.count() == 1
 
 
-async def test_an_answer_the_sdk_cannot_read_still_means_that_the_write_is_done(box: Sandbox, target: Clerk) -> None:
+async def test_a_write_succeeds_even_if_the_sdk_cannot_parse_the_response(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_organization("org_1")
     box.clerk.organizations["org_1"]["slug"] = 7
     await target.apply(grant(Subject.parse("org_1"), plan="pro"))
@@ -141,12 +141,12 @@ async def test_an_id_that_is_a_path_never_reaches_clerk(box: Sandbox, target: Cl
     assert box.clerk.requests.count() == 0
 
 
-async def test_a_user_who_is_gone_is_a_clear_refusal(target: Clerk) -> None:
+async def test_a_write_to_a_deleted_user_is_refused(target: Clerk) -> None:
     with pytest.raises(NoSuchSubject):
         await target.apply(grant(plan="pro"))
 
 
-async def test_a_wrong_key_is_told_by_name(box: Sandbox) -> None:
+async def test_a_wrong_key_is_reported_by_the_name_of_its_setting(box: Sandbox) -> None:
     async with opened(box, key="sk_test_wrong") as clerk:
         with pytest.raises(CredentialsRefused, match="CLERK_SECRET_KEY"):
             await clerk.observe([USER])
@@ -173,7 +173,7 @@ async def test_a_lost_lease_stops_the_patch_before_it_is_sent(box: Sandbox, targ
 
 
 @pytest.mark.parametrize(("fault", "unanswered"), [("lost", True), ("truncated", True), ("unavailable", False)])
-async def test_a_write_tells_of_an_attempt_that_was_never_answered(
+async def test_a_write_records_an_attempt_without_a_response(
     box: Sandbox, target: Clerk, fault: str, unanswered: bool
 ) -> None:
     box.clerk.add_user("user_1")
@@ -184,28 +184,28 @@ async def test_a_write_tells_of_an_attempt_that_was_never_answered(
 
 
 @pytest.mark.parametrize("fault", ["rate_limited", "locked", "internal", "bad_gateway", "unavailable", "reset", "lost"])
-async def test_a_passing_failure_is_tried_again(box: Sandbox, target: Clerk, fault: str) -> None:
+async def test_a_transient_failure_is_retried(box: Sandbox, target: Clerk, fault: str) -> None:
     box.clerk.add_user("user_1")
     box.clerk.faults.next(fault)
     await target.apply(grant(plan="pro"))
     assert box.clerk.users["user_1"]["public_metadata"] == {"plan": "pro"}
 
 
-async def test_a_failure_that_lasts_is_told(box: Sandbox, target: Clerk) -> None:
+async def test_a_permanent_failure_is_raised(box: Sandbox, target: Clerk) -> None:
     box.clerk.faults.next("unavailable", 100)
     with pytest.raises(ServiceUnavailable):
         await target.observe([USER])
 
 
-async def test_every_attempt_takes_from_the_budget_and_a_429_holds_everybody(box: Sandbox) -> None:
-    budget = Tally()
+async def test_every_attempt_takes_from_the_budget_and_a_429_pauses_all_calls(box: Sandbox) -> None:
+    budget = RecordingBudget()
     box.clerk.faults.next("rate_limited")
     async with opened(box, budget=budget) as clerk:
         await clerk.observe([USER])
     assert (budget.taken, len(budget.pauses)) == (2, 1)
 
 
-async def test_metadata_over_8_kb_is_a_refusal_and_not_tried_again(box: Sandbox, target: Clerk) -> None:
+async def test_metadata_over_8_kb_is_refused_and_not_retried(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_user("user_1")
     with pytest.raises(AccessTooLarge):
         await target.apply(grant(plan="x" * 9000))
@@ -249,7 +249,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(seconds: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [{}, [1], [{"id": 7}], [{"id": "user_1", "public_metadata": "text"}]])
-async def test_an_answer_of_another_shape_is_an_error_and_not_nobody(answer: object) -> None:
+async def test_a_response_of_another_shape_is_an_error_and_not_an_empty_result(answer: object) -> None:
     client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
     async with client:
         with pytest.raises(UnreadableAnswer):
@@ -257,11 +257,11 @@ async def test_an_answer_of_another_shape_is_an_error_and_not_nobody(answer: obj
 
 
 @pytest.mark.parametrize("marker", [{"sources": 7}, {}, {"slots": ["nonsense", 3]}])
-def test_a_damaged_marker_still_says_that_the_subject_is_ours(marker: object) -> None:
+def test_a_damaged_marker_still_marks_the_subject_as_managed(marker: object) -> None:
     assert read_marker({"entitlementSync": marker}) is not None
 
 
-async def test_a_sweep_reads_everybody_in_pages_of_five_hundred(box: Sandbox, target: Clerk) -> None:
+async def test_a_sweep_reads_all_subjects_in_pages_of_five_hundred(box: Sandbox, target: Clerk) -> None:
     users = {Subject(Kind.USER, box.clerk.add_user(f"user_{n}")) for n in range(1000)}
     box.clerk.add_organization("org_1")
     swept = [observed.subject async for page in target.sweep() for observed in page]
@@ -270,7 +270,7 @@ async def test_a_sweep_reads_everybody_in_pages_of_five_hundred(box: Sandbox, ta
     assert box.clerk.requests.count("GET", "/v1/users") == 4
 
 
-async def test_users_created_or_deleted_during_a_sweep_do_no_harm(box: Sandbox, target: Clerk) -> None:
+async def test_a_sweep_skips_no_user_while_others_are_created_or_deleted(box: Sandbox, target: Clerk) -> None:
     for number in range(1200):
         box.clerk.add_user(f"user_{number:04}")
     swept = []
@@ -284,7 +284,7 @@ async def test_users_created_or_deleted_during_a_sweep_do_no_harm(box: Sandbox, 
     assert set(swept) == {*(f"user_{n:04}" for n in range(1200) if n != 700), "user_new"}
 
 
-async def test_a_sweep_that_is_cut_short_is_an_error() -> None:
+async def test_an_incomplete_sweep_is_an_error() -> None:
     user: dict[str, Any] = {
         "id": "user_1",
         "email_addresses": [],
@@ -298,7 +298,7 @@ async def test_a_sweep_that_is_cut_short_is_an_error() -> None:
             [page async for page in Clerk(client, "http://127.0.0.1/v1").sweep()]
 
 
-async def test_an_instance_without_organizations_is_swept_all_the_same() -> None:
+async def test_a_sweep_works_on_an_instance_without_organizations() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         match request.url.path:
             case "/v1/users/count":

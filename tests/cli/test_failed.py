@@ -86,7 +86,7 @@ async def test_explain_writes_nothing(operator: Operator) -> None:
 
 async def test_explain_refuses_what_is_neither_subject_nor_document(operator: Operator) -> None:
     ended = await operator.run("explain", "../etc")
-    assert (ended.code, "This names no subject" in ended.err) == (1, True)
+    assert (ended.code, "This is not a valid subject" in ended.err) == (1, True)
 
 
 async def test_failed_lists_each_sort_of_trouble_with_its_next_step(operator: Operator) -> None:

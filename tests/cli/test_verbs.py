@@ -61,7 +61,7 @@ async def test_sync_of_somebody_unknown_ends_with_1_and_says_so(
     await publish(box, "ent-1", "user_nobody", plan="pro")
     ended = await run("sync", "user_nobody", "--json", cwd=tmp_path, environment=environment)
     assert ended.code == 1
-    assert "nobody by this id in Clerk" in json.loads(ended.out)[0]["detail"]
+    assert "not found in Clerk" in json.loads(ended.out)[0]["detail"]
 
 
 async def test_a_text_that_is_no_subject_is_refused_with_a_hint(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.freshness import DocumentRevision, moment
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, NoSuchSubject
-from sync_worker.sanity.client import DOCUMENTS_A_CALL
+from sync_worker.sanity.client import DOCUMENTS_PER_CALL
 from tests.contract.places import CLERK_KEY, SANITY_ACCOUNT, clerk_account
 
 if TYPE_CHECKING:
@@ -369,9 +369,9 @@ async def test_a_deleted_document_is_proven_missing(sanity: SanityPlace) -> None
 
 async def test_as_many_documents_as_we_ask_for_come_in_one_call(sanity: SanityPlace) -> None:
     await sanity.create("e1")
-    ids = [sanity.id("e1"), *(sanity.id(f"gone-{n}") for n in range(DOCUMENTS_A_CALL - 1))]
+    ids = [sanity.id("e1"), *(sanity.id(f"gone-{n}") for n in range(DOCUMENTS_PER_CALL - 1))]
     stored = await sanity.source.stored(ids)
-    assert (len(stored.documents), len(stored.missing)) == (1, DOCUMENTS_A_CALL - 1)
+    assert (len(stored.documents), len(stored.missing)) == (1, DOCUMENTS_PER_CALL - 1)
 
 
 async def test_a_question_too_long_for_an_address_is_answered_likewise(sanity: SanityPlace) -> None:

@@ -178,7 +178,7 @@ async def test_an_address_within_an_organization_is_that_membership(box: Sandbox
     ("fields", "expected"),
     [
         ({"plan": "gold"}, (Standing.REFUSED, State.REFUSED, "'gold' is not one of basic, pro")),
-        ({"role": 7 * [1]}, (Standing.REFUSED, State.REFUSED, "role: must be a text")),
+        ({"role": 7 * [1]}, (Standing.REFUSED, State.REFUSED, "role: must be a string")),
         ({"startsAt": ahead(3600)}, (Standing.NOT_YET, State.PENDING, "it begins")),
         ({"endsAt": ahead(-3600)}, (Standing.OVER, State.EXPIRED, "it ended")),
         ({"status": "paused"}, (Standing.INACTIVE, State.EXPIRED, "its status is 'paused'")),
@@ -366,7 +366,7 @@ async def test_an_attempt_that_failed_tells_when_it_is_tried_again(box: Sandbox,
             await parts.store.database.changed(0.05)
     told = await subject(parts, "user:user_1")
     assert told.verdict.state is State.LATE
-    assert "did not answer properly" in told.verdict.headline
+    assert "service is unavailable" in told.verdict.headline
 
 
 @pytest.mark.parametrize("service", ["clerk", "lake"])
@@ -377,7 +377,7 @@ async def test_a_service_that_is_down_is_told_in_plain_words(box: Sandbox, parts
     faults.some("unauthorized", 1.0)
     told = await document(parts, "e1")
     assert told.verdict.state is State.UNKNOWN
-    assert "refused our credentials" in told.verdict.headline
+    assert "rejected our credentials" in told.verdict.headline
     faults.clear()
     faults.some("hang", 1.0)
     told = await document(parts, "e1")

@@ -183,7 +183,7 @@ FAULTS = {
         lambda i: i.change_hook(is_disabled_by_user=True), "webhook", "state is disabled, wanted enabled", INSTALL
     ),
     "a hook with another filter": Fault(
-        lambda i: i.change_hook(filter='_type == "course"'), "webhook", "filter is another one, wanted", INSTALL
+        lambda i: i.change_hook(filter='_type == "course"'), "webhook", "filter is different, wanted", INSTALL
     ),
     "a hook for every dataset": Fault(
         lambda i: i.change_hook(dataset="*"), "webhook", "dataset is *, wanted staging", INSTALL
@@ -411,13 +411,13 @@ def groq(installed: Installation, tmp_path: Path) -> Path:
     ("file", "change", "result"),
     [
         ("entitlement", ("  role,", '  "rolle": role,'), '"role" is missing'),
-        ("entitlement", ("  role,", '  "role": [role],'), '"role" is a list, but must be one value'),
+        ("entitlement", ("  role,", '  "role": [role],'), '"role" is a list, but must be a single value'),
         ("entitlement", ("  role,", "  role,,"), "Sanity answered 400"),
         ("by_subject", ('_type == "entitlement" && (', '_type == "access" && ('), "by_subject.groq does not find it"),
         ("by_subject", ('_type == "entitlement" && (', '_type == "entitlement" || ('), "although nobody was asked for"),
-        ("by_subject", ('"visible"', '"seen"'), 'did not yield "visible" as a number'),
-        ("everything", ('"remaining"', '"left"'), 'did not yield "remaining" as a number'),
-        ("changed", ('"changed"', '"rows"'), 'did not yield "changed" as a list'),
+        ("by_subject", ('"visible"', '"seen"'), 'did not return "visible" as a number'),
+        ("everything", ('"remaining"', '"left"'), 'did not return "remaining" as a number'),
+        ("changed", ('"changed"', '"rows"'), 'did not return "changed" as a list'),
     ],
 )
 async def test_a_query_that_yields_something_else_is_named(

@@ -70,7 +70,7 @@ class _source:  # noqa: N801 - reads as a function
         await self._client.aclose()
 
 
-async def test_one_query_yields_rows_witnesses_and_how_many_are_visible(box: Sandbox, source: Sanity) -> None:
+async def test_one_query_returns_rows_revisions_and_the_visible_count(box: Sandbox, source: Sanity) -> None:
     revision = await box.lake.mutate(
         [
             course("c1", "algebra"),
@@ -86,7 +86,7 @@ async def test_one_query_yields_rows_witnesses_and_how_many_are_visible(box: San
     assert box.lake.requests.count() == 1
 
 
-async def test_courses_come_directly_through_cohorts_and_through_the_plan(box: Sandbox, source: Sanity) -> None:
+async def test_courses_come_from_the_entitlement_its_cohorts_and_its_plan(box: Sandbox, source: Sanity) -> None:
     await box.lake.mutate(
         [
             *(course(f"c{n}", f"course-{n}") for n in range(3)),
@@ -100,7 +100,7 @@ async def test_courses_come_directly_through_cohorts_and_through_the_plan(box: S
     assert sorted(row["courseSlugs"]) == ["course-0", "course-1", "course-2"]
 
 
-async def test_a_course_that_is_gone_or_null_is_dropped(box: Sandbox, source: Sanity) -> None:
+async def test_a_deleted_or_null_course_is_dropped(box: Sandbox, source: Sanity) -> None:
     weak = {**reference("nowhere"), "_weak": True}
     await box.lake.mutate([entitlement("e1", courses=[weak, None])])
     (row,) = (await source.by_subject([USER], [])).rows
@@ -118,7 +118,7 @@ async def test_drafts_and_versions_are_not_published(box: Sandbox, source: Sanit
     assert (snapshot.rows, snapshot.visible) == ((), 0)
 
 
-async def test_a_hundred_subjects_and_witnesses_are_one_post(box: Sandbox, source: Sanity) -> None:
+async def test_a_hundred_subjects_and_expected_revisions_are_one_post(box: Sandbox, source: Sanity) -> None:
     await box.lake.mutate([entitlement(f"e{n:03}", clerkUserId=f"user_{n:028}") for n in range(100)])
     box.lake.requests.clear()
     snapshot = await source.by_subject(
@@ -135,7 +135,7 @@ async def test_pages_go_on_by_id_until_nothing_remains(box: Sandbox, source: San
     assert (len(first.rows), first.last, len(second.rows), second.last) == (1000, False, 1, True)
 
 
-async def test_affected_finds_what_names_a_document_and_what_stands_between(box: Sandbox, source: Sanity) -> None:
+async def test_affected_returns_entitlements_and_the_documents_between(box: Sandbox, source: Sanity) -> None:
     await box.lake.mutate(
         [
             course("c1", "algebra"),
@@ -161,13 +161,13 @@ async def test_the_document_store_is_ahead_of_the_index(box: Sandbox, source: Sa
     assert stored.missing == {"gone"}
 
 
-async def test_a_wrong_token_is_told_by_name(box: Sandbox) -> None:
+async def test_a_wrong_token_is_reported_by_the_name_of_its_setting(box: Sandbox) -> None:
     async with _source(box, token="wrong") as sanity:
         with pytest.raises(CredentialsRefused, match="SANITY_READ_TOKEN"):
             await sanity.by_subject([USER], [])
 
 
-async def test_another_dataset_is_not_an_empty_one(box: Sandbox) -> None:
+async def test_an_unknown_dataset_is_an_error_and_not_an_empty_result(box: Sandbox) -> None:
     async with _source(box, dataset="elsewhere") as sanity:
         with pytest.raises(SyncWorkerError):
             await sanity.by_subject([USER], [])
@@ -194,7 +194,7 @@ async def test_a_query_that_does_not_parse_is_a_configuration_error(box: Sandbox
         ("error_in_ok", UnreadableAnswer),
     ],
 )
-async def test_trouble_while_reading_is_an_error_and_never_an_empty_answer(
+async def test_a_failed_read_is_an_error_and_never_an_empty_result(
     box: Sandbox, source: Sanity, fault: str, error: type[SyncWorkerError]
 ) -> None:
     box.lake.faults.next(fault, 10)
@@ -202,7 +202,7 @@ async def test_trouble_while_reading_is_an_error_and_never_an_empty_answer(
         await source.by_subject([USER], [])
 
 
-async def test_one_passing_failure_is_tried_again(box: Sandbox, source: Sanity) -> None:
+async def test_a_transient_failure_is_retried(box: Sandbox, source: Sanity) -> None:
     box.lake.faults.next("unavailable")
     assert (await source.by_subject([USER], [])).visible == 0
 
@@ -212,7 +212,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Queries.load(tmp_path)
 
 
-def test_the_projection_stands_once_and_is_in_both_queries() -> None:
+def test_both_queries_include_the_projection_from_its_own_file() -> None:
     queries = Queries.load(packaged_groq())
     assert "courseSlugs" in queries.by_subject
     assert "courseSlugs" in queries.everything

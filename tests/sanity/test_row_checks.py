@@ -1,4 +1,4 @@
-"""What is said of a projection, for rows as real GROQ returns them."""
+"""The problems that are reported for a projection, with rows as real GROQ returns them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COURSES = "courses[]->slug.current"
 
 @pytest.fixture
 async def dataset(box: Sandbox) -> Sandbox:
-    """A plan, a course, and three entitlements, one of them empty but for its user."""
+    """A plan, a course, and three entitlements, one of them with nothing but its user."""
     slug = {"_type": "slug", "current": "algebra"}
     full = {"plan": reference("plan-1"), "role": "member", "courses": [reference("course-1")], "status": "active"}
     await box.lake.mutate(
@@ -39,7 +39,7 @@ async def dataset(box: Sandbox) -> Sandbox:
 
 
 async def problems(box: Sandbox, old: str = "", new: str = "", *more: Field) -> tuple[str, ...]:
-    """Return what is wrong with our own projection once `old` is replaced by `new` in it."""
+    """Return the problems of our own projection after `old` is replaced by `new` in it."""
     query = Queries.load(packaged_groq()).everything
     assert old in query
     result = await box.lake.query(query.replace(old, new) if old else query, {"after": ""})
@@ -47,23 +47,23 @@ async def problems(box: Sandbox, old: str = "", new: str = "", *more: Field) -> 
     return shape_problems(result["entitlements"], (*CORE_FIELDS, *more))
 
 
-async def test_our_own_projection_yields_the_shape(dataset: Sandbox) -> None:
+async def test_our_own_projection_has_no_problems(dataset: Sandbox) -> None:
     assert await problems(dataset) == ()
 
 
 @pytest.mark.parametrize("name", ["endsAt", "status", "role", "clerkOrganizationId"])
-async def test_a_name_that_is_misspelt_is_missing(dataset: Sandbox, name: str) -> None:
+async def test_a_misspelt_field_is_missing(dataset: Sandbox, name: str) -> None:
     (problem,) = await problems(dataset, f"  {name}", f'  "{name}s": {name}')
-    assert problem == f'"{name}" is missing; write "{name}": null if your model has no such thing'
+    assert problem == f'"{name}" is missing; add "{name}": null if your model has no such field'
 
 
 @pytest.mark.parametrize("name", ["_rev", "_updatedAt"])
-async def test_what_every_document_has_must_not_be_left_out(dataset: Sandbox, name: str) -> None:
+async def test_the_fields_of_every_document_must_be_returned(dataset: Sandbox, name: str) -> None:
     assert await problems(dataset, f"  {name},", "") == (f'"{name}" is missing',)
     assert await problems(dataset, f"  {name},", f'  "{name}": null,') == (f'"{name}" is missing',)
 
 
-async def test_a_name_of_the_settings_must_be_projected_too(dataset: Sandbox) -> None:
+async def test_an_extra_field_must_be_returned_too(dataset: Sandbox) -> None:
     (problem,) = await problems(dataset, "", "", FEATURES)
     assert problem.startswith('"features" is missing')
     assert await problems(dataset, "  status", '  "features": tags,\n  status', FEATURES) == ()
@@ -75,72 +75,70 @@ async def test_a_name_of_the_settings_must_be_projected_too(dataset: Sandbox) ->
         (
             f"select(defined(plan._ref) => {SLUG}, plan)",
             "plan",
-            '"plan" is an object, but must be one value; follow the reference with ->',
+            '"plan" is an object, but must be a single value; follow the reference with ->',
         ),
         (
             f"select(defined(plan._ref) => {SLUG}, plan)",
             "plan->slug",
-            '"plan" is an object, but must be one value; take its .current',
+            '"plan" is an object, but must be a single value; append .current to the slug',
         ),
         (
             f"coalesce({COURSES}, [])",
             "coalesce(courses, [])",
-            '"courseSlugs" is a list with an object in it, but must be a list of texts; follow the reference with ->',
+            '"courseSlugs" is a list with an object in it, but must be a list of strings; follow the reference with ->',
         ),
-        ("  role", '  "role": [role]', '"role" is a list with a text in it, but must be one value'),
-        ("  status", '  "status": defined(status)', '"status" is a boolean, but must be a text'),
+        ("  role", '  "role": [role]', '"role" is a list with a string in it, but must be a single value'),
+        ("  status", '  "status": defined(status)', '"status" is a boolean, but must be a string'),
     ],
 )
-async def test_a_wrong_type_is_named_with_what_is_usually_forgotten(
-    dataset: Sandbox, old: str, new: str, problem: str
-) -> None:
+async def test_a_wrong_type_is_reported_with_the_usual_fix(dataset: Sandbox, old: str, new: str, problem: str) -> None:
     assert await problems(dataset, old, new) == (problem,)
 
 
-async def test_rows_that_name_nobody_are_told(dataset: Sandbox) -> None:
+async def test_rows_without_any_subject_are_reported(dataset: Sandbox) -> None:
     (problem,) = await problems(dataset, "  clerkUserId,", '  "clerkUserId": user,')
-    assert problem.startswith("no row names anybody: clerkUserId")
+    assert problem.startswith("no row names a subject: clerkUserId")
 
 
-async def test_one_odd_document_is_not_the_fault_of_the_projection(dataset: Sandbox) -> None:
+async def test_one_invalid_document_is_not_a_problem_of_the_projection(dataset: Sandbox) -> None:
     await dataset.lake.mutate([{"patch": {"id": "ent-2", "set": {"role": {"name": "member"}, "clerkUserId": 7}}}])
     assert await problems(dataset) == ()
 
 
-async def test_what_only_one_document_holds_and_wrongly_is_not_either(dataset: Sandbox) -> None:
+async def test_an_invalid_value_of_a_field_that_only_one_document_has_is_not_either(dataset: Sandbox) -> None:
     await dataset.lake.mutate([{"patch": {"id": "ent-3", "set": {"startsAt": 7}}}])
     assert await problems(dataset) == ()
 
 
-def test_the_only_row_is_enough_to_see_a_wrong_type() -> None:
+def test_a_single_row_is_enough_to_report_a_wrong_type() -> None:
     assert shape_problems([row(plan={"_ref": "plan-1"})], CORE_FIELDS) == (
-        '"plan" is an object, but must be one value; follow the reference with ->',
+        '"plan" is an object, but must be a single value; follow the reference with ->',
     )
 
 
-def test_one_document_that_names_nobody_is_not_the_fault_of_the_projection() -> None:
-    nameless = row(clerkUserId=None)
-    assert shape_problems([nameless], CORE_FIELDS) == ()
-    assert len(shape_problems([nameless, nameless], CORE_FIELDS)) == 1
+def test_one_document_without_a_subject_is_not_a_problem_of_the_projection() -> None:
+    without_subject = row(clerkUserId=None)
+    assert shape_problems([without_subject], CORE_FIELDS) == ()
+    assert len(shape_problems([without_subject, without_subject], CORE_FIELDS)) == 1
 
 
-def test_without_rows_nothing_can_be_said() -> None:
+def test_without_rows_there_are_no_problems() -> None:
     assert shape_problems([], CORE_FIELDS) == ()
 
 
 def row(**fields: Any) -> dict[str, Any]:
-    texts = dict.fromkeys(["clerkOrganizationId", "userEmail", "userExternalId", "startsAt", "endsAt", "status"])
+    strings = dict.fromkeys(["clerkOrganizationId", "userEmail", "userExternalId", "startsAt", "endsAt", "status"])
     core = {"plan": "pro", "role": None, "courseSlugs": ["a", None]}
     return {
         "_id": "e",
         "_rev": "r",
         "_updatedAt": "2026-05-01T12:00:00Z",
         "clerkUserId": "user_1",
-        **texts,
+        **strings,
         **core,
         **fields,
     }
 
 
-def test_nulls_among_the_courses_are_no_fault() -> None:
+def test_nulls_among_the_courses_are_not_a_problem() -> None:
     assert shape_problems([row()], CORE_FIELDS) == ()

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement, Refusal
 from sync_worker.domain.subjects import Subject
-from sync_worker.sanity.rows import read_row
+from sync_worker.sanity.rows import Row, SubjectFields, _reason, read_row
 
 
 def row(**fields: Any) -> dict[str, Any]:
@@ -37,11 +38,11 @@ def test_spaces_around_an_id_are_trimmed() -> None:
     assert read(clerkUserId="  user_1 ").subject == Subject.parse("user_1")
 
 
-def test_both_ids_name_a_membership() -> None:
+def test_a_user_id_and_an_organization_id_name_a_membership() -> None:
     assert str(read(clerkOrganizationId="org_9").subject) == "membership:org_9/user_1"
 
 
-def test_nulls_in_a_list_are_dropped_and_doubles_are_one() -> None:
+def test_nulls_and_duplicates_in_a_list_are_dropped() -> None:
     assert read(courseSlugs=["a", None, "a", " "]).values["courseSlugs"] == ("a",)
 
 
@@ -63,13 +64,64 @@ def test_nulls_in_a_list_are_dropped_and_doubles_are_one() -> None:
         ({"status": 1}, "status"),
     ],
 )
-def test_a_wrong_row_is_refused_by_document_and_field(fields: dict[str, Any], field: str) -> None:
+def test_an_invalid_row_is_refused_with_document_and_field(fields: dict[str, Any], field: str) -> None:
     refusal = refused(**fields)
     assert (refusal.document, refusal.field) == ("ent-1", field)
     assert refusal.reason
 
 
-def test_the_subject_of_a_refused_row_is_known_where_its_id_is_good() -> None:
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"clerkUserId": 7}, "must be a string; correct the field, or what entitlement.groq returns for it"),
+        ({"clerkUserId": "ada"}, "is not a Clerk user id; write one such as user_2abc"),
+        ({"clerkOrganizationId": "acme"}, "is not a Clerk organization id; write one such as org_2abc"),
+        ({"clerkUserId": None, "userEmail": "ada"}, "is not an e-mail address; write a single address without spaces"),
+        (
+            {"clerkUserId": None, "userExternalId": "a b"},
+            "is not an external id; write at most 256 characters without spaces",
+        ),
+        (
+            {"clerkUserId": None},
+            "is empty; fill in one of clerkUserId, clerkOrganizationId, userEmail, userExternalId",
+        ),
+        ({"clerkUserId": "x" * 1001}, "is longer than 1000 characters; shorten it"),
+        ({"_id": None}, "must be a string; correct the field, or what entitlement.groq returns for it"),
+        ({"_id": ""}, "is empty; entitlement.groq must return it"),
+        ({"plan": "x" * 1001}, "is longer than 1000 characters; shorten it"),
+        ({"plan": {"_ref": "plan-1"}}, "must be a string, a number or a boolean, not an object"),
+        ({"courseSlugs": "algebra"}, "must be a list of strings, not a string"),
+        ({"courseSlugs": [7]}, "must be a list of strings only"),
+        ({"plan": "pro\ud83d"}, "contains an invalid character; type the text again"),
+        ({"status": "\ud83d"}, "contains an invalid character; type the text again"),
+        ({"status": 1}, "must be a string; correct the field, or what entitlement.groq returns for it"),
+        ({"startsAt": "soon"}, "is not a date and time; write one such as 2026-05-01T12:00:00Z"),
+        ({"startsAt": "2026-13-01T00:00:00Z"}, "is not a date and time; write one such as 2026-05-01T12:00:00Z"),
+        ({"startsAt": 1e30}, "is not a date and time; write one such as 2026-05-01T12:00:00Z"),
+        ({"startsAt": True}, "is not a date and time; write one such as 2026-05-01T12:00:00Z"),
+        ({"endsAt": "2026-05-01T12:00:00"}, "has no time zone; write a time such as 2026-05-01T12:00:00Z"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_what_to_write(fields: dict[str, Any], reason: str) -> None:
+    assert refused(**fields).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "field", "reason"),
+    [
+        (None, "row", "is not an object; entitlement.groq must return one object per entitlement"),
+        ({"clerkUserId": "user_1"}, "_id", "is missing; entitlement.groq must return it"),
+    ],
+)
+def test_a_row_of_another_shape_is_refused_with_what_to_return(raw: object, field: str, reason: str) -> None:
+    assert read_row(raw, CORE_FIELDS)[1] == Refusal("?", field, reason)
+
+
+def test_an_unknown_kind_of_error_has_a_plain_reason() -> None:
+    assert _reason("new_in_pydantic") == "is not valid; correct the field, or what entitlement.groq returns for it"
+
+
+def test_a_refused_row_has_a_subject_if_its_id_is_valid() -> None:
     subject, _ = read_row(row(plan=[]), CORE_FIELDS)
     assert subject == Subject.parse("user_1")
 
@@ -88,8 +140,19 @@ def test_any_row_is_read_or_refused(raw: object) -> None:
     assert isinstance(result, Entitlement | Refusal)
 
 
+@given(st.dictionaries(names, json_values) | json_values)
+def test_no_reason_repeats_what_pydantic_says(raw: object) -> None:
+    _, result = read_row(raw, CORE_FIELDS)
+    for model in (SubjectFields, Row):
+        try:
+            model.model_validate(raw)
+        except ValidationError as error:
+            messages = {problem["msg"] for problem in error.errors()}
+            assert not isinstance(result, Refusal) or result.reason not in messages
+
+
 @pytest.mark.parametrize("fields", [{"plan": "pro\ud83d"}, {"courseSlugs": ["algebra", "\ud83d"]}])
-def test_half_a_character_is_refused_because_it_cannot_be_written(fields: dict[str, Any]) -> None:
+def test_a_lone_surrogate_is_refused(fields: dict[str, Any]) -> None:
     assert refused(**fields).field == next(iter(fields))
 
 
@@ -97,6 +160,6 @@ def test_half_a_character_is_refused_because_it_cannot_be_written(fields: dict[s
 @pytest.mark.parametrize(
     "name", [{"clerkUserId": "user_1"}, {"userEmail": "ada@example.org"}, {"userExternalId": "crm-7"}]
 )
-def test_a_space_that_the_queries_do_not_split_at_is_refused(name: dict[str, str], space: str) -> None:
+def test_whitespace_that_the_queries_do_not_strip_is_refused(name: dict[str, str], space: str) -> None:
     ((field, text),) = name.items()
     assert refused(**{"clerkUserId": None, field: text + space}).field == field

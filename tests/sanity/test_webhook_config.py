@@ -1,4 +1,4 @@
-"""`sync-worker webhook install`, as operators run it, against the management API of the stand-in."""
+"""`sync-worker webhook install`, as operators run it, against the management API of the sandbox."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ URL = f"{HOST}/webhooks/sanity"
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody who may manage webhooks, and whose worker may only read."""
+    """An operator who may manage webhooks, with a worker that may only read."""
 
     box: Sandbox
     folder: Path
@@ -63,8 +63,8 @@ class Operator:
         assert process.returncode is not None
         return process.returncode
 
-    async def told(self, *arguments: str, **environment: str) -> dict[str, Any]:
-        """Return what was told, and the exit code."""
+    async def report(self, *arguments: str, **environment: str) -> dict[str, Any]:
+        """Return the JSON report, and the exit code."""
         ended = await self.install("--json", *arguments, **environment)
         return {"code": ended.code, **json.loads(ended.out)}
 
@@ -81,14 +81,14 @@ def operator(box: Sandbox, tmp_path: Path) -> Operator:
     return Operator(box, tmp_path)
 
 
-def fields(told: dict[str, Any]) -> list[str]:
-    return [difference["field"] for difference in told["differences"]]
+def fields(report: dict[str, Any]) -> list[str]:
+    return [difference["field"] for difference in report["differences"]]
 
 
-async def test_a_webhook_that_is_not_there_is_created_with_all_that_the_worker_needs(operator: Operator) -> None:
-    told = await operator.told("--yes")
+async def test_a_missing_webhook_is_created_with_everything_the_worker_needs(operator: Operator) -> None:
+    report = await operator.report("--yes")
     (hook,) = operator.hooks
-    assert (told["code"], told["action"], told["applied"], told["id"]) == (0, "create", True, hook.id)
+    assert (report["code"], report["action"], report["applied"], report["id"]) == (0, "create", True, hook.id)
     queries = Queries.load(packaged_groq())
     assert (hook.url, hook.dataset, hook.secret, hook.http_method) == (URL, "production", SECRET, "POST")
     assert (hook.filter, hook.projection) == (queries.webhook_filter, queries.webhook_projection)
@@ -99,7 +99,7 @@ async def test_a_webhook_that_is_not_there_is_created_with_all_that_the_worker_n
     )
 
 
-async def test_a_webhook_that_is_right_is_not_touched(operator: Operator) -> None:
+async def test_a_correct_webhook_is_not_changed(operator: Operator) -> None:
     await operator.install("--yes")
     before = operator.hooks
     operator.box.lake.requests.clear()
@@ -124,32 +124,32 @@ async def test_a_webhook_that_is_right_is_not_touched(operator: Operator) -> Non
         ({"api_version": "v2019-01-29"}, "API version"),
     ],
 )
-async def test_what_is_wrong_with_the_webhook_is_named_and_repaired(
+async def test_each_difference_of_the_webhook_is_reported_and_repaired(
     operator: Operator, fault: dict[str, Any], field: str
 ) -> None:
     hook = install_hook(operator.box, HOST)
     await operator.box.lake.webhooks.change(hook.id, **fault)
-    told = await operator.told("--yes")
-    assert (told["action"], fields(told), told["id"]) == ("change", [field], hook.id)
-    assert (await operator.told())["action"] == "none"
+    report = await operator.report("--yes")
+    assert (report["action"], fields(report), report["id"]) == ("change", [field], hook.id)
+    assert (await operator.report())["action"] == "none"
 
 
 async def test_a_repair_leaves_name_headers_and_a_newer_api_version_alone(operator: Operator) -> None:
     kept = {"name": "Access", "headers": {"x-proxy": "1"}, "api_version": "v2025-02-19"}
     hook = install_hook(operator.box, HOST)
     await operator.box.lake.webhooks.change(hook.id, **kept, dataset="*")
-    assert fields(await operator.told("--yes")) == ["dataset"]
+    assert fields(await operator.report("--yes")) == ["dataset"]
     (repaired,) = operator.hooks
     assert {name: getattr(repaired, name) for name in kept} == kept
 
 
-async def test_line_breaks_and_indents_of_a_filter_are_no_difference(operator: Operator) -> None:
+async def test_line_breaks_and_indentation_of_a_filter_do_not_matter(operator: Operator) -> None:
     hook = install_hook(operator.box, HOST)
     await operator.box.lake.webhooks.change(hook.id, filter=f"\n  {hook.filter.replace(chr(10), '')}\r\n")
-    assert (await operator.told())["action"] == "none"
+    assert (await operator.report())["action"] == "none"
 
 
-async def test_a_dry_run_tells_and_writes_nothing(operator: Operator) -> None:
+async def test_a_dry_run_reports_and_writes_nothing(operator: Operator) -> None:
     ended = await operator.install("--dry-run")
     assert (ended.code, operator.hooks, operator.writes()) == (2, [], 0)
     assert "There is no webhook for this URL" in ended.out
@@ -158,7 +158,7 @@ async def test_a_dry_run_tells_and_writes_nothing(operator: Operator) -> None:
     assert (await operator.install("--dry-run")).code == 0
 
 
-async def test_without_a_terminal_nothing_is_done_unasked(operator: Operator) -> None:
+async def test_without_a_terminal_nothing_is_changed_without_yes(operator: Operator) -> None:
     ended = await operator.install()
     assert (ended.code, operator.hooks) == (1, [])
     assert "--yes" in ended.err
@@ -169,7 +169,7 @@ async def test_on_a_terminal_the_answer_decides(operator: Operator) -> None:
     assert (await operator.install_on_a_terminal("y"), len(operator.hooks)) == (0, 1)
 
 
-async def test_a_token_without_the_right_is_refused_with_the_way_to_one_that_has_it(operator: Operator) -> None:
+async def test_a_token_without_permission_is_refused_with_how_to_get_one(operator: Operator) -> None:
     ended = await operator.install("--yes", SANITY_MANAGE_TOKEN="")
     assert (ended.code, operator.hooks) == (1, [])
     assert "missing required grant sanity.project.webhooks/read" in ended.err
@@ -177,7 +177,7 @@ async def test_a_token_without_the_right_is_refused_with_the_way_to_one_that_has
     assert "Traceback" not in ended.err
 
 
-async def test_a_dead_token_is_told_from_one_without_the_right(operator: Operator) -> None:
+async def test_an_invalid_token_is_distinguished_from_one_without_permission(operator: Operator) -> None:
     ended = await operator.install("--yes", SANITY_MANAGE_TOKEN="gone")
     assert ended.code == 1
     assert "Session not found (SANITY_MANAGE_TOKEN" in ended.err
@@ -192,21 +192,21 @@ async def test_a_change_that_had_no_effect_is_an_error(operator: Operator) -> No
     assert "Delete it" in ended.err
 
 
-async def test_a_lost_answer_does_not_make_a_second_webhook(operator: Operator) -> None:
+async def test_a_lost_response_does_not_create_a_second_webhook(operator: Operator) -> None:
     operator.box.lake.faults.next("lost", 1, method="POST")
     assert (await operator.install("--yes")).code == 1
     assert len(operator.hooks) == 1
-    assert (await operator.told("--yes"))["action"] == "none"
+    assert (await operator.report("--yes"))["action"] == "none"
 
 
-async def test_webhooks_that_post_elsewhere_or_twice_are_named(operator: Operator) -> None:
+async def test_webhooks_that_post_elsewhere_or_twice_are_reported(operator: Operator) -> None:
     ours, double = install_hook(operator.box, HOST), install_hook(operator.box, HOST)
     old = install_hook(operator.box, "https://old.example.com")
-    foreign = operator.box.lake.add_hook("https://site.example.com/api/revalidate")
-    told = await operator.told()
-    assert (told["action"], told["id"]) == ("none", ours.id)
-    assert {other["id"] for other in told["others"]} == {double.id, old.id}
-    assert foreign.id not in (await operator.install()).err
+    unrelated = operator.box.lake.add_hook("https://site.example.com/api/revalidate")
+    report = await operator.report()
+    assert (report["action"], report["id"]) == ("none", ours.id)
+    assert {other["id"] for other in report["others"]} == {double.id, old.id}
+    assert unrelated.id not in (await operator.install()).err
 
 
 async def test_no_secret_is_printed(operator: Operator) -> None:
@@ -218,7 +218,7 @@ async def test_no_secret_is_printed(operator: Operator) -> None:
     assert operator.box.lake.webhooks.hooks[hook.id].secret == SECRET
 
 
-async def test_without_a_secret_no_webhook_is_made(operator: Operator) -> None:
+async def test_without_a_secret_no_webhook_is_created(operator: Operator) -> None:
     ended = await operator.install("--yes", SANITY_WEBHOOK_SECRET="")
     assert (ended.code, operator.hooks) == (1, [])
     assert "SANITY_WEBHOOK_SECRET is not set" in ended.err
@@ -226,14 +226,14 @@ async def test_without_a_secret_no_webhook_is_made(operator: Operator) -> None:
 
 async def test_during_rotation_the_first_secret_is_installed(operator: Operator) -> None:
     install_hook(operator.box, HOST, secret="old")
-    assert fields(await operator.told("--yes", SANITY_WEBHOOK_SECRET="new,old")) == ["secret"]
+    assert fields(await operator.report("--yes", SANITY_WEBHOOK_SECRET="new,old")) == ["secret"]
     assert [hook.secret for hook in operator.hooks] == ["new"]
 
 
 @pytest.mark.parametrize(
     "url", ["sync.example.com/webhooks/sanity", HOST, f"{HOST}/webhooks/sanity/", "ftp://x/webhooks/sanity"]
 )
-async def test_an_address_that_is_none_of_ours_is_refused(operator: Operator, url: str) -> None:
+async def test_a_url_that_is_not_of_this_program_is_refused(operator: Operator, url: str) -> None:
     ended = await operator.install("--yes", url=url)
     assert (ended.code, operator.hooks) == (1, [])
     assert "https://your-host/webhooks/sanity" in ended.err

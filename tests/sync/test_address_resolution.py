@@ -81,7 +81,7 @@ async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sq
         await mark(parts, "document:e1")
         await _until_codes(parts, {"document:e1": "row_refused"})
         (row,) = await parts.store.queue.noted(10)
-    assert row.detail == "e1: userEmail: is not an e-mail address"
+    assert row.detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
 
 
 async def test_an_organization_with_an_address_never_stands_for_the_whole_organization(

@@ -208,7 +208,7 @@ async def test_trouble_with_a_service_is_told_and_is_no_500(web: Web, service: s
 
 async def test_a_database_that_is_gone_is_told_and_is_no_500(web: Web) -> None:
     await web.store.database.close()
-    assert "The database cannot be used" in await web.page("/status", 503)
+    assert "The database is unavailable" in await web.page("/status", 503)
     assert set(await web.json("/documents/e1", 503)) == {"headline", "text"}
 
 
