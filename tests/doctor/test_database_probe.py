@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sync_worker.doctor.database_probe import NEWEST, NONE, inspect
+from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage.database import open_database
 from sync_worker.storage.queue_admin import QueueAdmin
@@ -44,8 +44,8 @@ async def test_a_look_tells_the_version_and_what_was_noted_and_leaves_nothing(da
 
 
 async def test_a_database_without_tables_stays_so(bare_database_url: str) -> None:
-    assert await inspect(bare_database_url, CLOCK, TIMINGS) == NONE
-    assert await inspect(bare_database_url, CLOCK, TIMINGS) == NONE
+    assert await inspect(bare_database_url, CLOCK, TIMINGS) == NO_TABLES
+    assert await inspect(bare_database_url, CLOCK, TIMINGS) == NO_TABLES
 
 
 async def test_a_look_makes_no_file(sqlite_url: str) -> None:
