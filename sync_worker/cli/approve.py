@@ -38,19 +38,13 @@ def approve(
 
 
 def _list(held: list[Held], *, as_json: bool) -> None:
+    from sync_worker.diagnostics.status import held_json
+
     if as_json:
-        print_json(
-            [
-                {
-                    "id": one.id,
-                    "at": rfc3339(one.at),
-                    "expires": rfc3339(one.expires),
-                    "reason": one.reason,
-                    "subjects": list(one.subjects),
-                }
-                for one in held
-            ]
-        )
+        print_json([held_json(one) for one in held])
+        return
+    if not held:
+        typer.echo("no changeset is held")
         return
     rows = ((one.id, rfc3339(one.at), rfc3339(one.expires), one.reason, ", ".join(one.subjects[:5])) for one in held)
     print_table(("id", "held at", "expires", "reason", "subjects"), rows)
