@@ -24,7 +24,9 @@ def doctor(
     manage_token: ManageToken = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check the settings, Sanity, Clerk, the webhooks, the clock and the database. Changes nothing.
+    """Check the installation and suggest fixes.
+
+    Covers the settings, Sanity, Clerk, the webhooks, the clock and the database. Changes nothing.
 
     Exit codes: 0 no problem found, 1 at least one problem.
 

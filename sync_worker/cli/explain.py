@@ -32,7 +32,9 @@ def explain(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Explain why a subject has its access, or whether a published document has reached Clerk. Changes nothing.
+    """Explain why a subject has its access.
+
+    For a document id: whether the document has reached Clerk. Changes nothing.
 
     Example: sync-worker explain user:user_2abc
     """
@@ -118,7 +120,7 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if marker is not None:
         yield "marker", f"{marker.at}, from {', '.join(marker.sources) or 'no document'}"
     if one.drift is not None:
-        yield "out of sync because", one.drift.value
+        yield "drift", one.drift.value
     if applied is not None:
         documents = ", ".join(applied.documents) or "no document"
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"

@@ -25,7 +25,9 @@ def failed(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of items.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """List what failed, is being retried, was refused, is held or waits for a sign-up, with reason and next step.
+    """List what needs attention, with the next step.
+
+    That is everything that failed, is being retried, was refused, is held or waits for a sign-up.
 
     Example: sync-worker failed
     """

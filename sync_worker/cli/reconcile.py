@@ -38,7 +38,9 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the changes as a Markdown table.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare all subjects in Clerk with everything published in Sanity, and write the differences.
+    """Sync all subjects and repair any drift.
+
+    Compares everything in Clerk with everything published in Sanity, and writes the differences.
 
     Exit codes: 0 done or no drift, 1 error, 2 drift (with --dry-run), 3 revocations held for approval.
 

@@ -25,7 +25,9 @@ def sync(
     subjects: Annotated[list[str], typer.Argument(help="user:user_…, org:org_…, an e-mail address, or only the id.")],
     as_json: AsJson = False,
 ) -> None:
-    """Sync subjects now: compare them with what is published, and write the differences.
+    """Sync some subjects now.
+
+    Compares them with what is published, and writes the differences.
 
     Example: sync-worker sync user:user_2abc org:org_9xyz
     """

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def verify(as_json: AsJson = False) -> None:
-    """Verify that Clerk is in sync: compare the number of subjects and a hash over them for each plan.
+    """Verify that Clerk is in sync with Sanity.
 
-    Changes nothing. Exit codes: 0 in sync, 1 error, 2 out of sync.
+    Compares the number of subjects on each plan and a hash over them. Changes nothing.
+
+    Exit codes: 0 in sync, 1 error, 2 out of sync.
 
     Example: sync-worker verify
     """

@@ -31,7 +31,7 @@ def show(
     url: Annotated[str, typer.Option(help="The URL of this installation.")] = "https://YOUR-HOST/webhooks/sanity",
     as_json: AsJson = False,
 ) -> None:
-    """Print the filter, the projection and the request that creates the webhook.
+    """Print the webhook to create in Sanity.
 
     Example: sync-worker webhook show --url https://sync.example.com/webhooks/sanity
     """
@@ -62,7 +62,7 @@ def install(
     manage_token: ManageToken = "",
     as_json: AsJson = False,
 ) -> None:
-    """Create the webhook in Sanity, or repair the one that posts to this URL.
+    """Create or repair the webhook in Sanity.
 
     Exit codes: 0 done or nothing to do, 1 error, 2 something differs (with --dry-run).
 

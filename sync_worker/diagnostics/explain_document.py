@@ -154,7 +154,7 @@ def _judged(facts: DocumentFacts) -> Judgement:
 
 def _entitlement(facts: DocumentFacts) -> Judgement:
     if facts.refusal is not None or facts.subject is None:
-        reason = f"{facts.refusal.field}: {facts.refusal.reason}" if facts.refusal else "it names no subject"
+        reason = f"{facts.refusal.field} is invalid: {facts.refusal.reason}" if facts.refusal else "it names no subject"
         headline = f"{_published(facts)}but it does not count because {reason}."
         return Verdict(SyncState.REFUSED, headline, ADVICE[RowStatus.REFUSED]), None
     verdict, row = facts.subject.verdict, _row_of(facts, facts.subject)

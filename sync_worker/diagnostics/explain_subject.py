@@ -75,10 +75,9 @@ def _explained_row(row: PublishedRow, access: Access, facts: SubjectFacts, now: 
 
 def _status(row: PublishedRow, access: Access, facts: SubjectFacts, now: datetime) -> tuple[RowStatus, str]:
     content = row.content
-    refused = [f"{r.field}: {r.reason}" for r in access.refusals if r.document == row.document]
-    if refused:
-        ambiguous = isinstance(content, Refusal) and content.reason == AMBIGUOUS_REASON
-        return RowStatus.AMBIGUOUS_ADDRESS if ambiguous else RowStatus.REFUSED, "; ".join(refused)
+    refused = _refused(row, access)
+    if refused is not None:
+        return refused
     assert isinstance(content, Entitlement)  # noqa: S101 - each refusal is among access.refusals
     if content.status not in (None, "active"):
         return RowStatus.INACTIVE, f"its status is {content.status!r}"
@@ -90,6 +89,14 @@ def _status(row: PublishedRow, access: Access, facts: SubjectFacts, now: datetim
         assert content.starts_at is not None  # noqa: S101 - the only other reason to be inactive
         return RowStatus.SCHEDULED, f"it starts {_moment(content.starts_at, facts.now)}"
     return RowStatus.ACTIVE, f"until {_moment(content.ends_at, facts.now)}" if content.ends_at is not None else ""
+
+
+def _refused(row: PublishedRow, access: Access) -> tuple[RowStatus, str] | None:
+    content = row.content
+    if isinstance(content, Refusal) and content.reason == AMBIGUOUS_REASON:
+        return RowStatus.AMBIGUOUS_ADDRESS, f"several users in Clerk have its {content.field}"
+    invalid = [f"{r.field} is invalid: {r.reason}" for r in access.refusals if r.document == row.document]
+    return (RowStatus.REFUSED, "; ".join(invalid)) if invalid else None
 
 
 def _unowned_address(facts: SubjectFacts, rows: tuple[ExplainedRow, ...]) -> Verdict:
