@@ -27,7 +27,7 @@ STATES = {"state", "key", "code", "reason", "since", "attempts", "nextAttempt", 
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody at a terminal."""
+    """An operator at a terminal."""
 
     box: Sandbox
     folder: Path

@@ -72,7 +72,7 @@ async def test_an_invalid_subject_is_refused_with_a_hint(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("verb", ["serve", "web", "worker", "release", "history"])
-async def test_without_settings_every_verb_names_what_is_missing(tmp_path: Path, verb: str) -> None:
+async def test_without_settings_every_command_names_what_is_missing(tmp_path: Path, verb: str) -> None:
     ended = await run(verb, cwd=tmp_path)
     assert ended.code == 1
     assert "SANITY_PROJECT_ID is not set" in ended.err

@@ -181,7 +181,7 @@ async def test_an_address_within_an_organization_is_explained_as_that_membership
     ("fields", "expected"),
     [
         ({"plan": "gold"}, (RowStatus.REFUSED, SyncState.REFUSED, "'gold' is not one of basic, pro")),
-        ({"role": 7 * [1]}, (RowStatus.REFUSED, SyncState.REFUSED, "role: must be a text")),
+        ({"role": 7 * [1]}, (RowStatus.REFUSED, SyncState.REFUSED, "role is invalid: must be a text")),
         ({"startsAt": ahead(3600)}, (RowStatus.SCHEDULED, SyncState.PENDING, "it starts")),
         ({"endsAt": ahead(-3600)}, (RowStatus.ENDED, SyncState.EXPIRED, "it ended")),
         ({"status": "paused"}, (RowStatus.INACTIVE, SyncState.EXPIRED, "its status is 'paused'")),

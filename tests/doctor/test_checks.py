@@ -1,4 +1,4 @@
-"""`sync-worker doctor` on an installation that works, and on ones with a planted fault each."""
+"""`sync-worker doctor` on a healthy installation, and with one planted fault at a time."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def having(findings: dict[str, Finding], status: Status) -> set[str]:
     return {name for name, finding in findings.items() if finding.status is status}
 
 
-async def test_an_installation_that_works_is_all_green(staging_box: Sandbox, database_url: str) -> None:
+async def test_a_healthy_installation_is_all_green(staging_box: Sandbox, database_url: str) -> None:
     async with installation(staging_box, database_url) as installed:
         findings = await installed.examine()
     assert {name: f.result for name, f in findings.items() if f.status is not Status.OK} == {}
@@ -282,7 +282,7 @@ async def test_a_public_dataset_is_a_warning(installed: Installation) -> None:
     assert (await installed.examine())["private dataset"].status is Status.SKIPPED
 
 
-async def test_a_hook_elsewhere_is_not_ours(installed: Installation) -> None:
+async def test_a_hook_with_another_url_is_ignored(installed: Installation) -> None:
     finding = (await installed.examine(url="https://sync.example.com/webhooks/sanity"))["webhook"]
     assert finding.status is Status.PROBLEM
     assert finding.result == "no webhook posts to https://sync.example.com/webhooks/sanity"
@@ -439,14 +439,14 @@ async def doctor(installed: Installation, folder: Path, *arguments: str, **envir
     return await run("doctor", *arguments, cwd=folder, environment={**given, **environment})
 
 
-async def test_the_verb_ends_with_0_when_all_is_well(installed: Installation, tmp_path: Path) -> None:
+async def test_the_command_exits_with_0_when_all_is_well(installed: Installation, tmp_path: Path) -> None:
     ended = await doctor(installed, tmp_path, "--json")
     report = json.loads(ended.out)
     assert (ended.code, report["ok"], {check["status"] for check in report["checks"]}) == (0, True, {"ok"})
     assert [set(check) for check in report["checks"]] == [{"check", "status", "result", "fix"}] * len(CHECKS)
 
 
-async def test_the_verb_ends_with_1_when_something_is_a_problem_and_says_what_to_do(
+async def test_the_command_exits_with_1_on_a_problem_and_prints_the_fix(
     installed: Installation, tmp_path: Path
 ) -> None:
     await installed.change_hook(dataset="*")
@@ -469,7 +469,7 @@ async def test_every_invalid_variable_is_named_and_the_rest_is_checked(installed
     assert "Traceback" not in ended.err
 
 
-async def test_without_any_setting_the_verb_says_so(tmp_path: Path) -> None:
+async def test_without_any_setting_the_command_says_so(tmp_path: Path) -> None:
     ended = await run("doctor", cwd=tmp_path)
     assert ended.code == 1
     assert "CLERK_SECRET_KEY is not" in " ".join(ended.out.split())

@@ -26,7 +26,7 @@ def test_only_the_token_is_the_token(authenticator: Authenticator, given: bytes)
     assert not authenticator.is_token(given)
 
 
-def test_a_session_is_good_for_twelve_hours_and_no_longer(authenticator: Authenticator, clock: ManualClock) -> None:
+def test_a_session_expires_after_twelve_hours(authenticator: Authenticator, clock: ManualClock) -> None:
     cookie = authenticator.new_session()
     clock.advance(TIMINGS.session_lifetime - 1)
     assert authenticator.is_session(cookie)
@@ -34,7 +34,7 @@ def test_a_session_is_good_for_twelve_hours_and_no_longer(authenticator: Authent
     assert not authenticator.is_session(cookie)
 
 
-def test_a_session_with_any_letter_changed_is_none(authenticator: Authenticator) -> None:
+def test_a_session_with_any_character_changed_is_invalid(authenticator: Authenticator) -> None:
     cookie = authenticator.new_session()
     for place, letter in enumerate(cookie):
         changed = cookie[:place] + ("1" if letter != "1" else "2") + cookie[place + 1 :]
@@ -42,7 +42,7 @@ def test_a_session_with_any_letter_changed_is_none(authenticator: Authenticator)
 
 
 @pytest.mark.parametrize("cookie", ["", ".", "..", "9999999999.x", "9999999999.x.", "ä.ö.ü", "x.y.z"])
-def test_what_was_not_made_here_is_no_session(authenticator: Authenticator, cookie: str) -> None:
+def test_a_forged_cookie_is_no_session(authenticator: Authenticator, cookie: str) -> None:
     assert not authenticator.is_session(cookie)
 
 
@@ -52,7 +52,7 @@ def test_another_token_ends_every_session(authenticator: Authenticator, clock: M
     )
 
 
-def test_what_signs_a_form_is_no_session_and_belongs_to_one_only(authenticator: Authenticator) -> None:
+def test_a_sign_out_code_is_no_session_and_belongs_to_one_session(authenticator: Authenticator) -> None:
     first, second = authenticator.new_session(), authenticator.new_session()
     assert first != second
     code = authenticator.sign_out_code(first)
@@ -60,12 +60,12 @@ def test_what_signs_a_form_is_no_session_and_belongs_to_one_only(authenticator: 
     assert not authenticator.is_session(f"{first.rpartition('.')[0]}.{code}")
 
 
-def test_the_token_is_in_nothing_that_is_printed(authenticator: Authenticator) -> None:
+def test_the_token_is_never_printed(authenticator: Authenticator) -> None:
     assert TOKEN.decode() not in repr(authenticator)
     assert TOKEN.decode() not in authenticator.new_session()
 
 
-def test_ten_wrong_guesses_in_a_minute_are_enough_for_one_client(clock: ManualClock) -> None:
+def test_a_client_is_throttled_after_ten_wrong_tokens_in_a_minute(clock: ManualClock) -> None:
     guesses = LoginThrottle(clock, TIMINGS)
     for _ in range(WRONG_GUESSES):
         assert not guesses.exhausted("10.0.0.1")
