@@ -1,4 +1,4 @@
-"""`approve`: apply revocations that the brake held, exactly those, and only where they still hold."""
+"""`approve`: apply held revocations, exactly those listed, and only where they are still due."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def approve(
     changeset: Annotated[
-        str | None, typer.Argument(help="The id that reconcile printed; without it all are listed.")
+        str | None, typer.Argument(help="The id of a held changeset. Without it, lists all of them.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a held changeset, or list those that are held.
+    """Apply a held changeset, or list all held changesets.
 
-    Each subject is compared once more: who is entitled again by now keeps the access.
+    Each subject is compared again first. Subjects that are entitled again keep their access.
 
     Example: sync-worker approve 3f9a2c1b7e
     """
@@ -38,19 +38,13 @@ def approve(
 
 
 def _list(held: list[Held], *, as_json: bool) -> None:
+    from sync_worker.diagnostics.status import held_json
+
     if as_json:
-        print_json(
-            [
-                {
-                    "id": one.id,
-                    "at": rfc3339(one.at),
-                    "expires": rfc3339(one.expires),
-                    "reason": one.reason,
-                    "subjects": list(one.subjects),
-                }
-                for one in held
-            ]
-        )
+        print_json([held_json(one) for one in held])
+        return
+    if not held:
+        typer.echo("no changeset is held")
         return
     rows = ((one.id, rfc3339(one.at), rfc3339(one.expires), one.reason, ", ".join(one.subjects[:5])) for one in held)
     print_table(("id", "held at", "expires", "reason", "subjects"), rows)
@@ -82,12 +76,12 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
         if not result.failed:
             await store.runs.drop(changeset)
     revoked = result.kinds[ChangeKind.REVOKE]
-    told = {"id": changeset, "revoked": revoked, "kept": len(held.subjects) - revoked - len(result.failed)}
-    told["failed"] = len(result.failed)
+    payload = {"id": changeset, "revoked": revoked, "kept": len(held.subjects) - revoked - len(result.failed)}
+    payload["failed"] = len(result.failed)
     if as_json:
-        print_json(told)
+        print_json(payload)
     else:
-        typer.echo(" ".join(f"{name}={value}" for name, value in told.items()))
+        typer.echo(" ".join(f"{name}={value}" for name, value in payload.items()))
     for subject, error in result.failed.items():
         typer.echo(f"error: {subject}: {error}", err=True)
     return 1 if result.failed else 0

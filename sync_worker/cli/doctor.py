@@ -1,4 +1,4 @@
-"""`doctor`: look at everything that an installation needs, and say what to do about what is wrong."""
+"""`doctor`: check everything an installation needs, with a fix for each problem."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped":
 
 def doctor(
     url: Annotated[
-        str, typer.Option(help="Where Sanity should post; default: what the webhook says that looks like ours.")
+        str, typer.Option(help="The URL that Sanity should post to. Default: the URL of the best matching webhook.")
     ] = "",
     manage_token: ManageToken = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, both services, the webhook, the clock and the database; change nothing.
+    """Check the installation and suggest fixes.
 
-    Exit codes: 0 when nothing is a problem, else 1.
+    Covers the settings, Sanity, Clerk, the webhooks, the clock and the database. Changes nothing.
+
+    Exit codes: 0 no problem found, 1 at least one problem.
 
     Example: sync-worker doctor --url https://sync.example.com/webhooks/sanity
     """
@@ -47,7 +49,7 @@ def _show(findings: Mapping[str, Finding]) -> None:
         advice = f"\n→ {finding.fix}" if finding.fix else ""
         return Text(finding.status, COLOURS[finding.status]), name, finding.result + advice
 
-    print_table(("status", "check", "result and what to do"), (row(*item) for item in findings.items()))
+    print_table(("status", "check", "result and fix"), (row(*item) for item in findings.items()))
 
 
 async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
@@ -57,7 +59,9 @@ async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
     from sync_worker.runtime.wiring import Runtime
     from sync_worker.settings import load_valid_settings
 
-    settings, wrong = load_valid_settings()
+    settings, invalid = load_valid_settings()
     configure_logs(settings.log_format, settings.secrets)
-    async with open_installation(settings, wrong, Runtime.system(), url=url, manage_token=manage_token) as installation:
+    async with open_installation(
+        settings, invalid, Runtime.system(), url=url, manage_token=manage_token
+    ) as installation:
         return await examine(installation, CHECKS)

@@ -1,4 +1,4 @@
-"""`explain`: why somebody has the access they have, or what became of a document."""
+"""`explain`: why a subject has its access, or whether a document has reached Clerk."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explain_subject import Explanation
+    from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.domain.subjects import Subject
     from sync_worker.settings import Settings
 
 
 SHOWN = 8
-"""Characters of a revision that a table shows; the JSON has it whole."""
+"""Characters of a revision shown in the table."""
 
 
 def explain(
     target: Annotated[
         str,
         typer.Argument(
-            help="user:user_…, org:org_…, membership:org_…/user_…, an e-mail address, external:…, or a document id."
+            help="user:user_…, org:org_…, membership:org_…/user_…, an e-mail address, external:… or a document id."
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Tell why somebody has the access they have, or what became of a published document. It only reads.
+    """Explain why a subject has its access.
+
+    For a document id: whether the document has reached Clerk. Changes nothing.
 
     Example: sync-worker explain user:user_2abc
     """
@@ -66,75 +68,75 @@ async def _explain(settings: Settings, target: Subject | str) -> Explanation | D
 
 
 def _show_document(one: DocumentExplanation) -> None:
-    _say(f"{one.facts.id}: {one.verdict.state}")
-    _say(one.verdict.headline)
-    _say_next(one.verdict.next_step)
+    _echo(f"{one.facts.id}: {one.verdict.state}")
+    _echo(one.verdict.headline)
+    _echo_next(one.verdict.next_step)
     for subject in one.subjects:
         typer.echo()
         _show_subject(subject)
 
 
 def _show_subject(one: Explanation) -> None:
-    """Print the verdict, the published rows with what is to be said of each, and both sides."""
-    _say(f"{one.subject}: {one.verdict.state}")
-    _say(one.verdict.headline)
-    _say_next(one.verdict.next_step)
+    """Print the verdict, the published rows, and what Clerk has."""
+    _echo(f"{one.subject}: {one.verdict.state}")
+    _echo(one.verdict.headline)
+    _echo_next(one.verdict.next_step)
     typer.echo()
-    _show_lines(one)
-    for name, value in _sides(one):
-        _say(f"{name:<20} {value}")
+    _show_rows(one)
+    for name, value in _facts(one):
+        _echo(f"{name:<20} {value}")
 
 
-def _show_lines(one: Explanation) -> None:
+def _show_rows(one: Explanation) -> None:
     from sync_worker.formatting import at, masked
 
     rows = [
         (
-            line.document,
-            f"{line.revision[:SHOWN]}…" if len(line.revision) > SHOWN else line.revision,
-            at(line.published, one.facts.now) if line.published else "",
-            line.standing,
-            masked(line.reason),
+            row.document,
+            f"{row.revision[:SHOWN]}…" if len(row.revision) > SHOWN else row.revision,
+            at(row.published, one.facts.now) if row.published else "",
+            row.status,
+            masked(row.reason),
         )
-        for line in one.lines
+        for row in one.rows
     ]
     if rows:
-        print_table(("document", "revision", "published", "standing", "why"), rows)
+        print_table(("document", "revision", "published", "status", "reason"), rows)
         typer.echo()
 
 
-def _sides(one: Explanation) -> Iterator[tuple[str, str]]:
-    """Yield what is published, what Clerk holds, and what is known of the way between them."""
+def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
+    """Yield what is published, what Clerk has, and the state of the work in between."""
     from sync_worker.diagnostics.serialize import work_state
     from sync_worker.domain.changeset import describe
     from sync_worker.formatting import rfc3339
 
     facts, marker, applied = one.facts, one.marker, one.applied
-    yield "access as published", describe(one.access.values)
+    yield "published access", describe(one.access.values)
     if one.access.next_transition is not None:
-        yield "it changes next", rfc3339(one.access.next_transition.timestamp()) or ""
+        yield "changes next", rfc3339(one.access.next_transition.timestamp()) or ""
     if not one.subject.is_address:
-        yield "what Clerk holds", describe(one.held_in_clerk) if facts.observed else "nobody by this id"
+        yield "in Clerk", describe(one.clerk_values) if facts.observed else "not found"
     if marker is not None:
-        yield "our marker there", f"of {marker.at}, from {', '.join(marker.sources) or 'no document'}"
+        yield "marker", f"{marker.at}, from {', '.join(marker.sources) or 'no document'}"
     if one.drift is not None:
-        yield "why it differs", one.drift.value
+        yield "drift", one.drift.value
     if applied is not None:
         documents = ", ".join(applied.documents) or "no document"
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
     state = work_state(facts.work, facts.now) if facts.work else "idle"
     if facts.work is not None and state not in {"idle", "scheduled"}:
-        yield "in the work set", f"{state} {facts.work.detail}"
+        yield "in the queue", f"{state} {facts.work.detail}"
     for changeset in facts.held:
-        yield "held as", changeset
+        yield "held in", changeset
 
 
-def _say(text: str) -> None:
+def _echo(text: str) -> None:
     from sync_worker.formatting import masked
 
     typer.echo(masked(text))
 
 
-def _say_next(step: str) -> None:
+def _echo_next(step: str) -> None:
     if step:
-        _say(f"Next: {step}")
+        _echo(f"Next step: {step}")

@@ -1,4 +1,4 @@
-"""`failed`: all that needs somebody, with the reason and the next step; `failed retry` sets it going again."""
+"""`failed`: what needs attention, with the reason and the next step; `failed retry` retries it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sync_worker.cli.setup import begin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sync_worker.diagnostics.issues import Trouble
+    from sync_worker.diagnostics.issues import Issue
     from sync_worker.runtime.wiring import Store
 
 app = typer.Typer(invoke_without_command=True)
@@ -22,78 +22,82 @@ app = typer.Typer(invoke_without_command=True)
 @app.callback()
 def failed(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many to list at most.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of items.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """List what failed, is tried again, is refused or held, or waits for a sign-up, with reason and next step.
+    """List what needs attention, with the next step.
+
+    That is everything that failed, is being retried, was refused, is held or waits for a sign-up.
 
     Example: sync-worker failed
     """
     if ctx.invoked_subcommand is not None:
         return
-    from sync_worker.diagnostics.issues import as_json as trouble_json
+    from sync_worker.diagnostics.issues import issue_json
 
-    troubles = asyncio.run(_read(limit))
+    issues = asyncio.run(_read(limit))
     if as_json:
-        print_json([trouble_json(one) for one in troubles])
+        print_json([issue_json(one) for one in issues])
     else:
-        _show(troubles, limit)
+        _show(issues, limit)
 
 
 @app.command()
 def retry(
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUBJECT]...", help="Whom to try again, or document:ID; default: all that failed."),
+        typer.Argument(
+            metavar="[SUBJECT]...", help="Subjects to retry, or document:ID. Default: everything that failed."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set failed subjects going again; a running worker tries them at once.
+    """Retry what failed. A running worker picks it up at once.
 
     Example: sync-worker failed retry user:user_2abc
     """
-    told = asyncio.run(_retry(keys or []))
+    result = asyncio.run(_retry(keys or []))
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        typer.echo(f"{told['retried']} set going again")
-        for key in told["notFailed"]:
+        typer.echo(f"{result['retried']} queued for retry")
+        for key in result["notFailed"]:
             typer.echo(f"not failed: {key}")
 
 
-async def _read(limit: int) -> list[Trouble]:
-    from sync_worker.diagnostics.issues import gathered
+async def _read(limit: int) -> list[Issue]:
+    from sync_worker.diagnostics.issues import collect_issues
     from sync_worker.runtime.wiring import Runtime, open_store
 
     async with open_store(begin(), Runtime.system()) as store:
         rows = [*await store.queue.failed(limit), *await store.queue.noted(limit)]
-        return gathered(rows, await store.runs.held())[:limit]
+        return collect_issues(rows, await store.runs.held())[:limit]
 
 
-def _show(troubles: Sequence[Trouble], limit: int) -> None:
-    """Print one line each, and each next step once."""
+def _show(issues: Sequence[Issue], limit: int) -> None:
+    """Print one line per issue, then each next step once."""
     from sync_worker.diagnostics.issues import next_step
     from sync_worker.formatting import rfc3339
 
-    if not troubles:
-        typer.echo("nothing failed, is refused, held or waits")
+    if not issues:
+        typer.echo("nothing failed, refused, held or waiting")
         return
     rows = (
-        (one.sort, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.reason}{_again(one)}")
-        for one in troubles
+        (one.kind, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.reason}{_retry_time(one)}")
+        for one in issues
     )
-    print_table(("state", "what", "since", "attempts", "reason"), rows)
-    if len(troubles) == limit:
-        typer.echo(f"… only the first {limit}; --limit lists more")
+    print_table(("state", "key", "since", "attempts", "reason"), rows)
+    if len(issues) == limit:
+        typer.echo(f"… only the first {limit}; use --limit for more")
     typer.echo("\nWhat to do")
-    for code in dict.fromkeys(one.code for one in troubles):
+    for code in dict.fromkeys(one.code for one in issues):
         typer.echo(f"  {code}: {next_step(code)}")
 
 
-def _again(one: Trouble) -> str:
+def _retry_time(one: Issue) -> str:
     from sync_worker.formatting import rfc3339
 
-    return f" (again at {rfc3339(one.again)})" if one.attempts and one.again is not None else ""
+    return f" (next attempt at {rfc3339(one.retry_at)})" if one.attempts and one.retry_at is not None else ""
 
 
 async def _retry(texts: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`history`: who got or lost what, when, and which documents caused it."""
+"""`history`: the changes written to Clerk, with their time and cause."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 def history(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[SUBJECT]", help="A subject, an e-mail address or a document id; default: everybody."),
+        typer.Argument(
+            metavar="[SUBJECT]", help="A subject, an e-mail address or a document id. Default: all changes."
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many changes, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of changes.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Show the changes that were written to Clerk, newest first.
+    """Show the changes written to Clerk, newest first.
 
     Example: sync-worker history user:user_2abc --limit 5
     """

@@ -1,4 +1,4 @@
-"""What the verbs share: options, and how they print tables for people and JSON for scripts."""
+"""Options and output shared by the commands: tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ ManageToken = Annotated[
     str,
     typer.Option(
         envvar="SANITY_MANAGE_TOKEN",
-        help="A token that may manage webhooks (Administrator, Developer or your own), for this command alone: it is "
-        "no setting of the worker, because who can change webhooks can also silence them. Better given in the "
-        "environment, as others see arguments. Default: SANITY_READ_TOKEN.",
+        help="A token that may manage webhooks (Administrator, Developer or your own). Only for this command, never "
+        "for the worker. Prefer the environment variable: other users can see arguments. Default: SANITY_READ_TOKEN.",
     ),
 ]
 
@@ -32,7 +31,7 @@ def print_json(data: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table that wraps to the terminal. A cell may be a rich Text, with its colour."""
+    """Print a table that wraps to the terminal width. A cell may be a rich Text with its own style."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""`reconcile`: compare everybody with what is published, and make the differences right."""
+"""`reconcile`: compare every subject with what is published, and write the differences."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ if TYPE_CHECKING:
     from sync_worker.worker.full_reconcile import Result
 
 DRIFT, HELD = 2, 3
-"""Exit codes: a dry run found differences; revocations wait for approval."""
+"""Exit codes: a dry run found differences; revocations are held for approval."""
 SHOWN = 50
 
 
 def reconcile(  # noqa: PLR0917 - typer reads options from parameters
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; exit code 2 when something differs.")] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Take owned keys without our marker for ours.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report. Exit code 2 when something differs.")
+    ] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Also manage existing keys that carry no marker.")] = False,
     max_revocations: Annotated[
-        str, typer.Option(help="For this run: a number, or a percentage. Default: MAX_REVOCATIONS.")
+        str, typer.Option(help="A number or a percentage, for this run. Default: MAX_REVOCATIONS.")
     ] = "",
     accept_fewer: Annotated[
-        bool, typer.Option("--accept-fewer", help="Go on although most entitlements are gone since the last run.")
+        bool, typer.Option("--accept-fewer", help="Continue although most entitlements are gone since the last run.")
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the changes as a Markdown table.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare everybody in Clerk with everything published in Sanity, and repair the differences.
+    """Sync all subjects and repair any drift.
+
+    Compares everything in Clerk with everything published in Sanity, and writes the differences.
 
     Exit codes: 0 done or no drift, 1 error, 2 drift (with --dry-run), 3 revocations held for approval.
 
@@ -67,11 +71,11 @@ async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: boo
         _announce(findings, settings, runtime.timings.budget_window, show)
         with Bars() as bars:
             result = None if dry_run else await replace(parts, progress=bars).apply(findings)
-    told = report(findings, result, calls, runtime.clock.monotonic() - started)
+    summary = report(findings, result, calls, runtime.clock.monotonic() - started)
     if show == "json":
-        print_json(told)
+        print_json(summary)
     else:
-        typer.echo(" ".join(f"{name}={value}" for name, value in told.items()), err=show == "markdown")
+        typer.echo(" ".join(f"{name}={value}" for name, value in summary.items()), err=show == "markdown")
     return _exit_code(findings, result)
 
 
@@ -81,16 +85,16 @@ def _exit_code(findings: Findings, result: Result | None) -> int:
     if result.failed:
         for subject, error in list(result.failed.items())[:SHOWN]:
             typer.echo(f"error: {subject}: {error}", err=True)
-        typer.echo(f"{len(result.failed)} subjects could not be made right; the run counts as failed.", err=True)
+        typer.echo(f"{len(result.failed)} subjects could not be synced; the run counts as failed.", err=True)
         return 1
     if result.held:
-        typer.echo(f"Revocations are held: `sync-worker approve {result.held}` applies them.", err=True)
+        typer.echo(f"Revocations are held. Run `sync-worker approve {result.held}` to apply them.", err=True)
         return HELD
     return 0
 
 
 def _announce(findings: Findings, settings: Settings, window: float, show: str) -> None:
-    """Show what is to be done, and what it costs, before it is done."""
+    """Show the changes and their cost before they are written."""
     from sync_worker.domain.changeset import as_markdown, as_rows, forecast
 
     cost = forecast(len(findings.differences), settings.budget, window)
@@ -112,7 +116,7 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
 
 
 class Bars:
-    """Bars with rate and time left on a terminal; nothing elsewhere."""
+    """Progress bars with rate and time left on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._bars: Any = None
@@ -126,7 +130,7 @@ class Bars:
 
             class Rate(TextColumn):
                 def render(self, task: Task) -> Text:
-                    """Show how many a second; nothing before the second step."""
+                    """Show the steps per second once there are two."""
                     return Text(f"{task.speed:.0f}/s" if task.speed else "")
 
             self._bars = Progress(
@@ -145,7 +149,7 @@ class Bars:
             self._bars.stop()
 
     def __call__(self, what: str, done: int, of: int) -> None:
-        """Show how far `what` has come; `of` is 0 while the whole is not known."""
+        """Show the progress of `what`; `of` is 0 while the total is unknown."""
         if self._bars is None:
             return
         if what not in self._tasks:

@@ -1,4 +1,4 @@
-"""What a verb does first: it reads the settings, and sets up the logs before anything can be logged."""
+"""The first step of every command: read the settings, and configure the logs before anything is logged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def begin(**overrides: Any) -> Settings:
-    """Return the settings of the environment, with those that an option overrides. Raises ConfigurationError."""
+    """Return the settings from the environment, with overrides from options. Raises ConfigurationError."""
     from sync_worker.logs import configure_logs
     from sync_worker.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""`sync`: make some subjects right now, and say what came of it."""
+"""`sync`: sync some subjects now, and report the result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def sync(
-    subjects: Annotated[
-        list[str], typer.Argument(help="user:user_…, org:org_… or an e-mail address; the id alone will do.")
-    ],
+    subjects: Annotated[list[str], typer.Argument(help="user:user_…, org:org_…, an e-mail address, or only the id.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare subjects with what is published, and repair them at once.
+    """Sync some subjects now.
+
+    Compares them with what is published, and writes the differences.
 
     Example: sync-worker sync user:user_2abc org:org_9xyz
     """
@@ -53,25 +53,25 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
         newest = await store.ledger.history(limit=1)
         async with open_services(settings, store) as services:
             addresses = [subject for subject in subjects if subject.is_address]
-            holders = await services.target.find(addresses) if addresses else {}
-        found = {subject: owners(subject, holders) if subject.is_address else (subject,) for subject in subjects}
-        keys = [str(owner) for having in found.values() for owner in having]
+            by_address = await services.target.find(addresses) if addresses else {}
+        found = {subject: owners(subject, by_address) if subject.is_address else (subject,) for subject in subjects}
+        keys = [str(one) for resolved in found.values() for one in resolved]
         await store.queue.enqueue([WorkItem(key, cause="sync") for key in keys])
         async with running_worker(settings, store):
             await _until_idle(store, keys)
         since = newest[0].id if newest else 0
-        nobody = [_nobody(subject) for subject, having in found.items() if not having]
-        return nobody + [await _result(store, key, since) for key in keys]
+        pending = [_pending(subject) for subject, resolved in found.items() if not resolved]
+        return pending + [await _result(store, key, since) for key in keys]
 
 
-def _nobody(subject: Subject) -> dict[str, Any]:
+def _pending(subject: Subject) -> dict[str, Any]:
     from sync_worker.sync.address_resolution import PENDING_REASON
 
     return {"subject": str(subject), "result": "pending", "before": {}, "after": {}, "detail": PENDING_REASON}
 
 
 async def _until_idle(store: Store, keys: Sequence[str]) -> None:
-    """Wait for the runs of these subjects. What is not done in time stays in the work set for the worker."""
+    """Wait until these subjects are done. After `sync_patience` the rest stays in the work queue for the worker."""
     clock, timings = store.runtime.clock, store.runtime.timings
     try:
         async with asyncio.timeout(timings.sync_patience):
@@ -94,14 +94,14 @@ async def _result(store: Store, key: str, since: int) -> dict[str, Any]:
 
     row = await store.queue.get(key)
     entries = [entry for entry in await store.ledger.history(subject=key, limit=1) if entry.id > since]
-    shown = entry_json(entries[0]) if entries else {"before": {}, "after": {}}
+    change = entry_json(entries[0]) if entries else {"before": {}, "after": {}}
     result = (
-        "waiting" if row and _is_waiting(row) else "failed" if row and row.dead else shown.get("change", "unchanged")
+        "waiting" if row and _is_waiting(row) else "failed" if row and row.dead else change.get("change", "unchanged")
     )
     return {
         "subject": key,
         "result": result,
-        "before": shown["before"],
-        "after": shown["after"],
+        "before": change["before"],
+        "after": change["after"],
         "detail": (row.detail if row else "") or "",
     }

@@ -1,4 +1,4 @@
-"""Whom an argument of a verb means: a subject is itself, an e-mail address or an external id is whoever has it."""
+"""Resolves command arguments to subjects: an e-mail address or an external id becomes the user who has it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> list[str]:
-    """Return the keys of the work set and of the ledger that are meant, without repeats.
+    """Return the keys of these arguments in the work queue and the ledger, without duplicates.
 
-    Addresses are looked up in Clerk. Raises NoSuchSubject for one that nobody has, and InvalidSubject.
+    Addresses are looked up in Clerk. Raises InvalidSubject, and NoSuchSubject for an address that no user has.
     """
     from sync_worker.diagnostics.explainer import parse_target
     from sync_worker.errors import NoSuchSubject
@@ -27,14 +27,14 @@ async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> lis
     keys: list[str] = []
     if addresses:
         async with open_services(settings, store, dry_run=True) as services:
-            holders = await services.target.find(addresses)
+            by_address = await services.target.find(addresses)
     for target in targets:
         if isinstance(target, str):
             keys.append(FANOUT + target)
         elif not target.is_address:
             keys.append(str(target))
-        elif found := owners(target, holders):
+        elif found := owners(target, by_address):
             keys += map(str, found)
         else:
-            raise NoSuchSubject("nobody has this address as primary and verified")
+            raise NoSuchSubject("No user has this address as primary and verified.")
     return list(dict.fromkeys(keys))

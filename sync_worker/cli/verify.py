@@ -1,4 +1,4 @@
-"""`verify`: read both sides whole and prove that they agree."""
+"""`verify`: read Sanity and Clerk in full and compare them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def verify(as_json: AsJson = False) -> None:
-    """Prove convergence: for each plan how many subjects hold it and a hash over them, on both sides.
+    """Verify that Clerk is in sync with Sanity.
 
-    Writes nothing. Exit code 0 only when both sides are equal, 2 when they differ, 1 when they could not be read.
+    Compares the number of subjects on each plan and a hash over them. Changes nothing.
+
+    Exit codes: 0 in sync, 1 error, 2 out of sync.
 
     Example: sync-worker verify
     """
@@ -34,10 +36,10 @@ def verify(as_json: AsJson = False) -> None:
         print_json({"equal": equal, "checked": findings.checked, "plans": sides, "differing": differing})
     else:
         rows = [(side["plan"], *side["sanity"].values(), *side["clerk"].values()) for side in sides]
-        print_table(("plan", "in Sanity", "hash", "in Clerk", "hash"), rows)
+        print_table(("plan", "Sanity", "hash", "Clerk", "hash"), rows)
         for subject in differing:
-            typer.echo(f"differs: {subject}")
-        typer.echo("equal" if equal else f"{len(differing)} subjects differ; `sync-worker reconcile` repairs them")
+            typer.echo(f"out of sync: {subject}")
+        typer.echo("in sync" if equal else f"{len(differing)} out of sync; run `sync-worker reconcile` to fix this")
     raise typer.Exit(0 if equal else 2)
 
 

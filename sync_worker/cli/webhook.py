@@ -1,4 +1,4 @@
-"""`webhook show` and `webhook install`: the webhook in Sanity, to enter by hand or to have made."""
+"""`webhook show` and `webhook install`: print the webhook in Sanity, or create and repair it."""
 
 from __future__ import annotations
 
@@ -21,46 +21,48 @@ if TYPE_CHECKING:
     from sync_worker.sanity.webhook_config import Hook, Hooks, Repair
     from sync_worker.settings import Settings
 
-app = typer.Typer(help="The webhook that Sanity posts to us.", no_args_is_help=True)
+app = typer.Typer(help="Show, create or repair the webhook in Sanity.", no_args_is_help=True)
 DRIFT = 2
-"""Exit code of a dry run that found something to do."""
+"""Exit code of a dry run that found differences."""
 
 
 @app.command()
 def show(
-    url: Annotated[str, typer.Option(help="Where Sanity reaches this program.")] = "https://YOUR-HOST/webhooks/sanity",
+    url: Annotated[str, typer.Option(help="The URL of this installation.")] = "https://YOUR-HOST/webhooks/sanity",
     as_json: AsJson = False,
 ) -> None:
-    """Print the filter, the projection and the request that creates the webhook.
+    """Print the webhook to create in Sanity.
 
     Example: sync-worker webhook show --url https://sync.example.com/webhooks/sanity
     """
     from sync_worker.sanity.webhook_config import creation
 
     settings = begin()
-    hook = _wanted(settings, url)
+    hook = _expected(settings, url)
     body = {**creation(hook), "secret": "the value of SANITY_WEBHOOK_SECRET"}
     if as_json:
         print_json(body)
         return
     project = settings.sanity_project_id
-    typer.echo(f"Create a webhook under https://www.sanity.io/manage/project/{project}/api with\n")
+    typer.echo(f"Create a webhook under https://www.sanity.io/manage/project/{project}/api with these values:\n")
     typer.echo(f"URL         {url}\nDataset     {hook.dataset}\nTrigger on  create, update, delete")
     typer.echo("Drafts      off\nVersions    off\nMethod      POST\nSecret      the value of SANITY_WEBHOOK_SECRET\n")
     typer.echo(f"Filter\n\n{hook.rule.filter}\n\nProjection\n\n{hook.rule.projection}\n")
-    typer.echo(f"or POST this to {settings.sanity_url}/v{settings.sanity_api_version}/hooks/projects/{project}\n")
+    typer.echo(f"Or POST this to {settings.sanity_url}/v{settings.sanity_api_version}/hooks/projects/{project}:\n")
     print_json(body)
 
 
 @app.command()
 def install(
-    url: Annotated[str, typer.Option(help="Where Sanity reaches this program: https://your-host/webhooks/sanity.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; exit code 2 when something differs.")] = False,
+    url: Annotated[str, typer.Option(help="The URL of this installation: https://your-host/webhooks/sanity.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report. Exit code 2 when something differs.")
+    ] = False,
     manage_token: ManageToken = "",
     as_json: AsJson = False,
 ) -> None:
-    """Create the webhook in Sanity, or repair the one that posts to this URL. Does nothing when all is right.
+    """Create or repair the webhook in Sanity.
 
     Exit codes: 0 done or nothing to do, 1 error, 2 something differs (with --dry-run).
 
@@ -68,7 +70,7 @@ def install(
     """
     settings = begin()
     if not settings.sanity_webhook_secret:
-        raise ConfigurationError("SANITY_WEBHOOK_SECRET is not set; `openssl rand -hex 32` makes one")
+        raise ConfigurationError("SANITY_WEBHOOK_SECRET is not set. Generate one with `openssl rand -hex 32`.")
     raise typer.Exit(
         asyncio.run(_install(settings, _checked(url), manage_token, yes=yes, dry_run=dry_run, as_json=as_json))
     )
@@ -78,41 +80,41 @@ def _checked(url: str) -> str:
     from sync_worker.sanity.webhook_config import PATH
 
     if not re.fullmatch(rf"https?://[^/\s]+(/\S*)?{PATH}", url):
-        raise ConfigurationError(f"--url must be an address of this program: https://your-host{PATH}")
+        raise ConfigurationError(f"--url must be a URL of this program: https://your-host{PATH}")
     return url
 
 
 async def _install(settings: Settings, url: str, manage_token: str, *, yes: bool, dry_run: bool, as_json: bool) -> int:
     from sync_worker.sanity.webhook_config import needed
 
-    wanted = _wanted(settings, url)
+    expected = _expected(settings, url)
     async with _opened(settings, manage_token, dry_run=dry_run) as hooks:
-        repair = needed(await hooks.all(), wanted)
+        repair = needed(await hooks.all(), expected)
         hook = repair.present
         if not as_json:
             _announce(repair)
         applied = bool(repair.differences) and not dry_run
         if applied:
-            _ask(repair.action, yes=yes)
-            hook = await hooks.apply(repair, wanted)
+            _confirm(repair.action, yes=yes)
+            hook = await hooks.apply(repair, expected)
     if as_json:
-        print_json(_told(repair, url, hook, applied=applied))
+        print_json(_report(repair, url, hook, applied=applied))
     elif applied and hook is not None:
-        typer.echo(f"The webhook {hook.id} is {'repaired' if repair.present else 'created'}.")
+        typer.echo(f"{'Repaired' if repair.present else 'Created'} webhook {hook.id}.")
     for other in repair.others:
-        typer.echo(f"warning: the webhook {other.id} also posts to {other.url}; delete it if nobody needs it", err=True)
+        typer.echo(f"warning: webhook {other.id} also posts to {other.url}; delete it if it is not needed", err=True)
     return DRIFT if repair.differences and dry_run else 0
 
 
 def _announce(repair: Repair) -> None:
     if not repair.differences:
-        typer.echo(f"The webhook {repair.present.id if repair.present else ''} is as it should be.")
+        typer.echo(f"Webhook {repair.present.id if repair.present else ''} is up to date.")
         return
-    typer.echo(f"The webhook {repair.present.id} differs:" if repair.present else "There is no webhook for this URL:")
-    print_table(("field", "now", "wanted"), ((d.field, d.now, d.wanted) for d in repair.differences))
+    typer.echo(f"Webhook {repair.present.id} differs:" if repair.present else "There is no webhook for this URL:")
+    print_table(("field", "current", "expected"), ((d.field, d.now, d.wanted) for d in repair.differences))
 
 
-def _told(repair: Repair, url: str, hook: Hook | None, *, applied: bool) -> dict[str, object]:
+def _report(repair: Repair, url: str, hook: Hook | None, *, applied: bool) -> dict[str, object]:
     return {
         "action": repair.action,
         "applied": applied,
@@ -123,16 +125,16 @@ def _told(repair: Repair, url: str, hook: Hook | None, *, applied: bool) -> dict
     }
 
 
-def _ask(action: str, *, yes: bool) -> None:
-    """Return when it may be done; end the command when it may not."""
+def _confirm(action: str, *, yes: bool) -> None:
+    """Return if the change is confirmed, else abort the command."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError("this is no terminal, so nobody can be asked: say --yes, or --dry-run to only look")
+        raise ConfigurationError("There is no terminal to confirm on. Pass --yes, or --dry-run to only see the change.")
     typer.confirm("Create it?" if action == "create" else "Repair it?", abort=True, err=True)
 
 
-def _wanted(settings: Settings, url: str) -> Hook:
+def _expected(settings: Settings, url: str) -> Hook:
     from sync_worker.sanity.client import Queries
     from sync_worker.sanity.webhook_config import wanted_hook
 
@@ -152,7 +154,7 @@ async def _opened(settings: Settings, manage_token: str, *, dry_run: bool) -> As
 
     token = manage_token.strip() or settings.sanity_read_token.get_secret_value()
     runtime = Runtime.system()
-    once = replace(runtime.timings, transport_attempts=1)  # a webhook that is created twice posts twice
+    once = replace(runtime.timings, transport_attempts=1)  # repeating a request could create a second webhook
     transport = ServiceTransport(
         "Sanity",
         inner_transport(),

@@ -1,1 +1,1 @@
-"""What people ask: why a subject has what it has, what is wrong, and how much is left to do."""
+"""Why a subject has the access it has, what needs attention, and how much work is left."""

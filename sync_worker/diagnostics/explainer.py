@@ -1,8 +1,6 @@
-"""Asks Sanity, Clerk and the database about one subject or one document, and has what they say judged.
+"""Reads what an explanation needs from Sanity, Clerk and the database, the way a sync reads, and never writes.
 
-Why it exists: `explain` and `document` are pure; somebody has to read for them, in the way a run reads, and without
-ever writing: the transport it is given is in its dry-run mode. Trouble with a service becomes part of the answer,
-because whoever asks why access is missing must get an answer most of all when something is broken.
+A service that fails becomes part of the explanation: that is when people ask why access is missing.
 """
 
 from __future__ import annotations
@@ -12,8 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sync_worker.diagnostics.explain_document import DocumentFacts, Reach, Sort, explain_document
-from sync_worker.diagnostics.explain_subject import Facts, Published, explain
+from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind, Reach, explain_document
+from sync_worker.diagnostics.explain_subject import explain_subject
+from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
 from sync_worker.domain.entitlements import Refusal
 from sync_worker.domain.freshness import moment
 from sync_worker.domain.subjects import Subject
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explain_subject import Explanation
+    from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.domain.entitlements import Entitlement
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.ledger import Ledger
@@ -38,17 +37,17 @@ if TYPE_CHECKING:
     from sync_worker.sync.reconciler import Reading, Reconciler
 
 ENTRIES = 50
-"""Ledger entries that are looked at."""
+"""Ledger entries read for one explanation."""
 FORMER = 5
-"""Subjects that a document was for before, of which Clerk is asked too."""
+"""Former subjects of a document to explain."""
 DOCUMENT_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UNPUBLISHED = re.compile(r"^(drafts|versions\.[^.]+)\.")
 
 
 def parse_target(text: str) -> Subject | str:
-    """Return the subject that a text names, or else the id of a document. Raises InvalidSubject.
+    """Return the subject that a text names, or else a document id. Raises InvalidSubject.
 
-    A text that could be both is a subject; `document:` before it says otherwise. Of a draft the published id is meant.
+    A text that could be either is a subject, unless it starts with `document:`. A draft's id becomes the published id.
     """
     id_ = text.strip().removeprefix(FANOUT)
     if id_ == text.strip():
@@ -64,9 +63,9 @@ def parse_target(text: str) -> Subject | str:
 
 @dataclass(frozen=True, slots=True)
 class Explainer:
-    """Holds the parts. `patience` is for how many seconds Sanity and Clerk may keep somebody waiting."""
+    """Explains subjects and documents. Sanity and Clerk must answer within `patience` seconds."""
 
-    converge: Reconciler
+    reconciler: Reconciler
     queue: WorkQueue
     ledger: Ledger
     runs: Runs
@@ -74,16 +73,16 @@ class Explainer:
     patience: float
 
     async def subject(self, subject: Subject) -> Explanation:
-        """Explain a subject; of an address the one person who has it. Raises DatabaseUnavailable."""
-        facts = Facts(subject, await self.queue.now(), self.converge.layout)
+        """Explain a subject, or the owner of an address. Raises DatabaseUnavailable."""
+        facts = SubjectFacts(subject, await self.queue.now(), self.reconciler.layout)
         try:
             async with asyncio.timeout(self.patience):
-                facts = await self._asked(facts)
+                facts = await self._with_services(facts)
         except MutationInDryRun:
             raise
         except (SyncWorkerError, TimeoutError) as error:
             facts = replace(facts, problem=self._problem(error))
-        return explain(await self._remembered(facts), self.timings)
+        return explain_subject(await self._with_database(facts), self.timings)
 
     async def document(self, document: str) -> DocumentExplanation:
         """Explain a document. Raises DatabaseUnavailable."""
@@ -95,41 +94,41 @@ class Explainer:
         )
         try:
             async with asyncio.timeout(self.patience):
-                facts = await self._with_former(await self._looked_up(facts))
+                facts = await self._with_former(await self._with_document(facts))
         except MutationInDryRun:
             raise
         except (SyncWorkerError, TimeoutError) as error:
             facts = replace(facts, problem=self._problem(error))
         return explain_document(facts)
 
-    async def _asked(self, facts: Facts) -> Facts:
-        """Ask both services as a run does."""
-        subject, converge = facts.subject, self.converge
+    async def _with_services(self, facts: SubjectFacts) -> SubjectFacts:
+        """Add what Sanity and Clerk have, read as a sync does."""
+        subject, reconciler = facts.subject, self.reconciler
         if subject.is_address:
-            holders = owners(subject, await converge.target.find([subject]))
-            if len(holders) != 1:
-                reading = await converge.read([Due(subject.address)], ())
-                return replace(facts, holders=holders, rows=tuple(self._rows(reading, subject, shared=bool(holders))))
-            subject = holders[0]
+            found = owners(subject, await reconciler.target.find([subject]))
+            if len(found) != 1:
+                reading = await reconciler.read([Due(subject.address)], ())
+                return replace(facts, owners=found, rows=tuple(self._rows(reading, subject, ambiguous=bool(found))))
+            subject = found[0]
         due = [Due(subject)]
-        observed = await converge.target.observe([subject])
-        addresses = await converge.addresses(due, observed)
-        reading = await converge.read(due, addresses)
+        observed = await reconciler.target.observe([subject])
+        addresses = await reconciler.addresses(due, observed)
+        reading = await reconciler.read(due, addresses)
         return replace(facts, subject=subject, observed=observed.get(subject), rows=tuple(self._rows(reading, subject)))
 
-    def _rows(self, reading: Reading, subject: Subject, *, shared: bool = False) -> Iterable[Published]:
-        """Return the rows that are the subject's, or that name it, if it is an address that is not one person's."""
+    def _rows(self, reading: Reading, subject: Subject, *, ambiguous: bool = False) -> Iterable[PublishedRow]:
+        """Yield the rows that grant the subject access, or that name it, if it is an address."""
         for raw in reading.snapshot.rows:
-            named, read = read_row(raw, self.converge.layout.fields)
+            named, read = read_row(raw, self.reconciler.layout.fields)
             if named == subject:
-                yield _row(raw, Refusal(str(raw["_id"]), FIELDS[subject.kind], AMBIGUOUS_REASON) if shared else read)
+                yield _row(raw, Refusal(str(raw["_id"]), FIELDS[subject.kind], AMBIGUOUS_REASON) if ambiguous else read)
             elif named is not None and named.is_address:
                 yield from (
                     _row(raw, one) for who, one in rows_for_owner(named, read, reading.holders) if who == subject
                 )
 
-    async def _remembered(self, facts: Facts) -> Facts:
-        """Add what the database knows."""
+    async def _with_database(self, facts: SubjectFacts) -> SubjectFacts:
+        """Add what the database has."""
         key = str(facts.subject)
         beat = await self.queue.recall("heartbeat")
         return replace(
@@ -140,41 +139,44 @@ class Explainer:
             heartbeat=beat[1] if beat else None,
         )
 
-    async def _looked_up(self, facts: DocumentFacts) -> DocumentFacts:
-        source = self.converge.source
+    async def _with_document(self, facts: DocumentFacts) -> DocumentFacts:
+        """Add the document, and the explained subject it names."""
+        source = self.reconciler.source
         page, stored = await asyncio.gather(
             source.affected([facts.id], "", [facts.id]),
             source.stored([facts.id]),
         )
-        shown = (page.revisions or {}).get(facts.id)
-        known = stored.documents.get(facts.id) or (None if facts.id in stored.missing else shown)
+        indexed = (page.revisions or {}).get(facts.id)
+        known = stored.documents.get(facts.id) or (None if facts.id in stored.missing else indexed)
         if known is None and facts.id not in stored.missing:
-            return replace(facts, problem="Sanity does not say whether it exists: may the token read it?")
-        facts = replace(facts, stored=known, shown=shown)
+            return replace(facts, problem="Sanity does not say whether it exists. Check that the token may read it.")
+        facts = replace(facts, stored=known, indexed=indexed)
         row = next((row for row in page.rows if row["_id"] == facts.id), None)
         if row is not None:
             subject, read = read_row(row, ())
             refusal = read if subject is None and isinstance(read, Refusal) else None
             explained = await self.subject(subject) if subject is not None else None
-            return replace(facts, sort=Sort.ENTITLEMENT, refusal=refusal, subject=explained)
-        return facts if shown is None else replace(facts, sort=Sort.REFERENCED, reach=await self._reach(facts.id))
+            return replace(facts, kind=DocumentKind.ENTITLEMENT, refusal=refusal, subject=explained)
+        if indexed is None:
+            return facts
+        return replace(facts, kind=DocumentKind.REFERENCED, reach=await self._reach(facts.id))
 
     async def _reach(self, document: str) -> Reach:
-        """Count what a document leads to, through as many references as a fan-out follows."""
+        """Count what depends on a document, through as many references as a fan-out follows."""
         documents = {document}
-        page = await self.converge.source.affected(documents, "", ())
+        page = await self.reconciler.source.affected(documents, "", ())
         for _ in range(REFERENCE_DEPTH - 1):
             if documents.issuperset(page.between):
                 break
             documents.update(page.between)
-            page = await self.converge.source.affected(documents, "", ())
-        people = {read_row(row, ())[0] for row in page.rows} - {None} if page.last else None
+            page = await self.reconciler.source.affected(documents, "", ())
+        subjects = {read_row(row, ())[0] for row in page.rows} - {None} if page.last else None
         waiting = await self.queue.caused_by(FAN_OUT + document)
-        return Reach(page.remaining, None if people is None else len(people), waiting)
+        return Reach(page.remaining, None if subjects is None else len(subjects), waiting)
 
     async def _with_former(self, facts: DocumentFacts) -> DocumentFacts:
-        """Look at those whom the ledger shows the document to have been for."""
-        if facts.sort is Sort.REFERENCED:
+        """Add the subjects that the document granted access before, by the ledger."""
+        if facts.kind is DocumentKind.REFERENCED:
             return facts
         now = {str(facts.subject.subject)} if facts.subject else set()
         keys = dict.fromkeys(entry.subject for entry in facts.history if facts.id in entry.documents)
@@ -187,12 +189,12 @@ class Explainer:
         return str(error)
 
 
-def _row(raw: Mapping[str, Any], read: Entitlement | Refusal) -> Published:
+def _row(raw: Mapping[str, Any], content: Entitlement | Refusal) -> PublishedRow:
     published = moment(str(raw.get("_updatedAt") or ""))
     at = published.timestamp() if published.year > 1 else None
-    return Published(str(raw["_id"]), str(raw.get("_rev") or ""), at, read)
+    return PublishedRow(str(raw["_id"]), str(raw.get("_rev") or ""), at, content)
 
 
 def causes_of(document: str) -> list[str]:
-    """Return the causes that the ledger names for runs that a document set off."""
+    """Return the causes under which the ledger records changes triggered by a document."""
     return [WEBHOOK + document, POLL + document, FAN_OUT + document]

@@ -1,7 +1,6 @@
-"""Whether work that comes in will be done: the checks of /readyz.
+"""The checks of /readyz: whether incoming work will be done.
 
-Why it exists: an orchestrator and an alert act on these; they are told from the database alone, so that every process
-says the same. What operators see of it is `status`.
+They read only the database, so that every process answers the same.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ if TYPE_CHECKING:
 
 
 async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, object]]:
-    """Return each check of /readyz: whether it is good, and the age in seconds of what it looked at."""
+    """Return each check by name: whether it passes, and the age in seconds of what it looked at."""
     try:
         await queue.remember("readyz", "written")
-        await queue.next_due()  # the table of the work itself may be locked alone
+        await queue.next_due()  # the work table may be locked while the others are not
         beat = await queue.age("heartbeat")
         reconciled = await queue.age(GOOD)
         if reconciled is None:

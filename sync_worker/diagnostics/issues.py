@@ -1,8 +1,4 @@
-"""What needs somebody: each row of the work set that is not simply done, and each list that is held, in plain words.
-
-Why it exists: the verb `failed` and the status page must list the same things, with the reason and the next step, so
-that nobody has to search logs. It is pure: rows come from `overview`, held lists from `runs`.
-"""
+"""What needs attention or is being retried, with the reason and the next step: one list for `failed` and the pages."""
 
 from __future__ import annotations
 
@@ -21,8 +17,8 @@ if TYPE_CHECKING:
     from sync_worker.storage.reconcile_runs import Held
 
 
-class Sort(StrEnum):
-    """What sort of trouble it is, the most urgent first."""
+class IssueKind(StrEnum):
+    """What kind of issue it is, most urgent first."""
 
     HELD = "held"
     FAILED = "failed"
@@ -32,90 +28,91 @@ class Sort(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """One thing that needs somebody, or will be tried again. Times are epoch seconds.
+class Issue:
+    """One item that needs attention or will be retried. Times are epoch seconds.
 
-    `key` is a subject, a document or the id of a held changeset; `again` is when it is tried next, if it is.
+    `key` is a subject, a document or the id of a held changeset; `retry_at` is the next attempt, if there is one.
     """
 
-    sort: Sort
+    kind: IssueKind
     key: str
     code: str
     reason: str
     since: float | None
     attempts: int
-    again: float | None
+    retry_at: float | None
     next_step: str
 
 
 HELD_CODE = RevocationHeld().code
 NEXT_STEPS = {
-    PENDING: "Nothing to do: access follows the sign-up by itself. If the address is wrong, correct it and publish.",
-    AMBIGUOUS_ADDRESS: "Leave the address to one of them in Clerk, or name the right one by clerkUserId, and publish.",
-    REFUSED: "Correct the field that is named, in Sanity, and publish. Until then the row counts for nothing.",
+    PENDING: "Nothing to do: access is granted after the sign-up. If the address is wrong, correct it and publish.",
+    AMBIGUOUS_ADDRESS: "Leave the address to one user in Clerk, or name the right user by clerkUserId and publish.",
+    REFUSED: "Correct the named field in Sanity and publish. Until then the row grants nothing.",
 }
-"""What to do about notes, which are no errors."""
+"""Next steps for the codes that are not errors."""
 
 
 def next_step(code: str, key: str = "SUBJECT") -> str:
-    """Return what to do about `code`, with the key where the advice says SUBJECT."""
+    """Return what to do about `code`, with `key` in place of SUBJECT."""
     error = error_named(code) or SyncWorkerError
     return NEXT_STEPS.get(code, error.next_step()).replace("SUBJECT", key)
 
 
-def of_row(row: Row) -> Trouble:
-    """Describe a row that failed for good, is tried again, or carries a note."""
+def from_row(row: Row) -> Issue:
+    """Return the issue of a row that failed, is being retried or carries a code."""
     key = masked(row.key)
-    sort = Sort.FAILED if row.dead else sort_of(row.code)
-    return Trouble(
-        sort=sort,
+    kind = IssueKind.FAILED if row.dead else kind_of(row.code)
+    return Issue(
+        kind=kind,
         key=key,
         code=row.code,
         reason=masked(row.detail),
-        since=row.since if sort is Sort.RETRYING else row.settled,
+        since=row.since if kind is IssueKind.RETRYING else row.settled,
         attempts=row.attempts,
-        again=None if row.dead else row.due,
+        retry_at=None if row.dead else row.due,
         next_step=next_step(row.code, key),
     )
 
 
-def of_held(held: Held) -> Trouble:
-    """Describe a held changeset."""
-    return Trouble(
-        sort=Sort.HELD,
+def from_held(held: Held) -> Issue:
+    """Return the issue of a held changeset."""
+    return Issue(
+        kind=IssueKind.HELD,
         key=held.id,
         code=HELD_CODE,
         reason=held.reason,
         since=held.at,
         attempts=0,
-        again=None,
-        next_step=f"Read the list with `sync-worker approve`, then `sync-worker approve {held.id}`; or publish again "
-        f"what is missing. It expires at {rfc3339(held.expires)}.",
+        retry_at=None,
+        next_step=f"Review the list with `sync-worker approve`. Apply it with `sync-worker approve {held.id}`, "
+        f"or publish what is missing. It expires at {rfc3339(held.expires)}.",
     )
 
 
-def gathered(rows: Iterable[Row], held: Sequence[Held]) -> list[Trouble]:
-    """Return all that needs somebody, the most urgent first. Whoever stands on a held list is told there."""
-    order = list(Sort)
+def collect_issues(rows: Iterable[Row], held: Sequence[Held]) -> list[Issue]:
+    """Return all issues, most urgent first. A subject on a held list is covered by the issue of that list."""
+    order = list(IssueKind)
     listed = {subject for one in held for subject in one.subjects}
-    told = [of_row(row) for row in rows if row.code != HELD_CODE or row.key not in listed]
-    return sorted([*map(of_held, held), *told], key=lambda one: (order.index(one.sort), one.key))
+    issues = [from_row(row) for row in rows if row.code != HELD_CODE or row.key not in listed]
+    return sorted([*map(from_held, held), *issues], key=lambda issue: (order.index(issue.kind), issue.key))
 
 
-def as_json(one: Trouble) -> dict[str, object]:
-    """Return one object, as the verb and the page give it."""
+def issue_json(one: Issue) -> dict[str, object]:
+    """Return one issue as JSON."""
     return {
-        "state": one.sort.value,
+        "state": one.kind.value,
         "key": one.key,
         "code": one.code,
         "reason": one.reason,
         "since": rfc3339(one.since),
         "attempts": one.attempts,
-        "nextAttempt": rfc3339(one.again),
+        "nextAttempt": rfc3339(one.retry_at),
         "nextStep": one.next_step,
     }
 
 
-def sort_of(code: str) -> Sort:
-    """Return the sort of a row that is alive and carries `code`."""
-    return {PENDING: Sort.PENDING, AMBIGUOUS_ADDRESS: Sort.REFUSED, REFUSED: Sort.REFUSED}.get(code, Sort.RETRYING)
+def kind_of(code: str) -> IssueKind:
+    """Return the kind of issue that `code` means on a row that has not failed."""
+    refused, pending = IssueKind.REFUSED, IssueKind.PENDING
+    return {PENDING: pending, AMBIGUOUS_ADDRESS: refused, REFUSED: refused}.get(code, IssueKind.RETRYING)

@@ -1,8 +1,7 @@
-"""What Prometheus reads: METRICS is the whole of it.
+"""The Prometheus metrics; METRICS lists all of them.
 
-Why it exists: "is it working" must be a number that an alert can watch. A web process answers for all the others, so
-everything told here is read from the database at each scrape: every web process tells the same, and a query takes the
-maximum over them, never the sum. Counting is `totals`.
+Everything is read from the database at each scrape, so that every web process exports the same values for all
+processes. Queries take the maximum over instances, never the sum.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric, as `docs/metrics.md` lists it."""
+    """One metric: its name, labels and help text."""
 
     name: str
     labels: tuple[str, ...]
@@ -61,7 +60,7 @@ FAILED = Metric("sync_worker_failed", (), "Subjects and documents that were give
 REFUSED_ROWS = Metric("sync_worker_refused", (), "Subjects and documents with entitlements that count for nothing.")
 PENDING_ROWS = Metric("sync_worker_pending", (), "Entitlements that wait for somebody to sign up.")
 HELD = Metric("sync_worker_held", (), "Lists of revocations that wait for approval.")
-SILENT = Metric(
+MISSED = Metric(
     "sync_worker_missed_webhooks", (), "Changes that the poll found and no webhook told of, since the installation."
 )
 AGE = Metric("sync_worker_reconcile_age_seconds", (), "Time since the last good reconcile; absent before the first.")
@@ -69,16 +68,16 @@ OK = Metric("sync_worker_reconcile_ok", (), "1 when the last reconcile that ende
 
 METRICS = (
     *(WEBHOOKS, CALLS, CHANGES, LATENCY, DUE, RUNNING, OLDEST, BUDGET, FAILED, REFUSED_ROWS, PENDING_ROWS),
-    *(HELD, SILENT, AGE, OK),
+    *(HELD, MISSED, AGE, OK),
 )
 NAMES = frozenset(metric.name for metric in METRICS if metric is not LATENCY) | {
     f"{LATENCY.name}_{part}" for part in ("bucket", "sum", "count")
 }
-"""The names that rules and dashboards can ask for."""
+"""The series names for use in alert rules and dashboards."""
 
 
 class Budget(Protocol):
-    """What is told of the call budget."""
+    """The call budget, as far as it is exported."""
 
     async def left(self) -> int:
         """Return the calls that may be sent now."""
@@ -86,7 +85,7 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Reads what there is to tell."""
+    """Reads all metrics from the database."""
 
     queue: WorkQueue
     runs: Runs
@@ -94,17 +93,17 @@ class Metrics:
     budget: Budget
 
     async def exposition(self) -> bytes:
-        """Return everything as Prometheus text. Raises DatabaseUnavailable."""
-        await self.counters.flush()  # the next scrape may reach another process, which must not tell of less
+        """Return all metrics as Prometheus text. Raises DatabaseUnavailable."""
+        await self.counters.flush()  # the next scrape may reach another process, and counters must not go back
         counted = await self.counters.recall()
         families = [
             _counter(WEBHOOKS, counters.WEBHOOKS, counted),
             _counter(CALLS, counters.CALLS, counted),
-            _counter(CHANGES, counters.CHANGES, _CHANGES_AT_FIRST | dict(counted)),
+            _counter(CHANGES, counters.CHANGES, _INITIAL_CHANGES | dict(counted)),
             _latency(counted),
             *[family async for family in self._state()],
         ]
-        return generate_latest(_Given(families))
+        return generate_latest(_Registry(families))
 
     async def _state(self) -> AsyncIterator[Family]:
         depth = await self.queue.depth()
@@ -117,8 +116,8 @@ class Metrics:
         yield _gauge(REFUSED_ROWS, noted.get(REFUSED, 0) + noted.get(AMBIGUOUS_ADDRESS, 0))
         yield _gauge(PENDING_ROWS, noted.get(PENDING, 0))
         yield _gauge(HELD, len(await self.runs.held()))
-        silent = await self.queue.recall(MISSED_WEBHOOKS)
-        yield _gauge(SILENT, int(silent[0]) if silent else 0)
+        missed = await self.queue.recall(MISSED_WEBHOOKS)
+        yield _gauge(MISSED, int(missed[0]) if missed else 0)
         good = await self.queue.age(GOOD)
         if good is not None:
             yield _gauge(AGE, good)
@@ -127,16 +126,16 @@ class Metrics:
             yield _gauge(OK, well)
 
 
-_CHANGES_AT_FIRST = {(counters.CHANGES, kind.value): 0 for kind in ChangeKind if kind is not ChangeKind.NONE}
-"""Told before the first change, so that the first one is an increase."""
+_INITIAL_CHANGES = {(counters.CHANGES, kind.value): 0 for kind in ChangeKind if kind is not ChangeKind.NONE}
+"""Exported as 0 from the start, so that the first change is an increase."""
 
 
 _LIMITS = [str(limit).replace("inf", "+Inf") for limit in counters.BOUNDS]
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What `generate_latest` takes for a registry."""
+class _Registry:
+    """The registry that `generate_latest` expects."""
 
     families: Iterable[Family]
 
@@ -153,7 +152,7 @@ def _counter(metric: Metric, name: str, counted: Mapping[Key, int]) -> Family:
 
 
 def _latency(counted: Mapping[Key, int]) -> Family:
-    """Put counts by upper bound together; what an older release counted by other bounds counts in the next one."""
+    """Build the histogram. Counts that an older release kept under other bounds go into the next bucket up."""
     found = {float(key[1]): value for key, value in counted.items() if key[0] == counters.LATENCY}
     below = [sum(value for bound, value in found.items() if bound <= limit) for limit in counters.BOUNDS]
     buckets = list(zip(_LIMITS, below, strict=True))

@@ -1,20 +1,16 @@
-"""Explanations as JSON, with e-mail addresses made unreadable.
-
-Why it exists: scripts read the verbs and the pages, and a Studio reads `/documents/{id}`; all get the same keys. What
-they mean is `explain` and `document`.
-"""
+"""Explanations as JSON with masked e-mail addresses: the same keys for the commands, the pages and a Studio."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sync_worker.diagnostics.explain_subject import waits
+from sync_worker.diagnostics.explanation import is_waiting
 from sync_worker.formatting import masked, rfc3339
 
 if TYPE_CHECKING:
     from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explain_subject import Explanation
+    from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.domain.entitlements import Marker
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
@@ -45,23 +41,23 @@ def entry_json(entry: Entry) -> dict[str, object]:
 
 
 def subject_json(one: Explanation) -> dict[str, object]:
-    """Return all that is known of a subject."""
+    """Return the explanation of a subject."""
     facts, access = one.facts, one.access
-    told = {
+    payload = {
         "subject": str(one.subject),
         "state": one.verdict.state.value,
         "reason": one.verdict.headline,
         "nextStep": one.verdict.next_step,
         "rows": [
             {
-                "document": line.document,
-                "revision": line.revision,
-                "published": rfc3339(line.published),
-                "standing": line.standing.value,
-                "reason": line.reason,
-                "values": line.values,
+                "document": row.document,
+                "revision": row.revision,
+                "published": rfc3339(row.published),
+                "standing": row.status.value,
+                "reason": row.reason,
+                "values": row.values,
             }
-            for line in one.lines
+            for row in one.rows
         ],
         "access": {
             "values": access.values,
@@ -70,7 +66,7 @@ def subject_json(one: Explanation) -> dict[str, object]:
         },
         "clerk": {
             "found": facts.observed is not None,
-            "values": one.held_in_clerk,
+            "values": one.clerk_values,
             "marker": _marker_json(one.marker),
             "drift": one.drift.value if one.drift else None,
         },
@@ -78,12 +74,12 @@ def subject_json(one: Explanation) -> dict[str, object]:
         "work": _work_json(facts.work, facts.now),
         "held": facts.held,
     }
-    return {key: without_addresses(value) for key, value in told.items()}
+    return {key: without_addresses(value) for key, value in payload.items()}
 
 
 def document_json(one: DocumentExplanation) -> dict[str, object]:
-    """Return what became of a document, and in a few words of each subject."""
-    told = {
+    """Return the explanation of a document, with one sentence for each subject."""
+    payload = {
         "document": one.facts.id,
         "state": one.verdict.state.value,
         "headline": one.verdict.headline,
@@ -96,7 +92,7 @@ def document_json(one: DocumentExplanation) -> dict[str, object]:
         ],
         "nextStep": one.verdict.next_step,
     }
-    return {key: without_addresses(value) for key, value in told.items()}
+    return {key: without_addresses(value) for key, value in payload.items()}
 
 
 def _marker_json(marker: Marker | None) -> dict[str, object] | None:
@@ -117,11 +113,11 @@ def _work_json(row: Row | None, now: float) -> dict[str, object] | None:
 
 
 def work_state(row: Row, now: float) -> str:
-    """Say in a word how a row of the work set is."""
+    """Return in one word what a row of the work queue is doing."""
     if row.dead:
         return "failed"
     if row.owner is not None:
         return "running"
-    if waits(row, now):
+    if is_waiting(row, now):
         return "retrying" if row.attempts else "waiting"
     return "idle" if row.due is None else "scheduled"

@@ -1,1 +1,1 @@
-"""Checks of an installation, for the person who sets it up."""
+"""Checks of an installation: what is wrong, and how to fix it."""

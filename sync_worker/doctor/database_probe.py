@@ -1,7 +1,6 @@
-"""A look at the database that changes nothing: is it there, can it be written, of which version are its tables.
+"""Inspects the database without changing it: whether it exists, is writable, and which schema version it has.
 
-Why it exists: whatever opens the database brings its tables up to date. Who looks into trouble must not do that, least
-of all while the previous release is still at work, and must not make a file where somebody mistyped its name.
+Opening the database elsewhere migrates it or creates the file, which a diagnosis must never do.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ NEWEST = len(STEPS)
 VERSION = "SELECT version, compatible_from FROM schema_version ORDER BY version DESC LIMIT 1"
 NOTED = "SELECT name, at FROM state"
 TRIAL = "INSERT INTO schema_version (version, compatible_from, at) VALUES (-1, 0, 0) RETURNING version"
-"""A row that is taken back at once; that it could be written is the answer."""
+"""A row that is rolled back at once: it only proves that the database is writable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Of which version the tables are, and the oldest program that works with them. Version 0 means no tables.
+    """The schema version, and the oldest version whose program works with it. Version 0 means that there are no tables.
 
-    `noted` is when each of the named values was kept, in epoch seconds.
+    `noted` is when each named value was last stored, in epoch seconds.
     """
 
     version: int
@@ -42,12 +41,12 @@ class Tables:
     noted: Mapping[str, float]
 
 
-NONE = Tables(0, 0, {})
+NO_TABLES = Tables(0, 0, {})
 
 
 async def inspect(url: str, clock: Clock, timings: Timings) -> Tables:
-    """Look at the database of this address. Raises DatabaseUnavailable; ConfigurationError when it is no address."""
-    open_database(url, clock, timings)  # it is not started: this only reads the address
+    """Inspect the database at `url`. Raises DatabaseUnavailable, or ConfigurationError for an invalid URL."""
+    open_database(url, clock, timings)  # validates the URL; nothing is opened before start
     scheme, _, rest = url.strip().partition("://")
     if scheme == "sqlite":
         return await asyncio.to_thread(_inspect_file, file_of(rest), timings)
@@ -56,12 +55,12 @@ async def inspect(url: str, clock: Clock, timings: Timings) -> Tables:
 
 def _inspect_file(path: str, timings: Timings) -> Tables:
     if not Path(path).exists():
-        return NONE
+        return NO_TABLES
     busy = timings.sqlite_busy_timeout
     try:
         with closing(sqlite3.connect(path, timeout=busy, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            return _look(lambda sql: connection.execute(sql).fetchall(), "SELECT 1 FROM sqlite_master WHERE name = {}")
+            return _probe(lambda sql: connection.execute(sql).fetchall(), "SELECT 1 FROM sqlite_master WHERE name = {}")
     except sqlite3.Error as error:
         raise explained(error) from None
 
@@ -75,17 +74,17 @@ def _inspect_server(url: str, timings: Timings) -> Tables:
     try:
         with closing(server.connect()) as connection:
             connection.execute("BEGIN")
-            return _look(
+            return _probe(
                 lambda sql: connection.execute(sql.encode()).fetchall(), "SELECT 1 WHERE to_regclass({}) IS NOT NULL"
             )
     except psycopg.Error as error:
         raise server.unavailable(error) from None
 
 
-def _look(execute: Callable[[str], Sequence[tuple[Any, ...]]], exists: str) -> Tables:
-    """Read the version and try to write. Nothing is committed: the connection is closed in the transaction."""
+def _probe(execute: Callable[[str], Sequence[tuple[Any, ...]]], exists: str) -> Tables:
+    """Read the version and try to write. The caller closes the connection, which rolls back."""
     if not execute(exists.format("'schema_version'")):
-        return NONE
+        return NO_TABLES
     version, compatible_from = execute(VERSION)[0]
     execute(TRIAL)
     return Tables(version, compatible_from, dict(execute(NOTED)))

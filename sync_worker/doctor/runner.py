@@ -1,7 +1,7 @@
-"""How `doctor` examines: whom it looks at, what a check may find, and why a check cannot run.
+"""Runs the checks of `doctor`: their inputs, their findings, and which checks are skipped.
 
-Why it exists: each check in `doctor` is to say no more than what it looks at. That nothing is written is kept here, in
-the transport: every request that could change something is refused, but for a mutation that is marked as a dry run.
+The transport guarantees that nothing is written: it refuses every request that could change something, except a
+mutation that Sanity only simulates.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import httpx
 
 from sync_worker.clerk import client as clerk
 from sync_worker.errors import MayNotManageHooks, ServiceUnavailable, SyncWorkerError
+from sync_worker.formatting import ago
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity import webhook_config as hooks
 from sync_worker.sanity.client import Queries, Sanity
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from sync_worker.settings import Settings
 
 TRY_AGAIN = (
-    "Run this again. If it stays so: check the address, this host's way to the internet, the service's status page."
+    "Run this again. If it persists, check the URL, the network of this host and the status page of the service."
 )
 
 
 class Status(StrEnum):
-    """What a check found."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -46,7 +47,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is so, and what to do about it."""
+    """What a check found, and how to fix it."""
 
     status: Status
     result: str
@@ -54,45 +55,45 @@ class Finding:
 
 
 def ok(result: str) -> Finding:
-    """Say that it is as it should be."""
+    """Return a finding that needs no action."""
     return Finding(Status.OK, result)
 
 
 def warning(result: str, fix: str) -> Finding:
-    """Say that it works, but that somebody should know."""
+    """Return a finding that works but deserves attention."""
     return Finding(Status.WARNING, result, fix)
 
 
 def problem(result: str, fix: str) -> Finding:
-    """Say that it does not work, or will not for long."""
+    """Return a finding that does not work, or soon will not."""
     return Finding(Status.PROBLEM, result, fix)
 
 
 def skipped(result: str, fix: str = "") -> Finding:
-    """Say that it could not be found out."""
+    """Return that the check could not be made."""
     return Finding(Status.SKIPPED, result, fix)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. It `uses` variables, and `needs` earlier checks to have found no problem."""
+    """One line of the report. It is skipped when a variable it `uses` is invalid or a check it `needs` did not pass."""
 
     name: str
-    look: Callable[[Installation], Awaitable[Finding]]
+    run: Callable[[Installation], Awaitable[Finding]]
     uses: Sequence[str] = ()
     needs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """An installation, with ways to ask its services. `wrong` says what is wrong with which variable.
+    """An installation with clients for its services. `invalid` maps each invalid variable to what is wrong with it.
 
-    `url` is where Sanity should post, empty when unknown. `ahead` is by how many seconds our clock is ahead of that of
+    `url` is where Sanity should post, empty when unknown. `clock_offsets` is how many seconds our clock is ahead of
     each service that has answered.
     """
 
     settings: Settings
-    wrong: Mapping[str, str]
+    invalid: Mapping[str, str]
     url: str
     clock: Clock
     timings: Timings
@@ -100,7 +101,7 @@ class Installation:
     anonymous: httpx.AsyncClient
     clerk: httpx.AsyncClient
     hooks: hooks.Hooks
-    ahead: Mapping[str, float]
+    clock_offsets: Mapping[str, float]
 
     @property
     def queries(self) -> Queries:
@@ -109,26 +110,22 @@ class Installation:
 
     @property
     def sanity_base(self) -> str:
-        """Where Sanity's API begins."""
+        """The base URL of Sanity's API."""
         return f"{self.settings.sanity_url}/v{self.settings.sanity_api_version}"
 
     @property
     def source(self) -> Sanity:
-        """Sanity, as the worker asks it."""
+        """Sanity with the worker's token."""
         return self._source(self.sanity)
 
     @property
     def public_source(self) -> Sanity:
-        """Sanity, as anybody may ask it."""
+        """Sanity without a token."""
         return self._source(self.anonymous)
 
     def ago(self, at: float) -> str:
-        """Say how long ago something was that happened `at`, in epoch seconds."""
-        seconds = max(0.0, self.clock.now() - at)
-        for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-            if seconds >= 2 * length:
-                return f"{seconds / length:.0f} {unit} ago"
-        return f"{seconds:.0f} s ago"
+        """Return how long ago `at` was, for people. `at` is in epoch seconds."""
+        return f"{ago(self.clock.now() - at)} ago"
 
     def _source(self, client: httpx.AsyncClient) -> Sanity:
         return Sanity(client, self.queries, base=self.sanity_base, dataset=self.settings.sanity_dataset)
@@ -137,16 +134,16 @@ class Installation:
 @asynccontextmanager
 async def open_installation(
     settings: Settings,
-    wrong: Mapping[str, str],
+    invalid: Mapping[str, str],
     runtime: Runtime,
     *,
     url: str = "",
     manage_token: str = "",
 ) -> AsyncIterator[Installation]:
-    """Open the ways to both services. The management API is asked with `manage_token`, else with the reading one."""
+    """Open clients for both services. Webhooks are read with `manage_token`, or else with the read token."""
     clock, timings = runtime.clock, runtime.timings
-    once = replace(timings, transport_attempts=1)  # what does not work the first time is to be told
-    ahead: dict[str, float] = {}
+    once = replace(timings, transport_attempts=1)  # report the first failure instead of retrying
+    clock_offsets: dict[str, float] = {}
     read_token = settings.sanity_read_token.get_secret_value()
 
     def transport(
@@ -154,12 +151,12 @@ async def open_installation(
     ) -> ServiceTransport:
         return ServiceTransport(
             service,
-            Watched(inner_transport(), service, clock, ahead),
+            ClockWatch(inner_transport(), service, clock, clock_offsets),
             {**({"Authorization": f"Bearer {token}"} if token else {}), **more},
             explain,
             clock,
             once,
-            is_read=changes_nothing,
+            is_read=is_harmless,
             dry_run=True,
         )
 
@@ -181,32 +178,32 @@ async def open_installation(
             transport=transport("Clerk", key, clerk.error_from_response, **version), timeout=clerk.timeout(timings)
         ) as users,
     ):
-        yield Installation(settings, wrong, url, clock, timings, reading, anonymous, users, managing, ahead)
+        yield Installation(settings, invalid, url, clock, timings, reading, anonymous, users, managing, clock_offsets)
 
 
-def changes_nothing(request: httpx.Request) -> bool:
-    """Tell whether a request may be sent: it reads, or Sanity is told to only say what it would do."""
-    is_trial = "/data/mutate/" in request.url.path and request.url.params.get("dryRun") == "true"
-    return sanity.reads_only(request) or is_trial
+def is_harmless(request: httpx.Request) -> bool:
+    """Return whether a request changes nothing: it reads, or it is a mutation that Sanity only simulates."""
+    is_dry_run = "/data/mutate/" in request.url.path and request.url.params.get("dryRun") == "true"
+    return sanity.reads_only(request) or is_dry_run
 
 
 @dataclass(slots=True)
-class Watched(httpx.AsyncBaseTransport):
-    """Compares the Date of each answer with our clock."""
+class ClockWatch(httpx.AsyncBaseTransport):
+    """Compares the Date header of each response with our clock."""
 
     inner: httpx.AsyncBaseTransport
     service: str
     clock: Clock
-    ahead: dict[str, float] = field(repr=False)
+    offsets: dict[str, float] = field(repr=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and look at the clock."""
+        """Send the request, and record the clock offset."""
         response = await self.inner.handle_async_request(request)
         try:
             theirs = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
         except ValueError:
             return response
-        self.ahead[self.service] = self.clock.now() - theirs
+        self.offsets[self.service] = self.clock.now() - theirs
         return response
 
     async def aclose(self) -> None:
@@ -215,35 +212,35 @@ class Watched(httpx.AsyncBaseTransport):
 
 
 def rfc3339(epoch: float) -> str:
-    """Return epoch seconds as Sanity writes a time."""
+    """Return epoch seconds as an RFC 3339 time in UTC."""
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 async def examine(installation: Installation, checks: Sequence[Check]) -> dict[str, Finding]:
-    """Do all checks, in order, whatever comes of each."""
+    """Run all checks in order, and return the findings by name."""
     findings: dict[str, Finding] = {}
     for check in checks:
-        findings[check.name] = _hindered(check, installation, findings) or await _look(check, installation)
+        findings[check.name] = _skipped(check, installation, findings) or await _run(check, installation)
     return findings
 
 
-def _hindered(check: Check, installation: Installation, findings: Mapping[str, Finding]) -> Finding | None:
-    """Return why the check cannot be done."""
+def _skipped(check: Check, installation: Installation, findings: Mapping[str, Finding]) -> Finding | None:
+    """Return why the check cannot run, or None."""
     for variable in check.uses:
-        if variable in installation.wrong:
-            return skipped(f"cannot be looked at: {installation.wrong[variable]}")
+        if variable in installation.invalid:
+            return skipped(f"not checked: {installation.invalid[variable]}")
     for name in check.needs:
         if findings[name].status in (Status.PROBLEM, Status.SKIPPED):
-            return skipped(f"cannot be looked at before this is right: {name}")
+            return skipped(f"not checked until this passes: {name}")
     return None
 
 
-async def _look(check: Check, installation: Installation) -> Finding:
+async def _run(check: Check, installation: Installation) -> Finding:
     try:
-        return await check.look(installation)
+        return await check.run(installation)
     except MayNotManageHooks as error:
         return skipped(error.headline(), error.next_step())
     except SyncWorkerError as error:
         return problem(str(error), TRY_AGAIN if isinstance(error, ServiceUnavailable) else error.next_step())
     except httpx.InvalidURL as error:
-        return problem(f"An address cannot be read: {error}", "Correct SANITY_API_URL or CLERK_API_URL.")
+        return problem(f"A URL is invalid: {error}", "Correct SANITY_API_URL or CLERK_API_URL.")

@@ -1,8 +1,4 @@
-"""The web application: routes, and what is opened while it lives.
-
-Why it exists: it puts the rooms together that answer over HTTP, and decides nothing. What a route does is `receiver`,
-`pages`, `readiness` and `metrics`; beside them runs the worker, in `serve`.
-"""
+"""The web application: its routes, and the resources that are open while it runs."""
 
 from __future__ import annotations
 
@@ -41,7 +37,7 @@ log = structlog.get_logger("app")
 
 
 def _from_environment() -> Settings:
-    """Do what the command line does first, for a server of somebody else's."""
+    """Load the settings and configure the logs when another server runs the application."""
     settings = load_settings()
     configure_logs(settings.log_format, settings.secrets)
     return settings
@@ -50,12 +46,12 @@ def _from_environment() -> Settings:
 def create_app(
     settings: Settings | None = None, runtime: Runtime | None = None, *, with_worker: bool = False
 ) -> Starlette:
-    """Return the web application; `uvicorn --factory sync_worker.web.app:create_app` reads the environment."""
+    """Return the web application. Without `settings`, as with `uvicorn --factory`, it reads the environment."""
     chosen = settings or _from_environment()
     runtime = runtime or Runtime.system()
     clock, timings = runtime.clock, runtime.timings
 
-    def broken() -> None:
+    def on_crash() -> None:
         app.state.broken = True
 
     @asynccontextmanager
@@ -91,7 +87,7 @@ def create_app(
                     timings,
                 )
             if with_worker:
-                worker = await stack.enter_async_context(running_worker(chosen, store, broken))
+                worker = await stack.enter_async_context(running_worker(chosen, store, on_crash))
                 app.state.stop = worker.stop
             yield
         log.info("stopped")
@@ -106,16 +102,16 @@ def create_app(
             *(pages.routes() if chosen.admin_token else ()),
         ],
         lifespan=lifespan,
-        exception_handlers={404: _named("not_found"), 405: _named("method_not_allowed"), 500: _named("internal")},
+        exception_handlers={404: _error("not_found"), 405: _error("method_not_allowed"), 500: _error("internal")},
     )
-    app.router.redirect_slashes = False  # a redirect would repeat what was asked for, and breaks on some of it
-    app.state.broken = False
+    app.router.redirect_slashes = False  # the redirect would echo the path, and fails on some paths
+    app.state.entered = app.state.broken = False
     app.state.stop = lambda: None
     return app
 
 
-def _named(code: str) -> Callable[[Request, Exception], JSONResponse]:
-    """Return the handler of an error that is answered by its name alone."""
+def _error(code: str) -> Callable[[Request, Exception], JSONResponse]:
+    """Return an exception handler that answers with an error code alone."""
 
     def answer(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": code}, getattr(error, "status_code", 500), getattr(error, "headers", None))
@@ -138,7 +134,7 @@ async def _healthz(_: Request) -> JSONResponse:
 
 
 async def _readyz(request: Request) -> JSONResponse:
-    """Answer 200 when work that comes in will be done, else 503; either way with each check."""
+    """Answer 200 when incoming work will be done, else 503, with the result of each check."""
     store: Store = request.app.state.store
     checks = await readiness(store.queue, store.runtime.timings)
     ready = all(check["ok"] for check in checks.values())

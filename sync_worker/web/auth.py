@@ -1,8 +1,7 @@
-"""Who may see the pages: whoever knows ADMIN_TOKEN, by header, or by a cookie that was signed with it at the sign-in.
+"""Authentication of the pages: ADMIN_TOKEN in a header, or a session cookie signed with it at sign-in.
 
-Why it exists: the pages name people and their access. There are no accounts to keep: the cookie carries its own end and
-a signature whose key is the token, so that every process knows it, and a new token ends every session. Wrong guesses
-are counted per client, before anything is compared. The forms themselves are `pages`.
+Sessions are stateless: the cookie carries its own expiry, every process can verify it, and a new token ends them all.
+Wrong tokens are counted per client, and a client with too many is rejected before any comparison.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
 
 WRONG_GUESSES = 10
-"""Wrong tokens that one client may send in `guess_window`. A proxy in front makes all its clients one."""
+"""Wrong tokens per client in `guess_window`. All clients behind one proxy count as one."""
 CLIENTS = 1000
-"""Clients of which guesses are remembered; beyond that the first are forgotten."""
+"""Clients remembered; beyond that the oldest are dropped."""
 
 
 @dataclass(slots=True)
 class LoginThrottle:
-    """Counts wrong guesses by client."""
+    """Counts wrong tokens per client."""
 
     clock: Clock
     timings: Timings
     _seen: dict[str, list[float]] = field(default_factory=dict)
 
     def exhausted(self, client: str) -> bool:
-        """Tell whether a client has to wait before the next guess."""
+        """Return whether a client has to wait before its next attempt."""
         return len(self._recent(client)) >= WRONG_GUESSES
 
     def wrong(self, client: str) -> None:
-        """Count one."""
+        """Record a wrong token."""
         recent = [*self._recent(client), self.clock.monotonic()]
         self._seen.pop(client, None)
         if len(self._seen) >= CLIENTS:
@@ -50,7 +49,7 @@ class LoginThrottle:
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """Knows the token."""
+    """Checks tokens, and creates and verifies sessions."""
 
     token: bytes = field(repr=False)
     guesses: LoginThrottle
@@ -58,29 +57,29 @@ class Authenticator:
     timings: Timings
 
     def is_token(self, given: bytes) -> bool:
-        """Compare in a time that tells nothing of the token, not even its length."""
+        """Return whether this is the token, in constant time for any length."""
         return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(self.token).digest())
 
     def new_session(self) -> str:
-        """Return the value of a cookie that is good for `session_lifetime`."""
+        """Return a cookie value that is valid for `session_lifetime`."""
         claim = f"{int(self.clock.now() + self.timings.session_lifetime)}.{secrets.token_urlsafe(16)}"
         return f"{claim}.{self._signature('session', claim)}"
 
     def is_session(self, cookie: str) -> bool:
-        """Tell whether a cookie was made here and has not ended."""
+        """Return whether a cookie was issued with this token and has not expired."""
         claim, _, signature = cookie.rpartition(".")
         if not same(signature, self._signature("session", claim)):
             return False
         return int(claim.partition(".")[0]) > self.clock.now()
 
     def sign_out_code(self, cookie: str) -> str:
-        """Return what the sign-out form of a session carries, so that no other site can send it."""
+        """Return the CSRF code of a session's sign-out form."""
         return self._signature("sign-out", cookie)
 
     def _signature(self, purpose: str, text: str) -> str:
         return hmac.new(self.token, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
 
 
-def same(given: str, wanted: str) -> bool:
-    """Compare two texts in a time that does not tell where they differ."""
-    return hmac.compare_digest(given.encode(), wanted.encode())
+def same(given: str, expected: str) -> bool:
+    """Compare two strings in constant time."""
+    return hmac.compare_digest(given.encode(), expected.encode())

@@ -1,8 +1,6 @@
-"""What people look at in a browser: the status, one subject, one document, a held list; the same as JSON for programs.
+"""The pages: the status, one subject, one document and a held changeset, as HTML and as JSON.
 
-Why it exists: an editor asks whether a publish has arrived, an operator what is wrong, and neither should need a shell.
-The pages only read, work without scripts, and are there when ADMIN_TOKEN is set. Who may see them is `admission`, what
-they say `status` and `inquiry`; approving what is held stays with the command line.
+They are read-only, need no scripts, and exist only when ADMIN_TOKEN is set.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 SESSION, FORM = "sync_worker_session", "sync_worker_form"
 LANE = 2
-"""People who look never take calls from work that is due."""
+"""Pages use the lowest lane, so that they never take calls from queued work."""
 HELD_SHOWN = 500
 HEADERS = {
     "Cache-Control": "no-store",
@@ -60,10 +58,10 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """The parts that pages are made of."""
+    """What the pages need."""
 
-    admission: Authenticator
-    glance: StatusReader
+    authenticator: Authenticator
+    status: StatusReader
     explainer: Explainer
     runs: Runs
     clock: Clock
@@ -78,27 +76,27 @@ class Pages:
         templates.filters["link"] = link
         object.__setattr__(self, "_templates", templates)
 
-    def answer(self, request: Request, name: str, told: dict[str, Any], status: int = 200) -> Response:
-        """Answer with what is told: as JSON if that is asked for, else as the page `name`."""
+    def answer(self, request: Request, name: str, data: dict[str, Any], status: int = 200) -> Response:
+        """Answer with `data`: as JSON if the client accepts it, else as the page `name`."""
         if wants_json(request):
-            return JSONResponse(told, status)
+            return JSONResponse(data, status)
         cookie = request.cookies.get(SESSION, "")
-        signed_in = self.admission.is_session(cookie)
-        code = self.admission.sign_out_code(cookie) if signed_in else ""
-        page = self._templates.get_template(f"{name}.html").render(told=told, sign_out_code=code, page=name)
+        signed_in = self.authenticator.is_session(cookie)
+        code = self.authenticator.sign_out_code(cookie) if signed_in else ""
+        page = self._templates.get_template(f"{name}.html").render(data=data, sign_out_code=code, page=name)
         return Response(page, status, media_type="text/html")
 
     def message(self, request: Request, headline: str, text: str, status: int) -> Response:
-        """Answer in plain words that there is nothing to show."""
+        """Answer with a message instead of content."""
         return self.answer(request, "message", {"headline": headline, "text": text}, status)
 
     def _clock(self, text: str) -> str:
-        """Put an RFC 3339 moment as people read it."""
+        """Format an RFC 3339 time for people."""
         return at(datetime.fromisoformat(text).timestamp(), self.clock.now())
 
 
 def routes() -> list[Route]:
-    """Return the routes. The application has `Pages` in its state."""
+    """Return the routes. They expect a `Pages` in the state of the application."""
     return [
         Route("/status", _guarded(_status)),
         Route("/documents/{id}", _guarded(_document)),
@@ -112,13 +110,13 @@ def routes() -> list[Route]:
 
 
 def wants_json(request: Request) -> bool:
-    """Tell whether a program asks, not a browser."""
+    """Return whether the client accepts JSON but not HTML."""
     accept = request.headers.get("accept", "")
     return "application/json" in accept and "text/html" not in accept
 
 
 def link(key: str) -> str:
-    """Return the path of the page about a subject or a document; none about somebody whose address is masked."""
+    """Return the path of the page about a subject or a document; empty for a masked address."""
     if "***" in key:
         return ""
     document = key.removeprefix("document:")
@@ -126,7 +124,7 @@ def link(key: str) -> str:
 
 
 def _open(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Let everybody in, and keep what is answered out of caches and frames."""
+    """Wrap a handler that needs no authentication: map errors, and set the security headers."""
 
     async def answer(request: Request) -> Response:
         pages: Pages = request.app.state.pages
@@ -146,7 +144,7 @@ def _open(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Let in who has signed in, or sends the token; the others to the form, or away."""
+    """Wrap a handler that needs a session or the token. Browsers without one go to the sign-in form."""
 
     async def answer(pages: Pages, request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -156,7 +154,7 @@ def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
                 return await handler(pages, request)
             status, reason = refusal
             return JSONResponse({"error": reason}, status, headers={"WWW-Authenticate": "Bearer"})
-        if pages.admission.is_session(request.cookies.get(SESSION, "")):
+        if pages.authenticator.is_session(request.cookies.get(SESSION, "")):
             return await handler(pages, request)
         if wants_json(request):
             return JSONResponse({"error": "unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
@@ -166,29 +164,29 @@ def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _refusal(pages: Pages, request: Request, token: bytes) -> tuple[int, str] | None:
-    """Judge a token that somebody sends: None when it is right, else a status and why."""
+    """Check a token: return None if it is valid, else the HTTP status and the error code."""
     client = request.client.host if request.client else ""
-    guesses = pages.admission.guesses
+    guesses = pages.authenticator.guesses
     if guesses.exhausted(client):
         return 429, "too_many_guesses"
-    if pages.admission.is_token(token):
+    if pages.authenticator.is_token(token):
         return None
     guesses.wrong(client)
     return 401, "unauthorized"
 
 
 async def _status(pages: Pages, request: Request) -> Response:
-    return pages.answer(request, "status", await pages.glance.status())
+    return pages.answer(request, "status", await pages.status.status())
 
 
 async def _document(pages: Pages, request: Request) -> Response:
     target = parse_target(f"document:{request.path_params['id']}")
     explained = await pages.explainer.document(str(target))
-    told = document_json(explained)
+    data = document_json(explained)
     if wants_json(request):
-        return JSONResponse(told)
+        return JSONResponse(data)
     details = [subject_json(one) for one in explained.subjects]
-    return pages.answer(request, "document", {**told, "details": details})
+    return pages.answer(request, "document", {**data, "details": details})
 
 
 async def _subject(pages: Pages, request: Request) -> Response:
@@ -202,15 +200,15 @@ async def _explained(pages: Pages, request: Request, subject: Subject) -> Respon
 async def _held(pages: Pages, request: Request) -> Response:
     held = await pages.runs.find(request.path_params["id"])
     if held is None:
-        text = "It was approved, has expired, or never was. `sync-worker approve` lists what is held."
-        return pages.message(request, "Nothing is held by this id.", text, 404)
-    told = without_addresses(held_json(held))
-    assert isinstance(told, dict)  # noqa: S101 - a dictionary stays one
-    return pages.answer(request, "held", told if wants_json(request) else {**told, "shown": HELD_SHOWN})
+        text = "It was approved, has expired, or never existed. `sync-worker approve` lists all held changesets."
+        return pages.message(request, "No changeset is held under this id.", text, 404)
+    data = without_addresses(held_json(held))
+    assert isinstance(data, dict)  # noqa: S101 - for the type checker
+    return pages.answer(request, "held", data if wants_json(request) else {**data, "shown": HELD_SHOWN})
 
 
 async def _look(pages: Pages, request: Request) -> Response:
-    """Go to the page about what was typed. An address is answered at once, so that it stands in no URL."""
+    """Redirect to the page about what was typed. An address is answered directly, so that no URL contains it."""
     target = parse_target((await _form(request)).get("what", ""))
     if isinstance(target, Subject) and target.is_address:
         return await _explained(pages, request, target)
@@ -224,31 +222,34 @@ async def _sign_in(pages: Pages, request: Request) -> Response:
     form = await _form(request)
     code = request.cookies.get(FORM, "")
     if not code or not same(form.get("code", ""), code):
-        return _sign_in_form(pages, request, form.get("next", ""), "The form was too old. Please try again.", 400)
+        return _sign_in_form(pages, request, form.get("next", ""), "The form has expired. Please try again.", 400)
     refusal = _refusal(pages, request, form.get("token", "").strip().encode())
     if refusal is not None:
         status, reason = refusal
-        words = {"unauthorized": "That is not the token.", "too_many_guesses": "Too many wrong tokens. Wait a minute."}
-        return _sign_in_form(pages, request, form.get("next", ""), words[reason], status)
+        problems = {
+            "unauthorized": "This token is invalid.",
+            "too_many_guesses": "Too many attempts. Wait a minute.",
+        }
+        return _sign_in_form(pages, request, form.get("next", ""), problems[reason], status)
     response = RedirectResponse(_own_path(form.get("next", "")), 303)
-    _set_cookie(response, request, SESSION, pages.admission.new_session(), pages.timings.session_lifetime)
+    _set_cookie(response, request, SESSION, pages.authenticator.new_session(), pages.timings.session_lifetime)
     response.delete_cookie(FORM)
     return response
 
 
 def _sign_in_form(pages: Pages, request: Request, onward: str, problem: str = "", status: int = 200) -> Response:
-    """Answer with the form, and a cookie that only who got the form can send along with it."""
+    """Answer with the form and a matching cookie, which protects it against CSRF."""
     code = secrets.token_urlsafe(16)
-    told = {"code": code, "next": _own_path(onward), "problem": problem}
-    response = pages.answer(request, "sign_in", told, status)
+    data = {"code": code, "next": _own_path(onward), "problem": problem}
+    response = pages.answer(request, "sign_in", data, status)
     _set_cookie(response, request, FORM, code, pages.timings.form_lifetime)
     return response
 
 
 async def _sign_out(pages: Pages, request: Request) -> Response:
     cookie = request.cookies.get(SESSION, "")
-    if not same((await _form(request)).get("code", ""), pages.admission.sign_out_code(cookie)):
-        return pages.message(request, "You were not signed out.", "The form was not of this session.", 400)
+    if not same((await _form(request)).get("code", ""), pages.authenticator.sign_out_code(cookie)):
+        return pages.message(request, "You were not signed out.", "The form is of another session.", 400)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(SESSION)
     return response
@@ -259,13 +260,13 @@ async def _style(_: Pages, __: Request) -> Response:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """Read the fields of a form; of a field that is given twice the first."""
+    """Return the fields of a form; the first value of a repeated field."""
     body = await read_body(request) or b""
     return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 
 def _own_path(text: str) -> str:
-    """Return a path of these pages, whatever somebody put into a link to the form."""
+    """Return `text` if it is a path of these pages, else /status: no redirects to other sites."""
     own = text.startswith(("/status", "/documents/", "/subjects/", "/held/"))
     return quote(text, safe="/:%") if own and text.isprintable() else "/status"
 

@@ -1,8 +1,7 @@
-"""uvicorn's HTTP protocol, with an end to how large a request's head may be and how long a request may take to arrive.
+"""uvicorn's HTTP protocol with limits on the size of a request head and on the time a request may take to arrive.
 
-Why it exists: before a body is read, nobody has shown a signature yet. uvicorn's C parser keeps a head for as long as
-it goes on, at some seventeen times its size, and waits for a body for ever, so that one client could take all memory or
-all connections. What is read of a body is limited by `receiver`.
+Without them one unauthenticated client could take all memory or all connections: uvicorn buffers an endless head at
+about seventeen times its size, and waits for a body forever. `receiver` limits the size of the body.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes without a request, a header or a piece of a body coming to its end. One read may go beyond it."""
+"""Bytes that may arrive without completing a request head or a piece of a body. A single read may exceed it."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. uvicorn makes it, so what it goes by is in the class: see `bounded`."""
+    """One connection. uvicorn instantiates it, so its timings are set on the class by `bounded`."""
 
     timings: Timings
     _pending = 0
     _deadline: TimerHandle | None = None
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Begin to wait for the first request."""
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Start the timeout for the first request."""
         super().connection_made(transport)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Cancel the timeout."""
         self._arrived()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless what came has no end."""
+        """Parse the data, unless the head has grown too large."""
         self._pending += len(data)
         self._expect()
         super().data_received(data)
@@ -47,22 +46,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("Request head too large.")
 
     def on_message_begin(self) -> None:
-        """Begin to wait for a request, which may be the next one in the same read."""
+        """Start the timeout for a request; one read may hold several."""
         self._expect()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Note that the head has come to its end."""
+        """Reset the byte count at the end of the head."""
         self._pending = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Note that a piece of a body has come."""
+        """Reset the byte count at each piece of the body."""
         self._pending = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the request is there, whole."""
+        """Cancel the timeout once the request is complete."""
         self._pending = 0
         self._arrived()
         super().on_message_complete()
@@ -78,5 +77,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bounded(timings: Timings) -> type[BoundedProtocol]:
-    """Return the protocol that uvicorn is to use."""
+    """Return the protocol class for uvicorn with these timings."""
     return type("Bounded", (BoundedProtocol,), {"timings": timings})

@@ -27,7 +27,7 @@ STATES = {"state", "key", "code", "reason", "since", "attempts", "nextAttempt", 
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody at a terminal."""
+    """An operator at a terminal."""
 
     box: Sandbox
     folder: Path
@@ -52,27 +52,27 @@ def operator(box: Sandbox, tmp_path: Path) -> Operator:
     return Operator(box, tmp_path, {**environment, "PLAN_ORDER": "basic,pro"})
 
 
-async def test_explain_tells_of_an_address_whose_it_is_and_never_prints_it(operator: Operator) -> None:
+async def test_explain_resolves_an_address_to_its_owner_and_never_prints_it(operator: Operator) -> None:
     operator.box.clerk.add_user("user_1", email=ADA)
     await operator.publish("e1", userEmail=ADA)
-    told = await operator.json("explain", ADA)
-    assert (told["subject"], told["state"], told["clerk"]["found"]) == ("user:user_1", "late", True)
-    assert "sync-worker sync user:user_1" in told["nextStep"]
-    assert [row["document"] for row in told["rows"]] == ["e1"]
+    found = await operator.json("explain", ADA)
+    assert (found["subject"], found["state"], found["clerk"]["found"]) == ("user:user_1", "late", True)
+    assert "sync-worker sync user:user_1" in found["nextStep"]
+    assert [row["document"] for row in found["rows"]] == ["e1"]
     shown = await operator.run("explain", ADA)
     assert "user:user_1: late" in shown.out
-    assert ADA not in shown.out + shown.err + json.dumps(told)
+    assert ADA not in shown.out + shown.err + json.dumps(found)
 
 
 async def test_explain_of_a_document_has_the_agreed_keys(operator: Operator) -> None:
     operator.box.clerk.add_user("user_1")
     await operator.publish("e1", clerkUserId="user_1")
     await operator.run("sync", "user_1")
-    told = await operator.json("explain", "e1")
+    found = await operator.json("explain", "e1")
     keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "subjects", "nextStep"}
-    assert set(told) == keys
-    assert (told["document"], told["state"]) == ("e1", "synced")
-    assert told["subjects"][0]["access"]["values"]["plan"] == "pro"
+    assert set(found) == keys
+    assert (found["document"], found["state"]) == ("e1", "synced")
+    assert found["subjects"][0]["access"]["values"]["plan"] == "pro"
     assert "→ in every session by" in (await operator.run("explain", "e1")).out
 
 
@@ -89,27 +89,26 @@ async def test_explain_refuses_what_is_neither_subject_nor_document(operator: Op
     assert (ended.code, "This is not a valid subject" in ended.err) == (1, True)
 
 
-async def test_failed_lists_each_sort_of_trouble_with_its_next_step(operator: Operator) -> None:
+async def test_failed_lists_each_kind_of_issue_with_its_next_step(operator: Operator) -> None:
     await operator.publish("nobody", clerkUserId="user_nobody")
     operator.box.clerk.add_user("user_1")
     await operator.publish("off-list", clerkUserId="user_1", plan="gold")
     await operator.publish("waiting", userEmail=ADA)
     await operator.run("sync", "user_nobody", "user_1")
     await operator.run("reconcile")
-    told = await operator.json("failed")
-    assert all(set(one) == STATES for one in told)
-    found = {one["key"]: (one["state"], one["code"]) for one in told}
-    assert found == {
+    found = await operator.json("failed")
+    assert all(set(one) == STATES for one in found)
+    assert {one["key"]: (one["state"], one["code"]) for one in found} == {
         "user:user_nobody": ("failed", "no_such_subject"),
         "user:user_1": ("refused", "row_refused"),
         "document:waiting": ("pending", "pending_sign_up"),
     }
-    steps = {one["code"]: one["nextStep"] for one in told}
+    steps = {one["code"]: one["nextStep"] for one in found}
     assert steps["no_such_subject"] == NoSuchSubject.next_step().replace("SUBJECT", "user:user_nobody")
     assert all(steps.values())
     shown = await operator.run("failed")
     assert "What to do" in shown.out
-    assert ADA not in shown.out + json.dumps(told)
+    assert ADA not in shown.out + json.dumps(found)
 
 
 async def test_failed_lists_a_held_changeset_once(operator: Operator) -> None:
@@ -124,12 +123,12 @@ async def test_failed_lists_a_held_changeset_once(operator: Operator) -> None:
     assert f"sync-worker approve {held['key']}" in held["nextStep"]
 
 
-async def test_failed_is_quiet_when_all_is_well(operator: Operator) -> None:
+async def test_failed_is_empty_when_all_is_well(operator: Operator) -> None:
     assert await operator.json("failed") == []
     assert "nothing failed" in (await operator.run("failed")).out
 
 
-async def test_retry_sets_what_failed_going_again(operator: Operator) -> None:
+async def test_retry_retries_what_failed(operator: Operator) -> None:
     await operator.publish("e1", userEmail=ADA)
     await operator.publish("e2", clerkUserId="user_2")
     await operator.run("sync", "user_2")
@@ -141,7 +140,7 @@ async def test_retry_sets_what_failed_going_again(operator: Operator) -> None:
     assert (await operator.run("failed", "retry", "nobody@example.org")).code == 1
 
 
-async def test_retry_without_a_name_sets_everything_going_again(operator: Operator) -> None:
+async def test_retry_without_a_subject_retries_everything(operator: Operator) -> None:
     for n in range(3):
         await operator.publish(f"e{n}", clerkUserId=f"user_{n}")
     await operator.run("sync", *(f"user_{n}" for n in range(3)))

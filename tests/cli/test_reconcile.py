@@ -1,4 +1,4 @@
-"""`sync-worker reconcile`, `approve` and `verify`, as operators run them, against the stand-ins."""
+"""`sync-worker reconcile`, `approve` and `verify`, as operators run them, against the sandbox."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody at a terminal."""
+    """An operator at a terminal."""
 
     box: Sandbox
     folder: Path
@@ -67,7 +67,7 @@ def operator(box: Sandbox, tmp_path: Path) -> Operator:
 
 
 async def publish(box: Sandbox, users: int, **fields: Any) -> list[str]:
-    """Create users with one entitlement each, and tell nobody."""
+    """Create users with one entitlement each, without any webhook."""
     ids = [box.clerk.add_user(f"user_{n:04}", public_metadata={"theme": n}) for n in range(users)]
     rows = [{"_id": f"ent-{i}", "_type": "entitlement", "clerkUserId": i, "plan": "pro", **fields} for i in ids]
     await box.lake.mutate([{"create": row} for row in rows])
@@ -78,16 +78,16 @@ async def delete(box: Sandbox, users: list[str]) -> None:
     await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users])
 
 
-async def test_everybody_is_right_after_one_run_and_a_second_writes_nothing(operator: Operator) -> None:
+async def test_one_run_syncs_everybody_and_a_second_writes_nothing(operator: Operator) -> None:
     await publish(operator.box, 120)
-    code, told = await operator.reconcile()
-    assert (code, set(told), told["granted"], told["writes"]) == (0, KEYS, 120, 120)
+    code, report = await operator.reconcile()
+    assert (code, set(report), report["granted"], report["writes"]) == (0, KEYS, 120, 120)
     assert wrong(operator.box) == []
-    code, told = await operator.reconcile()
-    assert (code, told["writes"], told["unchanged"], told["checked"]) == (0, 0, 120, 120)
+    code, report = await operator.reconcile()
+    assert (code, report["writes"], report["unchanged"], report["checked"]) == (0, 0, 120, 120)
 
 
-async def test_missed_edits_and_deletes_are_made_up_for(operator: Operator) -> None:
+async def test_missed_edits_and_deletes_are_repaired(operator: Operator) -> None:
     random = Random(3)
     users = await publish(operator.box, 100)
     await operator.reconcile()
@@ -102,20 +102,20 @@ async def test_missed_edits_and_deletes_are_made_up_for(operator: Operator) -> N
                 await operator.box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"clerkUserId": target}}}])
     code, _ = await operator.reconcile("--max-revocations", "100%")
     assert (code, wrong(operator.box)) == (0, [])
-    code, told = await operator.reconcile()
-    assert (code, told["writes"]) == (0, 0)
+    code, report = await operator.reconcile()
+    assert (code, report["writes"]) == (0, 0)
 
 
 # auth0-deploy-cli#1227: a dry run that deployed.
-async def test_a_dry_run_writes_nothing_and_ends_with_2_on_drift(operator: Operator) -> None:
+async def test_a_dry_run_writes_nothing_and_exits_with_2_on_drift(operator: Operator) -> None:
     await publish(operator.box, 3)
-    code, told = await operator.reconcile("--dry-run")
-    assert (code, told["granted"], told["writes"], operator.writes()) == (2, 3, 0, 0)
+    code, report = await operator.reconcile("--dry-run")
+    assert (code, report["granted"], report["writes"], operator.writes()) == (2, 3, 0, 0)
     await operator.reconcile()
     assert (await operator.reconcile("--dry-run"))[0] == 0
 
 
-async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_finishes(operator: Operator) -> None:
+async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_applies_them(operator: Operator) -> None:
     users = await publish(operator.box, 100)
     await operator.reconcile()
     new = operator.box.clerk.add_user("user_new")
@@ -123,8 +123,8 @@ async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_fini
         [{"create": {"_id": "ent-new", "_type": "entitlement", "clerkUserId": new, "plan": "pro"}}]
     )
     await delete(operator.box, users[:40])
-    code, told = await operator.reconcile()
-    assert (code, told["held"], told["revoked"], told["granted"]) == (3, 40, 0, 1)
+    code, report = await operator.reconcile()
+    assert (code, report["held"], report["revoked"], report["granted"]) == (3, 40, 0, 1)
     assert wrong(operator.box) == users[:40]
     (held,) = json.loads((await operator.run("approve", "--json")).out)
     assert len(held["subjects"]) == 40
@@ -134,7 +134,7 @@ async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_fini
     assert json.loads((await operator.run("approve", "--json")).out) == []
 
 
-async def test_who_is_entitled_again_by_the_time_of_approval_keeps_the_access(operator: Operator) -> None:
+async def test_a_user_entitled_again_by_the_time_of_approval_keeps_access(operator: Operator) -> None:
     users = await publish(operator.box, 20)
     await operator.reconcile()
     await delete(operator.box, users[:10])
@@ -142,8 +142,8 @@ async def test_who_is_entitled_again_by_the_time_of_approval_keeps_the_access(op
     (held,) = json.loads((await operator.run("approve", "--json")).out)
     again = {"_id": "ent-again", "_type": "entitlement", "clerkUserId": users[0], "plan": "pro"}
     await operator.box.lake.mutate([{"create": again}])
-    told = json.loads((await operator.run("approve", held["id"], "--json")).out)
-    assert (told["revoked"], told["kept"]) == (9, 1)
+    report = json.loads((await operator.run("approve", held["id"], "--json")).out)
+    assert (report["revoked"], report["kept"]) == (9, 1)
     assert wrong(operator.box) == []
 
 
@@ -162,7 +162,7 @@ async def test_a_hand_set_plan_without_our_marker_is_left_alone_unless_adopted(o
     assert operator.box.clerk.users["user_vip"]["public_metadata"] == {"theme": 1}
 
 
-async def test_an_edit_in_clerk_is_told_apart_from_what_we_missed(operator: Operator) -> None:
+async def test_an_edit_in_clerk_is_distinguished_from_a_missed_change(operator: Operator) -> None:
     edited, missed = await publish(operator.box, 2)
     await operator.reconcile()
     operator.box.clerk.users[edited]["public_metadata"]["plan"] = "by-hand"
@@ -181,14 +181,14 @@ async def test_without_drift_many_users_cost_few_calls_and_no_write(operator: Op
     row = {"_type": "entitlement", "clerkUserId": "user_00001", "plan": "pro"}
     await operator.box.lake.mutate([{"create": {"_id": "ent-1", **row}}])
     await operator.reconcile()
-    code, told = await operator.reconcile()
-    assert (code, told["checked"], told["writes"]) == (0, count, 0)
-    assert told["clerk_calls"] <= count // 500 + 5
+    code, report = await operator.reconcile()
+    assert (code, report["checked"], report["writes"]) == (0, count, 0)
+    assert report["clerk_calls"] <= count // 500 + 5
 
 
 @pytest.mark.parametrize("count", sizes(30, 200))
 @pytest.mark.parametrize("lost", the_rest([0.05, 0.5, 1.0], quick=[0.5]))
-async def test_whatever_part_of_the_webhooks_is_lost_one_reconcile_makes_it_right(
+async def test_one_reconcile_repairs_any_share_of_lost_webhooks(
     operator: Operator, tmp_path: Path, lost: float, count: int
 ) -> None:
     box, random = operator.box, Random(int(lost * 100))
@@ -210,8 +210,8 @@ async def test_whatever_part_of_the_webhooks_is_lost_one_reconcile_makes_it_righ
         await until_idle(operator.environment["DATABASE_URL"])
     code, _ = await operator.reconcile("--max-revocations", "100%")
     assert (code, wrong(box)) == (0, [])
-    code, told = await operator.reconcile()
-    assert (code, told["writes"]) == (0, 0)
+    code, report = await operator.reconcile()
+    assert (code, report["writes"]) == (0, 0)
 
 
 # --- read trouble never revokes --------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ async def nothing_was_taken_away(operator: Operator, ended: Ended, named: str, h
 
 @pytest.fixture
 async def settled(operator: Operator) -> dict[str, Any]:
-    """Thirty people with access, all right; what Clerk holds of them."""
+    """Thirty users with access, in sync. Returns their metadata in Clerk."""
     await publish(operator.box, 30)
     await operator.reconcile()
     return copy.deepcopy({u: v["public_metadata"] for u, v in operator.box.clerk.users.items()})
@@ -248,8 +248,8 @@ async def test_fewer_than_half_of_the_last_good_run_takes_nothing_away(
 
 async def test_fewer_than_half_can_be_accepted_by_a_person(operator: Operator, settled: dict[str, Any]) -> None:
     await delete(operator.box, list(settled)[:20])
-    code, told = await operator.reconcile("--accept-fewer", "--max-revocations", "100%")
-    assert (code, told["revoked"], wrong(operator.box)) == (0, 20, [])
+    code, report = await operator.reconcile("--accept-fewer", "--max-revocations", "100%")
+    assert (code, report["revoked"], wrong(operator.box)) == (0, 20, [])
 
 
 @pytest.mark.parametrize(
@@ -303,8 +303,8 @@ async def test_a_filter_typo_takes_nothing_away(operator: Operator, settled: dic
 async def test_a_run_that_could_not_write_everything_is_a_failed_run(operator: Operator) -> None:
     users = await publish(operator.box, 3)
     operator.box.clerk.faults.next("unavailable", 100, path_prefix=f"/v1/users/{users[0]}")
-    code, told = await operator.reconcile()
-    assert (code, told["granted"]) == (1, 2)
+    code, report = await operator.reconcile()
+    assert (code, report["granted"]) == (1, 2)
 
 
 async def test_a_second_run_at_the_same_time_is_refused(operator: Operator) -> None:
@@ -316,7 +316,7 @@ async def test_a_second_run_at_the_same_time_is_refused(operator: Operator) -> N
 
 
 # ssosync#88: accounts that the tool did not create were deleted.
-async def test_accounts_that_are_not_ours_are_never_touched(operator: Operator) -> None:
+async def test_unmanaged_accounts_are_never_touched(operator: Operator) -> None:
     await publish(operator.box, 5)
     for number in range(50):
         operator.box.clerk.add_user(f"user_other{number}", public_metadata={"role": "owner"}, private_metadata={"x": 1})
@@ -332,31 +332,31 @@ async def test_verify_proves_that_both_sides_are_equal(operator: Operator) -> No
     await publish(operator.box, 7)
     await operator.reconcile()
     ended = await operator.run("verify", "--json")
-    told = json.loads(ended.out)
-    assert (ended.code, told["equal"], told["differing"]) == (0, True, [])
-    (pro,) = told["plans"]
+    report = json.loads(ended.out)
+    assert (ended.code, report["equal"], report["differing"]) == (0, True, [])
+    (pro,) = report["plans"]
     assert pro["sanity"] == pro["clerk"]
     assert pro["sanity"]["count"] == 7
 
 
-async def test_verify_names_who_differs(operator: Operator) -> None:
+async def test_verify_names_subjects_out_of_sync(operator: Operator) -> None:
     users = await publish(operator.box, 2)
     await operator.reconcile()
     operator.box.clerk.users[users[1]]["public_metadata"]["plan"] = "by-hand"
     ended = await operator.run("verify", "--json")
-    told = json.loads(ended.out)
-    assert (ended.code, told["equal"], told["differing"]) == (2, False, [f"user:{users[1]}"])
+    report = json.loads(ended.out)
+    assert (ended.code, report["equal"], report["differing"]) == (2, False, [f"user:{users[1]}"])
 
 
 @pytest.mark.parametrize(
     ("text", "population", "allowed"),
     [("10%", 1000, 100), ("10%", 10, 5), ("0%", 1000, 5), ("7", 1000, 7), ("0", 9, 0)],
 )
-def test_the_brake_allows_a_number_or_a_percentage_of_at_least_five(text: str, population: int, allowed: int) -> None:
+def test_the_limit_allows_a_number_or_a_percentage_of_at_least_five(text: str, population: int, allowed: int) -> None:
     assert RevocationLimit(text).allowed(population) == allowed
 
 
-async def test_organizations_and_memberships_are_made_right_too(operator: Operator) -> None:
+async def test_organizations_and_memberships_are_synced_too(operator: Operator) -> None:
     box = operator.box
     (user,) = await publish(box, 1)
     box.clerk.add_organization("org_1", public_metadata={"seats": 5})
@@ -364,19 +364,19 @@ async def test_organizations_and_memberships_are_made_right_too(operator: Operat
     of_org = {"_id": "e-org", "_type": "entitlement", "clerkOrganizationId": "org_1", "plan": "team"}
     of_member = {**of_org, "_id": "e-member", "clerkUserId": user, "role": "teacher"}
     await box.lake.mutate([{"create": of_org}, {"create": of_member}])
-    code, told = await operator.reconcile()
-    assert (code, told["granted"]) == (0, 3)
+    code, report = await operator.reconcile()
+    assert (code, report["granted"]) == (0, 3)
     assert box.clerk.organizations["org_1"]["public_metadata"] == {"seats": 5, "plan": "team", "courseSlugs": []}
     assert box.clerk.memberships["org_1", user]["public_metadata"]["role"] == "teacher"
     assert "role" not in box.clerk.users[user]["public_metadata"]
     await box.lake.mutate([{"delete": {"id": "e-org"}}, {"delete": {"id": "e-member"}}])
-    code, told = await operator.reconcile("--accept-fewer")
-    assert (code, told["revoked"]) == (0, 2)
+    code, report = await operator.reconcile("--accept-fewer")
+    assert (code, report["revoked"]) == (0, 2)
     assert box.clerk.organizations["org_1"]["public_metadata"] == {"seats": 5}
     assert box.clerk.memberships["org_1", user]["public_metadata"] == {}
 
 
-async def test_ctrl_c_ends_clean_and_what_was_applied_is_in_the_ledger(operator: Operator, tmp_path: Path) -> None:
+async def test_ctrl_c_exits_cleanly_and_applied_changes_are_in_the_ledger(operator: Operator, tmp_path: Path) -> None:
     box, log = operator.box, tmp_path / "log"
     await publish(box, 60)
     box.clerk.faults.hold(path_prefix="/v1/users/user_005")
@@ -398,7 +398,7 @@ def granted(box: Sandbox) -> set[str]:
     return {user for user, held in box.clerk.users.items() if "plan" in held["public_metadata"]}
 
 
-async def test_on_a_terminal_progress_is_shown_with_its_rate(operator: Operator) -> None:
+async def test_a_terminal_shows_progress_with_its_rate(operator: Operator) -> None:
     await publish(operator.box, 150)
     terminal, inner = os.openpty()
     process = await asyncio.create_subprocess_exec(
@@ -418,12 +418,12 @@ async def test_on_a_terminal_progress_is_shown_with_its_rate(operator: Operator)
 
 
 def _read_all(terminal: int) -> str:
-    """Read until the last process that has the terminal open has ended."""
+    """Read until the last process with the terminal open has exited."""
     text = b""
     while True:
         try:
             part = os.read(terminal, 65536)
-        except OSError:  # how Linux says that nobody is at the other end
+        except OSError:  # Linux, when the other end is closed
             part = b""
         if not part:
             os.close(terminal)

@@ -1,4 +1,4 @@
-"""The verbs, as real processes: what they print, where, and how they end."""
+"""The commands as real processes: their output, streams and exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def publish(box: Sandbox, document: str, user: str, **fields: object) -> N
     await box.lake.mutate([{"create": {"_id": document, "_type": "entitlement", "clerkUserId": user, **fields}}])
 
 
-async def test_sync_makes_subjects_right_and_history_tells_why(
+async def test_sync_writes_access_and_history_shows_the_cause(
     box: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     box.clerk.add_user("user_1")
@@ -55,7 +55,7 @@ async def test_a_second_sync_writes_nothing(box: Sandbox, environment: dict[str,
     assert box.clerk.requests.count("PATCH") == 0
 
 
-async def test_sync_of_somebody_unknown_ends_with_1_and_says_so(
+async def test_sync_of_an_unknown_user_exits_with_1_and_says_so(
     box: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     await publish(box, "ent-1", "user_nobody", plan="pro")
@@ -64,7 +64,7 @@ async def test_sync_of_somebody_unknown_ends_with_1_and_says_so(
     assert "not found in Clerk" in json.loads(ended.out)[0]["detail"]
 
 
-async def test_a_text_that_is_no_subject_is_refused_with_a_hint(tmp_path: Path) -> None:
+async def test_an_invalid_subject_is_refused_with_a_hint(tmp_path: Path) -> None:
     ended = await run("sync", "../etc/passwd", cwd=tmp_path)
     assert ended.code == 1
     assert "user:user_" in ended.err
@@ -72,7 +72,7 @@ async def test_a_text_that_is_no_subject_is_refused_with_a_hint(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("verb", ["serve", "web", "worker", "release", "history"])
-async def test_without_settings_every_verb_names_what_is_missing(tmp_path: Path, verb: str) -> None:
+async def test_without_settings_every_command_names_what_is_missing(tmp_path: Path, verb: str) -> None:
     ended = await run(verb, cwd=tmp_path)
     assert ended.code == 1
     assert "SANITY_PROJECT_ID is not set" in ended.err

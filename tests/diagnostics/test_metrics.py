@@ -1,4 +1,4 @@
-"""GET /metrics: what it tells, and that each process tells it of all of them."""
+"""GET /metrics: its values, and that every process exports the same for all of them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_page_lists_every_metric_with_the_help_text_that_prometheus_gets() -
     assert rows == [row(metric.name, metric.labels, metric.help) for metric in METRICS]
 
 
-async def test_every_name_that_rules_may_ask_for_is_told_once_something_happened(
+async def test_every_series_name_is_exported_once_something_happened(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
     box.clerk.add_user("user_1")
@@ -86,9 +86,7 @@ async def test_every_name_that_rules_may_ask_for_is_told_once_something_happened
     assert helps == {metric.name: metric.help for metric in METRICS}
 
 
-async def test_a_web_process_tells_what_a_worker_did_and_still_does_after_a_restart(
-    box: Sandbox, database_url: str
-) -> None:
+async def test_a_web_process_exports_what_a_worker_did_even_after_a_restart(box: Sandbox, database_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     document = box.lake.documents["e1"]
@@ -113,10 +111,10 @@ async def test_a_web_process_tells_what_a_worker_did_and_still_does_after_a_rest
     assert {name: again[name] for name in counters} == {name: after[name] for name in counters}
 
 
-async def test_the_buckets_of_the_histogram_hold_all_that_was_quicker(box: Sandbox, sqlite_url: str) -> None:
+async def test_the_buckets_of_the_histogram_are_cumulative(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
         older = {"total:publish_to_clerk:0.1": 1, "total:publish_to_clerk:2.0": 10, "total:publish_to_clerk:inf": 100}
-        await parts.store.queue.count(older)  # 2.0 is no bound any more
+        await parts.store.queue.count(older)  # 2.0 is no longer a bound
     async with web(box, sqlite_url) as client:
         told = await scrape(client)
     below = {
@@ -136,7 +134,7 @@ async def test_a_429_is_visible(box: Sandbox, sqlite_url: str) -> None:
     assert told['sync_worker_calls_total{outcome="200",service="Clerk"}'] == 1
 
 
-async def test_a_connection_that_breaks_is_told_by_its_name(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_broken_connection_is_counted_by_its_error(box: Sandbox, sqlite_url: str) -> None:
     box.lake.faults.next("reset")
     async with opened(box, sqlite_url) as parts:
         await parts.services.source.everything("")
@@ -145,7 +143,7 @@ async def test_a_connection_that_breaks_is_told_by_its_name(box: Sandbox, sqlite
     assert told['sync_worker_calls_total{outcome="ReadError",service="Sanity"}'] == 1
 
 
-async def test_the_budget_is_what_the_calls_of_others_left(box: Sandbox, database_url: str) -> None:
+async def test_the_budget_is_shared_with_other_processes(box: Sandbox, database_url: str) -> None:
     async with web(box, database_url, clerk_budget=10) as client:
         assert (await scrape(client))["sync_worker_budget_left"] == 10
         async with opened(box, database_url, clerk_budget=10) as parts:
@@ -155,7 +153,7 @@ async def test_the_budget_is_what_the_calls_of_others_left(box: Sandbox, databas
         assert (await scrape(client))["sync_worker_budget_left"] == 0
 
 
-async def test_what_needs_a_person_is_counted(box: Sandbox, database_url: str) -> None:
+async def test_issues_are_counted(box: Sandbox, database_url: str) -> None:
     async with opened(box, database_url) as parts, web(box, database_url) as client:
         queue = parts.store.queue
         await queue.replace_notes(PENDING, {"document:p1": "r", "document:p2": "r"})
@@ -170,15 +168,13 @@ async def test_what_needs_a_person_is_counted(box: Sandbox, database_url: str) -
     assert [told[f"sync_worker_{name}"] for name in names] == [2, 2, 1, 1]
 
 
-async def test_before_the_first_reconcile_nothing_is_said_of_it(box: Sandbox, sqlite_url: str) -> None:
+async def test_the_reconcile_metrics_are_absent_before_the_first_reconcile(box: Sandbox, sqlite_url: str) -> None:
     async with web(box, sqlite_url) as client:
         told = await scrape(client)
     assert [name for name in told if "reconcile" in name] == []
 
 
-async def test_a_reconcile_that_fails_is_told_until_one_ends_well(
-    box: Sandbox, sqlite_url: str, tmp_path: Path
-) -> None:
+async def test_a_failed_reconcile_is_reported_until_one_succeeds(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
     await box.lake.mutate([created("e1", box.clerk.add_user("user_1"), plan="pro")])
     given = settings_for(box, sqlite_url)
 
@@ -198,7 +194,7 @@ async def test_a_reconcile_that_fails_is_told_until_one_ends_well(
     assert await reconciled() == 1
 
 
-async def test_a_reconcile_that_is_cancelled_did_not_end_well(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_cancelled_reconcile_counts_as_failed(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
         with pytest.raises(KeyboardInterrupt):
             async with judged(parts.store.runs):

@@ -1,4 +1,4 @@
-"""`sync-worker doctor` on an installation that works, and on ones with a planted fault each."""
+"""`sync-worker doctor` on a healthy installation, and with one planted fault at a time."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Installation:
-    """A worker's web process beside the stand-ins, set up as README says. `ahead` is how fast its clock is."""
+    """A web process against the local services. `ahead` is how many seconds its clock is fast."""
 
     box: Sandbox
     settings: Settings
     manage_token: str = ""
     ahead: float = 0.0
-    wrong: dict[str, str] = field(default_factory=dict)
+    invalid: dict[str, str] = field(default_factory=dict)
 
     @property
     def hook(self) -> Configured:
         return next(iter(self.box.lake.webhooks.hooks.values()))
 
     def reconfigure(self, **given: Any) -> None:
-        """Have it looked at with other settings."""
+        """Examine it with other settings."""
         changed = settings_of(self.box, **{"database_url": self.settings.database_url, **given})
         self.settings = self.settings.model_copy(update={name: getattr(changed, name) for name in given})
 
@@ -64,10 +64,10 @@ class Installation:
         await self.box.lake.mutate([{"createOrReplace": row}])
         await self.box.lake.hooks_idle()
 
-    async def look(self, url: str = "") -> dict[str, Finding]:
+    async def examine(self, url: str = "") -> dict[str, Finding]:
         runtime = Runtime(ShiftedClock(self.ahead), TIMINGS)
         async with open_installation(
-            self.settings, self.wrong, runtime, url=url, manage_token=self.manage_token
+            self.settings, self.invalid, runtime, url=url, manage_token=self.manage_token
         ) as installation:
             return await examine(installation, CHECKS)
 
@@ -78,7 +78,7 @@ class Installation:
 
 @asynccontextmanager
 async def installation(box: Sandbox, database_url: str) -> AsyncIterator[Installation]:
-    """Everything is as it should be: a hook that arrives, an entitlement in Clerk, a reconcile that was good."""
+    """Run a healthy installation: a working webhook, an entitlement in Clerk, a successful reconcile."""
     settings = settings_of(box, database_url)
     one = Installation(box, settings, manage_token=box.lake.token)
     async with listening(settings) as url:
@@ -118,28 +118,28 @@ def having(findings: dict[str, Finding], status: Status) -> set[str]:
     return {name for name, finding in findings.items() if finding.status is status}
 
 
-async def test_an_installation_that_works_is_all_green(staging_box: Sandbox, database_url: str) -> None:
+async def test_a_healthy_installation_is_all_green(staging_box: Sandbox, database_url: str) -> None:
     async with installation(staging_box, database_url) as installed:
-        findings = await installed.look()
+        findings = await installed.examine()
     assert {name: f.result for name, f in findings.items() if f.status is not Status.OK} == {}
     assert list(findings) == [check.name for check in CHECKS]
 
 
-async def test_a_look_changes_nothing(installed: Installation) -> None:
+async def test_an_examination_changes_nothing(installed: Installation) -> None:
     box, before = installed.box, await installed.remembered()
     documents, users = dict(box.lake.documents), json.dumps(dict(box.clerk.users))
     hooks = dict(box.lake.webhooks.hooks)
     box.lake.requests.clear()
     box.clerk.requests.clear()
     installed.reconfigure(sanity_read_token=box.lake.token)
-    await installed.look()
-    asked = Counter((r.method, r.path) for r in (*box.lake.requests.requests, *box.clerk.requests.requests))
-    assert {one: n for one, n in asked.items() if one[0] != "GET"} == {("POST", "/v2025-02-19/data/mutate/staging"): 1}
+    await installed.examine()
+    sent = Counter((r.method, r.path) for r in (*box.lake.requests.requests, *box.clerk.requests.requests))
+    assert {one: n for one, n in sent.items() if one[0] != "GET"} == {("POST", "/v2025-02-19/data/mutate/staging"): 1}
     assert (dict(box.lake.documents), json.dumps(dict(box.clerk.users))) == (documents, users)
     assert (dict(box.lake.webhooks.hooks), await installed.remembered()) == (hooks, before)
 
 
-async def test_what_could_change_something_is_not_even_sent(installed: Installation) -> None:
+async def test_requests_that_could_change_something_are_not_sent(installed: Installation) -> None:
     box = installed.box
     box.lake.requests.clear()
     box.clerk.requests.clear()
@@ -158,7 +158,7 @@ async def test_what_could_change_something_is_not_even_sent(installed: Installat
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to an installation, and what must be said of it."""
+    """A fault to plant in an installation, and the finding it must cause."""
 
     plant: Callable[[Installation], Any]
     check: str
@@ -188,8 +188,8 @@ FAULTS = {
     "a hook for every dataset": Fault(
         lambda i: i.change_hook(dataset="*"), "webhook", "dataset is *, wanted staging", INSTALL
     ),
-    "a clock that is fast": Fault(lambda i: setattr(i, "ahead", 75.0), "clock", "s ahead of that of", "NTP"),
-    "a clock that is slow": Fault(lambda i: setattr(i, "ahead", -75.0), "clock", "s behind that of", "NTP"),
+    "a clock that is fast": Fault(lambda i: setattr(i, "ahead", 75.0), "clock", "s ahead of", "NTP"),
+    "a clock that is slow": Fault(lambda i: setattr(i, "ahead", -75.0), "clock", "s behind", "NTP"),
     "a hook without our secret": Fault(
         lambda i: i.change_hook(secret=""), "webhook", "secret is none, wanted SANITY_WEBHOOK_SECRET", INSTALL
     ),
@@ -211,7 +211,7 @@ FAULTS = {
     "a reconcile long ago": Fault(
         make_old,
         "reconcile",
-        "the last good one was 2 days ago",
+        "the last successful run was 2 days ago",
         "every night",
     ),
 }
@@ -225,27 +225,27 @@ async def test_a_planted_fault_is_named_with_its_fix_and_is_the_only_problem(
     planted = fault.plant(installed)
     if asyncio.iscoroutine(planted):
         await planted
-    findings = await installed.look()
+    findings = await installed.examine()
     assert having(findings, Status.PROBLEM) == {fault.check}
     assert fault.result in findings[fault.check].result
     assert fault.fix in findings[fault.check].fix
     assert "planted" not in str(findings)
 
 
-async def test_what_cannot_be_looked_at_says_why(installed: Installation) -> None:
+async def test_a_skipped_check_says_why(installed: Installation) -> None:
     installed.box.clerk.faults.some("reset", 1.0)
-    findings = await installed.look()
+    findings = await installed.examine()
     assert findings["Clerk"].status is Status.PROBLEM
-    assert findings["claims"] == Finding(Status.SKIPPED, "cannot be looked at before this is right: Clerk")
+    assert findings["claims"] == Finding(Status.SKIPPED, "not checked until this passes: Clerk")
     assert findings["clock"].result == "within 60 s of Sanity"
     assert having(findings, Status.OK) == {check.name for check in CHECKS} - {"Clerk", "claims"}
 
 
-async def test_without_the_right_to_see_webhooks_they_are_left_out_with_the_way_to_see_them(
+async def test_without_permission_to_read_webhooks_their_checks_are_skipped_with_a_fix(
     installed: Installation,
 ) -> None:
     installed.manage_token = ""
-    findings = await installed.look()
+    findings = await installed.examine()
     assert having(findings, Status.SKIPPED) == {"webhook", "deliveries"}
     assert "SANITY_MANAGE_TOKEN" in findings["webhook"].fix
     assert having(findings, Status.PROBLEM) == set()
@@ -253,7 +253,7 @@ async def test_without_the_right_to_see_webhooks_they_are_left_out_with_the_way_
 
 async def test_without_a_secret_every_webhook_is_answered_503(installed: Installation) -> None:
     installed.reconfigure(sanity_webhook_secret=())
-    finding = (await installed.look())["settings"]
+    finding = (await installed.examine())["settings"]
     assert (finding.status, "answered 503" in finding.result, "openssl rand" in finding.fix) == (
         Status.PROBLEM,
         True,
@@ -261,45 +261,45 @@ async def test_without_a_secret_every_webhook_is_answered_503(installed: Install
     )
 
 
-async def test_the_old_secret_is_right_during_rotation(installed: Installation) -> None:
+async def test_the_old_secret_is_accepted_during_rotation(installed: Installation) -> None:
     installed.reconfigure(sanity_webhook_secret=f"new,{SECRET}")
-    assert (await installed.look())["webhook"].status is Status.OK
+    assert (await installed.examine())["webhook"].status is Status.OK
 
 
 @pytest.mark.parametrize(("key", "dataset"), [("sk_live_1", "staging"), ("sk_test_1", "production")])
-async def test_a_live_key_on_test_content_is_told_and_the_reverse(
+async def test_a_live_key_with_a_test_dataset_is_a_warning_and_the_reverse(
     installed: Installation, key: str, dataset: str
 ) -> None:
     installed.reconfigure(clerk_secret_key=key, sanity_dataset=dataset)
-    finding = (await installed.look())["live or test"]
+    finding = (await installed.examine())["live or test"]
     assert (finding.status, dataset in finding.result) == (Status.WARNING, True)
 
 
-async def test_a_public_dataset_is_told(installed: Installation) -> None:
+async def test_a_public_dataset_is_a_warning(installed: Installation) -> None:
     installed.box.lake.public = True
-    finding = (await installed.look())["private dataset"]
+    finding = (await installed.examine())["private dataset"]
     assert (finding.status, finding.fix) == (Status.WARNING, "npx sanity datasets visibility set staging private")
     await installed.box.lake.mutate([{"delete": {"id": "ent-1"}}])
-    assert (await installed.look())["private dataset"].status is Status.SKIPPED
+    assert (await installed.examine())["private dataset"].status is Status.SKIPPED
 
 
-async def test_a_hook_elsewhere_is_not_ours(installed: Installation) -> None:
-    finding = (await installed.look(url="https://sync.example.com/webhooks/sanity"))["webhook"]
+async def test_a_hook_with_another_url_is_ignored(installed: Installation) -> None:
+    finding = (await installed.examine(url="https://sync.example.com/webhooks/sanity"))["webhook"]
     assert finding.status is Status.PROBLEM
     assert finding.result == "no webhook posts to https://sync.example.com/webhooks/sanity"
     await installed.box.lake.webhooks.remove(installed.hook.id)
-    assert "https://your-host/webhooks/sanity" in (await installed.look())["webhook"].fix
+    assert "https://your-host/webhooks/sanity" in (await installed.examine())["webhook"].fix
 
 
-async def test_the_hook_of_another_dataset_is_not_taken_for_ours(installed: Installation) -> None:
+async def test_the_hook_of_another_dataset_is_ignored(installed: Installation) -> None:
     other = install_hook(installed.box, "https://production.example.com")
     await installed.box.lake.webhooks.change(other.id, dataset="production")
-    assert (await installed.look())["webhook"].status is Status.OK
+    assert (await installed.examine())["webhook"].status is Status.OK
 
 
-async def test_a_second_hook_for_the_same_events_is_told(installed: Installation) -> None:
+async def test_a_second_hook_for_the_same_events_is_a_warning(installed: Installation) -> None:
     other = install_hook(installed.box, "https://old.example.com")
-    finding = (await installed.look())["webhook"]
+    finding = (await installed.examine())["webhook"]
     assert (finding.status, other.id in finding.result) == (Status.WARNING, True)
 
 
@@ -307,16 +307,16 @@ async def test_a_second_hook_for_the_same_events_is_told(installed: Installation
     ("change", "result", "fix"),
     [
         ({"secret": "another"}, "was answered 401", "The secrets differ"),
-        ({"http_method": "PUT"}, "was answered 405", "Something in front of us answers"),
-        ({"projection": "{_id}"}, "was answered 400", "Something in front of us answers"),
+        ({"http_method": "PUT"}, "was answered 405", "Something else answers at that URL"),
+        ({"projection": "{_id}"}, "was answered 400", "Something else answers at that URL"),
     ],
 )
-async def test_refused_deliveries_are_told_with_what_it_means(
+async def test_refused_deliveries_are_a_problem_with_their_cause(
     installed: Installation, change: dict[str, Any], result: str, fix: str
 ) -> None:
     await installed.change_hook(**change)
     await installed.publish("ent-2")
-    finding = (await installed.look())["deliveries"]
+    finding = (await installed.examine())["deliveries"]
     assert (finding.status, result in finding.result, fix in finding.fix) == (Status.PROBLEM, True, True)
 
 
@@ -325,36 +325,36 @@ async def test_deliveries_that_failed_a_while_ago_are_a_warning(installed: Insta
     await installed.publish("ent-2")
     await installed.change_hook(secret=SECRET)
     await installed.publish("ent-3")
-    finding = (await installed.look())["deliveries"]
-    assert (finding.status, "1 of the last 3 failed" in finding.result) == (Status.WARNING, True)
+    finding = (await installed.examine())["deliveries"]
+    assert (finding.status, "1 of the last 3 deliveries failed" in finding.result) == (Status.WARNING, True)
     installed.ahead = 25 * 3600.0
-    assert (await installed.look())["deliveries"].status is Status.OK
+    assert (await installed.examine())["deliveries"].status is Status.OK
 
 
-async def test_a_publish_that_no_webhook_told_of_is_named(installed: Installation) -> None:
+async def test_a_publish_with_a_missed_webhook_is_named(installed: Installation) -> None:
     await installed.change_hook(is_disabled_by_user=True)
     real, installed.box.lake.clock = installed.box.lake.clock, lambda: time.time() + 600
     await installed.publish("ent-2")
     installed.box.lake.clock = real
     installed.ahead = 630.0
-    assert (await installed.look())["last webhook"].status is Status.OK, "it may still come"
+    assert (await installed.examine())["last webhook"].status is Status.OK, "it may still come"
     installed.ahead = 1200.0
-    finding = (await installed.look())["last webhook"]
+    finding = (await installed.examine())["last webhook"]
     assert (finding.status, "but ent-2 was published at" in finding.result) == (Status.PROBLEM, True)
 
 
 async def test_people_named_by_address_need_the_webhook_of_clerk(installed: Installation) -> None:
     installed.reconfigure(clerk_webhook_secret="")
-    assert (await installed.look())["Clerk webhook"].status is Status.OK
+    assert (await installed.examine())["Clerk webhook"].status is Status.OK
     await installed.publish("ent-2", clerkUserId=None, userEmail="ada@example.com")
-    finding = (await installed.look())["Clerk webhook"]
+    finding = (await installed.examine())["Clerk webhook"]
     assert (finding.status, "set CLERK_WEBHOOK_SECRET" in finding.fix) == (Status.WARNING, True)
-    assert "ada@" not in str(await installed.look())
+    assert "ada@" not in str(await installed.examine())
 
 
-async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, bare_database_url: str) -> None:
+async def test_a_new_installation_gets_its_next_steps(box: Sandbox, bare_database_url: str) -> None:
     settings = settings_of(box, bare_database_url)
-    findings = await Installation(box, settings).look()
+    findings = await Installation(box, settings).examine()
     assert having(findings, Status.PROBLEM) == set()
     assert having(findings, Status.WARNING) >= {
         "database",
@@ -364,35 +364,37 @@ async def test_a_new_installation_is_told_what_comes_next(box: Sandbox, bare_dat
         "reconcile",
     }
     assert findings["database"].result == "there are no tables yet"
-    assert "not one entitlement is visible" in findings["projection"].result
-    assert (await Installation(box, settings).look())["database"].status is Status.WARNING, "nothing was made"
+    assert "no entitlement is visible" in findings["projection"].result
+    assert (await Installation(box, settings).examine())["database"].status is Status.WARNING, "nothing was made"
 
 
 @pytest.mark.parametrize(
     ("sql", "status", "result"),
     [
-        ("INSERT INTO schema_version VALUES (99, 1, 0)", Status.OK, "writable, tables of version 99"),
-        ("INSERT INTO schema_version VALUES (99, 99, 0)", Status.PROBLEM, "too new for this program"),
+        ("INSERT INTO schema_version VALUES (99, 1, 0)", Status.OK, "writable, schema version 99"),
+        ("INSERT INTO schema_version VALUES (99, 99, 0)", Status.PROBLEM, "too new for this release"),
     ],
 )
-async def test_tables_of_another_release_are_told(
+async def test_the_schema_of_another_release_is_reported(
     installed: Installation, sql: str, status: Status, result: str
 ) -> None:
     async with open_store(installed.settings, RUNTIME) as store:
         await store.database.run(lambda tx: tx.execute(sql))
-    finding = (await installed.look())["database"]
+    finding = (await installed.examine())["database"]
     assert (finding.status, result in finding.result) == (status, True)
 
 
-async def test_tables_of_an_older_release_are_told(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_schema_of_an_older_release_is_reported(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks, "NEWEST", 2)
-    finding = (await installed.look())["database"]
-    assert (finding.status, "of version 1, not 2" in finding.result) == (Status.WARNING, True)
+    finding = (await installed.examine())["database"]
+    assert (finding.status, "its schema version is 1, not 2" in finding.result) == (Status.WARNING, True)
 
 
-async def test_access_that_fills_the_budget_of_claims_is_told(installed: Installation) -> None:
+async def test_access_near_the_claims_budget_is_a_warning(installed: Installation) -> None:
     installed.reconfigure(claims_budget=30)
-    finding = (await installed.look())["claims"]
+    finding = (await installed.examine())["claims"]
     assert finding.status is Status.WARNING
     assert "of 30 bytes: user:user_1" in finding.result
     assert "PRIVATE_FIELDS" in finding.fix
@@ -414,19 +416,19 @@ def groq(installed: Installation, tmp_path: Path) -> Path:
         ("entitlement", ("  role,", '  "role": [role],'), '"role" is a list, but must be a single value'),
         ("entitlement", ("  role,", "  role,,"), "Sanity answered 400"),
         ("by_subject", ('_type == "entitlement" && (', '_type == "access" && ('), "by_subject.groq does not find it"),
-        ("by_subject", ('_type == "entitlement" && (', '_type == "entitlement" || ('), "although nobody was asked for"),
+        ("by_subject", ('_type == "entitlement" && (', '_type == "entitlement" || ('), "for an empty list of subjects"),
         ("by_subject", ('"visible"', '"seen"'), 'did not return "visible" as a number'),
         ("everything", ('"remaining"', '"left"'), 'did not return "remaining" as a number'),
         ("changed", ('"changed"', '"rows"'), 'did not return "changed" as a list'),
     ],
 )
-async def test_a_query_that_yields_something_else_is_named(
+async def test_a_query_with_the_wrong_result_is_named(
     installed: Installation, groq: Path, file: str, change: tuple[str, str], result: str
 ) -> None:
     text = (groq / f"{file}.groq").read_text()
     assert change[0] in text
     (groq / f"{file}.groq").write_text(text.replace(*change))
-    findings = await installed.look()
+    findings = await installed.examine()
     assert "projection" in having(findings, Status.PROBLEM)
     assert result in findings["projection"].result
 
@@ -434,7 +436,7 @@ async def test_a_query_that_yields_something_else_is_named(
 async def test_documents_that_are_refused_are_counted_and_the_first_is_named(installed: Installation) -> None:
     await installed.publish("ent-2", status=7)
     await installed.publish("ent-3", status="active")
-    finding = (await installed.look())["projection"]
+    finding = (await installed.examine())["projection"]
     assert finding.status is Status.WARNING
     assert "1 of 3 rows are refused; the first is ent-2: status:" in finding.result
 
@@ -445,24 +447,24 @@ async def doctor(installed: Installation, folder: Path, *arguments: str, **envir
     return await run("doctor", *arguments, cwd=folder, environment={**given, **environment})
 
 
-async def test_the_verb_ends_with_0_when_all_is_well(installed: Installation, tmp_path: Path) -> None:
+async def test_the_command_exits_with_0_when_all_is_well(installed: Installation, tmp_path: Path) -> None:
     ended = await doctor(installed, tmp_path, "--json")
-    told = json.loads(ended.out)
-    assert (ended.code, told["ok"], {check["status"] for check in told["checks"]}) == (0, True, {"ok"})
-    assert [set(check) for check in told["checks"]] == [{"check", "status", "result", "fix"}] * len(CHECKS)
+    report = json.loads(ended.out)
+    assert (ended.code, report["ok"], {check["status"] for check in report["checks"]}) == (0, True, {"ok"})
+    assert [set(check) for check in report["checks"]] == [{"check", "status", "result", "fix"}] * len(CHECKS)
 
 
-async def test_the_verb_ends_with_1_when_something_is_a_problem_and_says_what_to_do(
+async def test_the_command_exits_with_1_on_a_problem_and_prints_the_fix(
     installed: Installation, tmp_path: Path
 ) -> None:
     await installed.change_hook(dataset="*")
     ended = await doctor(installed, tmp_path, COLUMNS="200")
     assert ended.code == 1
     assert "dataset is *, wanted staging" in ended.out
-    assert f"→ SANITY_MANAGE_TOKEN=… sync-worker webhook install --url {installed.hook.url}" in ended.out
+    assert f"→ Run: SANITY_MANAGE_TOKEN=… sync-worker webhook install --url {installed.hook.url}" in ended.out
 
 
-async def test_every_wrong_variable_is_named_and_the_rest_is_looked_at(installed: Installation, tmp_path: Path) -> None:
+async def test_every_invalid_variable_is_named_and_the_rest_is_checked(installed: Installation, tmp_path: Path) -> None:
     wrong = {"PORT": "ninety", "SANITY_READ_TOKEN": "", "EXTRA_FIELDS": "features", "DYNO": "web.1", "DATABASE_URL": ""}
     ended = await doctor(installed, tmp_path, "--json", **wrong)
     checks = {check["check"]: check for check in json.loads(ended.out)["checks"]}
@@ -470,12 +472,12 @@ async def test_every_wrong_variable_is_named_and_the_rest_is_looked_at(installed
     for variable in ("PORT", "SANITY_READ_TOKEN is not set", "EXTRA_FIELDS", "DATABASE_URL is not set"):
         assert variable in checks["settings"]["result"]
     assert checks["Clerk"]["status"] == "ok"
-    assert checks["Sanity"]["result"] == "cannot be looked at: SANITY_READ_TOKEN is not set"
+    assert checks["Sanity"]["result"] == "not checked: SANITY_READ_TOKEN is not set"
     assert "DATABASE_URL" in checks["database"]["result"]
     assert "Traceback" not in ended.err
 
 
-async def test_without_any_setting_the_verb_says_so(tmp_path: Path) -> None:
+async def test_without_any_setting_the_command_says_so(tmp_path: Path) -> None:
     ended = await run("doctor", cwd=tmp_path)
     assert ended.code == 1
     assert "CLERK_SECRET_KEY is not" in " ".join(ended.out.split())

@@ -105,7 +105,7 @@ async def test_a_correct_webhook_is_not_changed(operator: Operator) -> None:
     operator.box.lake.requests.clear()
     again = await operator.install()
     assert (again.code, operator.hooks, operator.writes()) == (0, before, 0)
-    assert "is as it should be" in again.out
+    assert "is up to date" in again.out
 
 
 @pytest.mark.parametrize(

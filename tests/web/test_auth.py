@@ -1,4 +1,4 @@
-"""Who is let in: the token, sessions that end, and guesses that are counted."""
+"""Authentication: the token, sessions that expire, and the throttle of wrong tokens."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def admission(clock: ManualClock) -> Authenticator:
+def authenticator(clock: ManualClock) -> Authenticator:
     return Authenticator(TOKEN, LoginThrottle(clock, TIMINGS), clock, TIMINGS)
 
 
 @pytest.mark.parametrize("given", [b"", b"tr", TOKEN + b" ", TOKEN[:-1], b"x" * len(TOKEN)])
-def test_only_the_token_is_the_token(admission: Authenticator, given: bytes) -> None:
-    assert admission.is_token(TOKEN)
-    assert not admission.is_token(given)
+def test_only_the_token_is_the_token(authenticator: Authenticator, given: bytes) -> None:
+    assert authenticator.is_token(TOKEN)
+    assert not authenticator.is_token(given)
 
 
-def test_a_session_is_good_for_twelve_hours_and_no_longer(admission: Authenticator, clock: ManualClock) -> None:
-    cookie = admission.new_session()
+def test_a_session_expires_after_twelve_hours(authenticator: Authenticator, clock: ManualClock) -> None:
+    cookie = authenticator.new_session()
     clock.advance(TIMINGS.session_lifetime - 1)
-    assert admission.is_session(cookie)
+    assert authenticator.is_session(cookie)
     clock.advance(1)
-    assert not admission.is_session(cookie)
+    assert not authenticator.is_session(cookie)
 
 
-def test_a_session_with_any_letter_changed_is_none(admission: Authenticator) -> None:
-    cookie = admission.new_session()
+def test_a_session_with_any_character_changed_is_invalid(authenticator: Authenticator) -> None:
+    cookie = authenticator.new_session()
     for place, letter in enumerate(cookie):
         changed = cookie[:place] + ("1" if letter != "1" else "2") + cookie[place + 1 :]
-        assert not admission.is_session(changed)
+        assert not authenticator.is_session(changed)
 
 
 @pytest.mark.parametrize("cookie", ["", ".", "..", "9999999999.x", "9999999999.x.", "ä.ö.ü", "x.y.z"])
-def test_what_was_not_made_here_is_no_session(admission: Authenticator, cookie: str) -> None:
-    assert not admission.is_session(cookie)
+def test_a_forged_cookie_is_no_session(authenticator: Authenticator, cookie: str) -> None:
+    assert not authenticator.is_session(cookie)
 
 
-def test_another_token_ends_every_session(admission: Authenticator, clock: ManualClock) -> None:
+def test_another_token_ends_every_session(authenticator: Authenticator, clock: ManualClock) -> None:
     assert not Authenticator(b"another", LoginThrottle(clock, TIMINGS), clock, TIMINGS).is_session(
-        admission.new_session()
+        authenticator.new_session()
     )
 
 
-def test_what_signs_a_form_is_no_session_and_belongs_to_one_only(admission: Authenticator) -> None:
-    first, second = admission.new_session(), admission.new_session()
+def test_a_sign_out_code_is_no_session_and_belongs_to_one_session(authenticator: Authenticator) -> None:
+    first, second = authenticator.new_session(), authenticator.new_session()
     assert first != second
-    code = admission.sign_out_code(first)
-    assert code != admission.sign_out_code(second)
-    assert not admission.is_session(f"{first.rpartition('.')[0]}.{code}")
+    code = authenticator.sign_out_code(first)
+    assert code != authenticator.sign_out_code(second)
+    assert not authenticator.is_session(f"{first.rpartition('.')[0]}.{code}")
 
 
-def test_the_token_is_in_nothing_that_is_printed(admission: Authenticator) -> None:
-    assert TOKEN.decode() not in repr(admission)
-    assert TOKEN.decode() not in admission.new_session()
+def test_the_token_is_never_printed(authenticator: Authenticator) -> None:
+    assert TOKEN.decode() not in repr(authenticator)
+    assert TOKEN.decode() not in authenticator.new_session()
 
 
-def test_ten_wrong_guesses_in_a_minute_are_enough_for_one_client(clock: ManualClock) -> None:
+def test_a_client_is_throttled_after_ten_wrong_tokens_in_a_minute(clock: ManualClock) -> None:
     guesses = LoginThrottle(clock, TIMINGS)
     for _ in range(WRONG_GUESSES):
         assert not guesses.exhausted("10.0.0.1")

@@ -1,4 +1,4 @@
-"""The pages in a real browser: what is to be read there, in light and dark, on a desk and on a phone."""
+"""The pages in a real browser, in light and dark, on a desktop and on a phone."""
 
 from __future__ import annotations
 
@@ -123,4 +123,4 @@ async def test_every_page_can_be_read_by_everybody(desk: Desk) -> None:
         assert await desk.tab.run(NAMELESS) == []
         assert await desk.tab.run("document.querySelectorAll('h1, main, header').length") == 3
         assert await desk.tab.run("getComputedStyle(document.querySelector('h1')).fontWeight") == "700"
-    assert [told for told in desk.tab.complaints if "404" not in told] == []
+    assert [text for text in desk.tab.complaints if "404" not in text] == []

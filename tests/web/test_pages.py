@@ -1,4 +1,4 @@
-"""The pages by plain HTTP: what they say in each state, who may see them, and what they never show."""
+"""The pages over HTTP: what they show in each state, who may see them, and what they never show."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Web:
         await self.box.lake.mutate([{"createOrReplace": row}])
 
     async def sync(self, *keys: str, cause: str = "") -> None:
-        """Mark, and let a worker run until there is nothing to do."""
+        """Enqueue the keys, and run a worker until they are done."""
         await self.store.queue.enqueue([WorkItem(key, cause=cause) for key in keys])
         async with running_worker(self.settings, self.store):
             for key in keys:
@@ -75,22 +75,22 @@ class Web:
         return response.json()
 
     async def page(self, path: str, status: int = 200) -> str:
-        """Return a page as somebody reads it who has signed in."""
-        cookie = admission().new_session()
+        """Return a page as a signed-in user sees it."""
+        cookie = authenticator().new_session()
         response = await self.client.get(path, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
         return response.text
 
     async def document(self, id_: str, state: str) -> Any:
-        """Return what is said of a document, which page and JSON say alike."""
-        told = await self.json(f"/documents/{id_}")
-        assert (set(told), told["state"]) == (KEYS, state)
-        assert words(told["headline"].replace("`", "")) in words(await self.page(f"/documents/{id_}"))
-        return told
+        """Return the JSON of a document, once the page says the same."""
+        data = await self.json(f"/documents/{id_}")
+        assert (set(data), data["state"]) == (KEYS, state)
+        assert words(data["headline"].replace("`", "")) in words(await self.page(f"/documents/{id_}"))
+        return data
 
 
-def admission(clock: Clock = CLOCK) -> Authenticator:
-    """Return what the application of a test admits by."""
+def authenticator(clock: Clock = CLOCK) -> Authenticator:
+    """Return the authenticator of the application under test."""
     return Authenticator(TOKEN.encode(), LoginThrottle(clock, TIMINGS), clock, TIMINGS)
 
 
@@ -118,50 +118,50 @@ async def web(box: Sandbox, sqlite_url: str) -> AsyncIterator[Web]:
         yield web
 
 
-# What is said of a document.
+# Documents.
 
 
 async def test_a_document_that_arrived(web: Web) -> None:
     web.box.clerk.add_user("user_1")
     await web.publish("e1", clerkUserId="user_1")
     await web.sync("user:user_1")
-    told = await web.document("e1", "synced")
-    moments = [datetime.fromisoformat(told[key]) for key in ("published", "inClerk", "inSessionsBy")]
+    data = await web.document("e1", "synced")
+    moments = [datetime.fromisoformat(data[key]) for key in ("published", "inClerk", "inSessionsBy")]
     assert moments == sorted(moments)
     assert moments[2] - moments[1] == timedelta(seconds=60)
-    assert [(one["subject"], one["state"]) for one in told["subjects"]] == [("user:user_1", "synced")]
+    assert [(one["subject"], one["state"]) for one in data["subjects"]] == [("user:user_1", "synced")]
     assert "In every session by" in await web.page("/documents/e1")
 
 
 async def test_a_document_that_is_late(web: Web) -> None:
     web.box.clerk.add_user("user_1")
     await web.publish("e1", clerkUserId="user_1")
-    told = await web.document("e1", "late")
-    assert (told["inClerk"], told["inSessionsBy"]) == (None, None)
-    assert "sync-worker sync user:user_1" in told["nextStep"]
+    data = await web.document("e1", "late")
+    assert (data["inClerk"], data["inSessionsBy"]) == (None, None)
+    assert "sync-worker sync user:user_1" in data["nextStep"]
 
 
 async def test_a_document_that_waits_for_a_sign_up(web: Web) -> None:
     await web.publish("e1", userEmail=ADA)
-    told = await web.document("e1", "pending")
-    assert told["subjects"][0]["subject"] == "email:a***@example.org"
+    data = await web.document("e1", "pending")
+    assert data["subjects"][0]["subject"] == "email:a***@example.org"
 
 
 async def test_a_document_whose_plan_is_refused(web: Web) -> None:
     web.box.clerk.add_user("user_1")
     await web.publish("e1", clerkUserId="user_1", plan="gold")
-    told = await web.document("e1", "refused")
-    assert "'gold' is not one of basic, pro" in told["headline"]
+    data = await web.document("e1", "refused")
+    assert "'gold' is not one of basic, pro" in data["headline"]
 
 
-async def test_a_document_that_is_over(web: Web) -> None:
+async def test_a_document_that_has_ended(web: Web) -> None:
     web.box.clerk.add_user("user_1")
     await web.publish("e1", clerkUserId="user_1", endsAt="2020-01-01T00:00:00Z")
-    told = await web.document("e1", "expired")
-    assert "2020-01-01" in told["headline"]
+    data = await web.document("e1", "expired")
+    assert "2020-01-01" in data["headline"]
 
 
-async def test_a_document_whose_end_is_held_and_the_list_that_holds_it(web: Web) -> None:
+async def test_a_held_revocation_and_its_changeset(web: Web) -> None:
     users = [web.box.clerk.add_user(f"user_{n}") for n in range(3)]
     for user in users:
         await web.publish(f"ent-{user}", clerkUserId=user)
@@ -170,8 +170,8 @@ async def test_a_document_whose_end_is_held_and_the_list_that_holds_it(web: Web)
     await web.box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"status": "off"}}} for user in users])
     await web.sync(*keys, cause="document:plan-1")
     (held,) = await web.store.runs.held()
-    told = await web.document("ent-user_0", "held")
-    assert f"sync-worker approve {held.id}" in told["nextStep"]
+    data = await web.document("ent-user_0", "held")
+    assert f"sync-worker approve {held.id}" in data["nextStep"]
     assert (await web.json(f"/held/{held.id}"))["subjects"] == keys
     page = await web.page(f"/held/{held.id}")
     assert [key for key in keys if f'href="/subjects/{key}"' not in page] == []
@@ -188,31 +188,31 @@ async def test_a_document_that_was_deleted(web: Web) -> None:
     await web.sync("user:user_1")
     await web.box.lake.mutate([{"delete": {"id": "e1"}}])
     await web.sync("user:user_1")
-    told = await web.document("e1", "deleted")
-    assert told["published"] is None
-    assert told["inClerk"] is not None
+    data = await web.document("e1", "deleted")
+    assert data["published"] is None
+    assert data["inClerk"] is not None
 
 
-async def test_a_document_that_never_was(web: Web) -> None:
+async def test_a_document_that_never_existed(web: Web) -> None:
     await web.document("nothing", "unknown")
 
 
 @pytest.mark.parametrize("service", ["Sanity", "Clerk"])
-async def test_trouble_with_a_service_is_told_and_is_no_500(web: Web, service: str) -> None:
+async def test_a_failing_service_is_reported_and_is_no_500(web: Web, service: str) -> None:
     web.box.clerk.add_user("user_1")
     await web.publish("e1", clerkUserId="user_1")
     (web.box.lake if service == "Sanity" else web.box.clerk).faults.some("unauthorized", 1.0)
-    told = await web.document("e1", "unknown")
-    assert service in told["headline"]
+    data = await web.document("e1", "unknown")
+    assert service in data["headline"]
 
 
-async def test_a_database_that_is_gone_is_told_and_is_no_500(web: Web) -> None:
+async def test_an_unavailable_database_is_reported_and_is_no_500(web: Web) -> None:
     await web.store.database.close()
     assert "The database is unavailable" in await web.page("/status", 503)
     assert set(await web.json("/documents/e1", 503)) == {"headline", "text"}
 
 
-# What is said of a subject, and of everything.
+# Subjects and the status.
 
 
 async def test_a_subject_is_explained_with_links_to_its_documents(web: Web) -> None:
@@ -221,18 +221,18 @@ async def test_a_subject_is_explained_with_links_to_its_documents(web: Web) -> N
     web.box.clerk.add_membership("org_1", "user_1")
     await web.publish("e1", clerkUserId="user_1", clerkOrganizationId="org_1")
     await web.sync("membership:org_1/user_1")
-    told = await web.json("/subjects/membership:org_1/user_1")
-    assert (told["state"], told["clerk"]["values"]["plan"]) == ("synced", "pro")
+    data = await web.json("/subjects/membership:org_1/user_1")
+    assert (data["state"], data["clerk"]["values"]["plan"]) == ("synced", "pro")
     assert 'href="/documents/e1"' in await web.page("/subjects/membership:org_1/user_1")
 
 
 async def test_what_names_no_subject_or_document_is_a_404_in_plain_words(web: Web) -> None:
     for path in ("/subjects/../etc", "/subjects/nobody:x", "/documents/a%20b", "/held/nothing"):
         assert (await web.client.get(path, headers={"Authorization": f"Bearer {TOKEN}", **JSON})).status_code == 404
-    assert "Nothing is held by this id" in await web.page("/held/nothing", 404)
+    assert "No changeset is held under this id" in await web.page("/held/nothing", 404)
 
 
-async def test_the_status_lists_what_needs_somebody(web: Web) -> None:
+async def test_the_status_lists_what_needs_attention(web: Web) -> None:
     web.box.clerk.add_user("user_1")
     web.box.clerk.add_user("user_2")
     await web.publish("e1", clerkUserId="user_1")
@@ -240,47 +240,47 @@ async def test_the_status_lists_what_needs_somebody(web: Web) -> None:
     await web.publish("e3", clerkUserId="user_2", plan="gold")
     await web.publish("e4", userEmail=ADA)
     await web.sync("user:user_1", "user:user_nobody", "user:user_2", "document:e4")
-    told = await web.json("/status")
-    assert told["counts"] == {"synced": 1, "failed": 1, "refused": 1, "pending": 1, "retrying": 0, "held": 0}
-    assert {one["key"]: one["state"] for one in told["troubles"]} == {
+    data = await web.json("/status")
+    assert data["counts"] == {"synced": 1, "failed": 1, "refused": 1, "pending": 1, "retrying": 0, "held": 0}
+    assert {one["key"]: one["state"] for one in data["troubles"]} == {
         "user:user_nobody": "failed",
         "user:user_2": "refused",
         "document:e4": "pending",
     }
-    assert [change["subject"] for change in told["changes"]] == ["user:user_1"]
-    assert told["headline"].startswith("2 things need somebody")
+    assert [change["subject"] for change in data["changes"]] == ["user:user_1"]
+    assert data["headline"].startswith("2 items need attention")
     page = await web.page("/status")
-    assert told["headline"] in page
+    assert data["headline"] in page
     assert 'href="/documents/e4"' in page
     assert 'href="/subjects/user:user_nobody"' in page
 
 
-async def test_the_status_says_that_nobody_works(web: Web) -> None:
-    told = await web.json("/status")
-    assert (told["worker"]["alive"], told["headline"]) == (
+async def test_the_status_says_that_no_worker_is_running(web: Web) -> None:
+    data = await web.json("/status")
+    assert (data["worker"]["alive"], data["headline"]) == (
         False,
-        "No worker has been running, so nothing reaches Clerk.",
+        "No worker has run yet, so nothing reaches Clerk.",
     )
 
 
-async def test_the_status_tells_the_signs_of_life(web: Web) -> None:
+async def test_the_status_shows_recent_activity(web: Web) -> None:
     await web.store.queue.remember(note_of("sanity"), "")
     await web.store.queue.remember("heartbeat", "worker")
-    told = await web.json("/status")
-    assert told["headline"] == "Everything that is published is in Clerk."
-    assert told["lastWebhook"]["clerk"] is None
-    assert abs(datetime.fromisoformat(told["lastWebhook"]["sanity"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    data = await web.json("/status")
+    assert data["headline"] == "Everything published is in Clerk."
+    assert data["lastWebhook"]["clerk"] is None
+    assert abs(datetime.fromisoformat(data["lastWebhook"]["sanity"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_the_status_tells_how_long_a_change_has_been_waiting(web: Web) -> None:
+async def test_the_status_says_how_long_a_change_has_been_waiting(web: Web) -> None:
     await web.store.queue.remember("heartbeat", "worker")
     await web.store.queue.enqueue([WorkItem("user:user_1"), WorkItem("user:user_2", due=4e9)])
     await web.store.database.run(
         lambda tx: tx.execute("UPDATE work SET enqueued_at = enqueued_at - 300 WHERE visible_at < 4e9")
     )
-    told = await web.json("/status")
-    assert told["headline"] == "A change has been waiting for 5 min."
-    assert told["work"]["oldest"] is not None
+    data = await web.json("/status")
+    assert data["headline"] == "A change has been waiting for 5 min."
+    assert data["work"]["oldest"] is not None
 
 
 # Who may see it.
@@ -294,7 +294,7 @@ async def test_without_a_token_in_the_settings_there_are_no_pages(box: Sandbox, 
 
 
 @pytest.mark.parametrize("path", ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x"])
-async def test_whoever_has_not_signed_in_is_sent_to_the_form_and_programs_away(web: Web, path: str) -> None:
+async def test_without_a_session_browsers_go_to_the_form_and_programs_get_401(web: Web, path: str) -> None:
     response = await web.client.get(path, headers=HTML)
     assert (response.status_code, response.headers["location"]) == (303, f"/sign-in?next={path.replace(':', '%3A')}")
     for headers in (JSON, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}):
@@ -316,7 +316,7 @@ async def sign_in(web: Web, token: str = TOKEN, **fields: str) -> httpx.Response
     return await web.client.post("/sign-in", data={**hidden, "token": token, **fields})
 
 
-async def test_signing_in_leads_to_where_one_wanted_to_go_and_out_again(web: Web) -> None:
+async def test_signing_in_leads_to_the_requested_page_and_signing_out_ends_the_session(web: Web) -> None:
     response = await sign_in(web, next="/documents/e1")
     assert (response.status_code, response.headers["location"]) == (303, "/documents/e1")
     page = (await web.client.get("/status", headers=HTML)).text
@@ -330,7 +330,7 @@ async def test_signing_in_leads_to_where_one_wanted_to_go_and_out_again(web: Web
 
 async def test_a_wrong_token_is_refused_in_the_form_and_leaves_no_session(web: Web) -> None:
     response = await sign_in(web, "wrong")
-    assert (response.status_code, "That is not the token." in response.text) == (401, True)
+    assert (response.status_code, "This token is invalid." in response.text) == (401, True)
     assert SESSION not in web.client.cookies
 
 
@@ -360,8 +360,8 @@ async def test_a_cookie_is_kept_from_scripts_and_other_sites_and_from_plain_http
 
 
 async def test_a_session_that_was_tampered_with_or_has_ended_is_none(web: Web) -> None:
-    good = admission().new_session()
-    ended = admission(ManualClock(0.0)).new_session()
+    good = authenticator().new_session()
+    ended = authenticator(ManualClock(0.0)).new_session()
     for cookie in (good[:-1] + ("0" if good[-1] != "0" else "1"), f"9{good}", ended, "x"):
         response = await web.client.get("/status", headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert response.status_code == 303
@@ -373,7 +373,7 @@ async def test_too_many_guesses_are_not_even_compared(web: Web) -> None:
     right = {"Authorization": f"Bearer {TOKEN}"}
     assert (await web.client.get("/status", headers=right)).json() == {"error": "too_many_guesses"}
     assert "Wait a minute" in (await sign_in(web)).text
-    assert await web.page("/status")  # whoever is in stays in
+    assert await web.page("/status")  # existing sessions go on
 
 
 async def test_a_head_is_answered_like_a_get(web: Web) -> None:
@@ -403,7 +403,7 @@ async def test_no_address_is_shown_anywhere(web: Web) -> None:
     await web.publish("e2", userEmail="waiting@example.org")
     await web.publish("e3", userExternalId="crm@example.org")
     await web.sync("document:e1", "document:e2", "document:e3", "user:user_1")
-    cookie = admission().new_session()
+    cookie = authenticator().new_session()
     looked = await web.client.post("/look", data={"what": ADA}, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
     assert (looked.status_code, "user:user_1" in looked.text) == (200, True)
     shown = [looked.text, str(await web.json("/status")), await web.page("/status")]
@@ -445,8 +445,8 @@ async def test_looking_takes_no_call_that_is_kept_for_editors(box: Sandbox, sqli
         budget = Budget(web.store.database, "clerk", 20, CLOCK, TIMINGS)
         while await budget.left(2):
             await budget.take(2)
-        told = await web.json("/subjects/user:user_1")
-        assert (told["state"], "did not answer" in told["reason"]) == ("unknown", True)
+        data = await web.json("/subjects/user:user_1")
+        assert (data["state"], "did not answer" in data["reason"]) == ("unknown", True)
         assert (await budget.left(0), box.clerk.requests.count()) == (1, 0)
 
 
@@ -463,6 +463,6 @@ async def test_a_web_process_without_a_worker_shows_pages(box: Sandbox, sqlite_u
         )
         await box.lake.hooks_idle()
         headers = {**JSON, "Authorization": f"Bearer {TOKEN}"}
-        told = (await client.get("/documents/e1", headers=headers)).json()
-        assert (told["state"], "no worker is running" in told["headline"]) == ("late", True)
+        data = (await client.get("/documents/e1", headers=headers)).json()
+        assert (data["state"], "no worker is running" in data["headline"]) == ("late", True)
         assert TOKEN not in (tmp_path / "log").read_text()

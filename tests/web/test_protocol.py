@@ -1,4 +1,4 @@
-"""What a client may take of the server before it has shown a signature: over real sockets."""
+"""The limits on unauthenticated clients, over real sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def size(request: Request) -> PlainTextResponse:
 
 @asynccontextmanager
 async def served(timings: Timings) -> AsyncIterator[int]:
-    """A server that tells the size of what was posted, after as many seconds as it was asked to sleep."""
+    """A server that answers with the size of the body, after the requested delay."""
     app = Starlette(routes=[Route("/", size, methods=["POST"])])
     protocol = bounded(timings)
     config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
@@ -64,7 +64,7 @@ async def port() -> AsyncIterator[int]:
 
 @pytest.fixture(scope="module")
 async def hasty_port() -> AsyncIterator[int]:
-    """A server that gives a request up which takes long to arrive."""
+    """A server with a short timeout for the arrival of a request."""
     async with served(replace(TIMINGS, request_arrival=0.3)) as port:
         yield port
 
@@ -106,28 +106,28 @@ async def test_a_body_may_be_larger_than_a_head(port: int, piece: bytes) -> None
 @pytest.mark.parametrize(
     "begun", [b"", b"\r\n", b"POST", POST, POST + b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"3\r\nabc\r\n"]
 )
-async def test_a_request_that_does_not_arrive_in_time_is_given_up(hasty_port: int, begun: bytes) -> None:
+async def test_a_request_that_does_not_arrive_in_time_is_dropped(hasty_port: int, begun: bytes) -> None:
     async with connected(hasty_port) as line:
         await line.send(begun)
         assert not await line.closed(0.1)
         assert await line.closed()
 
 
-async def test_a_client_that_sends_byte_by_byte_for_ever_is_given_up_too(hasty_port: int) -> None:
+async def test_a_client_that_sends_byte_by_byte_is_dropped_too(hasty_port: int) -> None:
     async with connected(hasty_port) as line:
         sending = asyncio.create_task(line.send(POST, *(1000 * [b"a: b\r\n"]), pause=0.02))
         assert await line.closed()
         sending.cancel()
 
 
-async def test_time_runs_for_each_request_and_not_for_the_connection_or_the_work(hasty_port: int) -> None:
+async def test_the_timeout_is_per_request_and_excludes_the_processing(hasty_port: int) -> None:
     async with connected(hasty_port) as line:
         for _ in range(3):
             await line.send(WHOLE.replace(b"Host: x", b"Sleep: 0.4"))
             assert (await line.answer()).body == b"3"
 
 
-async def test_requests_in_one_piece_are_answered_one_by_one(port: int) -> None:
+async def test_pipelined_requests_are_answered_one_by_one(port: int) -> None:
     async with connected(port) as line:
         await line.send(3 * WHOLE)
         assert [(await line.answer()).body for _ in range(3)] == [b"3"] * 3

@@ -1,0 +1,156 @@
+"""The vocabulary of explanations: what was read about a subject, how each row is judged, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sync_worker.diagnostics.issues import next_step
+from sync_worker.domain.diff import managed_values
+from sync_worker.storage.ledger import State as LedgerState
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sync_worker.domain.changeset import Drift
+    from sync_worker.domain.entitlements import Access, Change, Entitlement, Layout, Marker, Observed, Refusal, Value
+    from sync_worker.domain.subjects import Subject
+    from sync_worker.storage.ledger import Entry
+    from sync_worker.storage.queue_admin import Row
+
+
+class SyncState(StrEnum):
+    """Where a subject or a document is on its way to Clerk."""
+
+    SYNCED = "synced"
+    LATE = "late"
+    PENDING = "pending"
+    REFUSED = "refused"
+    HELD = "held"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+    UNKNOWN = "unknown"
+
+
+class RowStatus(StrEnum):
+    """Whether one published row grants access now, or why it does not."""
+
+    ACTIVE = "active"
+    REFUSED = "refused"
+    AMBIGUOUS_ADDRESS = "ambiguous"
+    PENDING = "pending"
+    SCHEDULED = "scheduled"
+    ENDED = "ended"
+    INACTIVE = "inactive"
+
+
+NO_ACCESS = {
+    RowStatus.REFUSED: SyncState.REFUSED,
+    RowStatus.AMBIGUOUS_ADDRESS: SyncState.REFUSED,
+    RowStatus.PENDING: SyncState.PENDING,
+    RowStatus.SCHEDULED: SyncState.PENDING,
+    RowStatus.ENDED: SyncState.EXPIRED,
+    RowStatus.INACTIVE: SyncState.EXPIRED,
+}
+"""The state of a subject without any active row. The first status that occurs decides."""
+
+ADVICE = {
+    RowStatus.REFUSED: next_step(REFUSED),
+    RowStatus.AMBIGUOUS_ADDRESS: next_step(AMBIGUOUS_ADDRESS),
+    RowStatus.PENDING: next_step(PENDING),
+    RowStatus.SCHEDULED: "Nothing to do: access starts on its own.",
+    RowStatus.ENDED: "To restore access, publish it with a later endsAt.",
+    RowStatus.INACTIVE: 'To restore access, publish it with the status "active" or without a status.',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """One row as read for the subject. `published` is in epoch seconds, None when Sanity does not say."""
+
+    document: str
+    revision: str
+    published: float | None
+    content: Entitlement | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectFacts:
+    """Everything read about one subject. Times are epoch seconds.
+
+    `history` is the ledger's, newest first. `held` are the ids of held changesets that include the subject. `owners`
+    are the Clerk users who have the address, if the subject is one. `heartbeat` is when a worker was last seen. With
+    a `problem` the rest is incomplete.
+    """
+
+    subject: Subject
+    now: float
+    layout: Layout
+    rows: tuple[PublishedRow, ...] = ()
+    observed: Observed | None = None
+    work: Row | None = None
+    history: tuple[Entry, ...] = ()
+    held: tuple[str, ...] = ()
+    owners: tuple[Subject, ...] = ()
+    heartbeat: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRow:
+    """One published row with its status, the reason for it, and the values it grants."""
+
+    document: str
+    revision: str
+    published: float | None
+    status: RowStatus
+    reason: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome in one sentence, and what to do about it."""
+
+    state: SyncState
+    headline: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What decides one subject's access. `change` is what is still to be written, `drift` why it differs."""
+
+    facts: SubjectFacts
+    verdict: Verdict
+    rows: tuple[ExplainedRow, ...]
+    access: Access
+    change: Change | None = None
+    drift: Drift | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """The subject explained; for an address with one owner, that owner."""
+        return self.facts.subject
+
+    @property
+    def applied(self) -> Entry | None:
+        """The change last written to Clerk."""
+        return next((e for e in self.facts.history if e.state is LedgerState.APPLIED), None)
+
+    @property
+    def clerk_values(self) -> Mapping[str, object]:
+        """The managed keys as stored in Clerk."""
+        return managed_values(self.facts.observed, self.facts.layout) if self.facts.observed else {}
+
+    @property
+    def marker(self) -> Marker | None:
+        """Our marker in Clerk."""
+        return self.facts.observed.marker if self.facts.observed else None
+
+
+def is_waiting(work: Row, now: float) -> bool:
+    """Return whether a row waits for a run now, rather than for an access window to open or close."""
+    return work.pending and (work.since is None or work.since <= now)
