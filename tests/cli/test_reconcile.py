@@ -150,7 +150,7 @@ async def test_a_user_entitled_again_by_the_time_of_approval_keeps_access(operat
 async def test_an_unknown_changeset_is_refused(operator: Operator) -> None:
     ended = await operator.run("approve", "nonsense")
     assert ended.code == 1
-    assert "No changeset is held" in ended.err
+    assert "No held changeset has this id" in ended.err
 
 
 async def test_a_hand_set_plan_without_our_marker_is_left_alone_unless_adopted(operator: Operator) -> None:
@@ -257,10 +257,10 @@ async def test_fewer_than_half_can_be_accepted_by_a_person(operator: Operator, s
     [
         ("unauthorized", "SANITY_READ_TOKEN"),
         ("forbidden", "SANITY_READ_TOKEN"),
-        ("error_in_ok", "without a result"),
+        ("error_in_ok", "has no result"),
         ("truncated", "Sanity"),
         ("internal", "Sanity answered 500"),
-        pytest.param("rate_limited", "slow down", marks=full_size),
+        pytest.param("rate_limited", "rate-limiting our calls", marks=full_size),
     ],
 )
 async def test_trouble_with_sanity_takes_nothing_away(
