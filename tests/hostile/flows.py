@@ -146,7 +146,7 @@ class World:
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
         await self.store.database.run(
-            lambda tx: [tx.execute(f"DELETE FROM {table}") for table in ("work", "witness", "ledger", "held", "state")]
+            lambda tx: [tx.execute(f"DELETE FROM {table}") for table in ("work", "expected_revision", "ledger", "held", "state")]
         )
         for record in self.records():
             record.update(deepcopy(self.held.get(record["id"], {})))
