@@ -99,13 +99,13 @@ def clerk_budget(settings: Settings, store: Store) -> Budget:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, store: Store, *, dry_run: bool = False, told: Callable[[Call], None] = lambda _: None
+    settings: Settings, store: Store, *, dry_run: bool = False, on_call: Callable[[Call], None] = lambda _: None
 ) -> AsyncIterator[Services]:
-    """Open both services on our transport. `told` hears of every call, as the totals do."""
+    """Open both services on our transport. `on_call` is called with every request, as the counters are."""
 
     def observe(call: Call) -> None:
         store.counters.call(call)
-        told(call)
+        on_call(call)
 
     clock, timings = store.runtime.clock, store.runtime.timings
     budget = clerk_budget(settings, store)
@@ -153,11 +153,20 @@ def reconciler_of(
     store: Store,
     services: Services,
     review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
-    told: Callable[[Outcome], None] = lambda _: None,
+    on_applied: Callable[[Outcome], None] = lambda _: None,
 ) -> Reconciler:
-    """Return what makes subjects right, with the runtime of the store."""
-    clock, timings = store.runtime.clock, store.runtime.timings
-    return Reconciler(services.source, services.target, store.ledger, settings.layout, clock, timings, review, told)
+    """Return what reconciles subjects, with the runtime of the store."""
+    return Reconciler(
+        services.source,
+        services.target,
+        store.ledger,
+        store.queue,
+        settings.layout,
+        store.runtime.clock,
+        store.runtime.timings,
+        review,
+        on_applied,
+    )
 
 
 @asynccontextmanager
@@ -172,13 +181,13 @@ async def open_reconcile(
 ) -> AsyncIterator[FullReconcile]:
     """Put a reconcile together. `calls` counts its calls by service, and its writes."""
 
-    def told(call: Call) -> None:
+    def on_call(call: Call) -> None:
         calls[call.service] += 1
         calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
 
-    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
+    async with open_services(settings, store, dry_run=dry_run, on_call=on_call) as services:
         yield FullReconcile(
-            reconciler_of(settings, store, services, told=store.count_change),
+            reconciler_of(settings, store, services, on_applied=store.count_change),
             store.queue,
             store.runs,
             RevocationLimit(settings.max_revocations),

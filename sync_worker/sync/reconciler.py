@@ -31,6 +31,7 @@ from sync_worker.errors import (
 )
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import Entry, State
+from sync_worker.storage.queue import FANOUT, WorkItem
 from sync_worker.sync.address_resolution import rows_for_owner
 from sync_worker.sync.outcome import Due, Outcome
 from sync_worker.transport import guarded
@@ -45,8 +46,10 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Snapshot, Source
     from sync_worker.storage.ledger import Ledger
+    from sync_worker.storage.queue import WorkQueue
 
 WRITES_AT_ONCE = 24
+REPAIR_LANE = 2
 
 log = structlog.get_logger("converge")
 
@@ -63,18 +66,19 @@ class Reading:
 class Reconciler:
     """Holds the parts; `run` does the work.
 
-    `screen` sees what is about to be written, and may hold some of it. `told` hears of each change that
-    Clerk has taken.
+    `review` sees what is about to be written and may hold some of it. `on_applied` is called with each change that
+    Clerk has accepted.
     """
 
     source: Source
     target: Target
     ledger: Ledger
+    queue: WorkQueue
     layout: Layout
     clock: Clock
     timings: Timings
     review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
-    told: Callable[[Outcome], None] = lambda _: None
+    on_applied: Callable[[Outcome], None] = lambda _: None
 
     async def run(self, batch: Sequence[Due]) -> AsyncIterator[list[Outcome]]:
         """Make a batch of at most 100 subjects right, yielding outcomes as soon as they are known.
@@ -160,12 +164,16 @@ class Reconciler:
         if reading.snapshot.addressed:
             outcomes = [_with_moves(o, observed.get(o.due.subject), rows[o.due.subject]) for o in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
-        late = await self._resolve([due.subject for due in batch], observed, now)
-        again, dataset_empty = self._second_look(now), not reading.snapshot.visible
+        in_flight = await self._resolve([due.subject for due in batch], observed, now)
+        recheck_at, dataset_empty = self._second_look(now), not reading.snapshot.visible
         outcomes = [
-            replace(o, again=again if o.due.subject in late else None, dataset_empty=dataset_empty) for o in outcomes
+            replace(o, recheck_at=recheck_at if o.due.subject in in_flight else None, dataset_empty=dataset_empty)
+            for o in outcomes
         ]
-        return await self._apply(outcomes if self.review is None else await self.review(outcomes))
+        reviewed = outcomes if self.review is None else await self.review(outcomes)
+        # Before the write that takes these documents out of the marker: after it only a killed process would know.
+        await self.queue.enqueue(requeue_reassigned_documents(reviewed))
+        return await self._apply(reviewed)
 
     async def _resolve(
         self, subjects: Collection[Subject], observed: Mapping[Subject, Observed], now: datetime
@@ -176,11 +184,11 @@ class Reconciler:
         it cannot any more, whatever Clerk shows and is marked meanwhile. Returns the subjects of such changes.
         """
         states: dict[State, list[int]] = defaultdict(list)
-        late = set()
+        in_flight = set()
         for entry in await self.ledger.unsettled(map(str, subjects)):
             subject = Subject.parse(entry.subject)
             if entry.settled_at is None or now.timestamp() - entry.settled_at <= self.timings.max_write_delay:
-                late.add(subject)
+                in_flight.add(subject)
                 if entry.state is State.INTENDED:
                     states[State.UNKNOWN].append(entry.id)
             else:
@@ -189,7 +197,7 @@ class Reconciler:
                 states[State.APPLIED if applied else State.ABANDONED].append(entry.id)
         for state, entries in states.items():
             await self.ledger.settle(entries, state)
-        return late
+        return in_flight
 
     def _outcome(self, due: Due, access: Access, held: Observed | None, now: datetime) -> Outcome:
         if held is None:
@@ -236,13 +244,13 @@ class Reconciler:
 
     async def _apply(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Write what differs: first the intent to the ledger, in one commit, then one PATCH per subject."""
-        writes = [o for o in outcomes if o.change is not None and o.change.kind is not ChangeKind.NONE]
+        writes = [outcome for outcome in outcomes if outcome.writes]
         if not writes:
             return outcomes
         ids = await self.ledger.intend([_entry(o.change, o.due) for o in writes if o.change is not None])
         ours = [(row, o) for row, o in zip(ids, writes, strict=True) if row is not None]
-        room = asyncio.Semaphore(WRITES_AT_ONCE)
-        done = await asyncio.gather(*(self._write(o, room) for _, o in ours))
+        slots = asyncio.Semaphore(WRITES_AT_ONCE)
+        done = await asyncio.gather(*(self._write(o, slots) for _, o in ours))
         done = await self._record([(row, o) for (row, _), o in zip(ours, done, strict=True)])
         lost = [_failed(o, LeaseLost(str(o.due.subject))) for row, o in zip(ids, writes, strict=True) if row is None]
         written = {outcome.due.subject: outcome for outcome in (*done, *lost)}
@@ -263,14 +271,14 @@ class Reconciler:
                 await self.ledger.settle([row for row, _ in some], state)
             except DatabaseUnavailable as error:
                 log.warning("write_not_recorded", state=state, subjects=len(some), code=error.code, detail=error.detail)
-                again = self._second_look(utc(self.clock))
-                outcomes = [replace(outcome, again=again) for outcome in outcomes]
+                recheck_at = self._second_look(utc(self.clock))
+                outcomes = [replace(outcome, recheck_at=recheck_at) for outcome in outcomes]
             recorded += outcomes
         return recorded
 
-    async def _write(self, outcome: Outcome, room: asyncio.Semaphore) -> Outcome:
+    async def _write(self, outcome: Outcome, slots: asyncio.Semaphore) -> Outcome:
         assert outcome.change is not None  # noqa: S101 - told apart by the caller
-        async with room:
+        async with slots:
             with guarded(outcome.due.check, outcome.due.asked) as write:
                 try:
                     await self.target.apply(outcome.change)
@@ -278,10 +286,10 @@ class Reconciler:
                     outcome = _failed(outcome, error)
         now = utc(self.clock)
         if write.unanswered:
-            outcome = replace(outcome, unanswered=True, again=self._second_look(now))
+            outcome = replace(outcome, unanswered=True, recheck_at=self._second_look(now))
         if outcome.error is None:
             outcome = replace(outcome, written=now)
-            self.told(outcome)
+            self.on_applied(outcome)
         return outcome
 
     def _second_look(self, now: datetime) -> datetime:
@@ -309,7 +317,27 @@ def _with_moves(outcome: Outcome, held: Observed | None, rows: Sequence[Entitlem
     before = set(held.marker.sources) if held is not None and held.marker is not None else set()
     after = set(outcome.access.sources) if outcome.access is not None and held is not None else set()
     theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
-    return replace(outcome, added_sources=tuple(sorted(after - before)), lost=tuple(sorted(before - after - theirs)))
+    return replace(
+        outcome,
+        added_sources=tuple(sorted(after - before)),
+        removed_sources=tuple(sorted(before - after - theirs)),
+    )
+
+
+def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
+    """Return an item for each document that a write takes away from its subject: it is somebody else's, or pending."""
+    return [
+        requeue_document(document, outcome)
+        for outcome in outcomes
+        if outcome.error is None and outcome.writes  # one that writes nothing removes the same the next time
+        for document in outcome.removed_sources
+    ]
+
+
+def requeue_document(document: str, outcome: Outcome) -> WorkItem:
+    """Return the item that has a document's owners looked up again because of what became of one of them."""
+    due = outcome.due
+    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
 
 
 def _stale(batch: Iterable[Due]) -> list[Outcome]:
@@ -346,7 +374,7 @@ def _entry(change: Change, due: Due) -> Entry:
 
 
 def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
-    return replace(outcome, error=error, added_sources=(), lost=())
+    return replace(outcome, error=error, added_sources=(), removed_sources=())
 
 
 def _state(outcome: Outcome) -> State:

@@ -35,7 +35,7 @@ from sync_worker.storage.reconcile_runs import LastSuccess
 from sync_worker.sync.address_resolution import FIELDS, PENDING, PENDING_REASON, owners, rows_for_owner
 from sync_worker.transport import current_lane
 from sync_worker.worker.desired_state import Desired, Directory, Findings
-from sync_worker.worker.jobs import BATCH, done, due_of, wrote
+from sync_worker.worker.jobs import BATCH, done, due_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -179,7 +179,7 @@ class FullReconcile:
         if error is not None:
             asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
             delay = max(self.timings.reconcile_retry_delay, asked)
-            return Retry(claim, error.code, str(error), delay, wrote(outcome), not_before=asked)
+            return Retry(claim, error.code, str(error), delay, outcome.writes, not_before=asked)
         return done(claim, outcome)
 
     async def _desired(self) -> Desired:

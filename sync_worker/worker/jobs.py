@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.model import ChangeKind, Kind, Subject
+from sync_worker.domain.model import Kind, Subject
 from sync_worker.domain.work import FAN_OUT, POLL
 from sync_worker.errors import (
     ConfigurationError,
@@ -49,6 +49,7 @@ from sync_worker.sync.address_resolution import (
     resolve_documents,
 )
 from sync_worker.sync.outcome import Due
+from sync_worker.sync.reconciler import REPAIR_LANE, requeue_document
 from sync_worker.worker.empty_dataset import report_empty_read
 from sync_worker.worker.event_log import is_missed_webhook, log_outcome, log_resolution, why
 from sync_worker.worker.fanout import fan_out
@@ -67,7 +68,6 @@ BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
 HAD = 1000
 """Changes by one document that are looked through, the newest first, for who had access by an address."""
-REPAIR_LANE = 2
 
 log = structlog.get_logger("worker")
 
@@ -119,7 +119,7 @@ def done(claim: Claim, outcome: Outcome) -> Completed:
     return Completed(
         claim,
         next_due=outcome.next_due,
-        wrote=wrote(outcome),
+        wrote=outcome.writes,
         code=(AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED) if refusals else "",
         detail="; ".join(str(refusal) for refusal in refusals),
         transition=transition.timestamp() if transition else None,
@@ -287,7 +287,7 @@ class Jobs:
 
     def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
         if outcome.error is not None:
-            return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote(outcome))
+            return self._failure(claim, outcome.error, outcome.next_due, wrote=outcome.writes)
         return done(claim, outcome)
 
     def _failure(
@@ -342,7 +342,7 @@ class Jobs:
         """
         right = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
         news = [(document, o) for claim, o in right if claim.code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)]
-        await self.queue.enqueue([_requeue_document(document, outcome) for document, outcome in news])
+        await self.queue.enqueue([requeue_document(document, outcome) for document, outcome in news])
         added_sources = {FANOUT + document for _, outcome in right for document in outcome.added_sources}
         if added_sources:
             await self.queue.clear_notes(added_sources, PENDING)
@@ -354,24 +354,6 @@ class Jobs:
             await self.queue.count({MISSED_WEBHOOKS: silent})
 
 
-def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
-    """Return the documents that stop counting for somebody: they are somebody else's now, or pending.
-
-    They are marked before the write that takes them out of the marker: after it only a killed process would know.
-    """
-    return [
-        _requeue_document(document, o)
-        for o in outcomes
-        if o.error is None and wrote(o)  # one that writes nothing would lose the same the next time
-        for document in o.lost
-    ]
-
-
-def _requeue_document(document: str, outcome: Outcome) -> WorkItem:
-    due = outcome.due
-    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
-
-
 def _items(claim: Claim, subjects: Iterable[Subject]) -> Iterable[WorkItem]:
     """Mark each subject for all that the claim's events told, as urgently as the claim."""
     for subject in subjects:
@@ -379,11 +361,6 @@ def _items(claim: Claim, subjects: Iterable[Subject]) -> Iterable[WorkItem]:
             # That a document is gone says nothing of what else somebody holds who merely has its address now.
             expected = None if told is None else replace(told, news=False)
             yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
-
-
-def wrote(outcome: Outcome) -> bool:
-    """Tell whether a change was sent to Clerk, perhaps without success."""
-    return outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
 
 
 def _ambiguous(outcome: Outcome) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ class Question:
 class Memory(httpx.AsyncBaseTransport):
     """Asks each question once. `tamper` changes what is answered on its way; `asked` are the questions of one run.
 
-    While it is `blind`, it answers queries as Sanity does for a token that may see nothing.
+    With `dataset_empty`, it answers queries as Sanity does for a token that may see nothing.
     """
 
     service: str
@@ -139,8 +139,8 @@ class World:
 
     @property
     def converge(self) -> Reconciler:
-        source, target, ledger = self.services.source, self.services.target, self.store.ledger
-        return Reconciler(source, target, ledger, self.layout, CLOCK, TIMINGS)
+        services, store = self.services, self.store
+        return Reconciler(services.source, services.target, store.ledger, store.queue, self.layout, CLOCK, TIMINGS)
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
@@ -230,7 +230,7 @@ async def a_fan_out(world: World) -> None:
     given: Any = {
         "clock": CLOCK,
         "timings": TIMINGS,
-        "saw_nothing": partial(report_empty_read, world.store.queue, TIMINGS),
+        "report_empty_read": partial(report_empty_read, world.store.queue, TIMINGS),
     }
     await fan_out(source, find, "course-1", (), mark, **given, cause="test")
     await resolve_documents(source, find, dict.fromkeys(NAMED, ()), **given)

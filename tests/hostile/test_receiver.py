@@ -127,7 +127,7 @@ class World:
         """Do all that is due as the worker does, without its waits. Return what it logged, by name."""
         queue, services = self.parts.store.queue, self.parts.services
         layout, clock = self.parts.settings.layout, ImpatientClock()
-        converge = Reconciler(services.source, services.target, self.parts.store.ledger, layout, clock, TIMINGS)
+        converge = Reconciler(services.source, services.target, self.parts.store.ledger, queue, layout, clock, TIMINGS)
         attempts = Jobs(queue, converge, clock, TIMINGS)
         with structlog.testing.capture_logs() as logs:
             worked = True

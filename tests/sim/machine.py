@@ -29,7 +29,7 @@ from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.receiver import Receiver
 from sync_worker.worker.empty_dataset import requeue_after_empty_read
 from sync_worker.worker.full_reconcile import FullReconcile
-from sync_worker.worker.jobs import Jobs, requeue_reassigned_documents
+from sync_worker.worker.jobs import Jobs
 from sync_worker.worker.loop import Worker
 from tests.clock import TIMINGS
 from tests.sim.clerk import KEY
@@ -42,7 +42,6 @@ from tests.sim.truth import ORDERS
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from sync_worker.sync.outcome import Outcome
     from tests.sim.lake import Read
     from tests.sim.world import World
 
@@ -150,14 +149,9 @@ class Process:
             await asyncio.sleep(0)
 
     def converge(self, *, braked: bool) -> Reconciler:
-        review = self._review if braked else None
-        return Reconciler(self.source, self.target, self.ledger, LAYOUT, self.world.clock, TIMINGS, review)
-
-    async def _review(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Do what the screen of `running_worker` does."""
-        screened = await Guard(self.runs, self.brake, self.world.clock).review(outcomes)
-        await self.queue.enqueue(requeue_reassigned_documents(screened))
-        return screened
+        clock = self.world.clock
+        review = Guard(self.runs, self.brake, clock).review if braked else None
+        return Reconciler(self.source, self.target, self.ledger, self.queue, LAYOUT, clock, TIMINGS, review)
 
     async def check_projection(self) -> None:
         """Do what the worker does before it claims anything."""
@@ -208,7 +202,7 @@ class Server(Process):
         self._work = self.spawn(self.worker.run())
         self._timers = [
             self.spawn(every(self.world.config.poll_seconds, "poll", self._poll, self.world.clock)),
-            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._requeue_document, self.world.clock)),
+            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._look_again, self.world.clock)),
         ]
 
     async def stop(self) -> None:
@@ -224,7 +218,7 @@ class Server(Process):
     async def _poll(self) -> None:
         await catch_up(self.source, self.queue, self.world.clock, TIMINGS)
 
-    async def _requeue_document(self) -> None:
+    async def _look_again(self) -> None:
         await requeue_after_empty_read(self.source, self.queue)
 
 

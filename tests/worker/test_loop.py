@@ -523,6 +523,7 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
             cast("Source", BlindOnce(services.source)),
             services.target,
             parts.store.ledger,
+            parts.store.queue,
             parts.settings.layout,
             CLOCK,
             TIMINGS,
