@@ -25,6 +25,7 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import Runs
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
+from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.full_reconcile import FullReconcile
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def reconciler_of(
 ) -> Reconciler:
     """Return what reconciles subjects, with the runtime of the store."""
     return Reconciler(
-        services.source,
+        RecordingSource(services.source, store.queue, store.runtime.timings),
         services.target,
         store.ledger,
         store.queue,
@@ -202,5 +203,7 @@ async def open_reconcile(
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
     """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        converge = reconciler_of(settings, store, services)
-        yield Explainer(converge, store.queue, store.ledger, store.runs, store.runtime.timings, patience)
+        clock, timings = store.runtime.clock, store.runtime.timings
+        # Not `reconciler_of`: looking at an explanation records nothing.
+        reads = Reconciler(services.source, services.target, store.ledger, store.queue, settings.layout, clock, timings)
+        yield Explainer(reads, store.queue, store.ledger, store.runs, timings, patience)

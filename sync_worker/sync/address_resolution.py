@@ -92,7 +92,6 @@ async def resolve_documents(
     *,
     clock: Clock,
     timings: Timings,
-    report_empty_read: Callable[[], Awaitable[None]],
 ) -> tuple[dict[str, Resolution], frozenset[str]]:
     """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
 
@@ -104,9 +103,7 @@ async def resolve_documents(
     after, last = "", False
     while not last:
         told = [w for expected_revisions in documents.values() for w in expected_revisions]
-        page, behind = await fresh_page(
-            source, documents.keys(), after, told, clock=clock, timings=timings, report_empty_read=report_empty_read
-        )
+        page, behind = await fresh_page(source, documents.keys(), after, told, clock=clock, timings=timings)
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind
         after, last = page.cursor, page.last
@@ -122,12 +119,10 @@ async def fresh_page(
     *,
     clock: Clock,
     timings: Timings,
-    report_empty_read: Callable[[], Awaitable[None]],
 ) -> tuple[Page, frozenset[str]]:
     """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
 
-    Returns it with the documents that it shows other than the document store has them. `saw_nothing` is called when it
-    shows not one entitlement.
+    Returns it with the documents that it shows other than the document store has them.
     """
     ids = {w.document for w in expected_revisions}
     for wait in (*timings.stale_read_waits, None):
@@ -140,6 +135,4 @@ async def fresh_page(
         if wait is None or not any(w.revision for w in behind):
             break
         await clock.sleep(wait)
-    if page.visible == 0:
-        await report_empty_read()
     return page, frozenset(w.document for w in behind)

@@ -62,7 +62,6 @@ class Outcome:
     recheck_at: datetime | None = None
     written: datetime | None = None
     unanswered: bool = False
-    dataset_empty: bool = False
 
     @property
     def writes(self) -> bool:

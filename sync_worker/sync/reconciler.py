@@ -165,11 +165,8 @@ class Reconciler:
             outcomes = [_with_moves(o, observed.get(o.due.subject), rows[o.due.subject]) for o in outcomes]
         outcomes = await self._prove_emptiness(outcomes, reading.snapshot, observed)
         in_flight = await self._resolve([due.subject for due in batch], observed, now)
-        recheck_at, dataset_empty = self._second_look(now), not reading.snapshot.visible
-        outcomes = [
-            replace(o, recheck_at=recheck_at if o.due.subject in in_flight else None, dataset_empty=dataset_empty)
-            for o in outcomes
-        ]
+        recheck_at = self._second_look(now)
+        outcomes = [replace(o, recheck_at=recheck_at if o.due.subject in in_flight else None) for o in outcomes]
         reviewed = outcomes if self.review is None else await self.review(outcomes)
         # Before the write that takes these documents out of the marker: after it only a killed process would know.
         await self.queue.enqueue(requeue_reassigned_documents(reviewed))

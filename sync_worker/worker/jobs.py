@@ -50,7 +50,6 @@ from sync_worker.sync.address_resolution import (
 )
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import REPAIR_LANE, requeue_document
-from sync_worker.worker.empty_dataset import report_empty_read
 from sync_worker.worker.event_log import is_missed_webhook, log_outcome, log_resolution, why
 from sync_worker.worker.fanout import fan_out
 
@@ -149,8 +148,6 @@ class Jobs:
             ]
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
-                if any(outcome.dataset_empty for outcome in outcomes):
-                    await report_empty_read(self.queue, self.timings)
                 await self._follow_up(ended)
                 await self.queue.complete([self._completion(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
@@ -170,7 +167,6 @@ class Jobs:
                     {document: claim.expected_revisions for document, claim in documents.items()},
                     clock=self.clock,
                     timings=self.timings,
-                    report_empty_read=partial(report_empty_read, self.queue, self.timings),
                 )
                 if documents
                 else ({}, frozenset())
@@ -212,8 +208,6 @@ class Jobs:
         snapshot = await source.by_subject((), ()) if people else None
         if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
-        if not snapshot.visible:
-            await report_empty_read(self.queue, self.timings)
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
         items = [mark for user, claim in users.items() for mark in _items(claim, [user])]
         members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
@@ -245,7 +239,6 @@ class Jobs:
                 mark,
                 clock=self.clock,
                 timings=self.timings,
-                report_empty_read=partial(report_empty_read, self.queue, self.timings),
                 cause=cause,
             )
             await self.queue.complete([self._noted(claim, found)])

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,7 +25,7 @@ from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport, inner_transport
 from sync_worker.triggers.poll import CURSOR, catch_up
-from sync_worker.worker.empty_dataset import report_empty_read
+from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.full_reconcile import FullReconcile
 from tests.clock import TIMINGS, ImpatientClock
@@ -140,7 +139,8 @@ class World:
     @property
     def converge(self) -> Reconciler:
         services, store = self.services, self.store
-        return Reconciler(services.source, services.target, store.ledger, store.queue, self.layout, CLOCK, TIMINGS)
+        source = RecordingSource(services.source, store.queue, TIMINGS)
+        return Reconciler(source, services.target, store.ledger, store.queue, self.layout, CLOCK, TIMINGS)
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
@@ -222,18 +222,13 @@ async def a_reconcile(world: World) -> None:
 
 async def a_fan_out(world: World) -> None:
     """A course was changed, and whom the entitlements are for is looked up."""
-    source, find = world.services.source, world.services.target.find
+    source, find = world.converge.source, world.services.target.find
 
     async def mark(items: Sequence[WorkItem]) -> None:
         await world.store.queue.enqueue(items)
 
-    given: Any = {
-        "clock": CLOCK,
-        "timings": TIMINGS,
-        "report_empty_read": partial(report_empty_read, world.store.queue, TIMINGS),
-    }
-    await fan_out(source, find, "course-1", (), mark, **given, cause="test")
-    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), **given)
+    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause="test")
+    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), clock=CLOCK, timings=TIMINGS)
     await world.services.target.instance()
 
 

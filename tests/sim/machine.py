@@ -27,7 +27,7 @@ from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport
 from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.receiver import Receiver
-from sync_worker.worker.empty_dataset import requeue_after_empty_read
+from sync_worker.worker.empty_dataset import RecordingSource, requeue_after_empty_read
 from sync_worker.worker.full_reconcile import FullReconcile
 from sync_worker.worker.jobs import Jobs
 from sync_worker.worker.loop import Worker
@@ -151,7 +151,8 @@ class Process:
     def converge(self, *, braked: bool) -> Reconciler:
         clock = self.world.clock
         review = Guard(self.runs, self.brake, clock).review if braked else None
-        return Reconciler(self.source, self.target, self.ledger, self.queue, LAYOUT, clock, TIMINGS, review)
+        source = RecordingSource(self.source, self.queue, TIMINGS)
+        return Reconciler(source, self.target, self.ledger, self.queue, LAYOUT, clock, TIMINGS, review)
 
     async def check_projection(self) -> None:
         """Do what the worker does before it claims anything."""
