@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
 from sync_worker.domain.model import Entitlement, Kind, Refusal, Subject
 from sync_worker.sanity.rows import read_row
+from sync_worker.sync.fresh_reads import read_until_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -120,19 +120,16 @@ async def fresh_page(
     clock: Clock,
     timings: Timings,
 ) -> tuple[Page, frozenset[str]]:
-    """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
+    """Read a page of what `documents` decide about, again while the index lags behind the expected revisions.
 
-    Returns it with the documents that it shows other than the document store has them.
+    Returns it with the documents that it still shows out of date.
     """
-    ids = {w.document for w in expected_revisions}
-    for wait in (*timings.stale_read_waits, None):
-        page = await source.affected(documents, after, ids)
-        revisions = page.revisions or {}
-        behind = [w for w in expected_revisions if not reflects(revisions, w)]
-        if behind and (wait is None or any(is_ambiguous(revisions, w) for w in behind)):
-            stored = await source.stored({w.document for w in behind})
-            behind = [w for w in behind if not matches_store(revisions, stored, w.document)]
-        if wait is None or not any(w.revision for w in behind):
-            break
-        await clock.sleep(wait)
-    return page, frozenset(w.document for w in behind)
+    ids = {expected.document for expected in expected_revisions}
+
+    async def read(_: Collection[None]) -> Page:
+        return await source.affected(documents, after, ids)
+
+    # One key for the whole page, so it is yielded once, when all is fresh or nothing is worth waiting for.
+    reads = read_until_fresh(read, {None: expected_revisions}, source=source, clock=clock, timings=timings)
+    ((page, _, stale),) = [one async for one in reads]
+    return page, frozenset(stale.get(None, ()))
