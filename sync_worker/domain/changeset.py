@@ -54,10 +54,6 @@ class RevocationLimit:
             return max(LEAST_ALLOWED, population * int(self.text[:-1]) // 100)
         return int(self.text)
 
-    def holds(self, revocations: int, population: int) -> bool:
-        """Tell whether so many revocations have to be approved by a person."""
-        return revocations > self.allowed(population)
-
 
 @dataclass(frozen=True, slots=True)
 class Forecast:

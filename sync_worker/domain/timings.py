@@ -158,8 +158,6 @@ class Timings:
     """How long a reconcile waits for subjects that another run holds, or that their pace keeps waiting."""
     reconcile_poll: float = 0.5
     """Between two tries to claim those."""
-    reconcile_retry_delay: float = 30.0
-    """Until the worker retries a subject on which a reconcile failed."""
     reconcile_lock: float = 60.0
     """How long a reconcile that does not renew its lock keeps another one out."""
     reconcile_lock_renewal: float = 15.0

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.runtime.periodic import daily, every
 from sync_worker.runtime.wiring import open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.reconcile_runs import exclusive_run, judged
-from sync_worker.sync.guard import Guard
 from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.clerk_events import INSTANCE
 from sync_worker.worker.empty_dataset import requeue_after_empty_read
@@ -47,9 +45,8 @@ async def running_worker(
     `broken` is called when the worker ended by itself, which only a bug can make it do.
     """
     clock, timings = store.runtime.clock, store.runtime.timings
-    guard = Guard(store.runs, RevocationLimit(settings.max_revocations), clock)
     async with open_services(settings, store) as services:
-        converge = reconciler_of(settings, store, services, review=guard.review, on_applied=store.count_change)
+        converge = reconciler_of(settings, store, services)
         name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
             store.database,

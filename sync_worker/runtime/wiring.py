@@ -7,7 +7,7 @@ runs for as long as the process does is `running`; the web application is `app`.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sync_worker import __version__
@@ -23,6 +23,7 @@ from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
 from sync_worker.worker.empty_dataset import RecordingSource
@@ -30,7 +31,7 @@ from sync_worker.worker.full_reconcile import FullReconcile
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from sync_worker.domain.clock import Clock
     from sync_worker.settings import Settings
@@ -149,25 +150,24 @@ async def open_services(
         yield Services(source, target, budget)
 
 
-def reconciler_of(
-    settings: Settings,
-    store: Store,
-    services: Services,
-    review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
-    on_applied: Callable[[Outcome], None] = lambda _: None,
-) -> Reconciler:
+def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:
     """Return what reconciles subjects, with the runtime of the store."""
     return Reconciler(
         RecordingSource(services.source, store.queue, store.runtime.timings),
         services.target,
         store.ledger,
         store.queue,
+        guard_of(settings, store),
         settings.layout,
         store.runtime.clock,
         store.runtime.timings,
-        review,
-        on_applied,
+        store.count_change,
     )
+
+
+def guard_of(settings: Settings, store: Store) -> Guard:
+    """Return the guard, with the limit of the settings."""
+    return Guard(store.runs, RevocationLimit(settings.max_revocations), store.runtime.clock)
 
 
 @asynccontextmanager
@@ -188,10 +188,10 @@ async def open_reconcile(
 
     async with open_services(settings, store, dry_run=dry_run, on_call=on_call) as services:
         yield FullReconcile(
-            reconciler_of(settings, store, services, on_applied=store.count_change),
+            reconciler_of(settings, store, services),
             store.queue,
             store.runs,
-            RevocationLimit(settings.max_revocations),
+            guard_of(settings, store),
             store.runtime.clock,
             store.runtime.timings,
             adopt=adopt,
@@ -203,7 +203,6 @@ async def open_reconcile(
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
     """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        clock, timings = store.runtime.clock, store.runtime.timings
-        # Not `reconciler_of`: looking at an explanation records nothing.
-        reads = Reconciler(services.source, services.target, store.ledger, store.queue, settings.layout, clock, timings)
-        yield Explainer(reads, store.queue, store.ledger, store.runs, timings, patience)
+        # Looking at an explanation records nothing.
+        reads = replace(reconciler_of(settings, store, services), source=services.source)
+        yield Explainer(reads, store.queue, store.ledger, store.runs, store.runtime.timings, patience)

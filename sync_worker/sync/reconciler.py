@@ -33,7 +33,7 @@ from sync_worker.sync.plan import Facts, Reading, make_plan, second_look
 from sync_worker.transport import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from sync_worker.clerk.client import Target
     from sync_worker.domain.clock import Clock
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sync_worker.sanity.client import Snapshot, Source
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
+    from sync_worker.sync.guard import Guard
 
 WRITES_AT_ONCE = 24
 REPAIR_LANE = 2
@@ -53,18 +54,17 @@ log = structlog.get_logger("converge")
 class Reconciler:
     """Holds the parts; `run` does the work.
 
-    `review` sees what is about to be written and may hold some of it. `on_applied` is called with each change that
-    Clerk has accepted.
+    `on_applied` is called with each change that Clerk has accepted.
     """
 
     source: Source
     target: Target
     ledger: Ledger
     queue: WorkQueue
+    guard: Guard
     layout: Layout
     clock: Clock
     timings: Timings
-    review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None
     on_applied: Callable[[Outcome], None] = lambda _: None
 
     async def run(self, batch: Sequence[Due]) -> AsyncIterator[list[Outcome]]:
@@ -132,7 +132,7 @@ class Reconciler:
         for state, entries in plan.ended_writes.items():
             await self.ledger.settle(entries, state)
         outcomes = await self._prove_emptiness(plan.outcomes, reading.snapshot, observed)
-        outcomes = outcomes if self.review is None else await self.review(outcomes)
+        outcomes = await self.guard.review_batch(outcomes)
         # Before the write that takes these documents out of the marker: after it only a killed process would know.
         await self.queue.enqueue(requeue_reassigned_documents(outcomes))
         return await self._apply(outcomes)

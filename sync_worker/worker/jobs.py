@@ -35,9 +35,7 @@ from sync_worker.storage.queue import (
     MEMBERS,
     Claim,
     Completed,
-    DeadLettered,
     Released,
-    Retry,
     WorkItem,
 )
 from sync_worker.sync.address_resolution import (
@@ -52,6 +50,7 @@ from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import REPAIR_LANE, requeue_document
 from sync_worker.worker.event_log import is_missed_webhook, log_outcome, log_resolution, why
 from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -149,6 +148,7 @@ class Jobs:
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
                 await self._follow_up(ended)
+                self._pause_if_refused(outcome.error for outcome in outcomes)
                 await self.queue.complete([self._completion(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
 
@@ -268,14 +268,11 @@ class Jobs:
                 self.asked.pop(key, None)
 
     async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
-        """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
-        if isinstance(error, CredentialsRefused | ConfigurationError):
-            self._pause(error)
-            await self.queue.complete([Released(claim) for claim in pending.values()])
-            return
+        """Complete what a failed run left open."""
         if isinstance(error, RefusedError):
-            error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing of any one subject
-        log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
+            error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing about any one subject
+        if not self._pause_if_refused([error]):
+            log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
         await self.queue.complete([self._failure(claim, error) for claim in pending.values()])
 
     def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
@@ -286,35 +283,29 @@ class Jobs:
     def _failure(
         self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
     ) -> Completion:
-        match error:
-            case CredentialsRefused() | ConfigurationError():
-                self._pause(error)
-                return Released(claim)
-            case LeaseLost():
-                return Released(claim)
-            case RefusedError():
-                return DeadLettered(claim, error.code, str(error), next_due)
-            case _ if claim.attempts + 1 >= self.timings.max_attempts:
-                again = self.clock.now() + self.timings.dead_letter_retry
-                return DeadLettered(claim, error.code, str(error), min(again, next_due or again))
-            case _:
-                told = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-                asked = max(told, self.asked.get(claim.key, 0.0) - self.clock.monotonic())
-                delay = asked + self._backoff(claim.attempts)
-                return Retry(claim, error.code, str(error), delay, wrote, not_before=asked)
+        return decide(
+            claim,
+            error,
+            now=self.clock.now(),
+            jitter=self.random.random(),
+            timings=self.timings,
+            retry_after=max(0.0, self.asked.get(claim.key, 0.0) - self.clock.monotonic()),
+            next_due=next_due,
+            wrote=wrote,
+        )
 
     def record_retry_after(self, key: str, seconds: float) -> None:
         """Remember that Clerk asked to leave a subject alone for so many seconds."""
         self.asked[key] = self.clock.monotonic() + seconds
 
-    def _backoff(self, attempts: int) -> float:
-        """Return the seconds to wait: doubling with jitter."""
-        doubled = self.timings.first_backoff * 2.0 ** min(attempts, 12)
-        return min(self.timings.max_backoff, doubled) * self.random.uniform(0.5, 1.0)
-
-    def _pause(self, error: SyncWorkerError) -> None:
+    def _pause_if_refused(self, errors: Iterable[SyncWorkerError | None]) -> bool:
+        """Stop claiming for a while, loudly, where a key or the configuration was refused; return whether one was."""
+        error = next((e for e in errors if isinstance(e, CredentialsRefused | ConfigurationError)), None)
+        if error is None:
+            return False
         self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
         log.critical("work_stopped", code=error.code, detail=error.detail, next_step=error.next_step())
+        return True
 
     def _noted(self, claim: Claim, told: Sequence[Resolution]) -> Completed:
         """Settle a document. While several people have its address, it is looked at again without any event."""

@@ -21,6 +21,7 @@ from sync_worker.errors import NothingVisible
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sync.address_resolution import resolve_documents
+from sync_worker.sync.guard import Guard
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport, inner_transport
@@ -137,10 +138,14 @@ class World:
     held: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def guard(self) -> Guard:
+        return Guard(self.store.runs, RevocationLimit("100%"), CLOCK)
+
+    @property
     def converge(self) -> Reconciler:
         services, store = self.services, self.store
         source = RecordingSource(services.source, store.queue, TIMINGS)
-        return Reconciler(source, services.target, store.ledger, store.queue, self.layout, CLOCK, TIMINGS)
+        return Reconciler(source, services.target, store.ledger, store.queue, self.guard, self.layout, CLOCK, TIMINGS)
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
@@ -214,7 +219,7 @@ async def a_blind_token(world: World) -> None:
 
 async def a_reconcile(world: World) -> None:
     """The whole population."""
-    run = FullReconcile(world.converge, world.store.queue, world.store.runs, RevocationLimit("100%"), CLOCK, TIMINGS)
+    run = FullReconcile(world.converge, world.store.queue, world.store.runs, world.guard, CLOCK, TIMINGS)
     result = await run.apply(await run.find())
     for error in result.failed.values():
         raise error

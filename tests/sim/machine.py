@@ -78,7 +78,7 @@ class Process:
         self.queue = WatchedWorkQueue(self)
         self.ledger = Ledger(self.session)
         self.runs = Runs(self.session, TIMINGS)
-        self.brake = RevocationLimit(world.config.max_revocations)
+        self.guard = Guard(self.runs, RevocationLimit(world.config.max_revocations), world.clock)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(
@@ -148,11 +148,10 @@ class Process:
                 task.cancel()
             await asyncio.sleep(0)
 
-    def converge(self, *, braked: bool) -> Reconciler:
-        clock = self.world.clock
-        review = Guard(self.runs, self.brake, clock).review if braked else None
+    def reconciler(self) -> Reconciler:
         source = RecordingSource(self.source, self.queue, TIMINGS)
-        return Reconciler(source, self.target, self.ledger, self.queue, LAYOUT, clock, TIMINGS, review)
+        clock = self.world.clock
+        return Reconciler(source, self.target, self.ledger, self.queue, self.guard, LAYOUT, clock, TIMINGS)
 
     async def check_projection(self) -> None:
         """Do what the worker does before it claims anything."""
@@ -162,12 +161,13 @@ class Process:
     def reconciliation(self, **given: Any) -> FullReconcile:
         """Return a reconcile, as `open_reconcile` makes it."""
         return FullReconcile(
-            self.converge(braked=False),
+            self.reconciler(),
             self.queue,
             self.runs,
-            self.brake,
+            self.guard,
             self.world.clock,
             TIMINGS,
+            random=Random(0),
             **given,
         )
 
@@ -180,7 +180,7 @@ class Server(Process):
         self.takes_webhooks = takes_webhooks
         attempts = Jobs(
             self.queue,
-            self.converge(braked=True),
+            self.reconciler(),
             world.clock,
             TIMINGS,
             Random(world.random.random()),
