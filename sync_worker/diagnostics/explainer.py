@@ -21,7 +21,6 @@ from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.queue import FANOUT
 from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
-from sync_worker.sync.outcome import Due
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.reconcile_runs import Runs
-    from sync_worker.sync.reconciler import Reading, Reconciler
+    from sync_worker.sync.plan import Reading
+    from sync_worker.sync.reconciler import Reconciler
 
 ENTRIES = 50
 """Ledger entries read for one explanation."""
@@ -107,13 +107,12 @@ class Explainer:
         if subject.is_address:
             found = owners(subject, await reconciler.target.find([subject]))
             if len(found) != 1:
-                reading = await reconciler.read([Due(subject.address)], ())
+                reading = await reconciler.read([subject.address], (), ())
                 return replace(facts, owners=found, rows=tuple(self._rows(reading, subject, ambiguous=bool(found))))
             subject = found[0]
-        due = [Due(subject)]
         observed = await reconciler.target.observe([subject])
-        addresses = await reconciler.addresses(due, observed)
-        reading = await reconciler.read(due, addresses)
+        addresses = await reconciler.addresses([subject], observed)
+        reading = await reconciler.read([subject], (), addresses)
         return replace(facts, subject=subject, observed=observed.get(subject), rows=tuple(self._rows(reading, subject)))
 
     def _rows(self, reading: Reading, subject: Subject, *, ambiguous: bool = False) -> Iterable[PublishedRow]:

@@ -50,10 +50,6 @@ class RevocationLimit:
             return max(MIN_ALLOWED_REVOCATIONS, population * int(self.text[:-1]) // 100)
         return int(self.text)
 
-    def holds(self, revocations: int, population: int) -> bool:
-        """Return whether this many revocations need approval."""
-        return revocations > self.allowed(population)
-
 
 @dataclass(frozen=True, slots=True)
 class Forecast:

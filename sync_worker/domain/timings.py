@@ -162,9 +162,7 @@ class Timings:
     reconcile_patience: float = 60.0
     """How long a reconcile waits for subjects that another run holds, or that are delayed by their pace."""
     reconcile_poll: float = 0.5
-    """Between two attempts to claim those."""
-    reconcile_retry_delay: float = 30.0
-    """When the worker retries a subject on which a reconcile failed."""
+    """Between two tries to claim those."""
     reconcile_lock: float = 60.0
     """How long a reconcile holds its lock without renewing it."""
     reconcile_lock_renewal: float = 15.0

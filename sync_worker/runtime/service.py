@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.runtime.periodic import daily, every
 from sync_worker.runtime.wiring import open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.reconcile_runs import exclusive_run, judged
-from sync_worker.sync.guard import Guard
 from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.clerk_events import INSTANCE
 from sync_worker.worker.empty_dataset import requeue_after_empty_read
 from sync_worker.worker.full_reconcile import report
-from sync_worker.worker.jobs import Jobs, requeue_reassigned_documents
+from sync_worker.worker.jobs import Jobs
 from sync_worker.worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
     from sync_worker.runtime.wiring import Services, Store
     from sync_worker.settings import Settings
-    from sync_worker.sync.outcome import Outcome
 
 log = structlog.get_logger("app")
 
@@ -48,15 +45,8 @@ async def running_worker(
     `broken` is called when the worker ended by itself, which only a bug can make it do.
     """
     clock, timings = store.runtime.clock, store.runtime.timings
-    brake = Guard(store.runs, RevocationLimit(settings.max_revocations), clock)
-
-    async def review(outcomes: list[Outcome]) -> list[Outcome]:
-        screened = await brake.review(outcomes)
-        await store.queue.enqueue(requeue_reassigned_documents(screened))
-        return screened
-
     async with open_services(settings, store) as services:
-        converge = reconciler_of(settings, store, services, review=review, told=store.count_change)
+        converge = reconciler_of(settings, store, services)
         name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
             store.database,
@@ -75,7 +65,9 @@ async def running_worker(
         ask_instance_every = timings.instance_interval if settings.clerk_webhook_secret else 0
         timers = [
             every(settings.poll_seconds, "poll", lambda: _poll(services, store), clock),
-            every(timings.empty_dataset_interval, "emptiness", lambda: _requeue_document(services, store), clock),
+            every(
+                timings.empty_dataset_interval, "emptiness", lambda: _requeue_after_empty_read(services, store), clock
+            ),
             daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store), clock),
             every(timings.purge_interval, "purge", lambda: _purge(store), clock),
             every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
@@ -96,7 +88,7 @@ async def _poll(services: Services, store: Store) -> None:
     log.info("polled", documents=marked)
 
 
-async def _requeue_document(services: Services, store: Store) -> None:
+async def _requeue_after_empty_read(services: Services, store: Store) -> None:
     await requeue_after_empty_read(services.source, store.queue)
 
 

@@ -7,7 +7,7 @@ runs for as long as the process does is `running`; the web application is `app`.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sync_worker import __version__
@@ -23,13 +23,15 @@ from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
+from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.full_reconcile import FullReconcile
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from sync_worker.domain.clock import Clock
     from sync_worker.settings import Settings
@@ -99,13 +101,13 @@ def clerk_budget(settings: Settings, store: Store) -> Budget:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, store: Store, *, dry_run: bool = False, told: Callable[[Call], None] = lambda _: None
+    settings: Settings, store: Store, *, dry_run: bool = False, on_call: Callable[[Call], None] = lambda _: None
 ) -> AsyncIterator[Services]:
-    """Open both services on our transport. `told` hears of every call, as the totals do."""
+    """Open both services on our transport. `on_call` is called with every request, as the counters are."""
 
     def observe(call: Call) -> None:
         store.counters.call(call)
-        told(call)
+        on_call(call)
 
     clock, timings = store.runtime.clock, store.runtime.timings
     budget = clerk_budget(settings, store)
@@ -148,16 +150,24 @@ async def open_services(
         yield Services(source, target, budget)
 
 
-def reconciler_of(
-    settings: Settings,
-    store: Store,
-    services: Services,
-    review: Callable[[list[Outcome]], Awaitable[list[Outcome]]] | None = None,
-    told: Callable[[Outcome], None] = lambda _: None,
-) -> Reconciler:
-    """Return what makes subjects right, with the runtime of the store."""
-    clock, timings = store.runtime.clock, store.runtime.timings
-    return Reconciler(services.source, services.target, store.ledger, settings.layout, clock, timings, review, told)
+def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:
+    """Return what reconciles subjects, with the runtime of the store."""
+    return Reconciler(
+        RecordingSource(services.source, store.queue, store.runtime.timings),
+        services.target,
+        store.ledger,
+        store.queue,
+        guard_of(settings, store),
+        settings.layout,
+        store.runtime.clock,
+        store.runtime.timings,
+        store.count_change,
+    )
+
+
+def guard_of(settings: Settings, store: Store) -> Guard:
+    """Return the guard, with the limit of the settings."""
+    return Guard(store.runs, RevocationLimit(settings.max_revocations), store.runtime.clock)
 
 
 @asynccontextmanager
@@ -172,16 +182,16 @@ async def open_reconcile(
 ) -> AsyncIterator[FullReconcile]:
     """Put a reconcile together. `calls` counts its calls by service, and its writes."""
 
-    def told(call: Call) -> None:
+    def on_call(call: Call) -> None:
         calls[call.service] += 1
         calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
 
-    async with open_services(settings, store, dry_run=dry_run, told=told) as services:
+    async with open_services(settings, store, dry_run=dry_run, on_call=on_call) as services:
         yield FullReconcile(
-            reconciler_of(settings, store, services, told=store.count_change),
+            reconciler_of(settings, store, services),
             store.queue,
             store.runs,
-            RevocationLimit(settings.max_revocations),
+            guard_of(settings, store),
             store.runtime.clock,
             store.runtime.timings,
             adopt=adopt,
@@ -193,5 +203,6 @@ async def open_reconcile(
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
     """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        converge = reconciler_of(settings, store, services)
-        yield Explainer(converge, store.queue, store.ledger, store.runs, store.runtime.timings, patience)
+        # Looking at an explanation records nothing.
+        reads = replace(reconciler_of(settings, store, services), source=services.source)
+        yield Explainer(reads, store.queue, store.ledger, store.runs, store.runtime.timings, patience)

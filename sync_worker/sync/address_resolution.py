@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.entitlements import Entitlement, Refusal
-from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.sanity.rows import read_row
+from sync_worker.sync.fresh_reads import read_until_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -93,7 +93,6 @@ async def resolve_documents(
     *,
     clock: Clock,
     timings: Timings,
-    report_empty_read: Callable[[], Awaitable[None]],
 ) -> tuple[dict[str, Resolution], frozenset[str]]:
     """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
 
@@ -105,9 +104,7 @@ async def resolve_documents(
     after, last = "", False
     while not last:
         told = [w for expected_revisions in documents.values() for w in expected_revisions]
-        page, behind = await fresh_page(
-            source, documents.keys(), after, told, clock=clock, timings=timings, report_empty_read=report_empty_read
-        )
+        page, behind = await fresh_page(source, documents.keys(), after, told, clock=clock, timings=timings)
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind
         after, last = page.cursor, page.last
@@ -123,24 +120,17 @@ async def fresh_page(
     *,
     clock: Clock,
     timings: Timings,
-    report_empty_read: Callable[[], Awaitable[None]],
 ) -> tuple[Page, frozenset[str]]:
-    """Read a page of what `documents` decide about, again while the index lags behind `witnesses`.
+    """Read a page of what `documents` decide about, again while the index lags behind the expected revisions.
 
-    Returns it with the documents that it shows other than the document store has them. `saw_nothing` is called when it
-    shows not one entitlement.
+    Returns it with the documents that it still shows out of date.
     """
-    ids = {w.document for w in expected_revisions}
-    for wait in (*timings.stale_read_waits, None):
-        page = await source.affected(documents, after, ids)
-        revisions = page.revisions or {}
-        behind = [w for w in expected_revisions if not reflects(revisions, w)]
-        if behind and (wait is None or any(is_ambiguous(revisions, w) for w in behind)):
-            stored = await source.stored({w.document for w in behind})
-            behind = [w for w in behind if not matches_store(revisions, stored, w.document)]
-        if wait is None or not any(w.revision for w in behind):
-            break
-        await clock.sleep(wait)
-    if page.visible == 0:
-        await report_empty_read()
-    return page, frozenset(w.document for w in behind)
+    ids = {expected.document for expected in expected_revisions}
+
+    async def read(_: Collection[None]) -> Page:
+        return await source.affected(documents, after, ids)
+
+    # One key for the whole page, so it is yielded once, when all is fresh or nothing is worth waiting for.
+    reads = read_until_fresh(read, {None: expected_revisions}, source=source, clock=clock, timings=timings)
+    ((page, _, stale),) = [one async for one in reads]
+    return page, frozenset(stale.get(None, ()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.freshness import moment
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ class Due:
 class Outcome:
     """What became of one subject: a change (perhaps none was needed) with its access, or an error.
 
-    `gained` are the documents that count for it now and did not, `lost` those that did and are not for it any more;
-    they are told where entitlements name people by address, because then somebody else may have them, or nobody.
-    `again` is when to look once more, because a write may land late: an earlier one, or an attempt of this one that was
-    `unanswered`. `written` is when Clerk had answered the PATCH. `blind` tells that not one entitlement was visible.
+    `added_sources` are the documents that count for the subject from now on; `removed_sources` counted and are no
+    longer for it. Both are known only where entitlements name people by address: such a document may be another
+    person's now. `recheck_at` is when to look again because a write may land late: an earlier one, or an attempt of
+    this one that went `unanswered`. `written` is when Clerk answered the PATCH.
     """
 
     due: Due
@@ -58,17 +59,21 @@ class Outcome:
     change: Change | None = None
     error: SyncWorkerError | None = None
     added_sources: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-    again: datetime | None = None
+    removed_sources: tuple[str, ...] = ()
+    recheck_at: datetime | None = None
     written: datetime | None = None
     unanswered: bool = False
-    dataset_empty: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether a change is to be sent to Clerk, or was, perhaps without success."""
+        return self.change is not None and self.change.kind is not ChangeKind.NONE
 
     @property
     def next_due(self) -> float | None:
         """When the subject may differ without any event (epoch seconds); None if never."""
         transition = self.access.next_transition if self.access else None
-        moments = [at.timestamp() for at in (transition, self.again) if at is not None]
+        moments = [at.timestamp() for at in (transition, self.recheck_at) if at is not None]
         return min(moments, default=None)
 
     @property

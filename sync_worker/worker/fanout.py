@@ -35,7 +35,6 @@ async def fan_out(
     *,
     clock: Clock,
     timings: Timings,
-    report_empty_read: Callable[[], Awaitable[None]],
     cause: str,
 ) -> list[Resolution]:
     """Mark all that `document` decides about. Return what is to be said of the document itself, if it names anybody.
@@ -56,7 +55,6 @@ async def fan_out(
                 expected_revisions,
                 clock=clock,
                 timings=timings,
-                report_empty_read=report_empty_read,
             )
             if stale:
                 raise StaleRead(", ".join(sorted(stale)))

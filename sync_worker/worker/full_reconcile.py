@@ -10,38 +10,39 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 
 from sync_worker.domain import diff as changes
 from sync_worker.domain import merge as policy
-from sync_worker.domain.changeset import Difference, changeset_id, classify
+from sync_worker.domain.changeset import classify
 from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind, Entitlement, Refusal
 from sync_worker.errors import (
     AccessTooLarge,
     DatasetEmpty,
     RefusedError,
-    RetryableError,
     SourceShrank,
     SyncWorkerError,
     UnreadableAnswer,
 )
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
-from sync_worker.storage.queue import FANOUT, DeadLettered, Released, Retry, WorkItem
+from sync_worker.storage.queue import FANOUT, Released, WorkItem
 from sync_worker.storage.reconcile_runs import LastSuccess
 from sync_worker.sync.address_resolution import FIELDS, PENDING, PENDING_REASON, owners, rows_for_owner
+from sync_worker.sync.guard import Guard, Revocations
 from sync_worker.transport import current_lane
 from sync_worker.worker.desired_state import Desired, Directory, Findings
-from sync_worker.worker.jobs import BATCH, done, due_of, wrote
+from sync_worker.worker.jobs import BATCH, done, due_of
+from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.domain.changeset import RevocationLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Access, Layout, Observed
     from sync_worker.domain.subjects import Subject
@@ -73,12 +74,13 @@ class FullReconcile:
     converge: Reconciler
     queue: WorkQueue
     runs: Runs
-    brake: RevocationLimit
+    guard: Guard
     clock: Clock
     timings: Timings
     adopt: bool = False
     accept_fewer: bool = False
     progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None
+    random: Random = field(default_factory=Random)
 
     async def find(self) -> Findings:
         """Compare everybody. Raises, rather than conclude anything from, whatever kept it from reading everything."""
@@ -122,12 +124,13 @@ class FullReconcile:
             findings.refused += [Refusal(row.id, "subject", f"{having[0]} is not in Clerk") for row in rows]
 
     async def apply(self, findings: Findings) -> Result:
-        """Make the differences right, but for revocations that the brake holds, and arm what changes later."""
+        """Make the differences right, but for revocations that the guard holds, and arm what changes later."""
         result = Result(refused=len(findings.refused))
         revocations = findings.revocations
         todo = findings.differences
-        if self.brake.holds(len(revocations), findings.managed):
-            result.held = await self._hold(revocations, findings.managed)
+        losing = [str(d.change.subject) for d in revocations]
+        result.held = await self.guard.review(Revocations(losing, losing, len(losing), findings.managed))
+        if result.held:
             todo = [d for d in todo if d.change.kind is not ChangeKind.REVOKE]
         await self.repair([d.change.subject for d in todo], result)
         await self._arm(findings.transitions)
@@ -174,14 +177,17 @@ class FullReconcile:
             await asyncio.shield(self.queue.complete([Released(claim) for claim in pending.values()]))
 
     def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
-        error = outcome.error
-        if isinstance(error, RefusedError):
-            return DeadLettered(claim, error.code, str(error), outcome.next_due)
-        if error is not None:
-            asked = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-            delay = max(self.timings.reconcile_retry_delay, asked)
-            return Retry(claim, error.code, str(error), delay, wrote(outcome), not_before=asked)
-        return done(claim, outcome)
+        if outcome.error is None:
+            return done(claim, outcome)
+        return decide(
+            claim,
+            outcome.error,
+            now=self.clock.now(),
+            jitter=self.random.random(),
+            timings=self.timings,
+            next_due=outcome.next_due,
+            wrote=outcome.writes,
+        )
 
     async def _desired(self) -> Desired:
         fields = self.converge.layout.fields
@@ -242,16 +248,6 @@ class FullReconcile:
             return
         if change.kind is not ChangeKind.NONE:
             findings.differences.append(classify(change, observed, layout))
-
-    async def _hold(self, revocations: Sequence[Difference], ours: int) -> str:
-        subjects = [d.change.subject for d in revocations]
-        id_ = changeset_id(subjects)
-        reason = (
-            f"{len(subjects)} revocations, {self.brake.allowed(ours)} are allowed (MAX_REVOCATIONS={self.brake.text})"
-        )
-        await self.runs.hold(id_, [str(s) for s in subjects], reason)
-        log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
-        return id_
 
     async def _arm(self, transitions: Mapping[Subject, datetime]) -> None:
         """Put the next moment at which each subject's access changes into the work set."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import FAN_OUT, POLL
 from sync_worker.errors import (
@@ -36,9 +35,7 @@ from sync_worker.storage.queue import (
     MEMBERS,
     Claim,
     Completed,
-    DeadLettered,
     Released,
-    Retry,
     WorkItem,
 )
 from sync_worker.sync.address_resolution import (
@@ -50,9 +47,10 @@ from sync_worker.sync.address_resolution import (
     resolve_documents,
 )
 from sync_worker.sync.outcome import Due
-from sync_worker.worker.empty_dataset import report_empty_read
+from sync_worker.sync.reconciler import REPAIR_LANE, requeue_document
 from sync_worker.worker.event_log import is_missed_webhook, log_outcome, log_resolution, why
 from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -68,7 +66,6 @@ BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
 HAD = 1000
 """Changes by one document that are looked through, the newest first, for who had access by an address."""
-REPAIR_LANE = 2
 
 log = structlog.get_logger("worker")
 
@@ -120,7 +117,7 @@ def done(claim: Claim, outcome: Outcome) -> Completed:
     return Completed(
         claim,
         next_due=outcome.next_due,
-        wrote=wrote(outcome),
+        wrote=outcome.writes,
         code=(AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED) if refusals else "",
         detail="; ".join(str(refusal) for refusal in refusals),
         transition=transition.timestamp() if transition else None,
@@ -150,9 +147,8 @@ class Jobs:
             ]
             async for outcomes in self.converge.run(batch):
                 ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
-                if any(outcome.dataset_empty for outcome in outcomes):
-                    await report_empty_read(self.queue, self.timings)
                 await self._follow_up(ended)
+                self._pause_if_refused(outcome.error for outcome in outcomes)
                 await self.queue.complete([self._completion(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
 
@@ -171,7 +167,6 @@ class Jobs:
                     {document: claim.expected_revisions for document, claim in documents.items()},
                     clock=self.clock,
                     timings=self.timings,
-                    report_empty_read=partial(report_empty_read, self.queue, self.timings),
                 )
                 if documents
                 else ({}, frozenset())
@@ -213,8 +208,6 @@ class Jobs:
         snapshot = await source.by_subject((), ()) if people else None
         if snapshot is None or (snapshot.visible and not snapshot.addressed):
             return []
-        if not snapshot.visible:
-            await report_empty_read(self.queue, self.timings)
         users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
         items = [mark for user, claim in users.items() for mark in _items(claim, [user])]
         members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
@@ -246,7 +239,6 @@ class Jobs:
                 mark,
                 clock=self.clock,
                 timings=self.timings,
-                report_empty_read=partial(report_empty_read, self.queue, self.timings),
                 cause=cause,
             )
             await self.queue.complete([self._noted(claim, found)])
@@ -276,53 +268,44 @@ class Jobs:
                 self.asked.pop(key, None)
 
     async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
-        """Give back what a failed read left open. A wrong key or configuration stops everything, loudly."""
-        if isinstance(error, CredentialsRefused | ConfigurationError):
-            self._pause(error)
-            await self.queue.complete([Released(claim) for claim in pending.values()])
-            return
+        """Complete what a failed run left open."""
         if isinstance(error, RefusedError):
-            error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing of any one subject
-        log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
+            error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing about any one subject
+        if not self._pause_if_refused([error]):
+            log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
         await self.queue.complete([self._failure(claim, error) for claim in pending.values()])
 
     def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
         if outcome.error is not None:
-            return self._failure(claim, outcome.error, outcome.next_due, wrote=wrote(outcome))
+            return self._failure(claim, outcome.error, outcome.next_due, wrote=outcome.writes)
         return done(claim, outcome)
 
     def _failure(
         self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
     ) -> Completion:
-        match error:
-            case CredentialsRefused() | ConfigurationError():
-                self._pause(error)
-                return Released(claim)
-            case LeaseLost():
-                return Released(claim)
-            case RefusedError():
-                return DeadLettered(claim, error.code, str(error), next_due)
-            case _ if claim.attempts + 1 >= self.timings.max_attempts:
-                again = self.clock.now() + self.timings.dead_letter_retry
-                return DeadLettered(claim, error.code, str(error), min(again, next_due or again))
-            case _:
-                told = (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0
-                asked = max(told, self.asked.get(claim.key, 0.0) - self.clock.monotonic())
-                delay = asked + self._backoff(claim.attempts)
-                return Retry(claim, error.code, str(error), delay, wrote, not_before=asked)
+        return decide(
+            claim,
+            error,
+            now=self.clock.now(),
+            jitter=self.random.random(),
+            timings=self.timings,
+            retry_after=max(0.0, self.asked.get(claim.key, 0.0) - self.clock.monotonic()),
+            next_due=next_due,
+            wrote=wrote,
+        )
 
     def record_retry_after(self, key: str, seconds: float) -> None:
         """Remember that Clerk asked to leave a subject alone for so many seconds."""
         self.asked[key] = self.clock.monotonic() + seconds
 
-    def _backoff(self, attempts: int) -> float:
-        """Return the seconds to wait: doubling with jitter."""
-        doubled = self.timings.first_backoff * 2.0 ** min(attempts, 12)
-        return min(self.timings.max_backoff, doubled) * self.random.uniform(0.5, 1.0)
-
-    def _pause(self, error: SyncWorkerError) -> None:
+    def _pause_if_refused(self, errors: Iterable[SyncWorkerError | None]) -> bool:
+        """Stop claiming for a while, loudly, where a key or the configuration was refused; return whether one was."""
+        error = next((e for e in errors if isinstance(e, CredentialsRefused | ConfigurationError)), None)
+        if error is None:
+            return False
         self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
         log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
+        return True
 
     def _noted(self, claim: Claim, told: Sequence[Resolution]) -> Completed:
         """Settle a document. While several people have its address, it is looked at again without any event."""
@@ -343,7 +326,7 @@ class Jobs:
         """
         right = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
         news = [(document, o) for claim, o in right if claim.code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)]
-        await self.queue.enqueue([_requeue_document(document, outcome) for document, outcome in news])
+        await self.queue.enqueue([requeue_document(document, outcome) for document, outcome in news])
         added_sources = {FANOUT + document for _, outcome in right for document in outcome.added_sources}
         if added_sources:
             await self.queue.clear_notes(added_sources, PENDING)
@@ -355,24 +338,6 @@ class Jobs:
             await self.queue.count({MISSED_WEBHOOKS: silent})
 
 
-def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
-    """Return the documents that stop counting for somebody: they are somebody else's now, or pending.
-
-    They are marked before the write that takes them out of the marker: after it only a killed process would know.
-    """
-    return [
-        _requeue_document(document, o)
-        for o in outcomes
-        if o.error is None and wrote(o)  # one that writes nothing would lose the same the next time
-        for document in o.lost
-    ]
-
-
-def _requeue_document(document: str, outcome: Outcome) -> WorkItem:
-    due = outcome.due
-    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
-
-
 def _items(claim: Claim, subjects: Iterable[Subject]) -> Iterable[WorkItem]:
     """Mark each subject for all that the claim's events told, as urgently as the claim."""
     for subject in subjects:
@@ -380,11 +345,6 @@ def _items(claim: Claim, subjects: Iterable[Subject]) -> Iterable[WorkItem]:
             # That a document is gone says nothing of what else somebody holds who merely has its address now.
             expected = None if told is None else replace(told, news=False)
             yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
-
-
-def wrote(outcome: Outcome) -> bool:
-    """Tell whether a change was sent to Clerk, perhaps without success."""
-    return outcome.change is not None and outcome.change.kind is not ChangeKind.NONE
 
 
 def _ambiguous(outcome: Outcome) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -23,11 +22,12 @@ from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sync.address_resolution import resolve_documents
+from sync_worker.sync.guard import Guard
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport, inner_transport
 from sync_worker.triggers.poll import CURSOR, catch_up
-from sync_worker.worker.empty_dataset import report_empty_read
+from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.full_reconcile import FullReconcile
 from tests.clock import TIMINGS, ImpatientClock
@@ -90,7 +90,7 @@ class Question:
 class Memory(httpx.AsyncBaseTransport):
     """Asks each question once. `tamper` changes what is answered on its way; `asked` are the questions of one run.
 
-    While it is `blind`, it answers queries as Sanity does for a token that may see nothing.
+    With `dataset_empty`, it answers queries as Sanity does for a token that may see nothing.
     """
 
     service: str
@@ -126,6 +126,9 @@ def _blinded(body: bytes) -> bytes:
     return json.dumps({**answer, "result": {n: type(v)() for n, v in answer["result"].items()}}).encode()
 
 
+TABLES = ("work", "expected_revision", "ledger", "held", "state")
+
+
 @dataclass(frozen=True)
 class World:
     """The worker's parts, with nothing but memory at the other end."""
@@ -139,14 +142,21 @@ class World:
     held: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def guard(self) -> Guard:
+        return Guard(self.store.runs, RevocationLimit("100%"), CLOCK)
+
+    @property
     def converge(self) -> Reconciler:
-        source, target, ledger = self.services.source, self.services.target, self.store.ledger
-        return Reconciler(source, target, ledger, self.layout, CLOCK, TIMINGS)
+        services, store = self.services, self.store
+        source = RecordingSource(services.source, store.queue, TIMINGS)
+        return Reconciler(source, services.target, store.ledger, store.queue, self.guard, self.layout, CLOCK, TIMINGS)
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
         await self.store.database.run(
-            lambda tx: [tx.execute(f"DELETE FROM {table}") for table in ("work", "expected_revision", "ledger", "held", "state")]
+            lambda tx: [
+                tx.execute(f"DELETE FROM {table}") for table in ("work", "expected_revision", "ledger", "held", "state")
+            ]
         )
         for record in self.records():
             record.update(deepcopy(self.held.get(record["id"], {})))
@@ -215,7 +225,7 @@ async def a_blind_token(world: World) -> None:
 
 async def a_reconcile(world: World) -> None:
     """The whole population."""
-    run = FullReconcile(world.converge, world.store.queue, world.store.runs, RevocationLimit("100%"), CLOCK, TIMINGS)
+    run = FullReconcile(world.converge, world.store.queue, world.store.runs, world.guard, CLOCK, TIMINGS)
     result = await run.apply(await run.find())
     for error in result.failed.values():
         raise error
@@ -223,18 +233,13 @@ async def a_reconcile(world: World) -> None:
 
 async def a_fan_out(world: World) -> None:
     """A course was changed, and whom the entitlements are for is looked up."""
-    source, find = world.services.source, world.services.target.find
+    source, find = world.converge.source, world.services.target.find
 
     async def mark(items: Sequence[WorkItem]) -> None:
         await world.store.queue.enqueue(items)
 
-    given: Any = {
-        "clock": CLOCK,
-        "timings": TIMINGS,
-        "saw_nothing": partial(report_empty_read, world.store.queue, TIMINGS),
-    }
-    await fan_out(source, find, "course-1", (), mark, **given, cause="test")
-    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), **given)
+    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause="test")
+    await resolve_documents(source, find, dict.fromkeys(NAMED, ()), clock=CLOCK, timings=TIMINGS)
     await world.services.target.instance()
 
 

@@ -70,8 +70,8 @@ def said(question: Question, tampering: Tampering, answer: Any) -> set[str]:
         return {_path(subject) for subject in OWNER.values()}  # none of many, and each deletion was told of
     if question.path == "/v1/users":
         meanings = ANOTHER_ADDRESS.get(at[1:], ()) if at else ()
-        requeue_reassigned_documents = any(_equal(tampering.value, value) for value in meanings)
-        return BY_ADDRESS if requeue_reassigned_documents or tampering.name == "a list" else set()
+        address_changed = any(_equal(tampering.value, value) for value in meanings)
+        return BY_ADDRESS if address_changed or tampering.name == "a list" else set()
     return set()
 
 

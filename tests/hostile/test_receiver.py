@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sync_worker.cli.processes import CLERK_SECRET, SECRET
+from sync_worker.runtime.wiring import reconciler_of
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.storage.queue import WorkItem
-from sync_worker.sync.reconciler import Reconciler
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.receiver import BODY_LIMIT
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
@@ -126,9 +126,9 @@ class World:
     async def work_off(self) -> list[str]:
         """Do all that is due as the worker does, without its waits. Return what it logged, by name."""
         queue, services = self.parts.store.queue, self.parts.services
-        layout, clock = self.parts.settings.layout, ImpatientClock()
-        converge = Reconciler(services.source, services.target, self.parts.store.ledger, layout, clock, TIMINGS)
-        attempts = Jobs(queue, converge, clock, TIMINGS)
+        clock = ImpatientClock()
+        reconciler = replace(reconciler_of(self.parts.settings, self.parts.store, services), clock=clock)
+        attempts = Jobs(queue, reconciler, clock, TIMINGS)
         with structlog.testing.capture_logs() as logs:
             worked = True
             while worked:

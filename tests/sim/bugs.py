@@ -17,7 +17,7 @@ from sync_worker.sanity import client as sanity
 from sync_worker.storage import queue_statements
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
-from sync_worker.sync import reconciler as converge
+from sync_worker.sync import fresh_reads
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.webhooks import receiver
 from sync_worker.worker import jobs as attempt
@@ -95,7 +95,7 @@ original_page = sanity._page
 BUGS = {
     "skip the witness check": Bug(
         0,
-        ((converge, "reflects", believe_any_read),),
+        ((fresh_reads, "reflects", believe_any_read),),
         ("no write from a stale read", "right after a quiet while"),
     ),
     "forget the subject before a move": Bug(
@@ -134,7 +134,7 @@ BUGS = {
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        0,
+        19,
         ((attempt, "lease_check", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",

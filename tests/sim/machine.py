@@ -27,9 +27,9 @@ from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport
 from sync_worker.triggers.poll import catch_up
 from sync_worker.webhooks.receiver import Receiver
-from sync_worker.worker.empty_dataset import requeue_after_empty_read
+from sync_worker.worker.empty_dataset import RecordingSource, requeue_after_empty_read
 from sync_worker.worker.full_reconcile import FullReconcile
-from sync_worker.worker.jobs import Jobs, requeue_reassigned_documents
+from sync_worker.worker.jobs import Jobs
 from sync_worker.worker.loop import Worker
 from tests.clock import TIMINGS
 from tests.sim.clerk import KEY
@@ -42,7 +42,6 @@ from tests.sim.truth import ORDERS
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from sync_worker.sync.outcome import Outcome
     from tests.sim.lake import Read
     from tests.sim.world import World
 
@@ -79,7 +78,7 @@ class Process:
         self.queue = WatchedWorkQueue(self)
         self.ledger = Ledger(self.session)
         self.runs = Runs(self.session, TIMINGS)
-        self.brake = RevocationLimit(world.config.max_revocations)
+        self.guard = Guard(self.runs, RevocationLimit(world.config.max_revocations), world.clock)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(
@@ -149,15 +148,10 @@ class Process:
                 task.cancel()
             await asyncio.sleep(0)
 
-    def converge(self, *, braked: bool) -> Reconciler:
-        review = self._review if braked else None
-        return Reconciler(self.source, self.target, self.ledger, LAYOUT, self.world.clock, TIMINGS, review)
-
-    async def _review(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Do what the screen of `running_worker` does."""
-        screened = await Guard(self.runs, self.brake, self.world.clock).review(outcomes)
-        await self.queue.enqueue(requeue_reassigned_documents(screened))
-        return screened
+    def reconciler(self) -> Reconciler:
+        source = RecordingSource(self.source, self.queue, TIMINGS)
+        clock = self.world.clock
+        return Reconciler(source, self.target, self.ledger, self.queue, self.guard, LAYOUT, clock, TIMINGS)
 
     async def check_projection(self) -> None:
         """Do what the worker does before it claims anything."""
@@ -167,12 +161,13 @@ class Process:
     def reconciliation(self, **given: Any) -> FullReconcile:
         """Return a reconcile, as `open_reconcile` makes it."""
         return FullReconcile(
-            self.converge(braked=False),
+            self.reconciler(),
             self.queue,
             self.runs,
-            self.brake,
+            self.guard,
             self.world.clock,
             TIMINGS,
+            random=Random(0),
             **given,
         )
 
@@ -185,7 +180,7 @@ class Server(Process):
         self.takes_webhooks = takes_webhooks
         attempts = Jobs(
             self.queue,
-            self.converge(braked=True),
+            self.reconciler(),
             world.clock,
             TIMINGS,
             Random(world.random.random()),
@@ -208,7 +203,7 @@ class Server(Process):
         self._work = self.spawn(self.worker.run())
         self._timers = [
             self.spawn(every(self.world.config.poll_seconds, "poll", self._poll, self.world.clock)),
-            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._requeue_document, self.world.clock)),
+            self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._look_again, self.world.clock)),
         ]
 
     async def stop(self) -> None:
@@ -224,7 +219,7 @@ class Server(Process):
     async def _poll(self) -> None:
         await catch_up(self.source, self.queue, self.world.clock, TIMINGS)
 
-    async def _requeue_document(self) -> None:
+    async def _look_again(self) -> None:
         await requeue_after_empty_read(self.source, self.queue)
 
 

@@ -95,7 +95,7 @@ class Watch:
         for key in delivery.subjects:
             self._events[key][delivery.about].append((self._order, delivery.state))
 
-    def requeue_reassigned_documents(self, directory: truth.Directory) -> None:
+    def addresses_moved(self, directory: truth.Directory) -> None:
         """Take note of who has which address from now on."""
         self._order += 1
         self._directories.append((self._order, directory))

@@ -109,7 +109,7 @@ class World:
         changed = {a for a in before.keys() | self.directory.keys() if before.get(a) != self.directory.get(a)}
         if not changed:
             return frozenset()
-        self.watch.requeue_reassigned_documents(self.directory)
+        self.watch.addresses_moved(self.directory)
         users = {user for address in changed for side in (before, self.directory) for user in side.get(address, ())}
         return frozenset(key for key in self.clerk.records() if key.partition(":")[2].rpartition("/")[2] in users)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.service import running_worker
+from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from tests.builders import created
@@ -216,3 +218,23 @@ async def test_a_membership_ends_with_the_entitlement_although_nobody_has_its_ad
         await parts.store.queue.enqueue([WorkItem("email:org_1/ada@example.org", expected=gone)])
         await until(lambda: not wrong(box))
     assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"] == {}
+
+
+async def test_a_full_reconcile_has_a_document_looked_up_again_that_stops_counting_for_somebody(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_ada", email="ada@example.org")
+    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    async with opened(box, sqlite_url) as parts:
+        await reconcile(parts)
+        verified(box, "user_ada", "elsewhere@example.org")
+        await reconcile(parts)
+        row = await parts.store.queue.get("document:e1")
+    assert "plan" not in box.clerk.users["user_ada"]["public_metadata"]
+    assert row is not None
+    assert row.pending
+
+
+async def reconcile(parts: Parts) -> None:
+    async with open_reconcile(parts.settings, parts.store, Counter()) as run:
+        await run.apply(await run.find())

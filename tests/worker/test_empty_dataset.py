@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.subjects import Subject
+from sync_worker.runtime.wiring import open_explainer, open_reconcile
 from sync_worker.storage.queue import WorkItem
 from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_after_empty_read
+from sync_worker.worker.full_reconcile import Result
 from tests.builders import created
 from tests.clock import TIMINGS
 from tests.oracle import until, until_idle, wrong
@@ -66,6 +70,20 @@ async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(
         await box.lake.mutate([entitlement("e1", clerkUserId="user_1", role="member")])
         await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": named}}}])
         await until(lambda: not wrong(box))
+
+
+async def test_a_full_reconcile_that_sees_nothing_while_it_repairs_says_so(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    async with opened(box, sqlite_url) as parts, open_reconcile(parts.settings, parts.store, Counter()) as run:
+        await run.repair([Subject.parse("user:user_1")], Result())
+        assert await parts.store.queue.recall(STATE)
+
+
+async def test_an_explanation_that_sees_nothing_records_nothing(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    async with opened(box, sqlite_url) as parts, open_explainer(parts.settings, parts.store, 10) as explainer:
+        await explainer.subject(Subject.parse("user:user_1"))
+        assert await parts.store.queue.recall(STATE) is None
 
 
 async def test_a_run_that_sees_an_entitlement_says_nothing(box: Sandbox, sqlite_url: str) -> None:

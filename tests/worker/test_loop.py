@@ -19,15 +19,14 @@ from structlog.testing import capture_logs
 from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import ConfigurationError
-from sync_worker.runtime.wiring import open_reconcile
+from sync_worker.runtime.wiring import open_reconcile, reconciler_of
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.ledger import Entry
 from sync_worker.storage.queue import WorkItem
-from sync_worker.sync import reconciler as converge
 from sync_worker.sync.outcome import Due
 from sync_worker.worker import jobs as attempt
 from tests.builders import created
-from tests.clock import CLOCK, TIMINGS, ShiftedClock
+from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
 
@@ -516,15 +515,8 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
         told = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
-        services = parts.services
-        run = converge.Reconciler(
-            cast("Source", BlindOnce(services.source)),
-            services.target,
-            parts.store.ledger,
-            parts.settings.layout,
-            CLOCK,
-            TIMINGS,
-        )
+        sees = reconciler_of(parts.settings, parts.store, parts.services)
+        run = replace(sees, source=cast("Source", BlindOnce(parts.services.source)))
         due = Due(Subject.parse("user_1"), (told,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
     assert outcome.error is not None

@@ -1,0 +1,149 @@
+"""What to do for a batch of subjects, from what both services and the ledger show. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.diff import diff, managed_values
+from sync_worker.domain.entitlements import Entitlement, Refusal
+from sync_worker.domain.merge import merge
+from sync_worker.domain.subjects import Subject
+from sync_worker.errors import NoSuchSubject, SyncWorkerError
+from sync_worker.sanity.rows import read_row
+from sync_worker.storage.ledger import State
+from sync_worker.sync.address_resolution import rows_for_owner
+from sync_worker.sync.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sync_worker.clerk.client import AddressOwners
+    from sync_worker.domain.entitlements import Layout, Observed
+    from sync_worker.domain.freshness import DocumentRevision
+    from sync_worker.domain.timings import Timings
+    from sync_worker.sanity.client import Snapshot
+    from sync_worker.storage.ledger import Entry
+    from sync_worker.sync.outcome import Due
+
+    Rows = Sequence[Entitlement | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What Sanity publishes for a batch, and who has the addresses that those rows name."""
+
+    snapshot: Snapshot
+    holders: AddressOwners
+
+    @property
+    def revisions(self) -> Mapping[str, DocumentRevision]:
+        """The revisions that the snapshot shows, by document."""
+        return self.snapshot.revisions
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a plan is made from: Sanity, Clerk, and the writes that the ledger does not know to have ended."""
+
+    reading: Reading
+    observed: Mapping[Subject, Observed]
+    open_writes: Sequence[Entry]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An outcome for each subject, nothing written yet, and how writes of earlier runs turned out to have ended."""
+
+    outcomes: list[Outcome]
+    ended_writes: Mapping[State, list[int]]
+
+
+def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timings) -> Plan:
+    """Compare what Clerk holds of each subject with the access that the rows give it."""
+    rows = by_owner(facts.reading, layout)
+    ended_writes, in_flight = _earlier_writes(facts, layout, timings)
+    outcomes = [_outcome(due, rows[due.subject], facts, layout) for due in batch]
+    recheck_at = second_look(facts.now, timings)
+    return Plan(
+        [replace(o, recheck_at=recheck_at) if o.due.subject in in_flight else o for o in outcomes], ended_writes
+    )
+
+
+def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, Rows]:
+    """Return the rows of one snapshot by the subjects that they are for, whether they count now or not."""
+    rows: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
+    for raw in reading.snapshot.rows:
+        subject, read = read_row(raw, layout.fields)
+        for owner, row in rows_for_owner(subject, read, reading.holders) if subject is not None else ():
+            rows[owner].append(row)
+    return rows
+
+
+def second_look(now: datetime, timings: Timings) -> datetime:
+    """Return when to look again at a write that was sent by `now` and may land late."""
+    return now + timedelta(seconds=timings.write_settles_after)
+
+
+def _earlier_writes(
+    facts: Facts, layout: Layout, timings: Timings
+) -> tuple[dict[State, list[int]], frozenset[Subject]]:
+    """Say of writes that a killed or failed run left open whether they were applied: Clerk shows it now.
+
+    Each may have been sent, perhaps more than once, and land later than what is written now. It stays open until it
+    cannot any more, whatever Clerk shows meanwhile. Also returns the subjects of such writes.
+    """
+    ended: dict[State, list[int]] = defaultdict(list)
+    in_flight = set()
+    for entry in facts.open_writes:
+        subject = Subject.parse(entry.subject)
+        if entry.settled_at is None or facts.now.timestamp() - entry.settled_at <= timings.max_write_delay:
+            in_flight.add(subject)
+            if entry.state is State.INTENDED:
+                ended[State.UNKNOWN].append(entry.id)
+        else:
+            stored = facts.observed.get(subject)
+            applied = stored is not None and managed_values(stored, layout) == entry.after
+            ended[State.APPLIED if applied else State.ABANDONED].append(entry.id)
+    return ended, frozenset(in_flight)
+
+
+def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout) -> Outcome:
+    entitlements = [row for row in rows if isinstance(row, Entitlement)]
+    access = merge(entitlements, layout.fields, facts.now, [row for row in rows if isinstance(row, Refusal)])
+    stored = facts.observed.get(due.subject)
+    if stored is None:
+        # A subject that is not in Clerk has no access there; that is an error only while something entitles it.
+        error = NoSuchSubject(str(due.subject)) if access.sources or access.next_transition else None
+        outcome = Outcome(due, access, error=error)
+    else:
+        try:
+            change = diff(
+                access,
+                stored,
+                layout,
+                at=facts.now.isoformat(timespec="seconds"),
+                cause=due.cause,
+                witnessed=due.adopt or any(expected.ends for expected in due.expected_revisions),
+            )
+        except SyncWorkerError as error:
+            outcome = Outcome(due, access, error=error)
+        else:
+            outcome = Outcome(due, access, change)
+    return _with_sources(outcome, stored, rows) if facts.reading.snapshot.addressed else outcome
+
+
+def _with_sources(outcome: Outcome, stored: Observed | None, rows: Rows) -> Outcome:
+    """Add which documents came and went. One that is still for the subject, but ended, is nobody else's now."""
+    before = set(stored.marker.sources) if stored is not None and stored.marker is not None else set()
+    after = set(outcome.access.sources) if outcome.access is not None and stored is not None else set()
+    theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
+    return replace(
+        outcome,
+        added_sources=tuple(sorted(after - before)),
+        removed_sources=tuple(sorted(before - after - theirs)),
+    )

@@ -1,0 +1,48 @@
+"""What a failed run costs its subject: the one retry policy. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sync_worker.errors import ConfigurationError, CredentialsRefused, LeaseLost, RefusedError, RetryableError
+from sync_worker.storage.queue import DeadLettered, Released, Retry
+
+if TYPE_CHECKING:
+    from sync_worker.domain.timings import Timings
+    from sync_worker.errors import SyncWorkerError
+    from sync_worker.storage.queue import Claim, Completion
+
+
+def decide(
+    claim: Claim,
+    error: SyncWorkerError,
+    *,
+    now: float,
+    jitter: float,
+    timings: Timings,
+    retry_after: float = 0.0,
+    next_due: float | None = None,
+    wrote: bool = False,
+) -> Completion:
+    """Return how a claim ends whose run failed.
+
+    `now` is in epoch seconds, `jitter` between 0 and 1. `retry_after` is for how many more seconds Clerk wants the
+    subject left alone, beside what the error says. `next_due` is when the subject is due in any case.
+    """
+    match error:
+        case CredentialsRefused() | ConfigurationError() | LeaseLost():
+            return Released(claim)  # nothing is wrong with the subject
+        case RefusedError():
+            return DeadLettered(claim, error.code, str(error), next_due)
+        case _ if claim.attempts + 1 >= timings.max_attempts:
+            later = now + timings.dead_letter_retry
+            return DeadLettered(claim, error.code, str(error), min(later, next_due or later))
+    wait = max(retry_after, (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0)
+    delay = wait + backoff(claim.attempts, jitter, timings)
+    return Retry(claim, error.code, str(error), delay, wrote, not_before=wait)
+
+
+def backoff(attempts: int, jitter: float, timings: Timings) -> float:
+    """Return the seconds to wait after so many failed attempts and one more: doubling, less up to half as jitter."""
+    doubled = timings.first_backoff * 2.0 ** min(attempts, 12)
+    return min(timings.max_backoff, doubled) * (1 - jitter / 2)
