@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from sync_worker.domain.clock import Clock
+    from sync_worker.domain.lease import Lease
     from sync_worker.domain.timings import Timings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -53,14 +54,9 @@ class CallBudget(Protocol):
 
 @dataclass(slots=True)
 class Write:
-    """A change on its way. `check` runs right before each attempt, and raises LeaseLost to stop it.
+    """A change on its way. One attempt `unanswered` may land late, even after a later attempt was answered."""
 
-    `asked` hears of each wish of the service to be left alone, in seconds. `unanswered` tells that an attempt got no
-    answer: it may land late, even after a later attempt was answered.
-    """
-
-    check: Callable[[], None]
-    asked: Callable[[float], None] = lambda _: None
+    lease: Lease
     unanswered: bool = False
 
 
@@ -68,12 +64,9 @@ current_write: ContextVar[Write | None] = ContextVar("current_write", default=No
 
 
 @contextmanager
-def guarded(check: Callable[[], None], asked: Callable[[float], None] = lambda _: None) -> Iterator[Write]:
-    """Run `check` before every mutating request of this context, and tell what became of them.
-
-    `asked` is called with the seconds that the service wants to be left alone, as soon as it says so.
-    """
-    write = Write(check, asked)
+def guarded(lease: Lease) -> Iterator[Write]:
+    """Send mutating requests of this context only while `lease` is held, and tell it of Retry-After."""
+    write = Write(lease)
     token = current_write.set(write)
     try:
         yield write
@@ -133,7 +126,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             await self.budget.take(self.lane.get())
         write = None if reads else current_write.get()
         if write is not None:
-            write.check()
+            write.lease.ensure_held()
         started = asyncio.get_running_loop().time()
         outcome = "failed"
         try:
@@ -157,7 +150,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             log.warning("rate_limited", service=self.service, seconds=pause)
             await self.budget.pause(pause)
         if write is not None and isinstance(refusal, RetryableError) and refusal.retry_after:
-            write.asked(refusal.retry_after)
+            write.lease.record_retry_after(refusal.retry_after)
         if refusal is not None:
             raise refusal
         return response

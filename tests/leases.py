@@ -1,15 +1,24 @@
-"""Who owns what in the work set, as its table says: no run has to ask that by itself."""
+"""Leases for tests, and who owns what in the work queue, as its table says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.lease import Lease
+from tests.clock import CLOCK
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sync_worker.domain.clock import Clock
     from sync_worker.storage.queue import Claim, WorkQueue
 
 HELD = "SELECT key FROM work WHERE key = ? AND lease_token = ? AND visible_at > NOW()"
+
+
+def lease_of(subject: str, *, seconds: float = 60.0, clock: Clock = CLOCK) -> Lease:
+    """Return a lease of a subject that was never claimed, so that the ledger knows of none."""
+    return Lease.begin(subject, "", clock, seconds)
 
 
 async def holds(ws: WorkQueue, claims: Iterable[Claim]) -> set[str]:

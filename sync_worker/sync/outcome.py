@@ -13,35 +13,31 @@ from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.freshness import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
     from sync_worker.domain.entitlements import Access, Change, ExpectedRevision
+    from sync_worker.domain.lease import Lease
     from sync_worker.domain.subjects import Subject
     from sync_worker.errors import SyncWorkerError
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A subject to make right. `check` raises LeaseLost once somebody else may own it, by the clocks of this machine.
+    """A subject to reconcile, and why.
 
-    `lease` is the token it was claimed with; where there is none, nobody else can own it.
-    `since` is when the oldest mark came that is to be served, `transition` when the clock alone was to change it (both
-    in epoch seconds); `delivery` is the id of the newest mark's webhook. With `adopt`, owned keys without our marker
-    are taken for ours. `asked` hears for how many seconds Clerk wants the subject to be left alone, at
-    once when it says so.
+    `since` is when the oldest item was enqueued that this run serves, `transition` when time alone was to change the
+    subject (both in epoch seconds); `delivery` is the id of the newest item's webhook. With `adopt`, managed keys
+    without our marker are taken for ours.
     """
 
     subject: Subject
+    lease: Lease
     expected_revisions: tuple[ExpectedRevision, ...] = ()
     cause: str = ""
-    check: Callable[[], None] = lambda: None
     since: float | None = None
     adopt: bool = False
     delivery: str = ""
-    lease: str = ""
     transition: float | None = None
-    asked: Callable[[float], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

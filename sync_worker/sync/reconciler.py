@@ -203,7 +203,7 @@ class Reconciler:
     async def _write(self, outcome: Outcome, slots: asyncio.Semaphore) -> Outcome:
         assert outcome.change is not None  # noqa: S101 - told apart by the caller
         async with slots:
-            with guarded(outcome.due.check, outcome.due.asked) as write:
+            with guarded(outcome.due.lease) as write:
                 try:
                     await self.target.apply(outcome.change)
                 except SyncWorkerError as error:
@@ -258,7 +258,7 @@ def _entry(change: Change, due: Due) -> Entry:
         documents=change.sources,
         cause=change.cause,
         delivery=due.delivery,
-        lease=due.lease,
+        lease=due.lease.token,
     )
 
 

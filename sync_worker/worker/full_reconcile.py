@@ -36,7 +36,7 @@ from sync_worker.sync.address_resolution import FIELDS, PENDING, PENDING_REASON,
 from sync_worker.sync.guard import Guard, Revocations
 from sync_worker.transport import current_lane
 from sync_worker.worker.desired_state import Desired, Directory, Findings
-from sync_worker.worker.jobs import BATCH, done, due_of
+from sync_worker.worker.jobs import BATCH, done, due_of, lease_of
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class FullReconcile:
     async def _run(self, claims: Sequence[Claim], result: Result) -> None:
         pending = {claim.key: claim for claim in claims}
         try:
-            batch = [due_of(claim, self.clock, self.timings, adopt=self.adopt) for claim in claims]
+            batch = [due_of(claim, lease_of(claim, self.clock, self.timings), adopt=self.adopt) for claim in claims]
             async for outcomes in self.converge.run(batch):
                 await self.queue.complete([self._completion(pending.pop(str(o.due.subject)), o) for o in outcomes])
                 for outcome in outcomes:
@@ -185,6 +185,7 @@ class FullReconcile:
             now=self.clock.now(),
             jitter=self.random.random(),
             timings=self.timings,
+            retry_after=outcome.due.lease.retry_after,
             next_due=outcome.next_due,
             wrote=outcome.writes,
         )

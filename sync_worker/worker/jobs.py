@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.domain.lease import Lease
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import FAN_OUT, POLL
 from sync_worker.errors import (
@@ -53,7 +53,7 @@ from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
@@ -70,43 +70,22 @@ HAD = 1000
 log = structlog.get_logger("worker")
 
 
-def lease_check(claim: Claim, clock: Clock, timings: Timings) -> Callable[[], None]:
-    """Return what is asked right before a PATCH: whether the subject is still ours, by both times of the clock.
-
-    The monotonic time may stand still while a machine sleeps, the time of day may be set.
-    """
-    lasts = timings.lease - timings.lease_margin
-    end_monotonic, end = clock.monotonic() + lasts, clock.now() + lasts
-
-    def check() -> None:
-        if clock.monotonic() > end_monotonic or clock.now() > end:
-            raise LeaseLost(claim.key)
-
-    return check
+def lease_of(claim: Claim, clock: Clock, timings: Timings) -> Lease:
+    """Return the lease of a claim that was just made. It ends a margin before the claim does."""
+    return Lease.begin(claim.key, claim.token, clock, timings.lease - timings.lease_margin)
 
 
-def due_of(
-    claim: Claim,
-    clock: Clock,
-    timings: Timings,
-    *,
-    adopt: bool = False,
-    asked: Callable[[float], None] = lambda _: None,
-) -> Due:
-    """Return what a claim asks of a run. Raises InvalidSubject when its key is no subject."""
-    check = lease_check(claim, clock, timings)
-    subject = Subject.parse(claim.key)
+def due_of(claim: Claim, lease: Lease, *, adopt: bool = False) -> Due:
+    """Return what a claim asks of a run. Raises InvalidSubject when its key is not a subject's."""
     return Due(
-        subject=subject,
+        subject=Subject.parse(claim.key),
+        lease=lease,
         expected_revisions=claim.expected_revisions,
         cause=claim.cause,
-        check=check,
         since=claim.since,
         adopt=adopt,
         delivery=claim.delivery,
-        lease=claim.token,
         transition=claim.transition,
-        asked=asked,
     )
 
 
@@ -124,6 +103,15 @@ def done(claim: Claim, outcome: Outcome) -> Completed:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Claims under way, each `pending` until it is completed, and their leases."""
+
+    pending: dict[str, Claim]
+    leases: Mapping[str, Lease]
+    deadline: asyncio.Timeout
+
+
 @dataclass(slots=True)
 class Jobs:
     """Runs claims. Until `paused_until` (of the monotonic clock) nothing should be claimed: a key was refused."""
@@ -134,19 +122,13 @@ class Jobs:
     timings: Timings
     random: Random = field(default_factory=Random)
     paused_until: float = 0.0
-    asked: dict[str, float] = field(default_factory=dict)
-    """Until when (monotonic) Clerk wants subjects left alone whose runs are under way: the run may be cut off."""
 
     async def reconcile_subjects(self, claims: Sequence[Claim]) -> None:
         """Make claimed subjects right."""
-        pending = {claim.key: claim for claim in claims}
-        async with self.release_on_error(pending):
-            batch = [
-                due_of(claim, self.clock, self.timings, asked=partial(self.record_retry_after, claim.key))
-                for claim in claims
-            ]
+        async with self._run(claims) as run:
+            batch = [due_of(claim, run.leases[claim.key]) for claim in claims]
             async for outcomes in self.converge.run(batch):
-                ended = [(pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
+                ended = [(run.pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
                 await self._follow_up(ended)
                 self._pause_if_refused(outcome.error for outcome in outcomes)
                 await self.queue.complete([self._completion(claim, outcome) for claim, outcome in ended])
@@ -154,9 +136,8 @@ class Jobs:
 
     async def resolve(self, claims: Sequence[Claim]) -> None:
         """Look up whom claimed entitlements and addresses are for, and people's memberships, and mark those."""
-        pending = {claim.key: claim for claim in claims}
-        async with self.release_on_error(pending):
-            documents = {key.removeprefix(FANOUT): c for key, c in pending.items() if key.startswith(FANOUT)}
+        async with self._run(claims) as run:
+            documents = {key.removeprefix(FANOUT): c for key, c in run.pending.items() if key.startswith(FANOUT)}
             addresses = {Subject.parse(c.key): c for c in claims if c.key.startswith(ADDRESSES)}
             people = [claim for claim in claims if claim.key.startswith(MEMBERS)]
             holders = await self.converge.target.find(addresses) if addresses else {}
@@ -178,9 +159,12 @@ class Jobs:
             await self.queue.enqueue([*items, *await self.expand_changed_addresses(people)])
             settled: list[Completion] = [self._noted(documents[document], [one]) for document, one in named.items()]
             settled += [Completed(claim) for claim in (*addresses.values(), *people)]
-            settled += [self._failure(documents[document], StaleRead(document)) for document in stale]
+            settled += [
+                self._failure(documents[document], StaleRead(document), run.leases[FANOUT + document])
+                for document in stale
+            ]
             await self.queue.complete(settled)
-            pending.clear()
+            run.pending.clear()
             for document, one in named.items():
                 log_resolution(one, documents[document])
 
@@ -220,15 +204,14 @@ class Jobs:
     async def fan_out(self, claim: Claim) -> None:
         """Mark everybody whose access leads to a claimed document."""
         document = claim.key.removeprefix(FANOUT)
-        pending = {claim.key: claim}
-        async with self.release_on_error(pending) as deadline:
+        async with self._run([claim]) as run:
 
             async def mark(items: Sequence[WorkItem]) -> None:
                 """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
                 await self.queue.enqueue([replace(one, delivery=claim.delivery, since=claim.since) for one in items])
                 if not await self.queue.renew([claim], self.timings.lease):
                     raise LeaseLost(claim.key)
-                deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
+                run.deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
             cause = claim.cause if claim.cause.startswith(POLL) else FAN_OUT + document
             found = await fan_out(
@@ -247,41 +230,46 @@ class Jobs:
                 log_resolution(one, claim)
 
     @asynccontextmanager
-    async def release_on_error(self, pending: dict[str, Claim]) -> AsyncIterator[asyncio.Timeout]:
-        """Settle what a run leaves in `pending`, however it ends; nothing may leave here but a cancellation."""
-        keys = tuple(pending)
+    async def _run(self, claims: Sequence[Claim]) -> AsyncIterator[Run]:
+        """Complete what a run leaves pending, however it ends. Raises nothing but a cancellation."""
+        leases = {claim.key: lease_of(claim, self.clock, self.timings) for claim in claims}
+        run = Run({claim.key: claim for claim in claims}, leases, asyncio.timeout(self.timings.run_deadline))
         try:
-            async with asyncio.timeout(self.timings.run_deadline) as deadline:
-                yield deadline
+            async with run.deadline:
+                yield run
         except TimeoutError:
-            await self._retry(pending, RetryableError(f"it took longer than {self.timings.run_deadline:.0f} s"))
+            await self._fail(run, RetryableError(f"it took longer than {self.timings.run_deadline:.0f} s"))
         except SyncWorkerError as error:
-            await self._retry(pending, error)
+            await self._fail(run, error)
         except asyncio.CancelledError:
-            await self.queue.complete([Released(claim) for claim in pending.values()])
+            await self.queue.complete([Released(claim) for claim in run.pending.values()])
             raise
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
-            log.exception("run_crashed", keys=[key for key in pending if not key.startswith(ADDRESSES)])
-            await self._retry(pending, RetryableError("a bug in sync-worker; the log has the trace"))
-        finally:
-            for key in keys:
-                self.asked.pop(key, None)
+            log.exception("run_crashed", keys=[key for key in run.pending if not key.startswith(ADDRESSES)])
+            await self._fail(run, RetryableError("a bug in sync-worker; the log has the trace"))
 
-    async def _retry(self, pending: dict[str, Claim], error: SyncWorkerError) -> None:
-        """Complete what a failed run left open."""
+    async def _fail(self, run: Run, error: SyncWorkerError) -> None:
+        """Complete what a failed run left pending."""
         if isinstance(error, RefusedError):
             error = ServiceUnavailable(str(error))  # refused as a whole, it says nothing about any one subject
         if not self._pause_if_refused([error]):
-            log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(pending))
-        await self.queue.complete([self._failure(claim, error) for claim in pending.values()])
+            log.warning("run_failed", code=error.code, detail=error.detail, subjects=len(run.pending))
+        await self.queue.complete([self._failure(claim, error, run.leases[key]) for key, claim in run.pending.items()])
 
     def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
-        if outcome.error is not None:
-            return self._failure(claim, outcome.error, outcome.next_due, wrote=outcome.writes)
-        return done(claim, outcome)
+        if outcome.error is None:
+            return done(claim, outcome)
+        lease = outcome.due.lease
+        return self._failure(claim, outcome.error, lease, next_due=outcome.next_due, wrote=outcome.writes)
 
     def _failure(
-        self, claim: Claim, error: SyncWorkerError, next_due: float | None = None, *, wrote: bool = False
+        self,
+        claim: Claim,
+        error: SyncWorkerError,
+        lease: Lease,
+        *,
+        next_due: float | None = None,
+        wrote: bool = False,
     ) -> Completion:
         return decide(
             claim,
@@ -289,14 +277,10 @@ class Jobs:
             now=self.clock.now(),
             jitter=self.random.random(),
             timings=self.timings,
-            retry_after=max(0.0, self.asked.get(claim.key, 0.0) - self.clock.monotonic()),
+            retry_after=lease.retry_after,
             next_due=next_due,
             wrote=wrote,
         )
-
-    def record_retry_after(self, key: str, seconds: float) -> None:
-        """Remember that Clerk asked to leave a subject alone for so many seconds."""
-        self.asked[key] = self.clock.monotonic() + seconds
 
     def _pause_if_refused(self, errors: Iterable[SyncWorkerError | None]) -> bool:
         """Stop claiming for a while, loudly, where a key or the configuration was refused; return whether one was."""

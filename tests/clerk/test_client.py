@@ -28,6 +28,7 @@ from sync_worker.errors import (
 )
 from sync_worker.transport import ServiceTransport, guarded, inner_transport, retry_after
 from tests.clock import CLOCK, TIMINGS, ImpatientClock
+from tests.leases import lease_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -163,11 +164,7 @@ async def test_a_dry_run_cannot_write(box: Sandbox) -> None:
 
 async def test_a_lost_lease_stops_the_patch_before_it_is_sent(box: Sandbox, target: Clerk) -> None:
     box.clerk.add_user("user_1")
-
-    def lost() -> None:
-        raise LeaseLost("user:user_1")
-
-    with guarded(lost), pytest.raises(LeaseLost):
+    with guarded(lease_of("user:user_1", seconds=-1.0)), pytest.raises(LeaseLost):
         await target.apply(grant(plan="pro"))
     assert box.clerk.requests.count() == 0
 
@@ -178,7 +175,7 @@ async def test_a_write_records_an_attempt_without_a_response(
 ) -> None:
     box.clerk.add_user("user_1")
     box.clerk.faults.next(fault)
-    with guarded(lambda: None) as write:
+    with guarded(lease_of("user:user_1")) as write:
         await target.apply(grant(plan="pro"))
     assert write.unanswered is unanswered
 

@@ -31,6 +31,7 @@ from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.full_reconcile import FullReconcile
 from tests.clock import TIMINGS, ImpatientClock
+from tests.leases import lease_of
 from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
@@ -199,22 +200,34 @@ async def _converge(world: World, batch: Sequence[Due]) -> None:
                 raise outcome.error
 
 
+def due(entitlement: str, expected: ExpectedRevision) -> Due:
+    """Return the owner of an entitlement as due, because an event told of it."""
+    owner = OWNER[entitlement]
+    return Due(Subject.parse(owner), lease_of(owner), (expected,))
+
+
 async def a_webhook(world: World) -> None:
     """Everybody was told of, by events that the index shows already."""
-    batch = [Due(Subject.parse(who), (ExpectedRevision(e, "r", "2020-01-01T00:00:00Z"),)) for e, who in OWNER.items()]
+    batch = [
+        Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", "2020-01-01T00:00:00Z"),))
+        for e, who in OWNER.items()
+    ]
     await _converge(world, batch)
 
 
 async def a_lagging_index(world: World) -> None:
     """Events told of a change and of a deletion that neither the index nor the document store shows."""
     told = {"e1": ExpectedRevision("e1", "r", LATER), "e2": ExpectedRevision("e2", "r", LATER, deleted=True)}
-    await _converge(world, [Due(Subject.parse(OWNER[e]), (expected,)) for e, expected in told.items()])
+    await _converge(world, [due(e, expected) for e, expected in told.items()])
 
 
 async def a_blind_token(world: World) -> None:
     """Events told of deletions that did not happen, and queries show nothing, because the token may see nothing."""
     world.sanity.dataset_empty = True
-    batch = [Due(Subject.parse(who), (ExpectedRevision(e, "r", LATER, deleted=True),)) for e, who in OWNER.items()]
+    batch = [
+        Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", LATER, deleted=True),))
+        for e, who in OWNER.items()
+    ]
     try:
         await _converge(world, batch)
     except DatasetEmpty:

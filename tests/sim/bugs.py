@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from sync_worker.clerk import client as clerk
+from sync_worker.domain.lease import Lease
 from sync_worker.sanity import client as sanity
 from sync_worker.storage import queue_statements
 from sync_worker.storage.ledger import Ledger
@@ -20,12 +21,11 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.sync import fresh_reads
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.webhooks import receiver
-from sync_worker.worker import jobs as attempt
 from tests.sim.lake import PAGE
 from tests.sim.run import config_of, run, trace_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import httpx
 
@@ -58,8 +58,8 @@ def forget_who_had_it(event: DocumentEvent, delivery: str) -> Sequence[WorkItem]
     return original_marks_of(told, delivery)
 
 
-def never_look_at_the_lease(*_: object) -> Callable[[], None]:
-    return lambda: None
+def never_look_at_the_lease(_: Lease) -> None:
+    return
 
 
 def end_at_a_short_page(result: Mapping[str, Any]) -> Page:
@@ -135,7 +135,7 @@ BUGS = {
     ),
     "drop both lease checks": Bug(
         19,
-        ((attempt, "lease_check", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
+        ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",
             "a write follows a ledger row",

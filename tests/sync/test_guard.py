@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from sync_worker.settings import packaged_groq
 from sync_worker.storage.queue import WorkItem
 from sync_worker.webhooks.clerk_events import ECHO_LANE
 from tests.clock import TIMINGS, ShiftedClock
-from tests.oracle import until, until_idle, wrong
+from tests.oracle import GUARD, until, until_idle, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
         await parts.store.queue.enqueue([WorkItem("document:c1", lane=1)])
         await until_held(parts.store.runs, 120)
         assert wrong(box) == []
-        failed = await parts.store.queue.failed(1)
+        async with asyncio.timeout(GUARD):
+            while not (failed := await parts.store.queue.failed(1)):
+                await asyncio.sleep(0.05)
         assert failed[0].code == "revocation_held"
 
 

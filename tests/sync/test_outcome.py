@@ -9,6 +9,7 @@ import pytest
 from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.subjects import Subject
 from sync_worker.sync.outcome import Due, Outcome
+from tests.leases import lease_of
 
 USER = Subject.parse("user:user_1")
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -23,7 +24,7 @@ def published(document: str, after_noon: float, *, deleted: bool = False) -> Exp
 
 
 def outcome(*expected_revisions: ExpectedRevision, marked: float | None, written: float | None) -> Outcome:
-    due = Due(USER, expected_revisions, since=None if marked is None else seconds(marked))
+    due = Due(USER, lease_of(str(USER)), expected_revisions, since=None if marked is None else seconds(marked))
     return Outcome(due, written=None if written is None else NOON + timedelta(seconds=written))
 
 

@@ -27,6 +27,7 @@ from sync_worker.sync.outcome import Due
 from sync_worker.worker import jobs as attempt
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
+from tests.leases import lease_of
 from tests.oracle import until, wrong
 from tests.parts import opened, working
 
@@ -517,7 +518,7 @@ async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbo
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
         sees = reconciler_of(parts.settings, parts.store, parts.services)
         run = replace(sees, source=cast("Source", BlindOnce(parts.services.source)))
-        due = Due(Subject.parse("user_1"), (told,))
+        due = Due(Subject.parse("user_1"), lease_of("user:user_1"), (told,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
     assert outcome.error is not None
     assert outcome.error.code == "dataset_empty"
