@@ -157,7 +157,7 @@ class Worker:
         if not claims:
             return timings.idle_interval
         self._launch(
-            lane, self.attempts.resolve(claims) if lane.documents else self.attempts.reconcile_subjects(claims)
+            lane, self.attempts.look_up(claims) if lane.documents else self.attempts.reconcile_subjects(claims)
         )
         return lane.gather
 
