@@ -1,7 +1,6 @@
-"""What the log says of subjects and documents that a run is done with.
+"""What the log says about subjects and documents that a run is done with.
 
-Why it exists: whoever asks what happened to whom greps here, from the delivery of a webhook to Clerk's answer. Texts
-and keys are those of `docs/logs.md`. What an outcome leads to is decided in `attempt`.
+Events and keys are those of `docs/logs.md`; they lead from the delivery of a webhook to Clerk's answer.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ log = structlog.get_logger("worker")
 
 
 def log_outcome(outcome: Outcome, layout: Layout) -> None:
-    """Tell of a change, or of what kept it from being made, and of rows that count for nothing."""
-    subject, cause = str(outcome.due.subject), why(outcome.due)
+    """Log a change, or the error that prevented it, and the rows that were refused."""
+    subject, cause = str(outcome.due.subject), log_context(outcome.due)
     if outcome.error is not None:
         log.warning("subject_failed", subject=subject, code=outcome.error.code, detail=outcome.error.detail, **cause)
     elif outcome.written is not None and outcome.change is not None:
@@ -42,33 +41,34 @@ def log_outcome(outcome: Outcome, layout: Layout) -> None:
             log.warning(
                 "missed_webhook_detected",
                 subject=subject,
-                next_step="a publish was found by the poll that no webhook told of: is the webhook enabled?",
+                next_step="the poll found a publish without a webhook: check that the webhook is enabled",
                 **cause,
             )
     for refusal in outcome.access.refusals if outcome.access else ():
         log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
 
 
-def log_resolution(named: Resolution, claim: Claim) -> None:
-    """Tell of an entitlement that gives nobody access, or nobody yet."""
-    if named.code == PENDING:
-        log.info("entitlement_pending", document=named.document, **why(claim))
-    elif named.code:
-        log.warning("entitlement_refused", document=named.document, code=named.code, detail=named.reason, **why(claim))
+def log_resolution(resolution: Resolution, claim: Claim) -> None:
+    """Log an entitlement that gives nobody access, or nobody yet."""
+    document, code, context = resolution.document, resolution.code, log_context(claim)
+    if code == PENDING:
+        log.info("entitlement_pending", document=document, **context)
+    elif code:
+        log.warning("entitlement_refused", document=document, code=code, detail=resolution.reason, **context)
 
 
-def why(marked: Due | Claim) -> dict[str, str]:
-    """Return what led to a run, and the webhook that told of it, if there was one."""
-    return {"cause": marked.cause} | ({"delivery": marked.delivery} if marked.delivery else {})
+def log_context(work: Due | Claim) -> dict[str, str]:
+    """Return the cause of a run, and the webhook that brought it, if there was one."""
+    return {"cause": work.cause} | ({"delivery": work.delivery} if work.delivery else {})
 
 
 def is_missed_webhook(outcome: Outcome) -> bool:
-    """Tell whether something was written that only the poll told of."""
+    """Return whether something was written that only the poll found."""
     return outcome.written is not None and outcome.due.cause.startswith(POLL)
 
 
 def _seconds(outcome: Outcome) -> dict[str, float]:
-    """Return how long it took, as far as that is known: since the mark, and since the publish."""
+    """Return the seconds since it was enqueued and since the publish, as far as they are known."""
     known = {"queue_seconds": outcome.queue_seconds, "publish_latency_seconds": outcome.publish_latency_seconds}
     return {name: round(seconds, 3) for name, seconds in known.items() if seconds is not None}
 

@@ -31,7 +31,7 @@ async def fan_out(
     find: Find,
     document: str,
     expected_revisions: Sequence[ExpectedRevision],
-    mark: Callable[[Sequence[WorkItem]], Awaitable[None]],
+    enqueue: Callable[[Sequence[WorkItem]], Awaitable[None]],
     *,
     clock: Clock,
     timings: Timings,
@@ -41,7 +41,7 @@ async def fan_out(
 
     Raises StaleRead while the index does not show the document as the event told, and what `Source` raises.
     """
-    told: list[Resolution] = []
+    resolutions: list[Resolution] = []
     expected = expected_revisions[0] if expected_revisions else None
     level, seen = {document}, {document}
     for _ in range(REFERENCE_DEPTH):
@@ -61,8 +61,8 @@ async def fan_out(
             between.update(page.between)
             named = await resolve(page.rows, find)
             items = [WorkItem(str(s), lane=LANE, expected=expected, cause=cause) for one in named for s in one.subjects]
-            await mark(items)  # also when nobody is to be marked: it keeps the walk alive
-            told += [one for one in named if one.document == document and one.code]  # others told their own
+            await enqueue(items)  # an empty page too: it keeps the walk alive
+            resolutions += [one for one in named if one.document == document and one.code]
             if page.last:
                 break
             if page.cursor <= after:
@@ -72,4 +72,4 @@ async def fan_out(
         seen |= level
         if not level:
             break
-    return told
+    return resolutions

@@ -71,7 +71,7 @@ class Result:
 class FullReconcile:
     """Holds the parts. `find` only reads, `apply` writes."""
 
-    converge: Reconciler
+    reconciler: Reconciler
     queue: WorkQueue
     runs: Runs
     guard: Guard
@@ -98,7 +98,7 @@ class FullReconcile:
         findings = Findings(desired.rows, refused=[*desired.unaddressed])
         now = utc(self.clock)
         seen: set[Subject] = set()
-        async for page in self.converge.target.sweep():
+        async for page in self.reconciler.target.sweep():
             for observed in page:
                 directory.add(observed)
                 self._compare(observed, desired, directory, findings, now)
@@ -168,7 +168,7 @@ class FullReconcile:
         pending = {claim.key: claim for claim in claims}
         try:
             batch = [due_of(claim, lease_of(claim, self.clock, self.timings), adopt=self.adopt) for claim in claims]
-            async for outcomes in self.converge.run(batch):
+            async for outcomes in self.reconciler.run(batch):
                 await self.queue.complete([self._completion(pending.pop(str(o.due.subject)), o) for o in outcomes])
                 for outcome in outcomes:
                     _count(outcome, result)
@@ -191,12 +191,12 @@ class FullReconcile:
         )
 
     async def _desired(self) -> Desired:
-        fields = self.converge.layout.fields
+        fields = self.reconciler.layout.fields
         named: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
         unaddressed: list[Refusal] = []
         after, rows = "", 0
         while True:
-            page = await self.converge.source.everything(after)
+            page = await self.reconciler.source.everything(after)
             if not rows:
                 refuse_wrong_shape(page.rows, fields)
             for raw in page.rows:
@@ -223,7 +223,7 @@ class FullReconcile:
     def _compare(
         self, observed: Observed, desired: Desired, directory: Directory, findings: Findings, now: datetime
     ) -> None:
-        subject, layout = observed.subject, self.converge.layout
+        subject, layout = observed.subject, self.reconciler.layout
         rows = [
             row
             for name in directory.names_of(subject)

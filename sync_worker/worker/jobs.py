@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.domain.lease import Lease
-from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import FAN_OUT, POLL
 from sync_worker.errors import (
     ConfigurationError,
@@ -25,14 +25,12 @@ from sync_worker.errors import (
     RefusedError,
     RetryableError,
     ServiceUnavailable,
-    StaleRead,
     SyncWorkerError,
 )
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.queue import (
     ADDRESSES,
     FANOUT,
-    MEMBERS,
     Claim,
     Completed,
     Released,
@@ -43,13 +41,12 @@ from sync_worker.sync.address_resolution import (
     AMBIGUOUS_REASON,
     PENDING,
     REFUSED,
-    owners,
-    resolve_documents,
 )
 from sync_worker.sync.outcome import Due
-from sync_worker.sync.reconciler import REPAIR_LANE, requeue_document
-from sync_worker.worker.event_log import is_missed_webhook, log_outcome, log_resolution, why
+from sync_worker.sync.reconciler import requeue_document
+from sync_worker.worker.event_log import is_missed_webhook, log_context, log_outcome, log_resolution
 from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.lookups import Lookups, completed_document
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
@@ -58,14 +55,11 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.queue import Completion, WorkQueue
-    from sync_worker.sync.address_resolution import Resolution
     from sync_worker.sync.outcome import Outcome
     from sync_worker.sync.reconciler import Reconciler
 
 BATCH = 100
 """Subjects in one run: what one list call of Clerk takes."""
-HAD = 1000
-"""Changes by one document that are looked through, the newest first, for who had access by an address."""
 
 log = structlog.get_logger("worker")
 
@@ -117,7 +111,7 @@ class Jobs:
     """Runs claims. Until `paused_until` (of the monotonic clock) nothing should be claimed: a key was refused."""
 
     queue: WorkQueue
-    converge: Reconciler
+    reconciler: Reconciler
     clock: Clock
     timings: Timings
     random: Random = field(default_factory=Random)
@@ -127,106 +121,52 @@ class Jobs:
         """Make claimed subjects right."""
         async with self._run(claims) as run:
             batch = [due_of(claim, run.leases[claim.key]) for claim in claims]
-            async for outcomes in self.converge.run(batch):
+            async for outcomes in self.reconciler.run(batch):
                 ended = [(run.pending.pop(str(outcome.due.subject)), outcome) for outcome in outcomes]
                 await self._follow_up(ended)
                 self._pause_if_refused(outcome.error for outcome in outcomes)
                 await self.queue.complete([self._completion(claim, outcome) for claim, outcome in ended])
                 await self._report(outcomes)
 
-    async def resolve(self, claims: Sequence[Claim]) -> None:
-        """Look up whom claimed entitlements and addresses are for, and people's memberships, and mark those."""
+    async def look_up(self, claims: Sequence[Claim]) -> None:
+        """Find out which subjects claimed entitlements, addresses and changed users are about, and enqueue them."""
+        reconciler = self.reconciler
+        lookups = Lookups(reconciler.source, reconciler.target, reconciler.ledger, self.clock, self.timings)
         async with self._run(claims) as run:
-            documents = {key.removeprefix(FANOUT): c for key, c in run.pending.items() if key.startswith(FANOUT)}
-            addresses = {Subject.parse(c.key): c for c in claims if c.key.startswith(ADDRESSES)}
-            people = [claim for claim in claims if claim.key.startswith(MEMBERS)]
-            holders = await self.converge.target.find(addresses) if addresses else {}
-            named, stale = (
-                await resolve_documents(
-                    self.converge.source,
-                    self.converge.target.find,
-                    {document: claim.expected_revisions for document, claim in documents.items()},
-                    clock=self.clock,
-                    timings=self.timings,
-                )
-                if documents
-                else ({}, frozenset())
-            )
-            found = [(documents[document], one.subjects) for document, one in named.items()]
-            found += [(claim, owners(address, holders)) for address, claim in addresses.items()]
-            found += [(claim, await self.former_members(address, claim)) for address, claim in addresses.items()]
-            items = [mark for claim, subjects in found for mark in _items(claim, subjects)]
-            await self.queue.enqueue([*items, *await self.expand_changed_addresses(people)])
-            settled: list[Completion] = [self._noted(documents[document], [one]) for document, one in named.items()]
-            settled += [Completed(claim) for claim in (*addresses.values(), *people)]
-            settled += [
-                self._failure(documents[document], StaleRead(document), run.leases[FANOUT + document])
-                for document in stale
-            ]
-            await self.queue.complete(settled)
+            found = await lookups.run(claims)
+            await self.queue.enqueue([item for one in found for item in one.items])
+            completions: list[Completion] = [completed for one in found for completed in one.completed]
+            completions += [self._failure(c, error, run.leases[c.key]) for one in found for c, error in one.failed]
+            await self.queue.complete(completions)
             run.pending.clear()
-            for document, one in named.items():
-                log_resolution(one, documents[document])
-
-    async def former_members(self, address: Subject, claim: Claim) -> tuple[Subject, ...]:
-        """Return the members whom a document gave access by an address that may be nobody's, or another's, by now.
-
-        No event about a person names their memberships, and no entitlement may name anybody by address any more.
-        """
-        if not address.organization_id:
-            return ()
-        documents = {expected.document for expected in claim.expected_revisions}
-        entries = [e for one in documents for e in await self.converge.ledger.of_document(one, (), HAD)]
-        subjects = {Subject.parse(entry.subject) for entry in entries}
-        members = {s for s in subjects if s.kind is Kind.MEMBERSHIP and s.organization_id == address.organization_id}
-        return tuple(sorted(members, key=str))
-
-    async def expand_changed_addresses(self, people: Sequence[Claim]) -> list[WorkItem]:
-        """Return what a changed address of these people may change.
-
-        They and their memberships may have been entitled by the address before; the entitlements that name the one they
-        have now may have been somebody else's. Where nobody is named by address, nothing more is asked; a read that
-        shows no entitlement at all does not say so.
-        """
-        source, target = self.converge.source, self.converge.target
-        snapshot = await source.by_subject((), ()) if people else None
-        if snapshot is None or (snapshot.visible and not snapshot.addressed):
-            return []
-        users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in people}
-        items = [mark for user, claim in users.items() for mark in _items(claim, [user])]
-        members = users.items() if snapshot.addressed_members or not snapshot.visible else ()
-        items += [mark for user, claim in members for mark in _items(claim, await target.memberships(user.id))]
-        observed = await target.observe(users)
-        addresses = {address for held in observed.values() for address in held.addresses}
-        rows = (await source.by_subject(addresses, ())).rows if addresses else ()
-        return [*items, *(WorkItem(FANOUT + str(row["_id"]), REPAIR_LANE, cause=people[0].cause) for row in rows)]
+            for resolution, claim in (pair for one in found for pair in one.resolutions):
+                log_resolution(resolution, claim)
 
     async def fan_out(self, claim: Claim) -> None:
-        """Mark everybody whose access leads to a claimed document."""
+        """Enqueue everybody whose access leads to a claimed document."""
         document = claim.key.removeprefix(FANOUT)
         async with self._run([claim]) as run:
 
-            async def mark(items: Sequence[WorkItem]) -> None:
-                """Mark one page. However many there are, each has its own deadline and prolongs the lease."""
+            async def enqueue(items: Sequence[WorkItem]) -> None:
+                """Enqueue one page. However many pages there are, each has its own deadline and renews the lease."""
                 await self.queue.enqueue([replace(one, delivery=claim.delivery, since=claim.since) for one in items])
                 if not await self.queue.renew([claim], self.timings.lease):
                     raise LeaseLost(claim.key)
                 run.deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
-            cause = claim.cause if claim.cause.startswith(POLL) else FAN_OUT + document
-            found = await fan_out(
-                self.converge.source,
-                self.converge.target.find,
+            resolutions = await fan_out(
+                self.reconciler.source,
+                self.reconciler.target.find,
                 document,
                 claim.expected_revisions,
-                mark,
+                enqueue,
                 clock=self.clock,
                 timings=self.timings,
-                cause=cause,
+                cause=claim.cause if claim.cause.startswith(POLL) else FAN_OUT + document,
             )
-            await self.queue.complete([self._noted(claim, found)])
-            log.info("document_fanned_out", document=document, **why(claim))
-            for one in found:
+            await self.queue.complete([completed_document(claim, resolutions, self.clock.now(), self.timings)])
+            log.info("document_fanned_out", document=document, **log_context(claim))
+            for one in resolutions:
                 log_resolution(one, claim)
 
     @asynccontextmanager
@@ -291,17 +231,6 @@ class Jobs:
         log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
         return True
 
-    def _noted(self, claim: Claim, told: Sequence[Resolution]) -> Completed:
-        """Settle a document. While several people have its address, it is looked at again without any event."""
-        shared = any(one.code == AMBIGUOUS_ADDRESS for one in told)
-        return Completed(
-            claim,
-            next_due=self.clock.now() + self.timings.shared_address_recheck if shared else None,
-            code=told[0].code if told else "",
-            detail="; ".join(one.reason for one in told if one.reason),
-            lane=REPAIR_LANE,  # where documents are looked up together; in the other they are walked one by one
-        )
-
     async def _follow_up(self, ended: Sequence[tuple[Claim, Outcome]]) -> None:
         """Look again at documents whose address turned out to be shared: the others who have it do not know yet.
 
@@ -317,18 +246,9 @@ class Jobs:
 
     async def _report(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            log_outcome(outcome, self.converge.layout)
+            log_outcome(outcome, self.reconciler.layout)
         if silent := sum(map(is_missed_webhook, outcomes)):
             await self.queue.count({MISSED_WEBHOOKS: silent})
-
-
-def _items(claim: Claim, subjects: Iterable[Subject]) -> Iterable[WorkItem]:
-    """Mark each subject for all that the claim's events told, as urgently as the claim."""
-    for subject in subjects:
-        for told in claim.expected_revisions or (None,):
-            # That a document is gone says nothing of what else somebody holds who merely has its address now.
-            expected = None if told is None else replace(told, news=False)
-            yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
 
 
 def _ambiguous(outcome: Outcome) -> tuple[str, ...]:

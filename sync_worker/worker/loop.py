@@ -1,8 +1,7 @@
-"""The loop: claim what is due, have it made right, and leave without losing work.
+"""The worker's loop: claims what is due, starts runs, and leaves without losing work.
 
-Why it exists: it owns time. It decides how many runs are under way at once, how long subjects are gathered, and when
-nothing is claimed because a key is wrong. What one run does with its claims, and how it may fail, is `attempt`; what is
-due is `workset`.
+It decides how many runs are under way at once, how long subjects are gathered into a batch, and when nothing is claimed
+because a key was refused. What a run does with its claims is in `jobs`.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ if TYPE_CHECKING:
     from sync_worker.worker.jobs import Jobs
 
 AT_ONCE = {0: 4, 1: 2, 2: 1}
-"""Runs at the same time, by lane; each lane has its own, so that a bulk never holds up an editor."""
+"""Runs at the same time, by lane. Each lane has its own slots, so a bulk never holds up an editor."""
 RESOLVING_AT_ONCE = {0: 2, 2: 1}
-"""Runs that look up whom entitlements are for, by lane; a hundred of them in one run."""
+"""Runs at the same time that look up documents and addresses, by lane; up to a hundred in each run."""
 FAN_OUTS_AT_ONCE = 2
 SCARCE = 20
-"""With so few calls left, or a quarter of a small budget, nothing is claimed for a while."""
+"""With fewer calls left than this, or than a quarter of a small budget, nothing is claimed for a while."""
 FEW = 2
-"""Claims of so few subjects are no flood: the next one does not wait."""
+"""A claim of at most so many subjects is no flood: the next claim does not wait."""
 
 log = structlog.get_logger("worker")
 
 
 class Budget(Protocol):
-    """What the worker asks of the call budget."""
+    """What the worker needs of the call budget."""
 
     @property
     def limit(self) -> int:
@@ -52,28 +51,52 @@ class Budget(Protocol):
 
 @dataclass(slots=True)
 class Lane:
-    """How one lane is doing: how many runs may begin, and how long to gather before the next claim.
+    """How one lane is doing: the `slots` free for further runs, and how long to gather before the next claim.
 
-    With `documents` its claims are entitlements whose people are to be looked up, not subjects.
+    With `documents` its claims are documents, addresses and users to look up, not subjects.
     """
 
     number: int
-    room: int
+    slots: int
     documents: bool = False
     gather: float = 0.0
     not_before: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A lane started nothing: nothing is due, no slot is free, or it is gathering. Look again in `wait` seconds."""
+
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """A lane claimed nothing, because hardly any calls to Clerk are left."""
+
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A lane started a run, and may start another after `wait` seconds."""
+
+    wait: float
+
+
+Start = Idle | Throttled | Started
+
+
 @dataclass(slots=True)
 class Worker:
-    """Runs until `stop` is called; `run` returns when the last subject in flight is done or given back.
+    """Runs until `stop` is called; `run` returns when the last run in flight has ended or was given back.
 
-    `check` is asked before anything is claimed, and raises ConfigurationError while nothing may be.
+    `check` is called before anything is claimed, and raises ConfigurationError while nothing may be.
     """
 
     database: Database
     queue: WorkQueue
-    attempts: Jobs
+    jobs: Jobs
     budget: Budget
     check: Callable[[], Awaitable[None]]
     clock: Clock
@@ -90,8 +113,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped, then drain."""
-        lanes = [Lane(number, room) for number, room in AT_ONCE.items()]
-        lanes += [Lane(number, room, documents=True) for number, room in RESOLVING_AT_ONCE.items()]
+        lanes = [Lane(number, slots) for number, slots in AT_ONCE.items()]
+        lanes += [Lane(number, slots, documents=True) for number, slots in RESOLVING_AT_ONCE.items()]
         fan_outs = Lane(1, FAN_OUTS_AT_ONCE)
         beating = asyncio.create_task(self._heartbeat())
         try:
@@ -109,7 +132,7 @@ class Worker:
             await self._drain()
 
     async def _until_configured(self) -> None:
-        """Wait while the configuration is known to be wrong. What cannot be read now does not say so."""
+        """Wait while the configuration is known to be wrong. A failed read does not prove that it is."""
         while not self._stopping.is_set():
             try:
                 await self.check()
@@ -123,43 +146,44 @@ class Worker:
                 return
 
     async def _start_runs(self, lanes: Sequence[Lane], fan_outs: Lane) -> float:
-        """Claim for every lane that has room. Return the seconds until the next look."""
+        """Claim for every lane with a free slot. Return the seconds until the next look."""
         now = self.clock.monotonic()
-        if now < self.attempts.paused_until:
-            return self.attempts.paused_until - now
-        waits = [await self._start_batch(lane) for lane in lanes]
-        wait = min(waits)
-        if fan_outs.room:
-            claims = await self.queue.claim(fan_outs.number, 1, self.timings.lease, documents=True)
-            if claims:
-                self._launch(fan_outs, self.attempts.fan_out(claims[0]))
-                wait = 0.0
-        scarce = self.timings.scarce_budget_wait in waits
-        if scarce or not fan_outs.room or any(lane.gather or not lane.room for lane in lanes):
-            return wait  # what is due now has no room, or no calls left; a run that ends looks again
+        if now < self.jobs.paused_until:
+            return self.jobs.paused_until - now
+        starts = [await self._start_batch(lane) for lane in lanes]
+        starts.append(await self._start_fan_out(fan_outs))
+        wait = min(start.wait for start in starts)
+        throttled = any(isinstance(start, Throttled) for start in starts)
+        if throttled or not fan_outs.slots or any(lane.gather or not lane.slots for lane in lanes):
+            return wait  # what is due now has no free slot, or no calls left; a run that ends looks again
         due = await self.queue.next_due()
         return wait if due is None else min(wait, max(due, self.timings.min_rest))
 
-    async def _start_batch(self, lane: Lane) -> float:
+    async def _start_batch(self, lane: Lane) -> Start:
         now, timings = self.clock.monotonic(), self.timings
-        if not lane.room:
-            return timings.idle_interval
+        if not lane.slots:
+            return Idle(timings.idle_interval)
         if now < lane.not_before:
-            return lane.not_before - now
+            return Idle(lane.not_before - now)
         left = await self.budget.left(lane.number)
         if left < min(SCARCE, self.budget.limit // 4):
-            return timings.scarce_budget_wait  # a list call for each one or two subjects would eat what is left
+            return Throttled(timings.scarce_budget_wait)  # a list call for one or two subjects would use up the rest
         limit = max(1, min(BATCH, left - 2))
         claims = await self.queue.claim(lane.number, limit, timings.lease, documents=lane.documents)
         flood = FEW < len(claims) < limit
         lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
         lane.not_before = now + lane.gather
         if not claims:
-            return timings.idle_interval
-        self._launch(
-            lane, self.attempts.resolve(claims) if lane.documents else self.attempts.reconcile_subjects(claims)
-        )
-        return lane.gather
+            return Idle(timings.idle_interval)
+        self._launch(lane, self.jobs.look_up(claims) if lane.documents else self.jobs.reconcile_subjects(claims))
+        return Started(lane.gather)
+
+    async def _start_fan_out(self, lane: Lane) -> Start:
+        claims = await self.queue.claim(lane.number, 1, self.timings.lease, documents=True) if lane.slots else []
+        if not claims:
+            return Idle(self.timings.idle_interval)
+        self._launch(lane, self.jobs.fan_out(claims[0]))
+        return Started(0.0)
 
     def _launch(self, lane: Lane, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -167,19 +191,19 @@ class Worker:
             try:
                 await work
             except DatabaseUnavailable as error:
-                # Nothing could be told to the work set; the lease ends and the subjects come back.
+                # The outcome could not be recorded: the lease ends, and the subjects are due again.
                 log.error("run_not_recorded", detail=error.detail)  # noqa: TRY400
             finally:
-                lane.room += 1
+                lane.slots += 1
                 self._nudge.set()
 
-        lane.room -= 1
+        lane.slots -= 1
         task = asyncio.create_task(run())
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
 
     async def _rest(self, wait: float) -> None:
-        """Sleep until something is marked, a run ends, the worker is stopped, or `wait` seconds are over."""
+        """Sleep until something is enqueued, a run ends, the worker is stopped, or `wait` seconds have passed."""
         if wait <= 0 or self._nudge.is_set():
             return
         changed = asyncio.ensure_future(self.database.changed(wait))
@@ -201,7 +225,7 @@ class Worker:
             await self.clock.sleep(self.timings.heartbeat_interval)
 
     async def _drain(self) -> None:
-        """Let what is in flight finish within its deadline; give back the rest."""
+        """Let runs in flight finish within their deadline; give back the rest."""
         if self._runs:
             log.info("draining", runs=len(self._runs))
             await asyncio.wait(self._runs, timeout=self.timings.run_deadline)

@@ -137,7 +137,7 @@ class World:
                     await attempts.fan_out(claim)
                     worked = True
                 if claims := await queue.claim(0, 100, 30.0, documents=True):
-                    await attempts.resolve(claims)
+                    await attempts.look_up(claims)
                     worked = True
                 for lane in (0, 1):
                     if claims := await queue.claim(lane, 100, 30.0):

@@ -24,7 +24,7 @@ from sync_worker.settings import packaged_groq
 from sync_worker.storage.ledger import Entry
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.outcome import Due
-from sync_worker.worker import jobs as attempt
+from sync_worker.worker import lookups
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
 from tests.leases import lease_of
@@ -405,7 +405,7 @@ async def test_a_bug_tells_of_whom_but_no_address(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(attempt, "owners", broken)
+    monkeypatch.setattr(lookups, "owners", broken)
     async with working(box, sqlite_url) as parts:
         with capture_logs() as logs:
             await mark(parts, "email:ada@example.org", "external:crm-7", "document:e1")

@@ -1,0 +1,167 @@
+"""Finds out which subjects documents, addresses and changed users are about: one handler for each kind of key."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.errors import StaleRead
+from sync_worker.storage.queue import ADDRESSES, FANOUT, MEMBERS, Completed, WorkItem
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, owners, resolve_documents
+from sync_worker.sync.reconciler import REPAIR_LANE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sync_worker.clerk.client import Target
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
+    from sync_worker.errors import SyncWorkerError
+    from sync_worker.sanity.client import Source
+    from sync_worker.storage.ledger import Ledger
+    from sync_worker.storage.queue import Claim
+    from sync_worker.sync.address_resolution import Resolution
+
+ENTRIES = 1000
+"""Changes by one document that are searched, the newest first, for members who had access by an address."""
+
+
+class KeyKind(Enum):
+    """What the key of a row names."""
+
+    SUBJECT = auto()
+    DOCUMENT = auto()
+    ADDRESS = auto()
+    MEMBERS = auto()
+
+
+def kind_of(key: str) -> KeyKind:
+    """Return what a key names."""
+    if key.startswith(FANOUT):
+        return KeyKind.DOCUMENT
+    if key.startswith(MEMBERS):
+        return KeyKind.MEMBERS
+    return KeyKind.ADDRESS if key.startswith(ADDRESSES) else KeyKind.SUBJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of a lookup: the items to enqueue, and then how its claims end.
+
+    `resolutions` says of documents whom they are for.
+    """
+
+    items: list[WorkItem] = field(default_factory=list)
+    completed: list[Completed] = field(default_factory=list)
+    failed: list[tuple[Claim, SyncWorkerError]] = field(default_factory=list)
+    resolutions: list[tuple[Resolution, Claim]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """Looks claims up, many with few calls; reads only. Errors: those of the source, the target and the ledger."""
+
+    source: Source
+    target: Target
+    ledger: Ledger
+    clock: Clock
+    timings: Timings
+
+    async def run(self, claims: Sequence[Claim]) -> list[Found]:
+        """Look up claims, each by the kind of its key."""
+        handlers = {
+            KeyKind.DOCUMENT: self.documents,
+            KeyKind.ADDRESS: self.addresses,
+            KeyKind.MEMBERS: self.members,
+        }
+        by_kind: dict[KeyKind, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_kind[kind_of(claim.key)].append(claim)
+        return [await handlers[kind](some) for kind, some in by_kind.items()]
+
+    async def documents(self, claims: Sequence[Claim]) -> Found:
+        """Find the owners of entitlements; one that is gone, or is no entitlement, has none."""
+        by_document = {claim.key.removeprefix(FANOUT): claim for claim in claims}
+        named, stale = await resolve_documents(
+            self.source,
+            self.target.find,
+            {document: claim.expected_revisions for document, claim in by_document.items()},
+            clock=self.clock,
+            timings=self.timings,
+        )
+        found = Found(failed=[(by_document[document], StaleRead(document)) for document in stale])
+        for document, resolution in named.items():
+            claim = by_document[document]
+            found.items.extend(items_for(claim, resolution.subjects))
+            found.completed.append(completed_document(claim, [resolution], self.clock.now(), self.timings))
+            found.resolutions.append((resolution, claim))
+        return found
+
+    async def addresses(self, claims: Sequence[Claim]) -> Found:
+        """Find who has addresses that an entitlement named before, and which members had access by them."""
+        by_address = {Subject.parse(claim.key): claim for claim in claims}
+        holders = await self.target.find(by_address)
+        found = Found(completed=[Completed(claim) for claim in claims])
+        for address, claim in by_address.items():
+            subjects = [*owners(address, holders), *await self._former_members(address, claim)]
+            found.items.extend(items_for(claim, subjects))
+        return found
+
+    async def members(self, claims: Sequence[Claim]) -> Found:
+        """Find what a changed address of users may change.
+
+        Their old address may have entitled them and their memberships; the new one may have been another person's.
+        Where no entitlement names anybody by address, no more is read. A read that shows no entitlement at all does
+        not prove that.
+        """
+        found = Found(completed=[Completed(claim) for claim in claims])
+        snapshot = await self.source.by_subject((), ())
+        if snapshot.visible and not snapshot.addressed:
+            return found
+        users = {Subject(Kind.USER, claim.key.removeprefix(MEMBERS)): claim for claim in claims}
+        for user, claim in users.items():
+            found.items.extend(items_for(claim, [user]))
+            if snapshot.addressed_members or not snapshot.visible:
+                found.items.extend(items_for(claim, await self.target.memberships(user.id)))
+        observed = await self.target.observe(users)
+        addresses = {address for stored in observed.values() for address in stored.addresses}
+        rows = (await self.source.by_subject(addresses, ())).rows if addresses else ()
+        found.items.extend(WorkItem(FANOUT + str(row["_id"]), REPAIR_LANE, cause=claims[0].cause) for row in rows)
+        return found
+
+    async def _former_members(self, address: Subject, claim: Claim) -> list[Subject]:
+        """Return the members whom a document gave access by an address that may be nobody's, or another's, by now.
+
+        No event about a person names their memberships, and by now no entitlement may name anybody by address.
+        """
+        if not address.organization_id:
+            return []
+        documents = {expected.document for expected in claim.expected_revisions}
+        entries = [e for one in documents for e in await self.ledger.of_document(one, (), ENTRIES)]
+        subjects = {Subject.parse(entry.subject) for entry in entries}
+        members = {s for s in subjects if s.kind is Kind.MEMBERSHIP and s.organization_id == address.organization_id}
+        return sorted(members, key=str)
+
+
+def items_for(claim: Claim, subjects: Iterable[Subject]) -> Iterator[WorkItem]:
+    """Yield items for subjects that a claim leads to, as urgent as it is, with the revisions that it expects."""
+    for subject in subjects:
+        for known in claim.expected_revisions or (None,):
+            # That a document is gone proves nothing about what else the current owner of an address holds.
+            expected = None if known is None else replace(known, news=False)
+            yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
+
+
+def completed_document(claim: Claim, resolutions: Sequence[Resolution], now: float, timings: Timings) -> Completed:
+    """Complete a document. While several people have its address it is due again without any event."""
+    ambiguous = any(one.code == AMBIGUOUS_ADDRESS for one in resolutions)
+    return Completed(
+        claim,
+        next_due=now + timings.shared_address_recheck if ambiguous else None,
+        code=resolutions[0].code if resolutions else "",
+        detail="; ".join(one.reason for one in resolutions if one.reason),
+        lane=REPAIR_LANE,  # where documents are looked up together; in lane 1 they are walked one by one
+    )
