@@ -224,8 +224,8 @@ def read_json(service: str, response: httpx.Response) -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError):
-        told = f"{service} answered {response.status_code} with something that is not JSON"
-        raise UnreadableAnswer(told) from None
+        detail = f"{service} answered {response.status_code} with something that is not JSON"
+        raise UnreadableAnswer(detail) from None
 
 
 def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> float | None:

@@ -45,8 +45,8 @@ def reflects(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevisi
     seen = revisions.get(expected.document)
     if seen is None:
         return expected.deleted and bool(expected.revision)
-    told = moment(expected.updated_at)
-    later = told > _LONG_AGO and moment(seen.updated_at) > told
+    expected_at = moment(expected.updated_at)
+    later = expected_at > _LONG_AGO and moment(seen.updated_at) > expected_at
     return later or (seen.revision == expected.revision and not expected.deleted)
 
 

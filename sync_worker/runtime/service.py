@@ -121,8 +121,10 @@ async def _nightly(settings: Settings, store: Store) -> None:
     ):
         findings = await run.find()
         result = await run.apply(findings)
-    told = report(findings, result, calls, clock.monotonic() - started)
-    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **told)
+    counts = report(findings, result, calls, clock.monotonic() - started)
+    (log.error if result.failed else log.info)(
+        "reconciled", failed=len(result.failed), changeset=result.held, **payload
+    )
 
 
 def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:

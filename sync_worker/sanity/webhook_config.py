@@ -117,12 +117,12 @@ class Repair:
 def needed(hooks: Iterable[Hook], wanted: Hook) -> Repair:
     """Compare the hooks of a project with the wanted one. A hook is identified by its URL."""
     same_type = [hook for hook in hooks if hook.type == wanted.type]
-    ours = sorted((h for h in same_type if h.url == wanted.url), key=lambda h: len(differences(h, wanted)))
+    same_url = sorted((h for h in same_type if h.url == wanted.url), key=lambda h: len(differences(h, wanted)))
     elsewhere = (
         h for h in same_type if h.url != wanted.url and h.url.endswith(PATH) and h.dataset in (wanted.dataset, "*")
     )
-    present = next(iter(ours), None)
-    return Repair(present, differences(present, wanted), (*ours[1:], *elsewhere))
+    present = next(iter(same_url), None)
+    return Repair(present, differences(present, wanted), (*same_url[1:], *elsewhere))
 
 
 def creation(hook: Hook) -> dict[str, Any]:

@@ -103,8 +103,8 @@ async def resolve_documents(
     stale: frozenset[str] = frozenset()
     after, last = "", False
     while not last:
-        told = [w for expected_revisions in documents.values() for w in expected_revisions]
-        page, behind = await fresh_page(source, documents.keys(), after, told, clock=clock, timings=timings)
+        expected = [w for expected_revisions in documents.values() for w in expected_revisions]
+        page, behind = await fresh_page(source, documents.keys(), after, expected, clock=clock, timings=timings)
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind
         after, last = page.cursor, page.last

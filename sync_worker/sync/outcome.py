@@ -88,5 +88,5 @@ class Outcome:
         """
         if self.queue_seconds is None or self.written is None or not self.due.expected_revisions:
             return None
-        told = (moment(w.updated_at).timestamp() for w in self.due.expected_revisions if not w.deleted)
-        return max([self.queue_seconds, *(self.written.timestamp() - at for at in told if at > 0)])
+        published = (moment(w.updated_at).timestamp() for w in self.due.expected_revisions if not w.deleted)
+        return max([self.queue_seconds, *(self.written.timestamp() - at for at in published if at > 0)])

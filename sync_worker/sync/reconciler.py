@@ -172,10 +172,10 @@ class Reconciler:
         if not writes:
             return outcomes
         ids = await self.ledger.intend([_entry(o.change, o.due) for o in writes if o.change is not None])
-        ours = [(row, o) for row, o in zip(ids, writes, strict=True) if row is not None]
+        owned = [(row, o) for row, o in zip(ids, writes, strict=True) if row is not None]
         slots = asyncio.Semaphore(WRITES_AT_ONCE)
-        done = await asyncio.gather(*(self._write(o, slots) for _, o in ours))
-        done = await self._record([(row, o) for (row, _), o in zip(ours, done, strict=True)])
+        done = await asyncio.gather(*(self._write(o, slots) for _, o in owned))
+        done = await self._record([(row, o) for (row, _), o in zip(owned, done, strict=True)])
         lost = [_failed(o, LeaseLost(str(o.due.subject))) for row, o in zip(ids, writes, strict=True) if row is None]
         written = {outcome.due.subject: outcome for outcome in (*done, *lost)}
         return [written.get(outcome.due.subject, outcome) for outcome in outcomes]

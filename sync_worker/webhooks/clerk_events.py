@@ -74,13 +74,13 @@ def parse_event(body: bytes) -> Event | None:
 
 def items_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[WorkItem]:
     """Return what an event may have changed. A user's address may stand for memberships too, which it does not name."""
-    mark = item_of(event, layout, now, timings, delivery)
-    if mark is None:
+    item = item_of(event, layout, now, timings, delivery)
+    if item is None:
         return []
     if event.type != "user.updated":
-        return [mark]
+        return [item]
     members, due = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
-    return [mark, WorkItem(members, REPAIR_LANE, due=due, cause=mark.cause, delivery=delivery)]
+    return [item, WorkItem(members, REPAIR_LANE, due=due, cause=item.cause, delivery=delivery)]
 
 
 def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> WorkItem | None:

@@ -152,25 +152,25 @@ class Receiver:
         event = parse(body)
         if event is None:
             return "bad_body"
-        told = {"source": "sanity", "delivery": delivery, "document": event.id}
+        payload = {"source": "sanity", "delivery": delivery, "document": event.id}
         if not self._is_ours(event):
-            log.info("webhook_ignored", **told, dataset=event.dataset)
+            log.info("webhook_ignored", **payload, dataset=event.dataset)
             return IGNORED
         await self.queue.enqueue(items_of(event, delivery))
-        log.info("webhook_accepted", **told, revision=event.rev, operation=event.operation)
+        log.info("webhook_accepted", **payload, revision=event.rev, operation=event.operation)
         return ACCEPTED
 
     async def _accept_clerk(self, body: bytes, delivery: str) -> str:
         event = parse_event(body)
         if event is None:
             return "bad_body"
-        told = {"source": "clerk", "delivery": delivery, "event_type": event.type}
+        payload = {"source": "clerk", "delivery": delivery, "event_type": event.type}
         items = items_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
         if not items or not await self._is_our_instance(event.instance_id):
-            log.info("webhook_ignored", **told)
+            log.info("webhook_ignored", **payload)
             return IGNORED
         await self.queue.enqueue(items)
-        log.info("webhook_accepted", **told, subject=items[0].key)
+        log.info("webhook_accepted", **payload, subject=items[0].key)
         return ACCEPTED
 
     def _is_ours(self, event: DocumentEvent) -> bool:
