@@ -122,8 +122,7 @@ async def _nightly(settings: Settings, store: Store) -> None:
         findings = await run.find()
         result = await run.apply(findings)
     counts = report(findings, result, calls, clock.monotonic() - started)
-    log_as = log.error if result.failed else log.info
-    log_as("reconciled", failed=len(result.failed), changeset=result.held, **counts)
+    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **counts)
 
 
 def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:
