@@ -102,7 +102,7 @@ def configure_logs(form: Literal["auto", "json", "console"], secrets: Iterable[s
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _SafeStream(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _SafeStream(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)

@@ -41,6 +41,25 @@ def test_a_line_of_json_has_event_level_and_time() -> None:
     assert entry == {"event": "access_changed", "level": "info", "subject": "user:user_1", "bytes": 3, "parts": None}
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_is_one_write_so_that_two_processes_on_one_stream_do_not_mix(form: str) -> None:
+    code = f"""
+class Writes:
+    def write(self, text):
+        texts.append(text)
+    def flush(self):
+        pass
+    def isatty(self):
+        return False
+texts, sys.stderr = [], Writes()
+configure_logs({form!r})
+structlog.get_logger().info('access_changed')
+sys.stderr = sys.__stderr__
+print(len(texts), texts[0].endswith(chr(10)), file=sys.stderr)
+"""
+    assert written(code, form) == ["1 True"]
+
+
 @pytest.mark.parametrize(
     "values",
     [
