@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 WRITES_AT_ONCE = 24
 REPAIR_LANE = 2
 
-log = structlog.get_logger("converge")
+log = structlog.get_logger("reconciler")
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class World:
         return Guard(self.store.runs, RevocationLimit("100%"), CLOCK)
 
     @property
-    def converge(self) -> Reconciler:
+    def reconciler(self) -> Reconciler:
         services, store = self.services, self.store
         source = RecordingSource(services.source, store.queue, TIMINGS)
         return Reconciler(source, services.target, store.ledger, store.queue, self.guard, self.layout, CLOCK, TIMINGS)
@@ -187,8 +187,8 @@ def _takes(patch: Mapping[str, Any]) -> bool:
     return any(patch.get(name, value) != value for name, value in GRANTED.items())
 
 
-async def _converge(world: World, batch: Sequence[Due]) -> None:
-    async for outcomes in world.converge.run(batch):
+async def _reconcile(world: World, batch: Sequence[Due]) -> None:
+    async for outcomes in world.reconciler.run(batch):
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
@@ -206,13 +206,13 @@ async def a_webhook(world: World) -> None:
         Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", "2020-01-01T00:00:00Z"),))
         for e, who in OWNER.items()
     ]
-    await _converge(world, batch)
+    await _reconcile(world, batch)
 
 
 async def a_lagging_index(world: World) -> None:
     """Events told of a change and of a deletion that neither the index nor the document store shows."""
     told = {"e1": ExpectedRevision("e1", "r", LATER), "e2": ExpectedRevision("e2", "r", LATER, deleted=True)}
-    await _converge(world, [due(e, expected) for e, expected in told.items()])
+    await _reconcile(world, [due(e, expected) for e, expected in told.items()])
 
 
 async def a_blind_token(world: World) -> None:
@@ -223,7 +223,7 @@ async def a_blind_token(world: World) -> None:
         for e, who in OWNER.items()
     ]
     try:
-        await _converge(world, batch)
+        await _reconcile(world, batch)
     except NothingVisible:
         return
     finally:
@@ -232,7 +232,7 @@ async def a_blind_token(world: World) -> None:
 
 async def a_reconcile(world: World) -> None:
     """The whole population."""
-    run = FullReconcile(world.converge, world.store.queue, world.store.runs, world.guard, CLOCK, TIMINGS)
+    run = FullReconcile(world.reconciler, world.store.queue, world.store.runs, world.guard, CLOCK, TIMINGS)
     result = await run.apply(await run.find())
     for error in result.failed.values():
         raise error
@@ -240,7 +240,7 @@ async def a_reconcile(world: World) -> None:
 
 async def a_fan_out(world: World) -> None:
     """A course was changed, and whom the entitlements are for is looked up."""
-    source, find = world.converge.source, world.services.target.find
+    source, find = world.reconciler.source, world.services.target.find
 
     async def mark(items: Sequence[WorkItem]) -> None:
         await world.store.queue.enqueue(items)
