@@ -1,8 +1,7 @@
 """Our httpx transport: everything that both services need from a request, in one place.
 
-Why it exists: each call to Sanity and Clerk, whether the SDK makes it or we do, passes here. So authentication, the
-API version, the call budget, retries, the lease and the dry run cannot be forgotten by any path above. What a refused
-status means is told by the `explain` function of each adapter; how long a subject waits after that is the worker's.
+Every call to Sanity and Clerk passes here, whether the SDK makes it or we do. So authentication, the API version, the
+call budget, retries, the lease and the dry run cannot be forgotten anywhere above.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ current_write: ContextVar[Write | None] = ContextVar("current_write", default=No
 
 @contextmanager
 def guarded(lease: Lease) -> Iterator[Write]:
-    """Send mutating requests of this context only while `lease` is held, and tell it of Retry-After."""
+    """Send mutating requests of this context only while `lease` is held, and record Retry-After in it."""
     write = Write(lease)
     token = current_write.set(write)
     try:
@@ -89,8 +88,8 @@ class ServiceTransport(httpx.AsyncBaseTransport):
     """Sends requests to one service.
 
     `headers` are set on every request and win over what the SDK sets. `explain` turns an answer, and the seconds of
-    its Retry-After, into the error it stands for, or None when it is good. `is_read` tells which POSTs only read.
-    `observe` is told of every call.
+    its Retry-After, into the error it stands for, or None when it is good. `is_read` says which POSTs only read.
+    `observe` is called with every call.
     """
 
     service: str
@@ -115,7 +114,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         retrying = AsyncRetrying(
             sleep=self.clock.sleep,
             stop=stop_after_attempt(timings.transport_attempts) | _stop_after_wait(timings.max_transport_wait),
-            wait=_wait_as_asked(timings),
+            wait=_wait_retry_after(timings),
             retry=retry_if_exception_type(RetryableError),
             reraise=True,
         )
@@ -156,9 +155,9 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         return response
 
     def _concerns_everybody(self, request: httpx.Request, *, reads: bool) -> bool:
-        """Tell the limit of the instance from that of one subject, which must not hold up the others.
+        """Return whether a 429 is the limit of the instance, and not of one subject, which must not hold up the others.
 
-        A refused read is of the instance; a refused write is when another subject was refused just before.
+        A refused read is the instance's; a refused write is, if another subject was refused just before.
         """
         now = asyncio.get_running_loop().time()
         path, at = self._refused
@@ -190,7 +189,7 @@ _BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
 class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its stops
-    """Stops when the service asks for a longer wait than a request waits itself."""
+    """Stops when Retry-After is longer than a request waits itself."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
@@ -199,8 +198,8 @@ class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its s
         return (_retry_after(retry_state) or 0) > self._longest
 
 
-class _wait_as_asked(wait_exponential_jitter):  # noqa: N801 - named as tenacity names its waits
-    """Waits as long as the service asks, else with backoff."""
+class _wait_retry_after(wait_exponential_jitter):  # noqa: N801 - named as tenacity names its waits
+    """Waits as long as Retry-After says, else with backoff."""
 
     def __init__(self, timings: Timings) -> None:
         super().__init__(
@@ -224,8 +223,7 @@ def read_json(service: str, response: httpx.Response) -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError):
-        detail = f"{service} answered {response.status_code} with something that is not JSON"
-        raise UnreadableAnswer(detail) from None
+        raise UnreadableAnswer(f"{service} answered {response.status_code} with a body that is not JSON") from None
 
 
 def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> float | None:
@@ -245,7 +243,7 @@ def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> flo
 
 @cache
 def ssl_context() -> ssl.SSLContext:
-    """Return what every connection is verified by. Loading the authorities takes 50 ms, so it is done once."""
+    """Return the context that verifies every connection. Loading the authorities takes 50 ms, so it is done once."""
     return httpx.create_ssl_context()
 
 

@@ -1,8 +1,7 @@
-"""Whether a read shows what an event told of.
+"""Whether a read reflects what an event reported. Pure.
 
-Why it exists: Sanity sends webhooks before its query index has caught up, so a read right after one may be old. A read
-is only used for a subject when it shows all of the subject's witnesses. This is pure; who waits and asks again is
-`converge`.
+Sanity sends webhooks before its query index has caught up, so a read right after one may be old. A read is used for a
+subject only when it reflects all revisions that are expected of it.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ class Stored:
 
 
 def reflects(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevision) -> bool:
-    """Tell whether a query shows `witness`: the same revision, a later one, or absence after a delete.
+    """Return whether a query shows the expected revision, a later one, or absence after a delete.
 
-    Revisions have no order, so "later" is told by `_updatedAt`, which has a resolution of a second in places: of two
-    revisions in one second neither proves the other, and the document store has to be asked. A witness without a
-    revision stands for such two.
+    Revisions have no order; `_updatedAt` has one, but in places only a resolution of a second. Of two revisions in one
+    second neither proves the other, so the document store has to decide. An expectation without a revision stands for
+    such two.
     """
     seen = revisions.get(expected.document)
     if seen is None:
         return expected.deleted and bool(expected.revision)
-    expected_at = moment(expected.updated_at)
-    later = expected_at > _LONG_AGO and moment(seen.updated_at) > expected_at
+    published = moment(expected.updated_at)
+    later = published > _LONG_AGO and moment(seen.updated_at) > published
     return later or (seen.revision == expected.revision and not expected.deleted)
 
 
 def is_ambiguous(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevision) -> bool:
-    """Tell whether a query shows another revision than `witness` of the same moment, or it is not known which."""
+    """Return whether the document store has to decide: the query shows another revision of the same moment."""
     seen = revisions.get(expected.document)
     if not expected.revision:
         return True
@@ -59,7 +58,7 @@ def is_ambiguous(revisions: Mapping[str, DocumentRevision], expected: ExpectedRe
 
 
 def matches_store(revisions: Mapping[str, DocumentRevision], stored: Stored, document: str) -> bool:
-    """Tell whether a query shows `document` as the document store has it, which is never behind."""
+    """Return whether a query shows `document` as the document store has it, which is never behind."""
     seen, truth = revisions.get(document), stored.documents.get(document)
     if truth is None:
         return seen is None and document in stored.missing
@@ -67,7 +66,7 @@ def matches_store(revisions: Mapping[str, DocumentRevision], stored: Stored, doc
 
 
 def moment(text: str) -> datetime:
-    """Read an `_updatedAt`; what cannot be read is long ago, so that it proves nothing."""
+    """Read an `_updatedAt`. An unreadable one is long ago, so that it proves nothing."""
     try:
         read = datetime.fromisoformat(text)
     except ValueError:

@@ -1,7 +1,6 @@
-"""What happens by the clock: every so many seconds, or once a day.
+"""Work by the clock: every so many seconds, or once a day.
 
-Why it exists: a timer must survive what it starts. An error is told and the next time comes; nothing is caught up with
-in a burst. What is started is `running`'s.
+A timer survives what it starts: an error is logged, and the next time comes. Missed times are not made up for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The worker with what it does by the clock, until the process ends: poll, nightly reconcile, clean-up.
-
-Why it exists: `serve`, `worker` and `sync` run the same; each of these timers is one line here. What a batch does is
-`worker` and `attempt`.
-"""
+"""The worker with its periodic work, until the process ends: poll, nightly reconcile, clean-up."""
 
 from __future__ import annotations
 
@@ -40,18 +36,18 @@ log = structlog.get_logger("app")
 async def running_worker(
     settings: Settings, store: Store, broken: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Worker]:
-    """Run the worker, and what it does by the clock, until the block ends; then let it drain.
+    """Run the worker and its periodic work until the block ends; then let it drain.
 
-    `broken` is called when the worker ended by itself, which only a bug can make it do.
+    `broken` is called if the worker ends by itself, which only a bug can cause.
     """
     clock, timings = store.runtime.clock, store.runtime.timings
     async with open_services(settings, store) as services:
-        converge = reconciler_of(settings, store, services)
+        reconciler = reconciler_of(settings, store, services)
         name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
             store.database,
             store.queue,
-            Jobs(store.queue, converge, clock, timings),
+            Jobs(store.queue, reconciler, clock, timings),
             services.budget,
             lambda: check_projection(services, settings),
             clock,
@@ -84,8 +80,8 @@ async def running_worker(
 
 
 async def _poll(services: Services, store: Store) -> None:
-    marked = await catch_up(services.source, store.queue, store.runtime.clock, store.runtime.timings)
-    log.info("polled", documents=marked)
+    documents = await catch_up(services.source, store.queue, store.runtime.clock, store.runtime.timings)
+    log.info("polled", documents=documents)
 
 
 async def _requeue_after_empty_read(services: Services, store: Store) -> None:
@@ -93,13 +89,13 @@ async def _requeue_after_empty_read(services: Services, store: Store) -> None:
 
 
 async def check_projection(services: Services, settings: Settings) -> None:
-    """Read a page of entitlements and judge its shape. Raises ConfigurationError, and what the read raises."""
+    """Read a page of entitlements and check its shape. Raises ConfigurationError, and what the read raises."""
     page = await services.source.everything("")
     refuse_wrong_shape(page.rows, settings.layout.fields)
 
 
 async def _ask_instance(services: Services, store: Store) -> None:
-    """Remember which instance our key belongs to, so that events of another one are told apart."""
+    """Remember which instance our key belongs to, so that events from another one are ignored."""
     await store.queue.remember(INSTANCE, await services.target.instance())
 
 
@@ -121,12 +117,12 @@ async def _nightly(settings: Settings, store: Store) -> None:
     ):
         findings = await run.find()
         result = await run.apply(findings)
-    counts = report(findings, result, calls, clock.monotonic() - started)
-    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **counts)
+    facts = report(findings, result, calls, clock.monotonic() - started)
+    (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **facts)
 
 
 def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:
-    """End the process when the worker broke: a receiver that nobody works for would only look alive."""
+    """End the process when the worker broke: a receiver without a worker only looks alive."""
     if not task.cancelled() and task.exception() is not None:
         log.critical("worker_broken", exc_info=task.exception())
         broken()

@@ -1,8 +1,4 @@
-"""Opens what processes need, from Settings: the durable half, both services, and what reconciles or only reads.
-
-Why it exists: every verb of the command line opens the same few things, and each is closed by whoever opened it. What
-runs for as long as the process does is `running`; the web application is `app`.
-"""
+"""Builds the parts of a process from the settings: the store, both services, and what reconciles or only reads."""
 
 from __future__ import annotations
 
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What everything in a process goes by. A verb asks `system` for it once, and it is passed on from there."""
+    """The clock and the timings of a process. A command makes one and passes it on."""
 
     clock: Clock
     timings: Timings
@@ -53,7 +49,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The durable half: what web processes need, and the runtime it was opened with."""
+    """The durable half, which web processes need, and the runtime it was opened with."""
 
     runtime: Runtime
     database: Database
@@ -63,7 +59,7 @@ class Store:
     counters: Counters
 
     def count_change(self, outcome: Outcome) -> None:
-        """Count a change that Clerk has taken."""
+        """Count a change that Clerk has accepted."""
         if outcome.change is not None:
             self.counters.change(outcome.change.kind, outcome.publish_latency_seconds)
 
@@ -79,7 +75,7 @@ class Services:
 
 @asynccontextmanager
 async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = False) -> AsyncIterator[Store]:
-    """Open the database and bring its tables up to date. With `watch`, marks of other processes wake us at once."""
+    """Open the database and bring its tables up to date. With `watch`, items of other processes wake us at once."""
     clock, timings = runtime.clock, runtime.timings
     database = open_database(settings.database_url, clock, timings, watch=watch)
     await database.start()
@@ -180,7 +176,7 @@ async def open_reconcile(
     adopt: bool = False,
     accept_fewer: bool = False,
 ) -> AsyncIterator[FullReconcile]:
-    """Put a reconcile together. `calls` counts its calls by service, and its writes."""
+    """Open a full reconcile. `calls` counts its calls by service, and its writes."""
 
     def on_call(call: Call) -> None:
         calls[call.service] += 1
@@ -201,7 +197,7 @@ async def open_reconcile(
 
 @asynccontextmanager
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
-    """Put together what reads for explanations; its transport cannot write. `patience` is in seconds."""
+    """Open what reads for explanations; its transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
         # Looking at an explanation records nothing.
         reads = replace(reconciler_of(settings, store, services), source=services.source)

@@ -1,9 +1,8 @@
-"""Whom an entitlement is for: the id it names, or whoever in Clerk has the address that it names.
+"""Whom an entitlement is for: the subject whose id it names, or the one user who has the address that it names.
 
-Why it exists: editors rarely know a Clerk id. They write an e-mail address or their own id of the person, perhaps
-before that person has signed up. A row by address counts for the one user who has the address now; for nobody when
-several have it; and for nobody yet, which is *pending*, while nobody has. What makes an address somebody's is `clerk`;
-what the row then gives is `policy`.
+Editors rarely know a Clerk id. They write an e-mail address or their own id of a person, perhaps before that person has
+signed up. A row by address counts for the one user who has the address now, and for nobody when several have it; while
+nobody has it, it is pending.
 """
 
 from __future__ import annotations
@@ -47,43 +46,45 @@ class Resolution:
 
 
 def owners(subject: Subject, holders: AddressOwners) -> tuple[Subject, ...]:
-    """Return the users, or their memberships, that an address stands for: one, unless it is shared or nobody's."""
+    """Return the users, or their memberships, that have an address: one, unless it is ambiguous or unknown."""
     return tuple(subject.for_user(user) for user in sorted(holders.get(subject.address, ())))
 
 
 def rows_for_owner(
     subject: Subject, read: Entitlement | Refusal, holders: AddressOwners
 ) -> Iterable[tuple[Subject, Entitlement | Refusal]]:
-    """Yield for whom a row counts; where several have the address, each gets the refusal instead."""
+    """Yield the subjects that a row counts for; where several have its address, each gets a refusal instead."""
     if not subject.is_address:
         yield subject, read
         return
     document = read.id if isinstance(read, Entitlement) else read.document
-    having = owners(subject, holders)
-    for owner in having:
-        yield owner, read if len(having) == 1 else Refusal(document, FIELDS[subject.kind], AMBIGUOUS_REASON)
+    owned_by = owners(subject, holders)
+    for owner in owned_by:
+        yield owner, read if len(owned_by) == 1 else Refusal(document, FIELDS[subject.kind], AMBIGUOUS_REASON)
 
 
 async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Resolution]:
-    """Say of each row whom it is for. Addresses are looked up together; raises what `find` raises."""
+    """Return whom each row is for. Addresses are looked up together. Raises what `find` raises."""
     read = [(str(raw["_id"]), *read_row(raw, ())) for raw in rows]
     addresses = {subject for _, subject, _ in read if subject is not None and subject.is_address}
     holders = await find(addresses) if addresses else {}
-    return [_named(document, subject, row, holders) for document, subject, row in read]
+    return [_resolution(document, subject, row, holders) for document, subject, row in read]
 
 
-def _named(document: str, subject: Subject | None, row: Entitlement | Refusal, holders: AddressOwners) -> Resolution:
+def _resolution(
+    document: str, subject: Subject | None, row: Entitlement | Refusal, holders: AddressOwners
+) -> Resolution:
     if subject is None:
         return Resolution(document, (), REFUSED, str(row))
     if not subject.is_address:
         return Resolution(document, (subject,))
-    having = owners(subject, holders)
-    if len(having) == 1:
-        return Resolution(document, having)
+    owned_by = owners(subject, holders)
+    if len(owned_by) == 1:
+        return Resolution(document, owned_by)
     field = FIELDS[subject.kind]
-    if not having:
+    if not owned_by:
         return Resolution(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
-    return Resolution(document, having, AMBIGUOUS_ADDRESS, f"{document}: {field}: {AMBIGUOUS_REASON}")
+    return Resolution(document, owned_by, AMBIGUOUS_ADDRESS, f"{document}: {field}: {AMBIGUOUS_REASON}")
 
 
 async def resolve_documents(
@@ -94,16 +95,16 @@ async def resolve_documents(
     clock: Clock,
     timings: Timings,
 ) -> tuple[dict[str, Resolution], frozenset[str]]:
-    """Look up whom these entitlements are for, a hundred with two calls. What is no entitlement is for nobody.
+    """Look up whom these entitlements are for, a hundred with two calls. Anything else is for nobody.
 
-    `documents` come with what their events told. Also returns those that the index does not show as told, of which
-    nothing is known yet.
+    `documents` come with the revisions that a read must reflect. Also returns those that it does not: nothing is known
+    of them yet.
     """
     rows: list[Mapping[str, Any]] = []
     stale: frozenset[str] = frozenset()
     after, last = "", False
     while not last:
-        expected = [w for expected_revisions in documents.values() for w in expected_revisions]
+        expected = [revision for revisions in documents.values() for revision in revisions]
         page, behind = await fresh_page(source, documents.keys(), after, expected, clock=clock, timings=timings)
         rows += [row for row in page.rows if row["_id"] in documents]
         stale |= behind

@@ -1,8 +1,4 @@
-"""One subject's turn: why it is due, and what became of it, in what time.
-
-Why it exists: runs hand these to each other, and what is logged, counted and remembered of a turn is read from them.
-Doing the work is `converge`; what an outcome costs its subject is `attempt`.
-"""
+"""One subject's turn: why it is due, and what became of it."""
 
 from __future__ import annotations
 
@@ -74,7 +70,7 @@ class Outcome:
 
     @property
     def queue_seconds(self) -> float | None:
-        """Seconds from the oldest mark that the write serves to Clerk's answer; None when nothing was written."""
+        """Seconds from the oldest item that the write serves to Clerk's answer; None when nothing was written."""
         if self.written is None or self.due.since is None:
             return None
         return max(0.0, self.written.timestamp() - self.due.since)
@@ -83,10 +79,10 @@ class Outcome:
     def publish_latency_seconds(self) -> float | None:
         """Seconds from the oldest publish that the write serves to Clerk's answer; None when it serves none.
 
-        A publish happened at its `_updatedAt`, or before the mark where that is older: of two publishes of a document
-        only the later one's time is kept. A delete has no time of its own, so it counts from the mark.
+        A publish happened at its `_updatedAt`, or before it was enqueued where that is older: of two publishes of a
+        document only the later one's time is kept. A delete has no time of its own, so it counts from the item.
         """
         if self.queue_seconds is None or self.written is None or not self.due.expected_revisions:
             return None
-        published = (moment(w.updated_at).timestamp() for w in self.due.expected_revisions if not w.deleted)
+        published = (moment(e.updated_at).timestamp() for e in self.due.expected_revisions if not e.deleted)
         return max([self.queue_seconds, *(self.written.timestamp() - at for at in published if at > 0)])

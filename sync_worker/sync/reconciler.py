@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 WRITES_AT_ONCE = 24
 REPAIR_LANE = 2
 
-log = structlog.get_logger("converge")
+log = structlog.get_logger("reconciler")
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Holds the parts; `run` does the work.
+    """Reconciles batches of subjects.
 
     `on_applied` is called with each change that Clerk has accepted.
     """
@@ -141,10 +141,10 @@ class Reconciler:
     async def _prove_emptiness(
         self, outcomes: list[Outcome], snapshot: Snapshot, observed: Mapping[Subject, Observed]
     ) -> list[Outcome]:
-        """Where not one entitlement is visible, let only proven deletions take access away.
+        """Where no entitlement is visible, let only proven deletions take access away.
 
-        A wrong token, dataset or type name looks the same as an empty dataset. The store tells them apart: the
-        documents that gave the access must be proven missing, and an event must have told of it.
+        A wrong token, dataset or type name looks the same as an empty dataset. The document store distinguishes them:
+        the documents that gave the access must be proven missing, and an event must have reported it.
         """
         revoking = [o for o in outcomes if o.change is not None and o.change.kind is ChangeKind.REVOKE]
         if snapshot.visible or not revoking:
@@ -154,13 +154,13 @@ class Reconciler:
         unproven = {
             outcome.due.subject
             for outcome in revoking
-            if not _told_of_an_end(outcome.due, observed[outcome.due.subject])
+            if not _end_was_reported(outcome.due, observed[outcome.due.subject])
             or not needed[outcome.due.subject] <= stored.missing
         }
         if len(unproven) < len(revoking):
-            # The blindness may have ended before the proof: then the first read missed what others may publish.
-            again = await self.source.by_subject([o.due.subject for o in revoking], ())
-            unproven |= {o.due.subject for o in revoking} if again.visible else set()
+            # Entitlements may have become visible before the proof: then the first read missed some.
+            second = await self.source.by_subject([o.due.subject for o in revoking], ())
+            unproven |= {o.due.subject for o in revoking} if second.visible else set()
         return [
             Outcome(o.due, error=DatasetEmpty(), recheck_at=o.recheck_at) if o.due.subject in unproven else o
             for o in outcomes
@@ -181,9 +181,9 @@ class Reconciler:
         return [written.get(outcome.due.subject, outcome) for outcome in outcomes]
 
     async def _record(self, done: Sequence[tuple[int, Outcome]]) -> list[Outcome]:
-        """Tell the ledger how writes ended. Where it cannot be told they stay open there, and are looked at again.
+        """Record in the ledger how writes ended. Where that fails they stay open there, and are looked at again.
 
-        What Clerk answered, such as its wish to wait, must not be lost for that.
+        Clerk's answer, such as its Retry-After, must not be lost because of it.
         """
         by_state: dict[State, list[tuple[int, Outcome]]] = defaultdict(list)
         for row, outcome in done:
@@ -201,7 +201,7 @@ class Reconciler:
         return recorded
 
     async def _write(self, outcome: Outcome, slots: asyncio.Semaphore) -> Outcome:
-        assert outcome.change is not None  # noqa: S101 - told apart by the caller
+        assert outcome.change is not None  # noqa: S101 - the caller selects those
         async with slots:
             with guarded(outcome.due.lease) as write:
                 try:
@@ -218,7 +218,7 @@ class Reconciler:
 
 
 def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
-    """Return an item for each document that a write takes away from its subject: it is somebody else's, or pending."""
+    """Return an item for each document that a write removes from a subject: it is another's now, or pending."""
     return [
         requeue_document(document, outcome)
         for outcome in outcomes
@@ -228,7 +228,7 @@ def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
 
 
 def requeue_document(document: str, outcome: Outcome) -> WorkItem:
-    """Return the item that has a document's owners looked up again because of what became of one of them."""
+    """Return the item that has a document's owners looked up again after this outcome of one of them."""
     due = outcome.due
     return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
 
@@ -237,8 +237,8 @@ def _documents(batch: Iterable[Due]) -> set[str]:
     return {expected.document for due in batch for expected in due.expected_revisions}
 
 
-def _told_of_an_end(due: Due, observed: Observed) -> bool:
-    """Tell whether an event said that a document is no more, or named one that gives access, and so was there."""
+def _end_was_reported(due: Due, observed: Observed) -> bool:
+    """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
     sources = observed.marker.sources if observed.marker else ()
     return any(w.ends or w.document in sources for w in due.expected_revisions)
 
@@ -267,7 +267,7 @@ def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
 
 
 def _state(outcome: Outcome) -> State:
-    """Name what the ledger is to say: a call that failed on the way may have been applied, or be so later."""
+    """Return the state for the ledger: a call that failed on the way may have been applied, or be applied later."""
     if outcome.unanswered or isinstance(outcome.error, RetryableError):
         return State.UNKNOWN
     return State.APPLIED if outcome.error is None else State.REFUSED

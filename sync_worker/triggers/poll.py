@@ -1,8 +1,8 @@
-"""The poll: what was published a while ago is marked once more, in case its webhook was lost.
+"""The poll: enqueues what was published a while ago once more, in case its webhook was lost.
 
-Why it exists: a hook that was switched off or answered 4xx loses events for good; with a poll every few minutes that
-costs minutes, not a night. A run that it causes and that finds something to write means that no webhook came, which
-the worker tells. Deletes are invisible to it; they are found by `reconcile`.
+A webhook that was switched off or answered 4xx loses events for good; with a poll that costs minutes, not a night. When
+a run that it caused writes something, the worker reports a missed webhook. It cannot see deletes; the full reconcile
+finds them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ LANE, FANOUT_LANE = 2, 1
 
 
 async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timings) -> int:
-    """Mark what was published since the last poll, a page after the other. Return how many documents it were.
+    """Enqueue what was published since the last poll, page by page. Returns the number of documents.
 
-    The first poll only notes where to begin: what is older is the reconcile's. The cursor moves after the marks are
-    durable, so that a poll that is killed is made up for by the next.
+    The first poll only records where to begin: what is older is left to the reconcile. The cursor moves after the items
+    are durable, so the next poll makes up for one that was killed.
     """
     before = _rfc3339(utc(clock) - timedelta(seconds=timings.poll_grace))
     known = await queue.recall(CURSOR)
@@ -46,20 +46,20 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
         await queue.remember(CURSOR, json.dumps([before, ""]))
         return 0
     since, after = json.loads(known[0])
-    marked = 0
+    found = 0
     while rows := await source.changed(since, after, before):
-        await queue.enqueue([_mark(row) for row in rows])
+        await queue.enqueue([_item(row) for row in rows])
         last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
         if not (since, after) < last < (before, ""):
-            # A cursor that is no moment of this span would never find anything again.
+            # A cursor outside this span would never find anything again.
             raise UnreadableAnswer("a page of changes did not go on from the one before")
         since, after = last
         await queue.remember(CURSOR, json.dumps([since, after]))
-        marked += len(rows)
-    return marked
+        found += len(rows)
+    return found
 
 
-def _mark(row: Mapping[str, Any]) -> WorkItem:
+def _item(row: Mapping[str, Any]) -> WorkItem:
     document = str(row["_id"])
     expected = ExpectedRevision(document, str(row.get("_rev") or ""), str(row.get("_updatedAt") or ""))
     if row.get("_type") != "entitlement":

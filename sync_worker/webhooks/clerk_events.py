@@ -1,8 +1,7 @@
-"""Clerk's events become marks: a sign-up, a new address, a new member, somebody who is gone.
+"""Turns Clerk's events into work items: a sign-up, a new address, a new member, a deletion.
 
-Why it exists: a person may be entitled before they exist in Clerk, and an address may be proven, or move to somebody
-else, at any time. An event is a poke like any other: it only says who may differ. Taking it over HTTP is `receiver`,
-whose signature it is `signatures`.
+A person may be entitled before they exist in Clerk, and an address may be verified, or move to another person, at any
+time. An event only says who may differ.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
 
 INSTANCE = "clerk_instance"
-"""Where the id of our instance is remembered; the worker asks Clerk for it."""
+"""The name under which the id of our instance is kept; the worker reads it from Clerk."""
 DIRECT, ECHO_LANE, REPAIR_LANE = 0, 1, 2
 KINDS = {"user": Kind.USER, "organization": Kind.ORGANIZATION, "organizationMembership": Kind.MEMBERSHIP}
 ACTIONS = frozenset({"created", "updated", "deleted"})
 
 
 class Event(BaseModel):
-    """The signed body (Clerk's webhook schema 2025-04-15). `data` is the object itself, or what is left of it."""
+    """The signed body (Clerk's webhook schema 2025-04-15). `data` is the object, or its remains after a deletion."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -45,12 +44,12 @@ class Event(BaseModel):
 
     @property
     def kind(self) -> Kind | None:
-        """What it is about; None when it is nothing of ours."""
+        """What it is about; None when it does not concern us."""
         what, _, action = self.type.partition(".")
         return KINDS.get(what) if action in ACTIONS else None
 
     def subject(self) -> Subject | None:
-        """Return whom it is about; None when it is nothing of ours. Raises InvalidSubject."""
+        """Return whom it is about; None when it does not concern us. Raises InvalidSubject."""
         if self.kind is None:
             return None
         if self.kind is not Kind.MEMBERSHIP:
@@ -63,7 +62,7 @@ class Event(BaseModel):
 
 
 def parse_event(body: bytes) -> Event | None:
-    """Read a signed body; None when it is not of Clerk's shape."""
+    """Read a signed body; None when it does not have Clerk's shape."""
     try:
         event = Event.model_validate(json.loads(body))
         event.subject()
@@ -73,7 +72,7 @@ def parse_event(body: bytes) -> Event | None:
 
 
 def items_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[WorkItem]:
-    """Return what an event may have changed. A user's address may stand for memberships too, which it does not name."""
+    """Return what an event may have changed. A user's address may concern memberships too, which it does not name."""
     item = item_of(event, layout, now, timings, delivery)
     if item is None:
         return []
@@ -84,10 +83,10 @@ def items_of(event: Event, layout: Layout, now: float, timings: Timings, deliver
 
 
 def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> WorkItem | None:
-    """Return what an event may have changed of its own subject. `now` is in epoch seconds.
+    """Return the item for an event's own subject. `now` is in epoch seconds.
 
-    Our own write comes back as an event too. It is told by a young marker beside exactly the values that were written,
-    and is looked at a little later, because somebody may have changed an address in the same moment.
+    Our own write comes back as an event too: a young marker beside exactly the values that were written. It is looked
+    at a little later, because an address may have changed in the same moment.
     """
     subject = event.subject()
     if subject is None:
@@ -99,7 +98,7 @@ def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery
 
 
 def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, since: float) -> bool:
-    """Tell whether an object holds exactly what we wrote, by a marker that is younger than `since`."""
+    """Return whether an object holds exactly what we wrote, with a marker younger than `since`."""
     public, private = data.get("public_metadata"), data.get("private_metadata")
     marker = read_marker(private) if isinstance(private, dict) else None
     if marker is None or not isinstance(public, dict) or not isinstance(private, dict):

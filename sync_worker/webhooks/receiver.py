@@ -1,8 +1,7 @@
-"""The routes that take webhooks: size, signature, mark, answer.
+"""The routes that take webhooks: check the size and the signature, enqueue, answer.
 
-Why it exists: a webhook is a poke. It is answered 2xx only once the mark is durable, and 4xx only when repeating it
-could never help, because Sanity never repeats a delivery that was answered 4xx. Our own trouble is always 503. Nothing
-is read from Sanity or Clerk here; whom an event of Clerk is about is `clerk_events`, what a mark leads to is `worker`.
+The answer is 2xx only once the items are durable, and 4xx only where repeating could never help, because Sanity never
+repeats a delivery that was answered 4xx. Trouble on our side is always 503. Nothing is read from Sanity or Clerk here.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ REFUSALS = {
     "not_configured": UNAVAILABLE,
     "unavailable": UNAVAILABLE,
 }
-"""What is answered, by its name. A 4xx is never repeated by Sanity, so our own trouble is none."""
+"""The status of each refusal. Sanity never repeats what was answered 4xx, so trouble on our side is 503."""
 ENTITLEMENT = "entitlement"
 SANITY_ID = "idempotency-key"
 _DELIVERY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -85,7 +84,7 @@ class DocumentEvent(BaseModel):
 class Receiver:
     """Takes Sanity's webhooks for one project and dataset, and Clerk's for one instance.
 
-    `count` hears of each delivery: who sent it, and what it was answered.
+    `count` is called with each delivery: its sender, and the answer.
     """
 
     queue: WorkQueue
@@ -120,7 +119,7 @@ class Receiver:
         *,
         id_header: str,
     ) -> JSONResponse:
-        """Answer one delivery by its name, whoever sent it."""
+        """Answer one delivery from either sender."""
         delivery = delivery_id(request.headers.get(id_header, ""))
         which = {"source": source, "delivery": delivery}
         try:
@@ -152,25 +151,25 @@ class Receiver:
         event = parse(body)
         if event is None:
             return "bad_body"
-        payload = {"source": "sanity", "delivery": delivery, "document": event.id}
+        facts = {"source": "sanity", "delivery": delivery, "document": event.id}
         if not self._is_ours(event):
-            log.info("webhook_ignored", **payload, dataset=event.dataset)
+            log.info("webhook_ignored", **facts, dataset=event.dataset)
             return IGNORED
         await self.queue.enqueue(items_of(event, delivery))
-        log.info("webhook_accepted", **payload, revision=event.rev, operation=event.operation)
+        log.info("webhook_accepted", **facts, revision=event.rev, operation=event.operation)
         return ACCEPTED
 
     async def _accept_clerk(self, body: bytes, delivery: str) -> str:
         event = parse_event(body)
         if event is None:
             return "bad_body"
-        payload = {"source": "clerk", "delivery": delivery, "event_type": event.type}
+        facts = {"source": "clerk", "delivery": delivery, "event_type": event.type}
         items = items_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
         if not items or not await self._is_our_instance(event.instance_id):
-            log.info("webhook_ignored", **payload)
+            log.info("webhook_ignored", **facts)
             return IGNORED
         await self.queue.enqueue(items)
-        log.info("webhook_accepted", **payload, subject=items[0].key)
+        log.info("webhook_accepted", **facts, subject=items[0].key)
         return ACCEPTED
 
     def _is_ours(self, event: DocumentEvent) -> bool:
@@ -181,7 +180,7 @@ class Receiver:
         )
 
     async def _is_our_instance(self, instance: str) -> bool:
-        """Tell whether an event is of the instance that our key belongs to, as far as that is known."""
+        """Return whether an event is from the instance that our key belongs to, as far as that is known."""
         if instance == self._instance:
             return True
         known = await self.queue.recall(INSTANCE)
@@ -203,14 +202,14 @@ async def read_body(request: Request) -> bytes | None:
 def delivery_id(hint: str) -> str:
     """Return the sender's id of a delivery, or one of our own where that is not fit for a log.
 
-    It only names the delivery: Sanity does not sign it, and anybody may send any.
+    It only names the delivery: Sanity does not sign it, so it may be anything.
     """
     name = hint.strip('"')
     return name if _DELIVERY_ID.fullmatch(name) and redact(name) == name else token_hex(8)
 
 
 def parse(body: bytes) -> DocumentEvent | None:
-    """Read a signed body; None when it is not of our shape."""
+    """Read a signed body; None when it does not have the expected shape."""
     try:
         return DocumentEvent.model_validate(json.loads(body))
     except (ValidationError, ValueError, RecursionError):
@@ -218,10 +217,10 @@ def parse(body: bytes) -> DocumentEvent | None:
 
 
 def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
-    """Return what an event may have changed: the subjects before and after, or the document to look at.
+    """Return what an event may have changed: the subjects before and after, or the document to look up.
 
-    An entitlement by address, or one that names nobody, is marked as a document: whom it is for now is looked up, or
-    said why nobody. An address that it named before, and does not name now, is looked up by itself.
+    An entitlement by address, or one that names nobody, is enqueued as a document, and looked up by the worker. An
+    address that it named before, and does not name now, is enqueued by itself.
     """
     before, after = _subject(event.before), _subject(event.after)
     keys = {str(subject) for subject in (before, after) if subject is not None and not subject.is_address}

@@ -1,7 +1,6 @@
 """Signatures: whether the holder of one of our secrets sent exactly these bytes.
 
-Why it exists: a webhook can only be trusted by its signature over the raw body. Headers are not part of it, so nothing
-else is read from them. What a good body means is the receiver's affair.
+A signature covers the raw body and nothing else, so no other header is trusted.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _SANITY = re.compile(r"t=([0-9]{1,16}),v1=([A-Za-z0-9_-]{43})", re.ASCII)
 SVIX_ID, SVIX_TIMESTAMP, SVIX_SIGNATURE = "svix-id", "svix-timestamp", "svix-signature"
 _SVIX_SIGNATURES = re.compile(r"v[0-9]+[a-z]?,[A-Za-z0-9+/]+={0,2}( v[0-9]+[a-z]?,[A-Za-z0-9+/]+={0,2})*", re.ASCII)
 EARLIEST_MS = 1_609_459_200_000
-"""Sanity's toolkit takes an earlier time for one in seconds, and refuses it."""
+"""Sanity's toolkit takes an earlier time for seconds, and refuses it."""
 
 
 def verify_sanity(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> bool:
-    """Tell whether Sanity signed `body` with one of `secrets`.
+    """Return whether Sanity signed `body` with one of `secrets`.
 
     The header is `t=<ms>,v1=<base64url of HMAC-SHA256 over "t.body">`. Age is not judged: Sanity repeats a delivery
-    for half an hour, whether with a new time is not documented, and a replayed body can only cause one more read.
+    for half an hour, perhaps with the old time, and a replayed body can only cause one more read.
     """
     match = _SANITY.fullmatch(headers.get(SANITY_HEADER, ""))
     if match is None or int(match[1]) < EARLIEST_MS:
@@ -41,10 +40,10 @@ def verify_sanity(headers: Mapping[str, str], body: bytes, secrets: Sequence[str
 
 
 def verify_svix(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> bool:
-    """Tell whether Svix signed `body` with one of `secrets` (whsec_…) within five minutes of now.
+    """Return whether Svix signed `body` with one of `secrets` (whsec_…) within five minutes of now.
 
-    Svix's own package decides. It reads base64 and numbers more generously than they are written, and raises all
-    sorts of errors on headers that are not of their shape; so the shape is checked first, and any error is a refusal.
+    Svix's own package decides. It reads base64 and numbers leniently, and raises various errors on malformed headers;
+    so the shape is checked first, and any error is a refusal.
     """
     from svix.webhooks import Webhook  # noqa: PLC0415 - 0.5 s to import; `app` does it beforehand
 
@@ -56,14 +55,14 @@ def verify_svix(headers: Mapping[str, str], body: bytes, secrets: Sequence[str])
     for secret in secrets:
         try:
             Webhook(secret).verify(body, given)
-        except Exception:  # noqa: BLE001, S112 - whatever it is, the signature was not shown to be good
+        except Exception:  # noqa: BLE001, S112 - any error means that the signature was not verified
             continue
         return True
     return False
 
 
 def _is_canonical(signature: str) -> bool:
-    """Tell whether a signature is of the version that is verified, and the only text for its bytes."""
+    """Return whether a signature has the version that is verified, and is the only text for its bytes."""
     version, _, text = signature.partition(",")
     try:
         return version == "v1" and base64.b64encode(base64.b64decode(text, validate=True)).decode() == text

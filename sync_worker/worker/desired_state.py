@@ -1,8 +1,4 @@
-"""Everybody at once: what all entitlements give, who has the addresses that they name, and what was found to differ.
-
-Why it exists: the reconcile reads both sides in pages and keeps only what it needs of them, so that a hundred thousand
-people fit into memory. These are the shapes in which it keeps it. Reading and repairing is `reconcile`.
-"""
+"""The shapes in which a full reconcile keeps both sides: small enough for a hundred thousand people in memory."""
 
 from __future__ import annotations
 
@@ -22,27 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that Sanity publishes, by the subject that is named: an id, or an address."""
+    """All that Sanity publishes, by the subject that a row names: an id or an address."""
 
     named: Mapping[Subject, Sequence[Entitlement | Refusal]]
     unaddressed: Sequence[Refusal]
     rows: int
 
     def addresses(self) -> set[Subject]:
-        """Return the addresses that somebody may have."""
+        """Return the addresses that rows name, without their organizations."""
         return {subject.address for subject in self.named if subject.is_address}
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Who has the addresses that entitlements name, as far as Clerk has been read."""
+    """Who has the addresses that rows name, as far as Clerk has been read."""
 
     wanted: Collection[Subject]
     holders: dict[Subject, set[str]] = field(default_factory=dict)
     of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
 
     def add(self, observed: Observed) -> None:
-        """Note the addresses of a user."""
+        """Add the addresses of a user, as far as rows name them."""
         having = tuple(address for address in observed.addresses if address in self.wanted)
         if having:
             self.of[observed.subject.id] = having
@@ -50,11 +46,11 @@ class Directory:
             self.holders.setdefault(address, set()).add(observed.subject.id)
 
     def shared(self) -> frozenset[Subject]:
-        """Return the addresses that several people have."""
+        """Return the addresses that several users have."""
         return frozenset(address for address, users in self.holders.items() if len(users) > 1)
 
     def names_of(self, subject: Subject) -> tuple[Subject, ...]:
-        """Return all by which an entitlement can name a subject: itself, and the addresses that stand for it."""
+        """Return everything by which a row can name a subject: its id, and its addresses."""
         match subject.kind:
             case Kind.USER:
                 return (subject, *self.of.get(subject.id, ()))
@@ -68,7 +64,7 @@ class Directory:
 
 @dataclass(slots=True)
 class Findings:
-    """What a comparison found; nothing is written yet. `pending` says of documents why they wait for a sign-up."""
+    """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why."""
 
     rows: int
     checked: int = 0

@@ -1,8 +1,7 @@
-"""A changed document becomes marks: every subject whose access leads to it is marked, page by page.
+"""Turns a changed document into work items: every subject whose access leads to it is enqueued, page by page.
 
-Why it exists: a plan, a course or a cohort has no subject of its own, and may have a hundred thousand. The webhook only
-marks the document; this walk runs in the background, and may be killed and run again at any point, because marking
-twice is marking once. What the subjects then get is `converge`.
+A plan, a course or a cohort has no subject of its own, and may have a hundred thousand. The walk may be killed and run
+again at any point, because enqueueing twice is enqueueing once.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ async def fan_out(
     timings: Timings,
     cause: str,
 ) -> list[Resolution]:
-    """Mark all that `document` decides about. Return what is to be said of the document itself, if it names anybody.
+    """Enqueue all that `document` decides about. Returns whom it names itself, where that is worth a note.
 
-    Raises StaleRead while the index does not show the document as the event told, and what `Source` raises.
+    Raises StaleRead while the index does not reflect the expected revisions, and what `Source` raises.
     """
     resolutions: list[Resolution] = []
     expected = expected_revisions[0] if expected_revisions else None

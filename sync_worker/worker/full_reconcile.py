@@ -1,8 +1,8 @@
-"""The whole population: every entitlement compared with everybody in Clerk, and the differences made right.
+"""The full reconcile: compares every entitlement with everybody in Clerk, and repairs the differences.
 
-Why it exists: webhooks get lost. A nightly run finds what is missing, what is left over and what somebody edited,
-repairs it by the steps of a webhook, and can never take everyone's access away: too many revocations are held, and a
-read that failed ends the run before anything is written. The steps are `converge`; what to hold is `changeset`.
+Webhooks get lost. A nightly run finds what was missed, what is left over and what was edited by hand, and repairs it by
+the path of the webhooks. It cannot take everybody's access away: too many revocations are held, and a failed read ends
+the run before anything is written.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ log = structlog.get_logger("reconcile")
 
 @dataclass(slots=True)
 class Result:
-    """What a run came to. `held` is the id of a changeset that waits for approval."""
+    """The result of a run. `held` is the id of a changeset that waits for approval."""
 
     kinds: Counter[ChangeKind] = field(default_factory=Counter)
     refused: int = 0
@@ -69,7 +69,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class FullReconcile:
-    """Holds the parts. `find` only reads, `apply` writes."""
+    """A full reconcile: `find` only reads, `apply` writes."""
 
     reconciler: Reconciler
     queue: WorkQueue
@@ -83,7 +83,7 @@ class FullReconcile:
     random: Random = field(default_factory=Random)
 
     async def find(self) -> Findings:
-        """Compare everybody. Raises, rather than conclude anything from, whatever kept it from reading everything."""
+        """Compare everybody. Raises whatever prevents it from reading everything, and then concludes nothing."""
         desired = await self._desired()
         await self._refuse_shrinking(desired.rows)
         directory = Directory(desired.addresses())
@@ -92,7 +92,7 @@ class FullReconcile:
             findings = await self._compare_everybody(desired, directory)
             if directory.shared() == shared:
                 return findings
-            # Whoever was compared before the second holder of an address was seen got too much: compare once more.
+            # Who was compared before the second owner of an address was seen got too much: compare once more.
 
     async def _compare_everybody(self, desired: Desired, directory: Directory) -> Findings:
         findings = Findings(desired.rows, refused=[*desired.unaddressed])
@@ -116,15 +116,15 @@ class FullReconcile:
         seen: set[Subject],
         findings: Findings,
     ) -> None:
-        """Say why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
-        having = owners(subject, directory.holders) if subject.is_address else (subject,)
-        if not having:
+        """Record why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
+        owned_by = owners(subject, directory.holders) if subject.is_address else (subject,)
+        if not owned_by:
             findings.pending |= {row.id: f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}" for row in rows}
-        elif seen.isdisjoint(having):
-            findings.refused += [Refusal(row.id, "subject", f"{having[0]} is not in Clerk") for row in rows]
+        elif seen.isdisjoint(owned_by):
+            findings.refused += [Refusal(row.id, "subject", f"{owned_by[0]} is not in Clerk") for row in rows]
 
     async def apply(self, findings: Findings) -> Result:
-        """Make the differences right, but for revocations that the guard holds, and arm what changes later."""
+        """Repair the differences, except revocations that the guard holds, and schedule what changes later."""
         result = Result(refused=len(findings.refused))
         revocations = findings.revocations
         todo = findings.differences
@@ -133,7 +133,7 @@ class FullReconcile:
         if result.held:
             todo = [d for d in todo if d.change.kind is not ChangeKind.REVOKE]
         await self.repair([d.change.subject for d in todo], result)
-        await self._arm(findings.transitions)
+        await self._schedule(findings.transitions)
         await self.queue.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
         if not result.failed:
             await self.runs.remember_good(LastSuccess(findings.rows, findings.managed))
@@ -141,7 +141,7 @@ class FullReconcile:
         return result
 
     async def repair(self, subjects: Sequence[Subject], result: Result) -> None:
-        """Make these subjects right by the path of the webhooks, a hundred at a time, in the repair lane."""
+        """Reconcile these subjects by the path of the webhooks, a hundred at a time, in the repair lane."""
         current_lane.set(LANE)
         waiting = list(subjects)
         deadline = self.clock.monotonic() + self.timings.reconcile_patience
@@ -173,7 +173,7 @@ class FullReconcile:
                 for outcome in outcomes:
                     _count(outcome, result)
         finally:
-            # Ctrl-C or a failed read: whatever was not done is given back, for the worker or the next run.
+            # After Ctrl-C or a failed read the rest is given back, for the worker or the next run.
             await asyncio.shield(self.queue.complete([Released(claim) for claim in pending.values()]))
 
     def _completion(self, claim: Claim, outcome: Outcome) -> Completion:
@@ -250,8 +250,8 @@ class FullReconcile:
         if change.kind is not ChangeKind.NONE:
             findings.differences.append(classify(change, observed, layout))
 
-    async def _arm(self, transitions: Mapping[Subject, datetime]) -> None:
-        """Put the next moment at which each subject's access changes into the work set."""
+    async def _schedule(self, transitions: Mapping[Subject, datetime]) -> None:
+        """Enqueue each subject for the next time at which its access changes."""
         moments = {str(subject): moment.timestamp() for subject, moment in transitions.items()}
         items = [WorkItem(key, 1, due=at, cause="window", transition=at) for key, at in moments.items()]
         for start in range(0, len(items), 1000):
@@ -259,7 +259,7 @@ class FullReconcile:
 
 
 def _tally(findings: Findings, observed: Observed, access: Access, layout: Layout) -> None:
-    """Count what a subject should hold and what it holds, unless it is nobody's business of ours."""
+    """Count what a subject should have and what it has in Clerk, unless it is neither entitled nor managed."""
     if not access.sources and observed.marker is None:
         return
     plan = layout.fields[0].name
@@ -279,7 +279,7 @@ def _count(outcome: Outcome, result: Result) -> None:
 
 
 def report(findings: Findings, result: Result | None, calls: Mapping[str, int], seconds: float) -> dict[str, object]:
-    """Return the one object of `reconcile --json`. Without a result (a dry run) it tells what would be done."""
+    """Return the object of `reconcile --json`. Without a result (a dry run) it says what would be done."""
     planned = Counter(d.change.kind for d in findings.differences)
     kinds = planned if result is None else result.kinds
     held = len(findings.revocations) if result is not None and result.held else 0

@@ -1,8 +1,6 @@
-"""One run of claimed rows: made right, looked up or fanned out, and the work set told what became of each.
+"""Runs of claimed rows: reconcile subjects, look keys up, or fan a document out, and complete every claim.
 
-Why it exists: it owns failure. It decides what a failed read or write costs its subjects, how long they wait, when they
-are given up, and when everything has to stop because a key is wrong. Making subjects right is `converge`; when to
-claim, and how many at once, is `worker`.
+However a run ends, its claims are completed here: by its result, or by the retry policy. A refused key pauses all work.
 """
 
 from __future__ import annotations
@@ -84,7 +82,7 @@ def due_of(claim: Claim, lease: Lease, *, adopt: bool = False) -> Due:
 
 
 def done(claim: Claim, outcome: Outcome) -> Completed:
-    """Settle a subject that was made right; rows of it that were refused stay visible as a note."""
+    """Complete a subject that is in sync; rows of it that were refused stay visible as a note."""
     refusals = outcome.access.refusals if outcome.access else ()
     transition = outcome.access.next_transition if outcome.access else None
     return Completed(
@@ -118,7 +116,7 @@ class Jobs:
     paused_until: float = 0.0
 
     async def reconcile_subjects(self, claims: Sequence[Claim]) -> None:
-        """Make claimed subjects right."""
+        """Reconcile claimed subjects."""
         async with self._run(claims) as run:
             batch = [due_of(claim, run.leases[claim.key]) for claim in claims]
             async for outcomes in self.reconciler.run(batch):
@@ -223,7 +221,7 @@ class Jobs:
         )
 
     def _pause_if_refused(self, errors: Iterable[SyncWorkerError | None]) -> bool:
-        """Stop claiming for a while, loudly, where a key or the configuration was refused; return whether one was."""
+        """Pause claiming if a key or the configuration was refused. Returns whether one was."""
         error = next((e for e in errors if isinstance(e, CredentialsRefused | ConfigurationError)), None)
         if error is None:
             return False
@@ -232,23 +230,23 @@ class Jobs:
         return True
 
     async def _follow_up(self, ended: Sequence[tuple[Claim, Outcome]]) -> None:
-        """Look again at documents whose address turned out to be shared: the others who have it do not know yet.
+        """Look documents up again whose address turned out to be ambiguous: it concerns its other owners too.
 
-        It comes before the settling: that a subject is known to share an address is all that a later run would see. A
-        run that failed would find the same the next time.
+        It comes before the claims are completed: from then on their note hides that the ambiguity is new. A run that
+        failed finds the same the next time.
         """
-        right = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
-        news = [(document, o) for claim, o in right if claim.code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)]
-        await self.queue.enqueue([requeue_document(document, outcome) for document, outcome in news])
-        added_sources = {FANOUT + document for _, outcome in right for document in outcome.added_sources}
+        in_sync = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
+        newly = [(document, o) for claim, o in in_sync if claim.code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)]
+        await self.queue.enqueue([requeue_document(document, outcome) for document, outcome in newly])
+        added_sources = {FANOUT + document for _, outcome in in_sync for document in outcome.added_sources}
         if added_sources:
             await self.queue.clear_notes(added_sources, PENDING)
 
     async def _report(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             log_outcome(outcome, self.reconciler.layout)
-        if silent := sum(map(is_missed_webhook, outcomes)):
-            await self.queue.count({MISSED_WEBHOOKS: silent})
+        if missed := sum(map(is_missed_webhook, outcomes)):
+            await self.queue.count({MISSED_WEBHOOKS: missed})
 
 
 def _ambiguous(outcome: Outcome) -> tuple[str, ...]:

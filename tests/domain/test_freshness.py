@@ -36,7 +36,7 @@ DELETED = ExpectedRevision("e1", "r2", OLD, deleted=True)
         pytest.param(PUBLISHED, DocumentRevision("r3", "2026-05-01T12:00:00.001Z"), True, id="a millisecond later"),
     ],
 )
-def test_a_read_shows_a_witness_or_is_stale(
+def test_a_read_reflects_the_expected_revision_or_is_stale(
     expected: ExpectedRevision, seen: DocumentRevision | None, fresh: bool
 ) -> None:
     assert reflects({"e1": seen} if seen else {}, expected) is fresh

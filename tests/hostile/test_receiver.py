@@ -128,20 +128,20 @@ class World:
         queue, services = self.parts.store.queue, self.parts.services
         clock = ImpatientClock()
         reconciler = replace(reconciler_of(self.parts.settings, self.parts.store, services), clock=clock)
-        attempts = Jobs(queue, reconciler, clock, TIMINGS)
+        jobs = Jobs(queue, reconciler, clock, TIMINGS)
         with structlog.testing.capture_logs() as logs:
             worked = True
             while worked:
                 worked = False
                 for claim in await queue.claim(1, 100, 30.0, documents=True):
-                    await attempts.fan_out(claim)
+                    await jobs.fan_out(claim)
                     worked = True
                 if claims := await queue.claim(0, 100, 30.0, documents=True):
-                    await attempts.look_up(claims)
+                    await jobs.look_up(claims)
                     worked = True
                 for lane in (0, 1):
                     if claims := await queue.claim(lane, 100, 30.0):
-                        await attempts.reconcile_subjects(claims)
+                        await jobs.reconcile_subjects(claims)
                         worked = True
         return [entry["event"] for entry in logs]
 

@@ -178,7 +178,7 @@ class Server(Process):
     def __init__(self, world: World, name: str, *, takes_webhooks: bool) -> None:
         super().__init__(world, name)
         self.takes_webhooks = takes_webhooks
-        attempts = Jobs(
+        jobs = Jobs(
             self.queue,
             self.reconciler(),
             world.clock,
@@ -188,7 +188,7 @@ class Server(Process):
         self.worker = Worker(
             self.session,
             self.queue,
-            attempts,
+            jobs,
             self.budget,
             self.check_projection,
             world.clock,

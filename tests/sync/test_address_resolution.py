@@ -34,7 +34,7 @@ async def codes(parts: Parts) -> dict[str, str]:
     return {row.key: row.code for row in await parts.store.queue.noted(100)}
 
 
-async def mark(parts: Parts, *keys: str) -> None:
+async def enqueue(parts: Parts, *keys: str) -> None:
     await parts.store.queue.enqueue([WorkItem(key) for key in keys])
 
 
@@ -44,7 +44,7 @@ async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_cal
     users = [box.clerk.add_user(email=f"user{n}@example.org") for n in range(200)]
     await box.lake.mutate([entitlement(f"e{n:03}", userEmail=f"user{n}@example.org") for n in range(200)])
     async with opened(box, sqlite_url) as parts:
-        await mark(parts, *(f"document:e{n:03}" for n in range(200)))
+        await enqueue(parts, *(f"document:e{n:03}" for n in range(200)))
         async with running_worker(parts.settings, parts.store):
             await until(lambda: not wrong(box))
     lookups = box.clerk.requests.select("GET")
@@ -55,13 +55,13 @@ async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_cal
 async def test_what_waits_for_a_sign_up_is_noted_until_it_does_not_wait_any_more(box: Sandbox, sqlite_url: str) -> None:
     await box.lake.mutate([entitlement("e1", userEmail="ada@example.org"), entitlement("e2", userExternalId="7")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1", "document:e2")
+        await enqueue(parts, "document:e1", "document:e2")
         await _until_codes(parts, {"document:e1": PENDING, "document:e2": PENDING})
         user = box.clerk.add_user(email="ada@example.org")
-        await mark(parts, f"user:{user}")
+        await enqueue(parts, f"user:{user}")
         await _until_codes(parts, {"document:e2": PENDING})
         await box.lake.mutate([{"delete": {"id": "e2"}}])
-        await mark(parts, "document:e2")
+        await enqueue(parts, "document:e2")
         await _until_codes(parts, {})
 
 
@@ -69,10 +69,10 @@ async def test_what_gave_access_waits_again_when_the_address_is_gone(box: Sandbo
     user = box.clerk.add_user(email="ada@example.org")
     await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until(lambda: box.clerk.users[user]["public_metadata"].get("plan") == "pro")
         box.clerk.update_user(user, email_addresses=[], primary_email_address_id=None)
-        await mark(parts, f"user:{user}")
+        await enqueue(parts, f"user:{user}")
         await _until_codes(parts, {"document:e1": PENDING})
     assert not wrong(box)
 
@@ -80,7 +80,7 @@ async def test_what_gave_access_waits_again_when_the_address_is_gone(box: Sandbo
 async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sqlite_url: str) -> None:
     await box.lake.mutate([entitlement("e1", userEmail="no address")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await _until_codes(parts, {"document:e1": "row_refused"})
         (row,) = await parts.store.queue.noted(10)
     assert row.detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
@@ -92,7 +92,7 @@ async def test_an_organization_with_an_address_never_stands_for_the_whole_organi
     box.clerk.add_organization("org_1")
     await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1", "org:org_1")
+        await enqueue(parts, "document:e1", "org:org_1")
         await _until_codes(parts, {"document:e1": PENDING})
     assert box.clerk.organizations["org_1"]["public_metadata"] == {}
 
@@ -127,12 +127,12 @@ async def test_a_membership_by_address_moves_with_the_address(box: Sandbox, sqli
         box.clerk.add_membership("org_1", f"user_{name}")
     await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ada", "elsewhere@example.org")
         verified(box, "user_ben", "ada@example.org")
         assert wrong(box)
-        await mark(parts, "members:user_ada", "members:user_ben")
+        await enqueue(parts, "members:user_ada", "members:user_ben")
         await until(lambda: not wrong(box))
         await _until_codes(parts, {})
     assert box.clerk.memberships["org_1", "user_ben"]["public_metadata"]["plan"] == "pro"
@@ -146,7 +146,7 @@ async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_
     await box.lake.mutate([entitlement("e1", **later), entitlement("other", userEmail="other@example.org")])
     document = box.lake.documents["e1"]
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until_idle(sqlite_url)
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         gone = ExpectedRevision("e1", document["_rev"], document["_updatedAt"], deleted=True)
@@ -166,10 +166,10 @@ async def test_a_new_holder_of_an_address_who_is_no_member_ends_the_membership_t
     box.clerk.add_membership("org_1", "user_ada")
     await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ben", "ada@example.org")
-        await mark(parts, "members:user_ben")
+        await enqueue(parts, "members:user_ben")
         await until(lambda: "plan" not in box.clerk.memberships["org_1", "user_ada"]["public_metadata"])
     assert not wrong(box)
 
@@ -180,11 +180,11 @@ async def test_who_loses_an_address_in_the_moment_of_our_own_write_loses_its_acc
     box.clerk.add_user("user_ada", email="ada@example.org")
     await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ada", "elsewhere@example.org")
         assert wrong(box)
-        await mark(parts, "members:user_ada")
+        await enqueue(parts, "members:user_ada")
         await until(lambda: not wrong(box))
 
 
@@ -194,7 +194,7 @@ async def test_where_nobody_is_named_by_address_a_changed_user_costs_clerk_nothi
     user = box.clerk.add_user(email="ada@example.org")
     await box.lake.mutate([entitlement("e1", clerkUserId="user_other")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, f"members:{user}")
+        await enqueue(parts, f"members:{user}")
         await until_idle(sqlite_url)
     assert not box.clerk.requests.select("GET", "/v1/users")
 
@@ -208,7 +208,7 @@ async def test_a_membership_ends_with_the_entitlement_although_nobody_has_its_ad
     named = {"clerkOrganizationId": "org_1", "userEmail": "ada@example.org"}
     await box.lake.mutate([entitlement("e1", **named), entitlement("other", clerkUserId="user_other")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ada", "elsewhere@example.org")
         gone = ExpectedRevision(

@@ -26,7 +26,7 @@ def entitlement(document: str, **fields: Any) -> dict[str, Any]:
     return {"createOrReplace": builders.entitlement(document, **{"plan": "pro", **fields})}
 
 
-async def mark(parts: Parts, *keys: str, **given: Any) -> None:
+async def enqueue(parts: Parts, *keys: str, **given: Any) -> None:
     await parts.store.queue.enqueue([WorkItem(key, **given) for key in keys])
 
 
@@ -48,10 +48,10 @@ async def test_one_of_two_equal_entitlements_that_ends_is_looked_at_once(
     rows = [entitlement("e1", **name), entitlement("e2", **name), entitlement("e3", userEmail="nobody@example.org")]
     await box.lake.mutate(rows)
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_ada")
+        await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
         await box.lake.mutate([entitlement("e1", **name, status="paused")])
-        await mark(parts, "user:user_ada", expected=expected(box, "e1"))
+        await enqueue(parts, "user:user_ada", expected=expected(box, "e1"))
         await comes_to_rest(parts)
 
 
@@ -67,7 +67,7 @@ async def test_somebody_with_a_shared_address_who_is_no_member_is_not_tried_for_
     ]
     await box.lake.mutate(rows)
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "membership:org_1/user_ada")
+        await enqueue(parts, "membership:org_1/user_ada")
         await comes_to_rest(parts)
 
 
@@ -77,11 +77,11 @@ async def test_a_refused_write_to_somebody_with_a_shared_address_is_not_sent_for
     box.clerk.add_user("user_ada", email=ADA)
     await box.lake.mutate([entitlement("e1", userEmail=ADA)])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_ada")
+        await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
         box.clerk.add_user("user_twin", email=ADA)
         box.clerk.faults.some("conflict", 1.0, method="PATCH")
-        await mark(parts, "user:user_ada")
+        await enqueue(parts, "user:user_ada")
         await comes_to_rest(parts)
         box.clerk.faults.clear()
 
@@ -92,12 +92,12 @@ async def test_an_entitlement_that_names_the_same_person_by_address_now_takes_no
     box.clerk.add_user("user_ada", email=ADA)
     await box.lake.mutate([entitlement("e1", clerkUserId="user_ada")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_ada")
+        await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
         await comes_to_rest(parts)
         box.lake.lag = 0.5
         await box.lake.mutate([entitlement("e1", userEmail=ADA)])
-        await mark(parts, "user:user_ada", expected=expected(box, "e1"))
+        await enqueue(parts, "user:user_ada", expected=expected(box, "e1"))
         await until(lambda: box.lake.requests.count() > 3)
         await comes_to_rest(parts)
     assert box.clerk.requests.count("PATCH") == 1
@@ -110,11 +110,11 @@ async def test_a_refused_revocation_of_an_entitlement_that_ended_is_not_sent_for
     box.clerk.add_user("user_ada")
     await box.lake.mutate([entitlement("e1", clerkUserId="user_ada"), entitlement("e2", userEmail="no@example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_ada")
+        await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
         await box.lake.mutate([entitlement("e1", clerkUserId="user_ada", status="paused")])
         box.clerk.faults.some("conflict", 1.0, method="PATCH")
-        await mark(parts, "user:user_ada", expected=expected(box, "e1"))
+        await enqueue(parts, "user:user_ada", expected=expected(box, "e1"))
         await comes_to_rest(parts)
         box.clerk.faults.clear()
 
@@ -129,7 +129,7 @@ async def test_an_organization_with_many_members_by_address_costs_no_call_for_th
     await box.lake.mutate([*members, entitlement("whole", clerkOrganizationId="org_1")])
     box.clerk.add_user("user_ada", email=ADA)
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "org:org_1", "user:user_ada")
+        await enqueue(parts, "org:org_1", "user:user_ada")
         await until(lambda: not wrong(box))
         await comes_to_rest(parts)
     assert box.clerk.requests.count("GET") <= 3
@@ -139,7 +139,7 @@ async def test_a_letter_outside_ascii_in_an_address_is_found_whatever_its_case(b
     box.clerk.add_user("user_ada", email="Äda@example.org")
     await box.lake.mutate([entitlement("e1", userEmail="Äda@Example.org")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "document:e1")
+        await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box), 10)
 
 
@@ -150,7 +150,7 @@ async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(box: San
     await box.lake.mutate([entitlement(f"e{n}", userEmail=f"user{n}@example.org") for n in range(60)])
     clock = ShiftedClock()
     async with working(box, sqlite_url, clock=clock, timings=replace(TIMINGS, idle_interval=0.05)) as parts:
-        await mark(parts, *(f"document:e{n}" for n in range(60)))
+        await enqueue(parts, *(f"document:e{n}" for n in range(60)))
         await until(lambda: box.lake.requests.count() > 1)
         await comes_to_rest(parts)
         first = calls(box)

@@ -135,7 +135,7 @@ async def test_a_webhook_of_one_entitlement_is_never_held(box: Sandbox, sqlite_u
         await until(lambda: not wrong(box))
 
 
-async def test_an_edit_that_ends_access_is_not_held_because_clerk_tells_of_its_person_before_it_ran(
+async def test_an_edit_that_ends_access_is_not_held_because_clerk_reports_its_person_before_it_ran(
     box: Sandbox, sqlite_url: str
 ) -> None:
     users = await publish(box, 3)
@@ -150,7 +150,7 @@ async def test_an_edit_that_ends_access_is_not_held_because_clerk_tells_of_its_p
         await until(lambda: not wrong(box))
 
 
-async def test_the_end_of_a_window_is_not_held_because_clerk_told_of_our_write(box: Sandbox, sqlite_url: str) -> None:
+async def test_the_end_of_a_window_is_not_held_because_clerk_reported_our_write(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
@@ -166,7 +166,7 @@ async def test_the_end_of_a_window_is_not_held_because_clerk_told_of_our_write(b
         await until(lambda: not any("plan" in box.clerk.users[user]["public_metadata"] for user in users))
 
 
-async def test_the_end_of_a_window_that_a_reconcile_armed_is_not_held_either(box: Sandbox, sqlite_url: str) -> None:
+async def test_the_end_of_a_window_that_a_reconcile_scheduled_is_not_held_either(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()

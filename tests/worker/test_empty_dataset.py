@@ -48,7 +48,7 @@ async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_a
 
 @pytest.mark.parametrize("key", ["document:plan-1", "document:plan-1 for several", "user:user_1", "members:user_1"])
 async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key: str) -> None:
-    """A deleted plan is walked; without a witness it is looked up together with other documents."""
+    """A deleted plan is walked; without an expected revision it is looked up together with other documents."""
     box.clerk.add_user("user_1")
     gone = ExpectedRevision("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
     lane = 2 if key.endswith("several") else 1

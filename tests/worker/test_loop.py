@@ -51,7 +51,7 @@ def deleted(box: Sandbox, document: str) -> ExpectedRevision:
     return ExpectedRevision(document, seen.revision, seen.updated_at, deleted=True)
 
 
-async def mark(parts: Parts, *subjects: str, **given: Any) -> None:
+async def enqueue(parts: Parts, *subjects: str, **given: Any) -> None:
     await parts.store.queue.enqueue([WorkItem(subject, **given) for subject in subjects])
 
 
@@ -64,9 +64,9 @@ async def test_an_instance_without_organizations_does_not_hold_up_its_users(box:
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.some("forbidden", 1.0, path_prefix="/v1/organizations")
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1", "org:org_1")
+        await enqueue(parts, "user:user_1", "org:org_1")
         await asyncio.sleep(0)
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: box.clerk.requests.count("GET") > 3)
         box.clerk.faults.clear()
         await until(lambda: not wrong(box))
@@ -77,7 +77,7 @@ async def test_a_200_that_is_not_the_user_is_not_a_write(box: Sandbox, sqlite_ur
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.next("error_in_ok", method="PATCH")
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         async with asyncio.timeout(10):
             while [one.state for one in await parts.store.ledger.history("user:user_1")] != ["applied", "unknown"]:
@@ -89,7 +89,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
     starts = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     await box.lake.mutate([created("e1", "user_vip", plan="pro", startsAt=starts)])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_vip", expected=expected(box, "e1"))
+        await enqueue(parts, "user:user_vip", expected=expected(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
         async with asyncio.timeout(10):
             while (await row_of(parts, "user:user_vip")).cause:
@@ -97,7 +97,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
     assert box.clerk.users["user_vip"]["public_metadata"] == {"plan": "vip"}
 
 
-async def test_the_last_entitlement_goes_although_a_living_course_is_a_witness_too(
+async def test_the_last_entitlement_goes_although_a_living_course_is_expected_too(
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_1")
@@ -108,7 +108,7 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_a_witness_t
         ]
     )
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         gone = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
@@ -127,12 +127,12 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
     async with working(box, sqlite_url) as parts:
         told = deleted(box, "p1")
         await box.lake.mutate([{"delete": {"id": "p1"}}])
-        await mark(parts, "user:user_1", expected=told)
+        await enqueue(parts, "user:user_1", expected=told)
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"create": plan}])
         gone = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await mark(parts, "user:user_1", expected=gone)
+        await enqueue(parts, "user:user_1", expected=gone)
         await until(lambda: not wrong(box))
 
 
@@ -143,7 +143,7 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     replaced = ExpectedRevision("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
-        await mark(parts, "user:user_1", expected=replaced)
+        await enqueue(parts, "user:user_1", expected=replaced)
         await until(lambda: not wrong(box), 10)
 
 
@@ -151,10 +151,10 @@ async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
             while (await row_of(parts, "user:user_1")).code != "dataset_empty":
                 await asyncio.sleep(0.02)
@@ -167,7 +167,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
     box.lake.lag = 1.0
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1", expected=ExpectedRevision("e1", revision))
+        await enqueue(parts, "user:user_1", expected=ExpectedRevision("e1", revision))
         await until(lambda: not wrong(box))
 
 
@@ -183,7 +183,7 @@ async def test_a_walk_longer_than_the_deadline_of_a_page_comes_to_its_end(box: S
     box.lake.faults.latency = 0.4
     async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=1.0)) as parts:
         with capture_logs() as logs:
-            await mark(parts, "document:c1", lane=1)
+            await enqueue(parts, "document:c1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 30)
         assert await row_of(parts, "user:user_03499") is not None
 
@@ -197,7 +197,7 @@ async def test_a_walk_over_people_who_have_not_signed_up_comes_to_its_end(box: S
     box.clerk.faults.latency = 0.1
     async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.5)) as parts:
         with capture_logs() as logs:
-            await mark(parts, "document:c1", lane=1)
+            await enqueue(parts, "document:c1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 20)
         assert await row_of(parts, "user:user_last") is not None
 
@@ -210,11 +210,11 @@ async def test_a_query_of_another_shape_costs_attempts_and_not_the_worker(
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
-        await mark(parts, "document:c1", lane=1)
+        await enqueue(parts, "document:c1", lane=1)
         async with asyncio.timeout(10):
             while (await row_of(parts, "document:c1")).attempts == 0:
                 await asyncio.sleep(0.02)
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
 
 
@@ -224,20 +224,20 @@ async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, s
         await box.lake.mutate([created(f"e-{user}", user, plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_a")
+        await enqueue(parts, "user:user_a")
         await until(lambda: box.clerk.requests.count("PATCH") > 0)
-        await mark(parts, "user:user_b")
+        await enqueue(parts, "user:user_b")
         await until(lambda: wrong(box) == ["user_a"], 5)
 
 
-async def test_clerks_wish_to_wait_is_kept_where_the_run_is_cut_off_afterwards(box: Sandbox, sqlite_url: str) -> None:
+async def test_retry_after_is_kept_where_the_run_is_cut_off_afterwards(box: Sandbox, sqlite_url: str) -> None:
     for user in ("user_a", "user_b"):
         box.clerk.add_user(user)
         await box.lake.mutate([created(f"e-{user}", user, plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", path_prefix="/v1/users/user_a", retry_after=60)
     box.clerk.faults.next("hang", 100, method="PATCH", path_prefix="/v1/users/user_b")
     async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.0)) as parts:
-        await mark(parts, "user:user_a", "user:user_b")
+        await enqueue(parts, "user:user_a", "user:user_b")
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_a")).attempts:
                 await asyncio.sleep(0.02)
@@ -253,13 +253,13 @@ def refuse_results(database_url: str) -> None:
         connection.commit()
 
 
-async def test_clerks_wish_to_wait_is_kept_where_the_ledger_cannot_be_written(box: Sandbox, sqlite_url: str) -> None:
+async def test_retry_after_is_kept_where_the_ledger_cannot_be_written(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.next("rate_limited", 100, method="PATCH", retry_after=60)
     async with working(box, sqlite_url) as parts:
         refuse_results(sqlite_url)
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_1")).attempts:
                 await asyncio.sleep(0.02)
@@ -274,7 +274,7 @@ async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         refuse_results(sqlite_url)
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         async with asyncio.timeout(10):
             while (row := await row_of(parts, "user:user_1")).pending:
@@ -287,7 +287,7 @@ async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str
     await box.lake.mutate([created("e1", "ada@example.com", plan="pro")])
     with capture_logs() as logs:
         async with working(box, sqlite_url) as parts:
-            await mark(parts, "document:e1", lane=1)
+            await enqueue(parts, "document:e1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs))
             row = await row_of(parts, "document:e1")
     assert row.code == "row_refused"
@@ -304,7 +304,7 @@ async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_ag
     box.clerk.faults.some("unauthorized", 1.0)
     async with working(box, sqlite_url, timings=replace(TIMINGS, credentials_probe=0.5)) as parts:
         with capture_logs() as logs:
-            await mark(parts, "user:user_1")
+            await enqueue(parts, "user:user_1")
             await until(lambda: any(line["event"] == "worker_paused" for line in logs))
             row = await row_of(parts, "user:user_1")
             assert (row.dead, row.attempts) == (False, 0)
@@ -318,9 +318,9 @@ async def test_a_publish_is_served_while_a_bulk_waits(box: Sandbox, sqlite_url: 
     await box.lake.mutate([created(f"e{n:03}", f"user_{n:03}", plan="pro") for n in range(400)])
     box.clerk.faults.latency = 0.2
     async with working(box, sqlite_url) as parts:
-        await mark(parts, *(f"user:user_{n:03}" for n in range(1, 400)), lane=2)
+        await enqueue(parts, *(f"user:user_{n:03}" for n in range(1, 400)), lane=2)
         await until(lambda: box.clerk.requests.count("PATCH") > 0)
-        await mark(parts, "user:user_000")
+        await enqueue(parts, "user:user_000")
         await until(lambda: "user_000" not in wrong(box), 10)
         assert len(wrong(box)) > 100
 
@@ -331,7 +331,7 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
         await box.lake.mutate([created(f"e{number}", f"user_{number}", plan="pro")])
     timings = replace(TIMINGS, budget_window=0.5)
     async with working(box, sqlite_url, timings=timings, clerk_budget=3) as parts:
-        await mark(parts, "user:user_0", "user:user_1")
+        await enqueue(parts, "user:user_0", "user:user_1")
         await until(lambda: not wrong(box), 40)
 
 
@@ -340,7 +340,7 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     box.clerk.faults.next("lost", method="PATCH")
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         async with asyncio.timeout(10):
             while (row := await row_of(parts, "user:user_1")).pending:
@@ -350,14 +350,14 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
 
 
 @pytest.mark.parametrize("plan", ["old", "pro"])
-async def test_a_mark_in_between_does_not_undo_the_second_look(box: Sandbox, sqlite_url: str, plan: str) -> None:
+async def test_an_item_in_between_does_not_undo_the_second_look(box: Sandbox, sqlite_url: str, plan: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
         left_open = {"plan": plan, "courseSlugs": []}
         await parts.store.ledger.intend([Entry("", "user:user_1", "grant", {}, left_open, ["e1"])])
         for _ in range(2):
-            await mark(parts, "user:user_1")
+            await enqueue(parts, "user:user_1")
             async with asyncio.timeout(10):
                 while (row := await row_of(parts, "user:user_1")).pending:
                     await asyncio.sleep(0.02)
@@ -376,10 +376,10 @@ async def test_a_window_closes_although_an_outage_outlasted_all_attempts(box: Sa
     await box.lake.mutate([created("e1", "user_1", plan="pro", endsAt=ends)])
     clock, timings = ShiftedClock(), replace(TIMINGS, max_attempts=1, idle_interval=0.05)
     async with working(box, sqlite_url, clock=clock, timings=timings) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         box.clerk.faults.some("unavailable", 1.0)
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await given_up(parts, "user:user_1")
         box.clerk.faults.clear()
         clock.ahead += TIMINGS.dead_letter_retry
@@ -390,7 +390,7 @@ async def test_an_address_that_could_not_be_looked_up_does_not_stay(box: Sandbox
     box.clerk.faults.some("unavailable", 1.0)
     clock, timings = ShiftedClock(), replace(TIMINGS, max_attempts=1, idle_interval=0.05)
     async with working(box, sqlite_url, clock=clock, timings=timings) as parts:
-        await mark(parts, "email:ada@example.org")
+        await enqueue(parts, "email:ada@example.org")
         await given_up(parts, "email:ada@example.org")
         box.clerk.faults.clear()
         clock.ahead += TIMINGS.dead_letter_retry
@@ -408,7 +408,7 @@ async def test_a_bug_tells_of_whom_but_no_address(
     monkeypatch.setattr(lookups, "owners", broken)
     async with working(box, sqlite_url) as parts:
         with capture_logs() as logs:
-            await mark(parts, "email:ada@example.org", "external:crm-7", "document:e1")
+            await enqueue(parts, "email:ada@example.org", "external:crm-7", "document:e1")
             await until(lambda: any(line["event"] == "run_crashed" for line in logs))
     assert "example.org" not in json.dumps(logs, default=str)
     assert any("document:e1" in line.get("keys", ()) for line in logs)
@@ -429,11 +429,11 @@ async def test_a_projection_without_a_name_stops_the_work_before_anything_is_tak
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
     with capture_logs() as logs:
         async with working(box, sqlite_url, groq_dir=misspelt(tmp_path)) as parts:
-            await mark(parts, "user:user_1")
+            await enqueue(parts, "user:user_1")
             await until(lambda: any(line["event"] == "worker_paused" for line in logs))
     assert any('"plan" is missing' in str(line.get("detail")) for line in logs)
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
@@ -472,7 +472,7 @@ async def test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_thei
     await box.lake.mutate([created("e1", "user_1", plan="pro", role="x" * 900)])
     with capture_logs() as logs:
         async with working(box, sqlite_url, claims_budget=800) as parts:
-            await mark(parts, "user:user_1")
+            await enqueue(parts, "user:user_1")
             await until(lambda: any(line["event"] == "claims_large" for line in logs))
     (told,) = (line for line in logs if line["event"] == "claims_large")
     held = json.dumps(box.clerk.users["user_1"]["public_metadata"], separators=(",", ":"))
@@ -483,7 +483,7 @@ async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(
     box.clerk.add_user("user_1", public_metadata={"theme": "x" * 7500})
     await box.lake.mutate([created("e1", "user_1", plan="pro", role="x" * 900)])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
             while (row := await row_of(parts, "user:user_1")).code != "access_too_large":
                 await asyncio.sleep(0.02)
@@ -492,8 +492,8 @@ async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(
 
 
 @dataclass
-class BlindOnce:
-    """Reads Sanity, but the first read sees nothing, as with a token that has no rights for a moment."""
+class EmptyOnce:
+    """Reads Sanity, but the first read shows nothing, as with a token that lacks its permissions for a moment."""
 
     source: Source
     has_read: bool = False
@@ -503,21 +503,21 @@ class BlindOnce:
 
     async def by_subject(self, *asked: Any) -> Snapshot:
         snapshot = await self.source.by_subject(*asked)
-        dataset_empty, self.has_read = not self.has_read, True
-        return replace(snapshot, rows=(), revisions={}, visible=0) if dataset_empty else snapshot
+        first, self.has_read = not self.has_read, True
+        return replace(snapshot, rows=(), revisions={}, visible=0) if first else snapshot
 
 
-async def test_a_token_that_is_blind_for_one_read_takes_nothing_away(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_token_that_sees_nothing_for_one_read_takes_nothing_away(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro"), created("e2", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        await mark(parts, "user:user_1")
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
         told = deleted(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
         sees = reconciler_of(parts.settings, parts.store, parts.services)
-        run = replace(sees, source=cast("Source", BlindOnce(parts.services.source)))
+        run = replace(sees, source=cast("Source", EmptyOnce(parts.services.source)))
         due = Due(Subject.parse("user_1"), lease_of("user:user_1"), (told,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
     assert outcome.error is not None
