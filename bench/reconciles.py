@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Figure
 from sync_worker.cli.processes import settings_for
-from sync_worker.domain.diff import MARKER_KEY, fingerprint, marker_json
-from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Marker
+from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Marker, Slot
+from sync_worker.domain.ownership import MARKER_KEY, fingerprint, marker_json
 from sync_worker.sandbox.limits import Limits
 from sync_worker.sandbox.server import Sandbox
 
@@ -67,10 +67,11 @@ async def populate(box: Sandbox, users: int) -> list[str]:
 
 def apply(box: Sandbox) -> None:
     """Put what a first reconcile would write into Clerk, without the time that it would take."""
-    layout = Layout(CORE_FIELDS)
-    values = {"plan": "pro", "courseSlugs": []}
+    layout = Layout(CORE_FIELDS, source=f"{box.lake.project_id}/production")
+    values: dict[Slot, object] = {Slot.parse("plan"): "pro", Slot.parse("courseSlugs"): []}
     for user_id, user in box.clerk.users.items():
-        marker = Marker((f"ent-{user_id}",), fingerprint(values, layout), "2026-05-01T12:00:00+00:00", layout.slots)
+        documents = (f"ent-{user_id}",)
+        marker = Marker(layout.source, tuple(values), documents, fingerprint(values), "2026-05-01T12:00:00+00:00")
         user["public_metadata"].update(plan="pro", courseSlugs=[])
         user["private_metadata"][MARKER_KEY] = marker_json(marker)
 

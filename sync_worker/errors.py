@@ -13,14 +13,16 @@ their errors what they were sent, and errors are shown, logged and stored in the
         ServiceUnavailable    5xx, timeouts, dropped connections, locked resources
         UnreadableAnswer      a 2xx response with an unexpected body
         StaleRead             the query index lags behind the event
-        DatasetEmpty        no entitlement is visible at all
+        DatasetEmpty          no entitlement is visible at all
         DatabaseUnavailable   the work queue cannot be read or written
       RefusedError            it cannot succeed until somebody changes something
-        RevocationHeld        too many revocations at once; they need approval
+        RevocationHeld        too many losses at once; they need approval
         NoSuchSubject         the subject is not in Clerk
         AccessTooLarge        more than 8 KB of metadata
+        ManagedElsewhere      another installation's marker is on the subject
         RequestRefused        any other 4xx
       SourceShrank            far fewer entitlements than in the last successful reconcile
+      EveryoneLoses           a reconcile would take one key from everybody who stays entitled
       AlreadyRunning          another reconcile holds the lock
       NoSuchChangeset         no held changeset has this id
       MayNotManageHooks       the token may not list or change webhooks
@@ -184,6 +186,14 @@ class AccessTooLarge(RefusedError):
     """
 
 
+class ManagedElsewhere(RefusedError):
+    """Another installation manages this subject, so nothing was written.
+
+    Remove the entitlement from one of the two datasets, give one installation its own METADATA_NAMESPACE, or run
+    `sync-worker reconcile --take-over SOURCE` with the source that is named.
+    """
+
+
 class RequestRefused(RefusedError):
     """The service refused the request.
 
@@ -200,6 +210,14 @@ class SourceShrank(SyncWorkerError):
 
     If this is intended, run `sync-worker reconcile --accept-fewer` once. Otherwise check the dataset, the token and the
     GROQ files.
+    """
+
+
+class EveryoneLoses(SyncWorkerError):
+    """Everybody who stays entitled would lose the same key, so nothing was changed.
+
+    Most likely a slug was cleared or a GROQ file asks for a wrong field: correct it. If this is intended, run
+    `sync-worker reconcile --accept-fewer` once.
     """
 
 

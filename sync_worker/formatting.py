@@ -1,9 +1,13 @@
-"""Formats times and masks e-mail addresses, for the command line and the pages."""
+"""Formats times and managed keys, and masks e-mail addresses, for the command line and the pages."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ADDRESS = re.compile(r"([^\s@/:\"'(),;<>])[^\s@/:\"'(),;<>]*@([^\s@/:\"'(),;<>]+)")
 
@@ -32,3 +36,12 @@ def ago(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def describe(values: Mapping[str, object]) -> str:
+    """Return managed keys on one line: `plan=pro courseSlugs=algebra,geometry`; a dash when there are none."""
+    parts = (
+        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in values.items()
+    )
+    return " ".join(parts) or "—"

@@ -186,6 +186,7 @@ class Settings(BaseSettings):
             ),
             namespace=self.metadata_namespace,
             claims_budget=self.claims_budget,
+            source=f"{self.sanity_project_id}/{self.sanity_dataset}",
         )
 
     @property

@@ -83,8 +83,8 @@ def observations(draw: st.DrawFn, *, unmanaged_plan: bool = True) -> Observed:
     private = {k: v for k, v in draw(unmanaged_keys).items() if v is not None}
     if unmanaged_plan and draw(st.booleans()):
         public["plan"] = draw(st.sampled_from(("free", "pro", "by-hand")))
-    marker = Marker(("ent-0",), "0" * 16, "2026-01-01T00:00:00+00:00", Layout(CORE_FIELDS).slots)
-    return Observed(USER, public, private, marker if draw(st.booleans()) else None)
+    marker = Marker("", Layout(CORE_FIELDS).slots, ("ent-0",), "0" * 16, "2026-01-01T00:00:00+00:00")
+    return Observed(USER, public, private, {None: marker} if draw(st.booleans()) else {})
 
 
 UNION_FIELD = Field("features", MergeRule.UNION)

@@ -6,18 +6,14 @@ Only the needed fields are read and validated, so that a malformed detail of one
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sync_worker.domain.diff import DEFAULT_SLOTS, MARKER_KEY
-from sync_worker.domain.entitlements import Marker, Observed, Slot
+from sync_worker.domain.entitlements import Observed
+from sync_worker.domain.ownership import read_markers
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 
 STRICT = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -114,7 +110,7 @@ def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None
     public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
     if not isinstance(public, dict) or not isinstance(private, dict):
         raise UnreadableAnswer(f"Clerk listed {subject} with metadata that is not an object")
-    found[subject] = Observed(subject, public, private, read_marker(private))
+    found[subject] = Observed(subject, public, private, read_markers(private))
 
 
 def add_membership(found: dict[Subject, Observed], item: Any) -> None:
@@ -132,25 +128,3 @@ def membership_of(item: Any, user: str) -> Subject:
         return Subject.parse(f"{Kind.MEMBERSHIP}:{item['organization']['id']}/{user}")
     except (KeyError, TypeError, InvalidSubject):
         raise UnreadableAnswer("Clerk listed a membership without valid ids") from None
-
-
-def read_marker(private: Mapping[str, object]) -> Marker | None:
-    """Return the marker in private metadata. A damaged marker still marks the subject as managed."""
-    raw = private.get(MARKER_KEY)
-    if not isinstance(raw, dict):
-        return None
-    sources, slots = raw.get("sources"), raw.get("slots")
-    return Marker(
-        sources=tuple(str(s) for s in sources) if isinstance(sources, list) else (),
-        fingerprint=str(raw.get("fingerprint", "")),
-        at=str(raw.get("at", "")),
-        slots=tuple(_slots(slots)) if isinstance(slots, list) else DEFAULT_SLOTS,
-    )
-
-
-def _slots(texts: Iterable[object]) -> Iterable[Slot]:
-    for text in texts:
-        try:
-            yield Slot.parse(str(text))
-        except ValueError:
-            continue

@@ -11,11 +11,16 @@ import typer
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.errors import NoSuchChangeset
-from sync_worker.formatting import rfc3339
+from sync_worker.formatting import describe, rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sync_worker.settings import Settings
-    from sync_worker.storage.reconcile_runs import Held
+    from sync_worker.storage.approvals import HeldChange, HeldChangeset
+
+SHOWN = 20
+"""Subjects shown of each list."""
 
 
 def approve(
@@ -24,7 +29,7 @@ def approve(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a held changeset, or list all held changesets.
+    """Apply a held changeset, or list all held changesets with what each subject would lose.
 
     Each subject is compared again first. Subjects that are entitled again keep their access.
 
@@ -32,29 +37,34 @@ def approve(
     """
     settings = begin()
     if changeset is None:
-        _list(asyncio.run(_held(settings)), as_json=as_json)
+        asyncio.run(_list(settings, as_json=as_json))
     else:
         raise typer.Exit(asyncio.run(_approve(settings, changeset, as_json=as_json)))
 
 
-def _list(held: list[Held], *, as_json: bool) -> None:
+async def _list(settings: Settings, *, as_json: bool) -> None:
     from sync_worker.diagnostics.status import held_json
-
-    if as_json:
-        print_json([held_json(one) for one in held])
-        return
-    if not held:
-        typer.echo("no changeset is held")
-        return
-    rows = ((one.id, rfc3339(one.at), rfc3339(one.expires), one.reason, ", ".join(one.subjects[:5])) for one in held)
-    print_table(("id", "held at", "expires", "reason", "subjects"), rows)
-
-
-async def _held(settings: Settings) -> list[Held]:
     from sync_worker.runtime.wiring import Runtime, open_store
 
     async with open_store(settings, Runtime.system()) as store:
-        return await store.runs.held()
+        held = await store.approvals.changesets()
+        if as_json:
+            print_json([held_json(one, await store.approvals.all_changes(one.id)) for one in held])
+            return
+        for one in held:
+            _show(one, await store.approvals.changes(one.id, limit=SHOWN))
+    if not held:
+        typer.echo("no changeset is held")
+
+
+def _show(held: HeldChangeset, changes: Sequence[HeldChange]) -> None:
+    typer.echo(f"{held.id}: {held.reason}")
+    typer.echo(f"{held.size} held since {rfc3339(held.at)}, until {rfc3339(held.expires)}")
+    rows = ((change.subject, describe(change.before), describe(change.after)) for change in changes)
+    print_table(("subject", "before", "after"), rows)
+    if held.size > len(changes):
+        typer.echo(f"… and {held.size - len(changes)} more (--json lists all)")
+    typer.echo()
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
@@ -67,21 +77,22 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     calls: Counter[str] = Counter()
     runtime = Runtime.system()
     async with open_store(settings, runtime) as store, exclusive_run(store.runs, runtime.clock, runtime.timings):
-        held = await store.runs.find(changeset)
-        if held is None:
+        if await store.approvals.find(changeset) is None:
             raise NoSuchChangeset(changeset)
+        changes = await store.approvals.all_changes(changeset)
         result = Result()
-        async with open_reconcile(settings, store, calls) as run:
-            await run.repair([Subject.parse(key) for key in held.subjects], result)
-        if not result.failed:
-            await store.runs.drop(changeset)
-    revoked = result.kinds[ChangeKind.REVOKE]
-    payload = {"id": changeset, "revoked": revoked, "kept": len(held.subjects) - revoked - len(result.failed)}
-    payload["failed"] = len(result.failed)
+        async with open_reconcile(settings, store, calls, approved=True) as run:
+            await run.repair([Subject.parse(change.subject) for change in changes], result)
+    not_done = len(result.failed) + result.refused + result.left_over
+    revoked, updated = result.kinds[ChangeKind.REVOKE], result.kinds[ChangeKind.UPDATE]
+    payload = {"id": changeset, "revoked": revoked, "updated": updated}
+    payload |= {"kept": len(changes) - revoked - updated - not_done, "failed": not_done}
     if as_json:
         print_json(payload)
     else:
         typer.echo(" ".join(f"{name}={value}" for name, value in payload.items()))
     for subject, error in result.failed.items():
         typer.echo(f"error: {subject}: {error}", err=True)
-    return 1 if result.failed else 0
+    if not_done:
+        typer.echo(f"{not_done} stay on the list; run `sync-worker approve {changeset}` again.", err=True)
+    return 1 if not_done else 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sync_worker.cli.output import CommandFailed
-from sync_worker.domain.changeset import describe
+from sync_worker.formatting import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

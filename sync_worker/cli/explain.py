@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explanation import Explanation
+    from sync_worker.diagnostics.explanation import ExplainedKey, Explanation
     from sync_worker.domain.subjects import Subject
     from sync_worker.settings import Settings
 
@@ -108,8 +108,7 @@ def _show_rows(one: Explanation) -> None:
 def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     """Yield what is published, what Clerk has, and the state of the work in between."""
     from sync_worker.diagnostics.serialize import work_state
-    from sync_worker.domain.changeset import describe
-    from sync_worker.formatting import rfc3339
+    from sync_worker.formatting import describe, rfc3339
 
     facts, marker, applied = one.facts, one.marker, one.applied
     yield "published access", describe(one.access.values)
@@ -117,8 +116,10 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "changes next", rfc3339(one.access.next_transition.timestamp()) or ""
     if not one.subject.is_address:
         yield "in Clerk", describe(one.clerk_values) if facts.observed else "not found"
+    for key in one.keys:
+        yield f"  {key.name}", _whose(key)
     if marker is not None:
-        yield "marker", f"{marker.at}, from {', '.join(marker.sources) or 'no document'}"
+        yield "marker", f"{marker.at}, from {', '.join(marker.documents) or 'no document'}"
     if one.drift is not None:
         yield "drift", one.drift.value
     if applied is not None:
@@ -129,6 +130,18 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "in the queue", f"{state} {facts.work.detail}"
     for changeset in facts.held:
         yield "held in", changeset
+
+
+def _whose(key: ExplainedKey) -> str:
+    """Return whose a key is, since when, by which documents, and what the app had in it."""
+    from sync_worker.formatting import describe, rfc3339
+
+    if not key.managed:
+        return "not managed: it is left alone"
+    since = f" since {rfc3339(key.since)}" if key.since else ""
+    documents = f", from {', '.join(key.documents)}" if key.documents else ""
+    former = f"; the app had {describe({key.name: key.former})}" if key.former is not None else ""
+    return f"managed{since}{documents}{former}"
 
 
 def _echo(text: str) -> None:

@@ -71,7 +71,7 @@ async def _read(limit: int) -> list[Issue]:
 
     async with open_store(begin(), Runtime.system()) as store:
         rows = [*await store.queue.failed(limit), *await store.queue.noted(limit)]
-        return collect_issues(rows, await store.runs.held())[:limit]
+        return collect_issues(rows, await store.approvals.changesets())[:limit]
 
 
 def _show(issues: Sequence[Issue], limit: int) -> None:

@@ -9,8 +9,7 @@ import typer
 
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.cli.setup import begin
-from sync_worker.domain.changeset import describe
-from sync_worker.formatting import rfc3339
+from sync_worker.formatting import describe, rfc3339
 
 if TYPE_CHECKING:
     from sync_worker.storage.ledger import Entry

@@ -13,6 +13,7 @@ import typer
 
 from sync_worker.cli.output import AsJson, print_json, print_table
 from sync_worker.cli.setup import begin
+from sync_worker.domain.ownership import Adoption
 
 if TYPE_CHECKING:
     from sync_worker.settings import Settings
@@ -28,12 +29,16 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only report. Exit code 2 when something differs.")
     ] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Also manage existing keys that carry no marker.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Also manage existing values that carry no marker.")] = False,
+    take_over: Annotated[
+        str, typer.Option(help="Also manage the keys of another installation: PROJECT/DATASET.", metavar="SOURCE")
+    ] = "",
     max_revocations: Annotated[
         str, typer.Option(help="A number or a percentage, for this run. Default: MAX_REVOCATIONS.")
     ] = "",
     accept_fewer: Annotated[
-        bool, typer.Option("--accept-fewer", help="Continue although most entitlements are gone since the last run.")
+        bool,
+        typer.Option("--accept-fewer", help="Continue although most entitlements are gone, or a key of everybody's."),
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the changes as a Markdown table.")] = False,
     as_json: AsJson = False,
@@ -49,10 +54,11 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
     overrides = {"max_revocations": max_revocations} if max_revocations else {}
     settings = begin(**overrides)
     show = "json" if as_json else "markdown" if markdown else "table"
-    raise typer.Exit(asyncio.run(_reconcile(settings, show, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer)))
+    adoption = Adoption(unmarked=adopt, source=take_over.strip())
+    raise typer.Exit(asyncio.run(_reconcile(settings, show, adoption, dry_run=dry_run, accept_fewer=accept_fewer)))
 
 
-async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: bool, accept_fewer: bool) -> int:
+async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_run: bool, accept_fewer: bool) -> int:
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
     from sync_worker.storage.reconcile_runs import exclusive_run, judged
     from sync_worker.worker.full_reconcile import report
@@ -64,7 +70,7 @@ async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: boo
         open_store(settings, runtime) as store,
         exclusive_run(store.runs, runtime.clock, runtime.timings),
         nullcontext() if dry_run else judged(store.runs),
-        open_reconcile(settings, store, calls, dry_run=dry_run, adopt=adopt, accept_fewer=accept_fewer) as parts,
+        open_reconcile(settings, store, calls, dry_run=dry_run, adoption=adoption, accept_fewer=accept_fewer) as parts,
     ):
         with Bars() as bars:
             findings = await replace(parts, progress=bars).find()
@@ -82,20 +88,23 @@ async def _reconcile(settings: Settings, show: str, *, dry_run: bool, adopt: boo
 def _exit_code(findings: Findings, result: Result | None) -> int:
     if result is None:
         return DRIFT if findings.differences else 0
-    if result.failed:
+    if result.failed or result.left_over:
         for subject, error in list(result.failed.items())[:SHOWN]:
             typer.echo(f"error: {subject}: {error}", err=True)
-        typer.echo(f"{len(result.failed)} subjects could not be synced; the run counts as failed.", err=True)
+        missing = len(result.failed) + result.left_over
+        typer.echo(f"{missing} subjects could not be synced; the run counts as failed.", err=True)
         return 1
     if result.held:
-        typer.echo(f"Revocations are held. Run `sync-worker approve {result.held}` to apply them.", err=True)
+        for id_, number in result.held.items():
+            typer.echo(f"{number} losses are held. Run `sync-worker approve {id_}` to apply them.", err=True)
         return HELD
     return 0
 
 
 def _announce(findings: Findings, settings: Settings, window: float, show: str) -> None:
     """Show the changes and their cost before they are written."""
-    from sync_worker.domain.changeset import as_markdown, as_rows, forecast
+    from sync_worker.cli.changes import HEADER, as_markdown, as_rows
+    from sync_worker.domain.changeset import forecast
 
     cost = forecast(len(findings.differences), settings.budget, window)
     typer.echo(
@@ -103,6 +112,8 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
         f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per {window:.0f} s",
         err=True,
     )
+    if findings.taken_over:
+        typer.echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
     for refusal in findings.refused[:SHOWN]:
         typer.echo(f"refused: {refusal}", err=True)
     for reason in sorted(findings.pending.values())[:SHOWN]:
@@ -110,7 +121,7 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     if show == "markdown":
         typer.echo(as_markdown(findings.differences))
     elif show == "table" and findings.differences:
-        print_table(("subject", "change", "before", "after", "why"), as_rows(findings.differences[:SHOWN]))
+        print_table(HEADER, as_rows(findings.differences[:SHOWN]))
         if len(findings.differences) > SHOWN:
             typer.echo(f"… and {len(findings.differences) - SHOWN} more (--markdown prints all)")
 

@@ -223,7 +223,7 @@ def _row_of(facts: DocumentFacts, explanation: Explanation) -> ExplainedRow | No
 
 def _still_in_clerk(facts: DocumentFacts, former: Explanation) -> bool:
     """Return whether Clerk still has what the document granted a former subject."""
-    return former.change is not None and former.marker is not None and facts.id in former.marker.sources
+    return former.change is not None and former.marker is not None and facts.id in former.marker.documents
 
 
 def _arrived(facts: DocumentFacts, subject: Explanation) -> float | None:
@@ -233,7 +233,7 @@ def _arrived(facts: DocumentFacts, subject: Explanation) -> float | None:
     since = [settled for settled in written if settled >= published]
     if since:
         return min(since)
-    marked = _epoch(subject.marker.at) if subject.marker and facts.id in subject.marker.sources else None
+    marked = _epoch(subject.marker.at) if subject.marker and facts.id in subject.marker.documents else None
     if marked is not None and marked >= published:
         return marked
     work = subject.facts.work

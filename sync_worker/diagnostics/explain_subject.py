@@ -20,11 +20,11 @@ from sync_worker.diagnostics.explanation import (
 )
 from sync_worker.diagnostics.issues import next_step
 from sync_worker.domain import merge as policy
-from sync_worker.domain.changeset import Drift, classify, describe
-from sync_worker.domain.diff import diff, managed_values
+from sync_worker.domain.changeset import Drift, classify
+from sync_worker.domain.diff import diff, values_in_place
 from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
-from sync_worker.errors import AccessTooLarge, NoSuchSubject
-from sync_worker.formatting import ago, at
+from sync_worker.errors import NoSuchSubject, RefusedError
+from sync_worker.formatting import ago, at, describe
 from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON
 
 if TYPE_CHECKING:
@@ -58,8 +58,14 @@ def explain_subject(facts: SubjectFacts, timings: Timings) -> Explanation:
     if facts.observed is None:
         return Explanation(facts, _not_in_clerk(facts, access, rows), rows, access)
     try:
-        change = diff(access, facts.observed, facts.layout, at=now.isoformat(timespec="seconds"))
-    except AccessTooLarge as error:
+        change = diff(
+            access,
+            facts.observed,
+            facts.layout,
+            at=now.isoformat(timespec="seconds"),
+            written=facts.written,
+        )
+    except RefusedError as error:
         return Explanation(facts, Verdict(SyncState.REFUSED, str(error), error.next_step()), rows, access)
     if change.kind is ChangeKind.NONE:
         return Explanation(facts, _in_sync(facts, access, rows), rows, access)
@@ -133,10 +139,14 @@ def _in_sync(facts: SubjectFacts, access: Access, rows: tuple[ExplainedRow, ...]
     if rows:
         return _no_access(rows)
     assert facts.observed is not None  # noqa: S101 - checked by the caller
-    stored = managed_values(facts.observed, facts.layout)
+    stored = values_in_place(facts.observed, facts.layout)
     if not stored:
         return Verdict(SyncState.SYNCED, "No published entitlement names it, and Clerk has no access for it.")
-    why = "which is the baseline" if facts.observed.marker else "which is unmanaged and left alone"
+    why = (
+        "which is the baseline"
+        if stored == policy.baseline(facts.layout.fields)
+        else "which is unmanaged and left alone"
+    )
     return Verdict(SyncState.SYNCED, f"No published entitlement names it. Clerk has {_described(stored)}, {why}.")
 
 
@@ -150,8 +160,8 @@ def _no_access(rows: tuple[ExplainedRow, ...]) -> Verdict:
 def _out_of_sync(facts: SubjectFacts, timings: Timings, change: Change, drift: Drift) -> Verdict:
     difference = f"Clerk has {_described(change.before)}, but Sanity grants {_described(change.after)}"
     key, work = str(facts.subject), facts.work
-    if change.kind is ChangeKind.REVOKE and facts.held:
-        headline = f"The revocation is held because too many subjects would lose access at once. {difference}."
+    if change.losses and facts.held:
+        headline = f"The loss is held because too many subjects would lose access at once. {difference}."
         return Verdict(
             SyncState.HELD, headline, f"Review the list, then run `sync-worker approve {facts.held[0]}` to apply it."
         )

@@ -15,12 +15,14 @@ from sync_worker.diagnostics.explain_subject import explain_subject
 from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
 from sync_worker.domain.entitlements import Refusal
 from sync_worker.domain.freshness import moment
+from sync_worker.domain.ownership import NOTHING_WRITTEN
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import FAN_OUT, POLL, REFERENCE_DEPTH, WEBHOOK
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.queue import FANOUT
 from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
+from sync_worker.sync.plan import last_writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.domain.entitlements import Entitlement
     from sync_worker.domain.timings import Timings
+    from sync_worker.storage.approvals import Approvals
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
-    from sync_worker.storage.reconcile_runs import Runs
     from sync_worker.sync.plan import Reading
     from sync_worker.sync.reconciler import Reconciler
 
@@ -68,7 +70,7 @@ class Explainer:
     reconciler: Reconciler
     queue: WorkQueue
     ledger: Ledger
-    runs: Runs
+    approvals: Approvals
     timings: Timings
     patience: float
 
@@ -134,7 +136,9 @@ class Explainer:
             facts,
             work=await self.queue.get(key),
             history=tuple(await self.ledger.history(key, ENTRIES)),
-            held=tuple(held.id for held in await self.runs.held() if key in held.subjects),
+            written=last_writes(await self.ledger.latest([key])).get(key, NOTHING_WRITTEN),
+            taken_over=tuple(await self.ledger.taken_over(key, ENTRIES)),
+            held=tuple((await self.approvals.lists_of([key])).values()),
             heartbeat=beat[1] if beat else None,
         )
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sync_worker.diagnostics.issues import next_step
-from sync_worker.domain.diff import managed_values
+from sync_worker.domain.diff import values_in_place
+from sync_worker.domain.ownership import NOTHING_WRITTEN, managed, same_json
 from sync_worker.storage.ledger import State as LedgerState
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.changeset import Drift
     from sync_worker.domain.entitlements import Access, Change, Entitlement, Layout, Marker, Observed, Refusal, Value
+    from sync_worker.domain.ownership import LastWrites
     from sync_worker.domain.subjects import Subject
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
@@ -80,7 +82,8 @@ class PublishedRow:
 class SubjectFacts:
     """Everything read about one subject. Times are epoch seconds.
 
-    `history` is the ledger's, newest first. `held` are the ids of held changesets that include the subject. `owners`
+    `history` is the ledger's, newest first; `written` is what it proves to be ours, and `taken_over` are its entries in
+    which a key of the app became ours. `held` are the ids of held changesets that include the subject. `owners`
     are the Clerk users who have the address, if the subject is one. `heartbeat` is when a worker was last seen. With
     a `problem` the rest is incomplete.
     """
@@ -92,6 +95,8 @@ class SubjectFacts:
     observed: Observed | None = None
     work: Row | None = None
     history: tuple[Entry, ...] = ()
+    written: LastWrites = NOTHING_WRITTEN
+    taken_over: tuple[Entry, ...] = ()
     held: tuple[str, ...] = ()
     owners: tuple[Subject, ...] = ()
     heartbeat: float | None = None
@@ -108,6 +113,21 @@ class ExplainedRow:
     status: RowStatus
     reason: str
     values: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedKey:
+    """One key that Clerk holds: whether it is managed, since when (epoch seconds), and by which documents.
+
+    `former` is what the app had in it before it was taken over.
+    """
+
+    name: str
+    value: object
+    managed: bool
+    since: float | None = None
+    documents: tuple[str, ...] = ()
+    former: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +162,30 @@ class Explanation:
 
     @property
     def clerk_values(self) -> Mapping[str, object]:
-        """The managed keys as stored in Clerk."""
-        return managed_values(self.facts.observed, self.facts.layout) if self.facts.observed else {}
+        """What Clerk holds where our keys stand, managed or not."""
+        return values_in_place(self.facts.observed, self.facts.layout) if self.facts.observed else {}
 
     @property
     def marker(self) -> Marker | None:
         """Our marker in Clerk."""
-        return self.facts.observed.marker if self.facts.observed else None
+        return managed(self.facts.observed, self.facts.layout).marker if self.facts.observed else None
+
+    @property
+    def keys(self) -> tuple[ExplainedKey, ...]:
+        """Each key that Clerk holds in our places: whose it is, and since when."""
+        if self.facts.observed is None:
+            return ()
+        ours = {slot.name for slot in managed(self.facts.observed, self.facts.layout, self.facts.written).slots}
+        return tuple(self._key(name, value, is_managed=name in ours) for name, value in self.clerk_values.items())
+
+    def _key(self, name: str, value: object, *, is_managed: bool) -> ExplainedKey:
+        if not is_managed:
+            return ExplainedKey(name, value, managed=False)
+        applied = [e for e in self.facts.history if e.state is LedgerState.APPLIED]
+        entry = next((e for e in applied if not same_json(e.before.get(name), e.after.get(name))), None)
+        former = next((e.taken_over[name] for e in self.facts.taken_over if name in e.taken_over), None)
+        documents = tuple(entry.documents) if entry else self.marker.documents if self.marker else ()
+        return ExplainedKey(name, value, True, entry.settled_at if entry else None, documents, former)
 
 
 def is_waiting(work: Row, now: float) -> bool:

@@ -13,8 +13,8 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFU
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sync_worker.storage.approvals import HeldChangeset
     from sync_worker.storage.queue_admin import Row
-    from sync_worker.storage.reconcile_runs import Held
 
 
 class IssueKind(StrEnum):
@@ -75,13 +75,13 @@ def from_row(row: Row) -> Issue:
     )
 
 
-def from_held(held: Held) -> Issue:
+def from_held(held: HeldChangeset) -> Issue:
     """Return the issue of a held changeset."""
     return Issue(
         kind=IssueKind.HELD,
         key=held.id,
         code=HELD_CODE,
-        reason=held.reason,
+        reason=f"{held.size} held: {held.reason}",
         since=held.at,
         attempts=0,
         retry_at=None,
@@ -90,11 +90,10 @@ def from_held(held: Held) -> Issue:
     )
 
 
-def collect_issues(rows: Iterable[Row], held: Sequence[Held]) -> list[Issue]:
+def collect_issues(rows: Iterable[Row], held: Sequence[HeldChangeset]) -> list[Issue]:
     """Return all issues, most urgent first. A subject on a held list is covered by the issue of that list."""
     order = list(IssueKind)
-    listed = {subject for one in held for subject in one.subjects}
-    issues = [from_row(row) for row in rows if row.code != HELD_CODE or row.key not in listed]
+    issues = [from_row(row) for row in rows if not (held and row.code == HELD_CODE)]
     return sorted([*map(from_held, held), *issues], key=lambda issue: (order.index(issue.kind), issue.key))
 
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric as Family
 
+    from sync_worker.storage.approvals import Approvals
     from sync_worker.storage.counters import Counters, Key
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.queue_admin import LaneDepth
-    from sync_worker.storage.reconcile_runs import Runs
+    from sync_worker.storage.reconcile_runs import ReconcileRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class Metrics:
     """Reads all metrics from the database."""
 
     queue: WorkQueue
-    runs: Runs
+    runs: ReconcileRuns
+    approvals: Approvals
     counters: Counters
     budget: Budget
 
@@ -115,7 +117,7 @@ class Metrics:
         noted = await self.queue.noted_by_code()
         yield _gauge(REFUSED_ROWS, noted.get(REFUSED, 0) + noted.get(AMBIGUOUS_ADDRESS, 0))
         yield _gauge(PENDING_ROWS, noted.get(PENDING, 0))
-        yield _gauge(HELD, len(await self.runs.held()))
+        yield _gauge(HELD, len(await self.approvals.changesets()))
         missed = await self.queue.recall(MISSED_WEBHOOKS)
         yield _gauge(MISSED, int(missed[0]) if missed else 0)
         good = await self.queue.age(GOOD)

@@ -10,7 +10,7 @@ from sync_worker.formatting import masked, rfc3339
 
 if TYPE_CHECKING:
     from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explanation import Explanation
+    from sync_worker.diagnostics.explanation import ExplainedKey, Explanation
     from sync_worker.domain.entitlements import Marker
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
@@ -33,6 +33,7 @@ def entry_json(entry: Entry) -> dict[str, object]:
         "change": entry.kind,
         "before": entry.before,
         "after": entry.after,
+        "takenOver": entry.taken_over,
         "documents": list(entry.documents),
         "cause": entry.cause,
         "delivery": entry.delivery,
@@ -67,6 +68,7 @@ def subject_json(one: Explanation) -> dict[str, object]:
         "clerk": {
             "found": facts.observed is not None,
             "values": one.clerk_values,
+            "keys": [_key_json(key) for key in one.keys],
             "marker": _marker_json(one.marker),
             "drift": one.drift.value if one.drift else None,
         },
@@ -95,8 +97,19 @@ def document_json(one: DocumentExplanation) -> dict[str, object]:
     return {key: without_addresses(value) for key, value in payload.items()}
 
 
+def _key_json(key: ExplainedKey) -> dict[str, object]:
+    return {
+        "key": key.name,
+        "value": key.value,
+        "managed": key.managed,
+        "since": rfc3339(key.since),
+        "documents": key.documents,
+        "appHad": key.former,
+    }
+
+
 def _marker_json(marker: Marker | None) -> dict[str, object] | None:
-    return None if marker is None else {"documents": list(marker.sources), "at": marker.at}
+    return None if marker is None else {"source": marker.source, "documents": list(marker.documents), "at": marker.at}
 
 
 def _work_json(row: Row | None, now: float) -> dict[str, object] | None:

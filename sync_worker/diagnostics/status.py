@@ -17,10 +17,12 @@ from sync_worker.storage.liveness import note_of
 from sync_worker.storage.reconcile_runs import GOOD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sync_worker.domain.timings import Timings
+    from sync_worker.storage.approvals import Approvals, HeldChange, HeldChangeset
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
-    from sync_worker.storage.reconcile_runs import Held, Runs
 
 LISTED = 50
 """Issues on the page; `sync-worker failed` lists all."""
@@ -43,19 +45,20 @@ class StatusReader:
 
     queue: WorkQueue
     ledger: Ledger
-    runs: Runs
+    approvals: Approvals
     timings: Timings
 
     async def status(self) -> dict[str, object]:
         """Return the status as JSON, with masked e-mail addresses. Raises DatabaseUnavailable."""
-        now, held, tally = await self.queue.now(), await self.runs.held(), await self.queue.tally()
+        now, held, tally = await self.queue.now(), await self.approvals.changesets(), await self.queue.tally()
         rows = [*await self.queue.failed(LISTED), *await self.queue.noted(LISTED)]
         issues = collect_issues(rows, held)[:LISTED]
+        lists = [held_json(one, await self.approvals.changes(one.id, limit=LISTED)) for one in held[:LISTED]]
         depth, last_seen = await self.queue.depth(), await self._last_seen()
         counts = Counter({IssueKind.FAILED: depth.failed})
         for code, number in (await self.queue.noted_by_code()).items():
             counts[kind_of(code)] += number
-        counts[IssueKind.HELD] = sum(len(one.subjects) for one in held)
+        counts[IssueKind.HELD] = sum(one.size for one in held)
         missed = await self.queue.recall(MISSED_WEBHOOKS)
         payload = {
             "headline": self._headline(counts, last_seen, tally.oldest, now),
@@ -70,7 +73,7 @@ class StatusReader:
             "lastWebhook": {"sanity": rfc3339(last_seen.sanity), "clerk": rfc3339(last_seen.clerk)},
             "lastReconcile": rfc3339(last_seen.reconcile),
             "missed_webhooks": int(missed[0]) if missed else 0,
-            "held": [held_json(one) for one in held],
+            "held": lists,
             "troubles": [issue_json(one) for one in issues if one.kind is not IssueKind.HELD],
             "changes": [entry_json(entry) for entry in await self.ledger.history(limit=RECENT)],
         }
@@ -91,7 +94,7 @@ class StatusReader:
         if not self._alive(last_seen, now):
             return f"No worker has run for {ago(now - last_seen.worker)}, so nothing reaches Clerk."
         if counts[IssueKind.HELD]:
-            return f"{_subjects(counts[IssueKind.HELD])} would lose access; the revocation is held for approval."
+            return f"{_subjects(counts[IssueKind.HELD])} would lose access; this is held for approval."
         if needing := counts[IssueKind.FAILED] + counts[IssueKind.REFUSED]:
             return f"{_items(needing)} attention; everything else is in sync."
         if oldest is not None and now - oldest > self.timings.late_after:
@@ -99,14 +102,17 @@ class StatusReader:
         return "Everything published is in Clerk."
 
 
-def held_json(held: Held) -> dict[str, object]:
-    """Return one held changeset."""
+def held_json(held: HeldChangeset, changes: Iterable[HeldChange]) -> dict[str, object]:
+    """Return one held changeset with the changes on it, or with some of them."""
+    changes = list(changes)
     return {
         "id": held.id,
         "at": rfc3339(held.at),
         "expires": rfc3339(held.expires),
         "reason": held.reason,
-        "subjects": list(held.subjects),
+        "size": held.size,
+        "subjects": [change.subject for change in changes],
+        "changes": [{"subject": c.subject, "before": c.before, "after": c.after} for c in changes],
     }
 
 

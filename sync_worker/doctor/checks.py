@@ -11,6 +11,7 @@ from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem,
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
 from sync_worker.domain.diff import claims_size, managed_values
 from sync_worker.domain.entitlements import Refusal
+from sync_worker.domain.ownership import own_marker
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.row_checks import shape_problems
@@ -205,7 +206,9 @@ async def claims(installation: Installation) -> Finding:
     latest = await installation.clerk.get(f"{base}/users", params={"limit": SAMPLE, "order_by": "-updated_at"})
     subjects = [Subject(Kind.USER, str(user["id"])) for user in latest.json()]
     observed = (await Clerk(installation.clerk, base).observe(subjects)).values()
-    sizes = {claims_size(managed_values(one, layout), layout): one.subject for one in observed if one.marker}
+    sizes = {
+        claims_size(managed_values(one, layout), layout): one.subject for one in observed if own_marker(one, layout)
+    }
     if not sizes:
         return ok("no user has synced access yet")
     largest = max(sizes)

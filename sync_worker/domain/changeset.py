@@ -1,4 +1,4 @@
-"""The changes of one run: why each is needed, how many are allowed, and how they print as a table, JSON or Markdown."""
+"""The changes of one run: why each is needed, how many losses are allowed, and what they cost."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.diff import fingerprint
+from sync_worker.domain.ownership import is_untouched, managed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sync_worker.domain.entitlements import Change, ChangeKind, Layout, Observed
+    from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.subjects import Subject
 
-MIN_ALLOWED_REVOCATIONS = 5
-"""Revocations that a percentage always allows, so that two cancellations in a small shop are not held."""
+MIN_ALLOWED_LOSSES = 5
+"""Losses that a percentage always allows, so that two cancellations in a small shop are not held."""
 IDS_PER_CALL = 100
 
 
 class Drift(StrEnum):
-    """Why a subject is out of sync: we missed a change, somebody edited it in Clerk, or it is not managed yet."""
+    """Why a subject is out of sync: a missed change, an edit in Clerk, other settings, or it is not managed yet."""
 
     MISSED = "missed by us"
     EDITED = "edited in Clerk"
+    MOVED = "moved by settings"
     UNMANAGED = "not managed yet"
 
 
@@ -39,15 +40,15 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class RevocationLimit:
-    """How many revocations one changeset may contain: a number, or a percentage of the managed subjects."""
+class LossLimit:
+    """How many subjects may lose something by one cause: a number, or a percentage of the managed subjects."""
 
     text: str
 
     def allowed(self, population: int) -> int:
-        """Return the number of revocations allowed when `population` subjects are managed."""
+        """Return the number of losses allowed when `population` subjects are managed."""
         if self.text.endswith("%"):
-            return max(MIN_ALLOWED_REVOCATIONS, population * int(self.text[:-1]) // 100)
+            return max(MIN_ALLOWED_LOSSES, population * int(self.text[:-1]) // 100)
         return int(self.text)
 
 
@@ -90,74 +91,17 @@ def compared(sanity: Tally, clerk: Tally) -> list[dict[str, Any]]:
 
 
 def classify(change: Change, observed: Observed, layout: Layout) -> Difference:
-    """Return why a subject is out of sync, by comparing its values with the fingerprint of the last write."""
-    if observed.marker is None:
-        return Difference(change, Drift.UNMANAGED)
-    untouched = fingerprint(change.before, layout) == observed.marker.fingerprint
-    return Difference(change, Drift.MISSED if untouched else Drift.EDITED)
-
-
-def changeset_id(names: Iterable[Subject | str]) -> str:
-    """Return an id that depends on the subjects, or on the cause, and not on their order."""
-    joined = "\n".join(sorted(map(str, names)))
-    return hashlib.sha256(joined.encode()).hexdigest()[:10]
+    """Return why a subject is out of sync, by comparing what Clerk holds with our marker."""
+    marker = managed(observed, layout).marker
+    if marker is None:
+        ours = change.before.keys() - change.taken_over.keys()
+        return Difference(change, Drift.EDITED if ours else Drift.UNMANAGED)
+    if not set(marker.keys) <= set(layout.slots) or layout.namespace not in observed.markers:
+        return Difference(change, Drift.MOVED)
+    return Difference(change, Drift.MISSED if is_untouched(observed, marker) else Drift.EDITED)
 
 
 def forecast(writes: int, budget: int, window: float) -> Forecast:
     """Return the cost of `writes` changes at `budget` calls per `window` seconds: list calls, and one PATCH each."""
     calls = writes + -(-writes // IDS_PER_CALL)
     return Forecast(calls, max(0.0, (calls - budget) / budget * window))
-
-
-def counts(differences: Iterable[Difference]) -> Mapping[ChangeKind, int]:
-    """Count changes by kind."""
-    return Counter(difference.change.kind for difference in differences)
-
-
-def as_rows(differences: Sequence[Difference]) -> list[tuple[str, str, str, str, str]]:
-    """Return the cells of a table: subject, change, before, after, why."""
-    return [
-        (
-            str(d.change.subject),
-            d.change.kind.value,
-            describe(d.change.before),
-            describe(d.change.after),
-            f"{d.drift}{_documents(d.change)}",
-        )
-        for d in differences
-    ]
-
-
-def as_json(differences: Sequence[Difference]) -> list[dict[str, object]]:
-    """Return one object per change."""
-    return [
-        {
-            "subject": str(d.change.subject),
-            "change": d.change.kind.value,
-            "before": dict(d.change.before),
-            "after": dict(d.change.after),
-            "documents": list(d.change.sources),
-            "drift": d.drift.value,
-        }
-        for d in differences
-    ]
-
-
-def as_markdown(differences: Sequence[Difference]) -> str:
-    """Return a Markdown table."""
-    lines = ["| subject | change | before | after | why |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in as_rows(differences)]
-    return "\n".join(lines)
-
-
-def describe(values: Mapping[str, object]) -> str:
-    """Return managed keys on one line: `plan=pro courseSlugs=algebra,geometry`; a dash when there are none."""
-    parts = (
-        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-        for name, value in values.items()
-    )
-    return " ".join(parts) or "—"
-
-
-def _documents(change: Change) -> str:
-    return f" ({', '.join(change.sources[:3])}{', …' if len(change.sources) > 3 else ''})" if change.sources else ""  # noqa: PLR2004

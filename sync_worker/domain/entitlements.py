@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from sync_worker.domain.loss import Loss
     from sync_worker.domain.subjects import Subject
 
 Scalar = str | int | float | bool
@@ -59,7 +60,7 @@ CORE_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place in Clerk's metadata: `public.plan`, or `public.access.plan` inside the namespace `access`."""
+    """One place in Clerk's metadata: `plan`, `private.plan`, or `public.access.plan` in the namespace `access`."""
 
     placement: Placement
     namespace: str | None
@@ -67,11 +68,13 @@ class Slot:
 
     @classmethod
     def parse(cls, text: str) -> Slot:
-        """Parse a slot such as `public.access.plan`. Raises ValueError when the text is not one."""
-        placement, *namespace, name = text.split(".")
+        """Parse a slot such as `plan` or `public.access.plan`. Raises ValueError when the text is not one."""
+        placement, *namespace, name = text.split(".") if "." in text else (Placement.PUBLIC, text)
         return cls(Placement(placement), ".".join(namespace) or None, name)
 
     def __str__(self) -> str:
+        if self.placement is Placement.PUBLIC and self.namespace is None:
+            return self.name
         return ".".join(filter(None, (self.placement, self.namespace, self.name)))
 
 
@@ -81,11 +84,13 @@ class Layout:
 
     With a `namespace`, the keys are members of an object with that name, in public and private metadata alike.
     `claims_budget` is the size in bytes of JSON that public keys may add to a session token before a warning.
+    `source` names this installation in its markers: `<project>/<dataset>`.
     """
 
     fields: tuple[Field, ...]
     namespace: str | None = None
     claims_budget: int = 1000
+    source: str = ""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -156,29 +161,30 @@ class ExpectedRevision:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """The note in private metadata that marks a subject as managed by this program.
+    """Our note in private metadata, beside the keys that it lists.
 
-    `slots` are the places that were written, so that they can be cleared when the layout changes.
+    `source` is the installation that wrote it, `keys` the places it manages, `documents` those that gave the values.
     """
 
-    sources: tuple[str, ...]
-    fingerprint: str
-    at: str
-    slots: tuple[Slot, ...]
+    source: str
+    keys: tuple[Slot, ...]
+    documents: tuple[str, ...] = ()
+    fingerprint: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What Clerk stores for one subject: both metadata objects, including unmanaged keys, and the marker.
+    """What Clerk stores for one subject: both metadata objects, including unmanaged keys.
 
-    `addresses` are those by which an entitlement can name the user: the external id, and the primary e-mail address
-    if it is verified and not reserved.
+    `markers` are those found in it, by namespace. `addresses` are those by which an entitlement can name the user: the
+    external id, and the primary e-mail address if it is verified and not reserved.
     """
 
     subject: Subject
     public: Mapping[str, object] = field(default_factory=dict)
     private: Mapping[str, object] = field(default_factory=dict)
-    marker: Marker | None = None
+    markers: Mapping[str | None, Marker] = field(default_factory=dict)
     addresses: tuple[Subject, ...] = ()
 
 
@@ -193,7 +199,12 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The change to one subject. `public` and `private` are the merge patches to send; None removes a key."""
+    """The change to one subject. `public` and `private` are the merge patches to send; None removes a key.
+
+    `before` and `after` are managed keys by field name, with those that are taken over; `taken_over` is what the app
+    had in these. `keys` are managed from then on. `losses` is what it takes away, and `giving` the part of the change
+    that takes nothing, if that leaves anything to write. `former_documents` gave the access until now.
+    """
 
     subject: Subject
     kind: ChangeKind
@@ -204,3 +215,13 @@ class Change:
     refusals: tuple[Refusal, ...] = ()
     public: Mapping[str, object] = field(default_factory=dict)
     private: Mapping[str, object] = field(default_factory=dict)
+    keys: tuple[Slot, ...] = ()
+    taken_over: Mapping[str, object] = field(default_factory=dict)
+    former_documents: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    giving: Change | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to write."""
+        return self.kind is not ChangeKind.NONE

@@ -15,5 +15,8 @@ FAN_OUT = "document:"
 CLERK = "clerk:"
 """Something changed in Clerk: a sign-up, an address or a membership."""
 
+OPERATOR = "sync"
+"""An operator asked for this subject."""
+
 REFERENCE_DEPTH = 3
 """How many levels of references are followed: course to plan or cohort, to entitlement, and one spare."""

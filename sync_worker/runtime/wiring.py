@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
 from sync_worker.diagnostics.explainer import Explainer
-from sync_worker.domain.changeset import RevocationLimit
+from sync_worker.domain.changeset import LossLimit
+from sync_worker.domain.ownership import NO_ADOPTION
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
+from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
 from sync_worker.storage.database import Database, open_database
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
-from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.storage.reconcile_runs import ReconcileRuns
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from sync_worker.domain.clock import Clock
+    from sync_worker.domain.ownership import Adoption
     from sync_worker.settings import Settings
     from sync_worker.sync.outcome import Outcome
 
@@ -55,7 +58,8 @@ class Store:
     database: Database
     queue: WorkQueue
     ledger: Ledger
-    runs: Runs
+    runs: ReconcileRuns
+    approvals: Approvals
     counters: Counters
 
     def count_change(self, outcome: Outcome) -> None:
@@ -85,7 +89,15 @@ async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = Fals
             await queue.remember("installed", __version__)
         counters = Counters(queue, timings)
         async with counters.kept():
-            yield Store(runtime, database, queue, Ledger(database), Runs(database, timings), counters)
+            yield Store(
+                runtime,
+                database,
+                queue,
+                Ledger(database),
+                ReconcileRuns(database, timings),
+                Approvals(database, timings),
+                counters,
+            )
     finally:
         await database.close()
 
@@ -163,7 +175,7 @@ def reconciler_of(settings: Settings, store: Store, services: Services) -> Recon
 
 def guard_of(settings: Settings, store: Store) -> Guard:
     """Return the guard, with the limit of the settings."""
-    return Guard(store.runs, RevocationLimit(settings.max_revocations), store.runtime.clock)
+    return Guard(store.approvals, store.runs, LossLimit(settings.max_revocations), store.runtime.clock)
 
 
 @asynccontextmanager
@@ -173,8 +185,9 @@ async def open_reconcile(
     calls: Counter[str],
     *,
     dry_run: bool = False,
-    adopt: bool = False,
+    adoption: Adoption = NO_ADOPTION,
     accept_fewer: bool = False,
+    approved: bool = False,
 ) -> AsyncIterator[FullReconcile]:
     """Open a full reconcile. `calls` counts its calls by service, and its writes."""
 
@@ -187,11 +200,11 @@ async def open_reconcile(
             reconciler_of(settings, store, services),
             store.queue,
             store.runs,
-            guard_of(settings, store),
             store.runtime.clock,
             store.runtime.timings,
-            adopt=adopt,
+            adoption=adoption,
             accept_fewer=accept_fewer,
+            approved=approved,
         )
 
 
@@ -201,4 +214,4 @@ async def open_explainer(settings: Settings, store: Store, patience: float) -> A
     async with open_services(settings, store, dry_run=True) as services:
         # Looking at an explanation records nothing.
         reads = replace(reconciler_of(settings, store, services), source=services.source)
-        yield Explainer(reads, store.queue, store.ledger, store.runs, store.runtime.timings, patience)
+        yield Explainer(reads, store.queue, store.ledger, store.approvals, store.runtime.timings, patience)

@@ -7,7 +7,7 @@ of what Clerk holds closes it. One decision rests on it: when to look once more 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,19 +20,29 @@ if TYPE_CHECKING:
 PURGE_BATCH = 500
 """Rows deleted in one transaction, so that the clean-up holds up nobody else."""
 
-COLUMNS = "run, subject, kind, before, after, documents, cause, delivery, id, at, state, settled_at"
+COLUMNS = "run, subject, kind, before, after, keys, taken_over, documents, cause, delivery, id, at, state, settled_at"
 
 OWNERS = "SELECT key, lease_token FROM work WHERE visible_at > NOW() AND key IN (EACH(?))"
 
 INTEND = """
-INSERT INTO ledger (at, run, subject, kind, before, after, documents, cause, delivery, state)
-VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
+INSERT INTO ledger (at, run, subject, kind, before, after, keys, taken_over, documents, cause, delivery, state)
+VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
 """
 
 SETTLE = "UPDATE ledger SET state = ?, settled_at = NOW() WHERE id = ?"
 
-OPEN = f"""
-SELECT {COLUMNS} FROM ledger WHERE state IN ('intended', 'unknown') AND subject IN (EACH(?)) ORDER BY id
+# What Clerk may hold of a subject by us: the last write that it applied, and those of which it is unknown.
+LATEST = f"""
+SELECT {COLUMNS} FROM ledger WHERE state IN ('intended', 'unknown') AND subject IN (EACH(?))
+UNION ALL
+SELECT {COLUMNS} FROM ledger WHERE id IN (
+  SELECT MAX(id) FROM ledger WHERE state = 'applied' AND subject IN (EACH(?)) GROUP BY subject
+) ORDER BY id
+"""  # noqa: S608 - constants
+
+# Who has what once belonged to the app.
+TAKEN_OVER = f"""
+SELECT {COLUMNS} FROM ledger WHERE subject = ? AND state = 'applied' AND taken_over <> '{{}}' ORDER BY id DESC LIMIT ?
 """  # noqa: S608 - constants
 
 HISTORY = f"SELECT {COLUMNS} FROM ledger WHERE id < ? {{which}} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
@@ -44,8 +54,16 @@ AND (documents LIKE ? ESCAPE '!' OR cause IN (EACH(?))) ORDER BY id DESC LIMIT ?
 """  # noqa: S608 - constants
 SEARCHED = 100_000
 
+# The last applied write of a subject proves which of its keys are ours, so it stays while it has any.
 PURGE = """
-DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE at < NOW() - ? ORDER BY at LIMIT ?) RETURNING id
+DELETE FROM ledger WHERE id IN (
+  SELECT id FROM ledger AS old WHERE at < NOW() - ? AND (
+    state <> 'applied' OR keys = '[]' OR taken_over = '{}' AND EXISTS (
+      SELECT 1 FROM ledger AS newer
+      WHERE newer.subject = old.subject AND newer.state = 'applied' AND newer.id > old.id
+    )
+  ) ORDER BY at LIMIT ?
+) RETURNING id
 """
 
 NEWEST = 2**63 - 1
@@ -66,9 +84,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One change: `before` and `after` are owned keys, `documents` the ids that caused it, `delivery` the webhook's.
+    """One change: `before` and `after` are managed keys, `documents` the ids that caused it, `delivery` the webhook's.
 
-    `lease` is the token that its subject was claimed with. What follows is set by the ledger. Times are epoch seconds.
+    `keys` are the places that are managed afterwards, `taken_over` what the app had in some of them. `lease` is the
+    token that its subject was claimed with. What follows is set by the ledger. Times are epoch seconds.
     """
 
     run: str
@@ -79,6 +98,8 @@ class Entry:
     documents: Sequence[str]
     cause: str = ""
     delivery: str = ""
+    keys: Sequence[str] = ()
+    taken_over: Mapping[str, object] = field(default_factory=dict)
     lease: str = ""
     id: int = 0
     at: float = 0.0
@@ -106,10 +127,14 @@ class Ledger:
         if rows:
             await self._db.run(lambda tx: tx.executemany(SETTLE, rows))
 
-    async def unsettled(self, subjects: Iterable[str]) -> list[Entry]:
-        """Return what runs of these subjects left `intended` or `unknown`, the oldest first."""
+    async def latest(self, subjects: Iterable[str]) -> list[Entry]:
+        """Return the last applied write of each subject, and those left `intended` or `unknown`, the oldest first."""
         keys = json.dumps(list(subjects))
-        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OPEN, (keys,)))]
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(LATEST, (keys, keys)))]
+
+    async def taken_over(self, subject: str, limit: int) -> list[Entry]:
+        """Return the writes that took keys of a subject over from the app, the newest first."""
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(TAKEN_OVER, (subject, limit)))]
 
     async def history(self, subject: str | None = None, limit: int = 100, before_id: int | None = None) -> list[Entry]:
         """Return entries, of one subject or of all, the newest first; `before_id` is where the last page ended."""
@@ -141,7 +166,18 @@ def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
     owners = {row[0]: row[1] for row in tx.execute(OWNERS, (leased,))}
     owned = [e for e in entries if not e.lease or owners.get(e.subject) == e.lease]
     rows = [
-        (e.run, e.subject, e.kind, _json(e.before), _json(e.after), _json(list(e.documents)), e.cause, e.delivery)
+        (
+            e.run,
+            e.subject,
+            e.kind,
+            _json(e.before),
+            _json(e.after),
+            _json(list(e.keys)),
+            _json(e.taken_over),
+            _json(list(e.documents)),
+            e.cause,
+            e.delivery,
+        )
         for e in owned
     ]
     ids = iter(tx.executemany(INTEND, rows) if rows else ())
@@ -153,13 +189,15 @@ def _json(value: object) -> str:
 
 
 def _entry(row: Row) -> Entry:
-    run, subject, kind, before, after, documents, cause, delivery, number, at, state, settled_at = row
+    run, subject, kind, before, after, keys, taken_over, documents, cause, delivery, number, at, state, settled_at = row
     return Entry(
         run=run,
         subject=subject,
         kind=kind,
         before=json.loads(before),
         after=json.loads(after),
+        keys=tuple(json.loads(keys)),
+        taken_over=json.loads(taken_over),
         documents=tuple(json.loads(documents)),
         cause=cause,
         delivery=delivery,

@@ -72,6 +72,8 @@ CREATE TABLE ledger (
   kind TEXT NOT NULL,
   before TEXT NOT NULL,                              -- JSON object
   after TEXT NOT NULL,                               -- JSON object
+  keys TEXT NOT NULL,                                -- JSON array: the places that are managed afterwards
+  taken_over TEXT NOT NULL,                          -- JSON object: what the app had in keys that became ours
   documents TEXT NOT NULL,                           -- JSON array of ids
   cause TEXT NOT NULL,
   delivery TEXT NOT NULL DEFAULT '',                 -- the id of the webhook that the cause came from
@@ -80,13 +82,30 @@ CREATE TABLE ledger (
 )
 """
 
-HELD = """
-CREATE TABLE held (
+CHANGESET = """
+CREATE TABLE changeset (
   id TEXT COLLATE "C" PRIMARY KEY,
   at DOUBLE PRECISION NOT NULL,
   expires DOUBLE PRECISION NOT NULL,
-  reason TEXT NOT NULL,
-  subjects TEXT NOT NULL                             -- JSON array of keys
+  reason TEXT NOT NULL
+)
+"""
+
+HELD = """
+CREATE TABLE held (
+  subject TEXT COLLATE "C" PRIMARY KEY,              -- on one list only, whatever else finds the same loss
+  changeset TEXT COLLATE "C" NOT NULL,
+  before TEXT NOT NULL,                              -- JSON object
+  after TEXT NOT NULL                                -- JSON object
+)
+"""
+
+LOSS = """
+CREATE TABLE loss (
+  cause TEXT COLLATE "C" NOT NULL,
+  subject TEXT COLLATE "C" NOT NULL,
+  at DOUBLE PRECISION NOT NULL,
+  PRIMARY KEY (cause, subject)
 )
 """
 
@@ -109,8 +128,13 @@ STEPS: Sequence[Step] = (
             "CREATE INDEX ledger_subject ON ledger (subject, id)",
             "CREATE INDEX ledger_at ON ledger (at)",
             "CREATE INDEX ledger_open ON ledger (subject) WHERE state IN ('intended', 'unknown')",
+            "CREATE INDEX ledger_applied ON ledger (subject, id) WHERE state = 'applied'",
             "CREATE TABLE budget (name TEXT PRIMARY KEY, slots TEXT NOT NULL, paused_until DOUBLE PRECISION NOT NULL)",
+            CHANGESET,
             HELD,
+            "CREATE INDEX held_changeset ON held (changeset, subject)",
+            LOSS,
+            "CREATE INDEX loss_at ON loss (at)",
         ),
     ),
 )

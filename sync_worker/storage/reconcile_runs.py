@@ -1,4 +1,4 @@
-"""What outlives a reconcile: which run is active, the last successful one, and the changesets held for approval."""
+"""What outlives a reconcile: which run is active, how the last one ended, and the last successful one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from sync_worker.errors import AlreadyRunning, DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.database import Database, Row, Transaction
+    from sync_worker.storage.database import Database
 
 LOCK = "reconcile:running"
 GOOD = "reconcile"
@@ -30,23 +30,10 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 WHERE state.value = excluded.value OR state.at < NOW() - ?
 RETURNING name
 """
-_HOLD = """
-INSERT INTO held (id, at, expires, reason, subjects) VALUES (?, NOW(), NOW() + ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET at = excluded.at, expires = excluded.expires, reason = excluded.reason,
-  subjects = excluded.subjects
-"""
-_NOTE = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW()) ON CONFLICT (name) DO UPDATE SET value = excluded.value
-"""
 _REMEMBER = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 """
-# By the bytes of the names: other collations of a database may sort ";" before ":".
-_FORGET_REVOKED = """
-DELETE FROM state WHERE name COLLATE "C" >= 'revoked:' AND name COLLATE "C" < 'revoked;' AND at < NOW() - ?
-"""
-_SELECT = "SELECT id, at, expires, reason, subjects FROM held WHERE expires > NOW()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +44,8 @@ class LastSuccess:
     managed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Revocations that wait for a person. Times are epoch seconds."""
-
-    id: str
-    at: float
-    expires: float
-    reason: str
-    subjects: tuple[str, ...]
-
-
-class Runs:
-    """The table `held`, and the rows of `state` about runs. Errors: DatabaseUnavailable."""
+class ReconcileRuns:
+    """The rows of `state` about runs. Errors: DatabaseUnavailable."""
 
     def __init__(self, db: Database, timings: Timings) -> None:
         self._db = db
@@ -103,46 +79,9 @@ class Runs:
         rows = await self._db.read(lambda tx: tx.execute("SELECT value FROM state WHERE name = ?", (ENDED,)))
         return rows[0][0] == WELL if rows else None
 
-    async def hold(self, id_: str, subjects: Sequence[str], reason: str) -> None:
-        """Keep a changeset until it is approved or expires. Holding one again adds to it and prolongs it."""
-
-        def work(tx: Transaction) -> None:
-            known = tx.execute(f"{_SELECT} AND id = ?", (id_,))
-            everybody = {*subjects, *(_held(known[0]).subjects if known else ())}
-            tx.execute(_HOLD, (id_, self._timings.approval_expiry, reason, json.dumps(sorted(everybody))))
-
-        await self._db.run(work)
-
-    async def count_revocations(self, cause: str, subjects: Sequence[str]) -> int:
-        """Note revocations by one cause; return how many subjects it were in the window, each counted once."""
-
-        def work(tx: Transaction) -> int:
-            tx.execute(_FORGET_REVOKED, (self._timings.revocation_window,))
-            name = f"revoked:{cause}"
-            known = tx.execute("SELECT value FROM state WHERE name = ? FOR UPDATE", (name,))
-            everybody = {*subjects, *(json.loads(known[0][0]) if known else ())}
-            tx.execute(_NOTE, (name, json.dumps(sorted(everybody))))
-            return len(everybody)
-
-        return await self._db.run(work)
-
-    async def held(self) -> list[Held]:
-        """Return the changesets that can be approved, the newest first."""
-        rows = await self._db.read(lambda tx: tx.execute(f"{_SELECT} ORDER BY at DESC"))
-        return [_held(row) for row in rows]
-
-    async def find(self, id_: str) -> Held | None:
-        """Return one changeset, unless it expired."""
-        rows = await self._db.read(lambda tx: tx.execute(f"{_SELECT} AND id = ?", (id_,)))
-        return _held(rows[0]) if rows else None
-
-    async def drop(self, id_: str) -> None:
-        """Forget a changeset: it was applied, or does not hold any more."""
-        await self._db.run(lambda tx: tx.execute("DELETE FROM held WHERE id = ? OR expires < NOW()", (id_,)))
-
 
 @asynccontextmanager
-async def exclusive_run(runs: Runs, clock: Clock, timings: Timings) -> AsyncIterator[None]:
+async def exclusive_run(runs: ReconcileRuns, clock: Clock, timings: Timings) -> AsyncIterator[None]:
     """Keep a second run out, in every process, for as long as this one lives. Raises AlreadyRunning."""
     token = secrets.token_hex(8)
     if not await runs.acquire(token):
@@ -164,7 +103,7 @@ async def exclusive_run(runs: Runs, clock: Clock, timings: Timings) -> AsyncIter
 
 
 @asynccontextmanager
-async def judged(runs: Runs) -> AsyncIterator[None]:
+async def judged(runs: ReconcileRuns) -> AsyncIterator[None]:
     """Remember of a run that means to write that it ended badly when it raises; otherwise it says so itself."""
     try:
         yield
@@ -172,8 +111,3 @@ async def judged(runs: Runs) -> AsyncIterator[None]:
         with suppress(DatabaseUnavailable):
             await runs.remember_end(well=False)
         raise
-
-
-def _held(row: Row) -> Held:
-    id_, at, expires, reason, subjects = row
-    return Held(id_, at, expires, reason, tuple(json.loads(subjects)))

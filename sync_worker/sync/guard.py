@@ -1,9 +1,9 @@
-"""The guard: no single cause may take the access of many people away unseen.
+"""The guard: no single cause may take much away from many people unseen.
 
-A plan, a course or a wrong query may affect thousands of subjects, and Clerk's events enqueue people without any
-publish. Revocations by one such cause are counted over an hour, in the shared database; a full reconcile counts its
-own. Beyond MAX_REVOCATIONS they are held as a changeset. What a webhook says about one entitlement is never held, nor
-is the end of a window, whatever else enqueues the subject meanwhile.
+A plan, a course, a wrong query or a reconcile may affect thousands of subjects. The losses of each cause are counted
+over an hour, in the shared database; beyond MAX_REVOCATIONS they are held for approval, on a list with one row a
+subject. What takes nothing is written all the same. While a subject is on a list, its loss is written only when its own
+entitlement ends or an operator says so.
 """
 
 from __future__ import annotations
@@ -14,87 +14,117 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.changeset import changeset_id
-from sync_worker.domain.entitlements import ChangeKind
-from sync_worker.domain.work import CLERK, FAN_OUT, POLL
-from sync_worker.errors import RevocationHeld
+from sync_worker.domain.work import FAN_OUT, OPERATOR, WEBHOOK
+from sync_worker.storage.approvals import HeldChange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from sync_worker.domain.changeset import RevocationLimit
+    from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
-    from sync_worker.storage.reconcile_runs import Runs
+    from sync_worker.domain.entitlements import Change
+    from sync_worker.storage.approvals import Approvals
+    from sync_worker.storage.reconcile_runs import ReconcileRuns
     from sync_worker.sync.outcome import Due, Outcome
-
-COUNTED = (FAN_OUT, POLL, CLERK)
-"""The prefixes of causes that nobody published for one person."""
 
 log = structlog.get_logger("guard")
 
 
 @dataclass(frozen=True, slots=True)
-class Revocations:
-    """Subjects that lose their access by one cause.
+class Guard:
+    """Reviews losses before they are written. Errors: DatabaseUnavailable.
 
-    `name` identifies the changeset. `total` counts them with those before by the same `cause`; `managed` is how many
-    subjects there are with our marker.
+    `managed` is how many subjects there are with managed keys; None: as many as the last good reconcile saw.
     """
 
-    name: Sequence[str]
-    subjects: Sequence[str]
-    total: int
-    managed: int
-    cause: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Reviews revocations before they are written. Errors: DatabaseUnavailable."""
-
-    runs: Runs
-    limit: RevocationLimit
+    approvals: Approvals
+    runs: ReconcileRuns
+    limit: LossLimit
     clock: Clock
+    managed: int | None = None
 
-    async def review(self, revocations: Revocations) -> str:
-        """Hold these revocations if they are too many. Returns the id of their changeset; empty when allowed."""
-        allowed = self.limit.allowed(revocations.managed)
-        if revocations.total <= allowed:
-            return ""
-        id_ = changeset_id(revocations.name)
-        by_cause = f" by {revocations.cause} in an hour" if revocations.cause else ""
-        reason = f"{revocations.total} revocations{by_cause}, {allowed} are allowed (MAX_REVOCATIONS={self.limit.text})"
-        await self.runs.hold(id_, revocations.subjects, reason)
-        log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
-        return id_
-
-    async def review_batch(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Return the outcomes of a batch, with the revocations that are held turned into errors."""
-        by_cause: dict[str, list[str]] = defaultdict(list)
-        for outcome in outcomes:
-            revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
-            if revokes and outcome.due.cause.startswith(COUNTED) and not self._is_meant(outcome.due):
-                by_cause[outcome.due.cause].append(str(outcome.due.subject))
+    async def review(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes of a batch; of those whose loss is held only the part remains that takes nothing."""
+        losing = [o for o in outcomes if o.change is not None and o.change.losses and not _is_approved(o.due)]
+        if not losing:
+            return outcomes
+        lists = await self.approvals.lists_of([str(o.due.subject) for o in losing])
+        by_cause: dict[str, list[Outcome]] = defaultdict(list)
         held: dict[str, str] = {}
-        for cause, subjects in by_cause.items():
-            held |= await self._review_cause(cause, subjects)
-        return [_hold(o, held[key]) if (key := str(o.due.subject)) in held else o for o in outcomes]
+        for outcome in losing:
+            if self._ended(outcome):
+                continue
+            if str(outcome.due.subject) in lists:
+                held |= await self._hold(outcome.due.cause, [outcome], "")
+            elif not _is_own(outcome):
+                by_cause[outcome.due.cause].append(outcome)
+        for cause, some in by_cause.items():
+            if reason := await self.verdict(cause, [str(o.due.subject) for o in some]):
+                held |= await self._hold(cause, some, reason)
+        return [_harmless(o, held[key]) if (key := str(o.due.subject)) in held else o for o in outcomes]
 
-    def _is_meant(self, due: Due) -> bool:
-        """Tell whether an entitlement was deleted, or a window has come, beside the cause that is counted."""
-        deleted = any(e.ends and FAN_OUT + e.document != due.cause for e in due.expected_revisions)
-        return deleted or (due.transition is not None and due.transition <= self.clock.now())
+    async def verdict(self, cause: str, subjects: Sequence[str]) -> str:
+        """Count losses by a cause. Return why they must be held; empty when they are allowed."""
+        total = await self.approvals.count_losses(cause, subjects)
+        allowed = self.limit.allowed(await self._managed())
+        if total <= allowed:
+            return ""
+        return f"{total} would lose access by {cause}; {allowed} may within an hour (MAX_REVOCATIONS={self.limit.text})"
 
-    async def _review_cause(self, cause: str, subjects: Sequence[str]) -> dict[str, str]:
-        """Return the changesets of those subjects that are held, now or already, by subject."""
-        total = await self.runs.count_revocations(cause, subjects)
+    async def _managed(self) -> int:
+        if self.managed is not None:
+            return self.managed
         good = await self.runs.last_good()
-        id_ = await self.review(Revocations([cause], subjects, total, good.managed if good else 0, cause))
-        if id_:
-            return dict.fromkeys(subjects, id_)
-        already = {subject: one.id for one in await self.runs.held() for subject in one.subjects}
-        return {subject: already[subject] for subject in subjects if subject in already}
+        return good.managed if good else 0
+
+    async def withdraw(self, outcomes: Sequence[Outcome]) -> None:
+        """Take subjects off their lists that are in sync now: nothing of theirs is held any more."""
+        in_sync = [str(o.due.subject) for o in outcomes if o.error is None and not o.held]
+        listed = await self.approvals.lists_of(in_sync) if in_sync else {}
+        for id_ in await self.approvals.release(listed) if listed else ():
+            log.info("changeset_withdrawn", changeset=id_)
+
+    def _ended(self, outcome: Outcome) -> bool:
+        """Return whether the subject's own entitlement ended: deleted, cancelled, moved, or by its window."""
+        due, change = outcome.due, outcome.change
+        if due.transition is not None and due.transition <= self.clock.now():
+            return True
+        gone = set(change.former_documents) - set(change.sources) if change is not None else set()
+        return _is_own(outcome) and not gone.isdisjoint(_reported(due))
+
+    async def _hold(self, cause: str, outcomes: Sequence[Outcome], reason: str) -> Mapping[str, str]:
+        changes = [_held_change(o.change) for o in outcomes if o.change is not None]
+        lists = await self.approvals.hold(cause, changes, reason)
+        if reason:
+            for id_ in sorted(set(lists.values())):
+                log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
+        return lists
 
 
-def _hold(outcome: Outcome, id_: str) -> Outcome:
-    return replace(outcome, change=None, error=RevocationHeld(f"changeset {id_}"))
+def _is_approved(due: Due) -> bool:
+    return due.approved or due.cause == OPERATOR
+
+
+def _is_own(outcome: Outcome) -> bool:
+    """Return whether an event about an entitlement of this subject alone is the cause."""
+    due, change = outcome.due, outcome.change
+    if due.cause.startswith(WEBHOOK):
+        return True
+    document = due.cause.removeprefix(FAN_OUT)
+    return document != due.cause and change is not None and document in (*change.former_documents, *change.sources)
+
+
+def _reported(due: Due) -> set[str]:
+    """Return the documents that events reported."""
+    named = {due.cause.removeprefix(prefix) for prefix in (WEBHOOK, FAN_OUT) if due.cause.startswith(prefix)}
+    return named | {expected.document for expected in due.expected_revisions}
+
+
+def _held_change(change: Change) -> HeldChange:
+    return HeldChange(str(change.subject), change.before, change.after)
+
+
+def _harmless(outcome: Outcome, id_: str) -> Outcome:
+    """Return the outcome with the loss left out. The documents that gave it still count for the subject."""
+    giving = outcome.change.giving if outcome.change is not None else None
+    return replace(outcome, change=giving, held=id_, removed_sources=())

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.freshness import moment
+from sync_worker.domain.ownership import NO_ADOPTION
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from sync_worker.domain.entitlements import Access, Change, ExpectedRevision
     from sync_worker.domain.lease import Lease
+    from sync_worker.domain.ownership import Adoption
     from sync_worker.domain.subjects import Subject
     from sync_worker.errors import SyncWorkerError
 
@@ -22,8 +23,9 @@ class Due:
     """A subject to reconcile, and why.
 
     `since` is when the oldest item was enqueued that this run serves, `transition` when time alone was to change the
-    subject (both in epoch seconds); `delivery` is the id of the newest item's webhook. With `adopt`, managed keys
-    without our marker are taken for ours.
+    subject (both in epoch seconds); `delivery` is the id of the newest item's webhook. An operator said what to adopt,
+    `approved` the loss, or `accepts_empty`: that documents which are proven missing may end access although no event
+    reported it.
     """
 
     subject: Subject
@@ -31,7 +33,9 @@ class Due:
     expected_revisions: tuple[ExpectedRevision, ...] = ()
     cause: str = ""
     since: float | None = None
-    adopt: bool = False
+    adoption: Adoption = NO_ADOPTION
+    approved: bool = False
+    accepts_empty: bool = False
     delivery: str = ""
     transition: float | None = None
 
@@ -44,6 +48,7 @@ class Outcome:
     longer for it. Both are known only where entitlements name people by address: such a document may be another
     person's now. `recheck_at` is when to look again because a write may land late: an earlier one, or an attempt of
     this one that went `unanswered`. `written` is when Clerk answered the PATCH.
+    `held` is the list on which the guard holds what the change would take away.
     """
 
     due: Due
@@ -55,11 +60,17 @@ class Outcome:
     recheck_at: datetime | None = None
     written: datetime | None = None
     unanswered: bool = False
+    held: str = ""
 
     @property
     def writes(self) -> bool:
         """Whether a change is to be sent to Clerk, or was, perhaps without success."""
-        return self.change is not None and self.change.kind is not ChangeKind.NONE
+        return self.change is not None and self.change.is_needed
+
+    @property
+    def removes(self) -> bool:
+        """Whether the change to be sent takes something away."""
+        return self.change is not None and bool(self.change.losses)
 
     @property
     def next_due(self) -> float | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.diff import diff, managed_values
-from sync_worker.domain.entitlements import Entitlement, Refusal
+from sync_worker.domain.diff import diff
+from sync_worker.domain.entitlements import Entitlement, Refusal, Slot
 from sync_worker.domain.merge import merge
+from sync_worker.domain.ownership import NOTHING_WRITTEN, LastWrites, same_json, stored
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import NoSuchSubject, SyncWorkerError
 from sync_worker.sanity.rows import read_row
@@ -18,7 +19,7 @@ from sync_worker.sync.address_resolution import rows_for_owner
 from sync_worker.sync.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.clerk.client import AddressOwners
@@ -47,11 +48,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan is made from: Sanity, Clerk, and the writes that the ledger does not know to have ended."""
+    """What a plan is made from: Sanity, Clerk, and the ledger's last applied and unknown writes of each subject."""
 
     reading: Reading
     observed: Mapping[Subject, Observed]
-    open_writes: Sequence[Entry]
+    latest_writes: Sequence[Entry]
     now: datetime
 
 
@@ -67,7 +68,8 @@ def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timin
     """Compare what Clerk holds of each subject with the access that the rows give it."""
     rows = by_owner(facts.reading, layout)
     ended_writes, in_flight = _earlier_writes(facts, layout, timings)
-    outcomes = [_outcome(due, rows[due.subject], facts, layout) for due in batch]
+    written = last_writes(facts.latest_writes)
+    outcomes = [_outcome(due, rows[due.subject], facts, layout, written) for due in batch]
     recheck_at = second_look(facts.now, timings)
     return Plan(
         [replace(o, recheck_at=recheck_at) if o.due.subject in in_flight else o for o in outcomes], ended_writes
@@ -99,24 +101,44 @@ def _earlier_writes(
     """
     ended: dict[State, list[int]] = defaultdict(list)
     in_flight = set()
-    for entry in facts.open_writes:
+    for entry in facts.latest_writes:
         subject = Subject.parse(entry.subject)
+        if entry.state is State.APPLIED:
+            continue
         if entry.settled_at is None or facts.now.timestamp() - entry.settled_at <= timings.max_write_delay:
             in_flight.add(subject)
             if entry.state is State.INTENDED:
                 ended[State.UNKNOWN].append(entry.id)
         else:
-            stored = facts.observed.get(subject)
-            applied = stored is not None and managed_values(stored, layout) == entry.after
+            observed = facts.observed.get(subject)
+            applied = observed is not None and _shows(observed, entry, layout)
             ended[State.APPLIED if applied else State.ABANDONED].append(entry.id)
     return ended, frozenset(in_flight)
 
 
-def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout) -> Outcome:
+def _shows(observed: Observed, entry: Entry, layout: Layout) -> bool:
+    """Return whether Clerk holds what an entry says was written."""
+    slots = {slot.name: slot for slot in layout.slots}
+    names = {*entry.before, *entry.after} & slots.keys()
+    return all(same_json(stored(observed, slots[name]), entry.after.get(name)) for name in names)
+
+
+def last_writes(entries: Iterable[Entry]) -> dict[str, LastWrites]:
+    """Return what we wrote last by subject. What is unknown to have been applied may be what Clerk holds."""
+    values: dict[str, dict[Slot, list[object]]] = defaultdict(lambda: defaultdict(list))
+    documents: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        for slot in map(Slot.parse, entry.keys):
+            values[entry.subject][slot].append(entry.after.get(slot.name))
+        documents[entry.subject] = tuple(entry.documents)
+    return {subject: LastWrites(values[subject], documents[subject]) for subject in documents}
+
+
+def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout, written: Mapping[str, LastWrites]) -> Outcome:
     entitlements = [row for row in rows if isinstance(row, Entitlement)]
     access = merge(entitlements, layout.fields, facts.now, [row for row in rows if isinstance(row, Refusal)])
-    stored = facts.observed.get(due.subject)
-    if stored is None:
+    observed = facts.observed.get(due.subject)
+    if observed is None:
         # A subject that is not in Clerk has no access there; that is an error only while something entitles it.
         error = NoSuchSubject(str(due.subject)) if access.sources or access.next_transition else None
         outcome = Outcome(due, access, error=error)
@@ -124,23 +146,24 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout) -> Outcome:
         try:
             change = diff(
                 access,
-                stored,
+                observed,
                 layout,
                 at=facts.now.isoformat(timespec="seconds"),
                 cause=due.cause,
-                witnessed=due.adopt or any(expected.ends for expected in due.expected_revisions),
+                written=written.get(str(due.subject), NOTHING_WRITTEN),
+                adoption=due.adoption,
             )
         except SyncWorkerError as error:
             outcome = Outcome(due, access, error=error)
         else:
-            outcome = Outcome(due, access, change)
-    return _with_sources(outcome, stored, rows) if facts.reading.snapshot.addressed else outcome
+            outcome = Outcome(due, replace(access, refusals=change.refusals), change)
+    return _with_sources(outcome, rows) if facts.reading.snapshot.addressed else outcome
 
 
-def _with_sources(outcome: Outcome, stored: Observed | None, rows: Rows) -> Outcome:
+def _with_sources(outcome: Outcome, rows: Rows) -> Outcome:
     """Add which documents came and went. One that is still for the subject, but ended, is nobody else's now."""
-    before = set(stored.marker.sources) if stored is not None and stored.marker is not None else set()
-    after = set(outcome.access.sources) if outcome.access is not None and stored is not None else set()
+    before = set(outcome.change.former_documents) if outcome.change is not None else set()
+    after = set(outcome.change.sources) if outcome.change is not None else set()
     theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
     return replace(
         outcome,

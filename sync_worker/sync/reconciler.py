@@ -22,6 +22,7 @@ from sync_worker.errors import (
     DatasetEmpty,
     LeaseLost,
     RetryableError,
+    RevocationHeld,
     StaleRead,
     SyncWorkerError,
 )
@@ -128,39 +129,40 @@ class Reconciler:
     ) -> list[Outcome]:
         """Plan, review, write and record what a fresh read shows."""
         now = utc(self.clock)
-        open_writes = await self.ledger.unsettled(str(due.subject) for due in batch)
-        plan = make_plan(batch, Facts(reading, observed, open_writes, now), self.layout, self.timings)
+        latest_writes = await self.ledger.latest(str(due.subject) for due in batch)
+        plan = make_plan(batch, Facts(reading, observed, latest_writes, now), self.layout, self.timings)
         for state, entries in plan.ended_writes.items():
             await self.ledger.settle(entries, state)
-        outcomes = await self._prove_emptiness(plan.outcomes, reading.snapshot, observed)
-        outcomes = await self.guard.review_batch(outcomes)
+        outcomes = await self._prove_emptiness(plan.outcomes, reading.snapshot)
+        outcomes = await self.guard.review(outcomes)
         # Before the write that takes these documents out of the marker: after it only a killed process would know.
         await self.queue.enqueue(requeue_reassigned_documents(outcomes))
-        return await self._apply(outcomes)
+        outcomes = await self._apply(outcomes)
+        await self.guard.withdraw(outcomes)
+        return [
+            _failed(o, RevocationHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes
+        ]
 
-    async def _prove_emptiness(
-        self, outcomes: list[Outcome], snapshot: Snapshot, observed: Mapping[Subject, Observed]
-    ) -> list[Outcome]:
+    async def _prove_emptiness(self, outcomes: list[Outcome], snapshot: Snapshot) -> list[Outcome]:
         """Where no entitlement is visible, let only proven deletions take access away.
 
         A wrong token, dataset or type name looks the same as an empty dataset. The document store distinguishes them:
-        the documents that gave the access must be proven missing, and an event must have reported it.
+        the documents that gave the access must be proven missing, and an event must have reported it, or an operator.
         """
-        revoking = [o for o in outcomes if o.change is not None and o.change.kind is ChangeKind.REVOKE]
+        revoking = {o.due.subject: (o.due, o.change) for o in outcomes if o.change is not None and _revokes(o.change)}
         if snapshot.visible or not revoking:
             return outcomes
-        needed = {o.due.subject: _proof_needed(o.due, observed[o.due.subject]) for o in revoking}
+        needed = {subject: _proof_needed(due, change) for subject, (due, change) in revoking.items()}
         stored = await self.source.stored(set().union(*needed.values()))
         unproven = {
-            outcome.due.subject
-            for outcome in revoking
-            if not _end_was_reported(outcome.due, observed[outcome.due.subject])
-            or not needed[outcome.due.subject] <= stored.missing
+            subject
+            for subject, (due, change) in revoking.items()
+            if not _end_was_reported(due, change) or not needed[subject] <= stored.missing
         }
         if len(unproven) < len(revoking):
             # Entitlements may have become visible before the proof: then the first read missed some.
-            second = await self.source.by_subject([o.due.subject for o in revoking], ())
-            unproven |= {o.due.subject for o in revoking} if second.visible else set()
+            second = await self.source.by_subject([*revoking], ())
+            unproven |= revoking.keys() if second.visible else set()
         return [
             Outcome(o.due, error=DatasetEmpty(), recheck_at=o.recheck_at) if o.due.subject in unproven else o
             for o in outcomes
@@ -237,15 +239,18 @@ def _documents(batch: Iterable[Due]) -> set[str]:
     return {expected.document for due in batch for expected in due.expected_revisions}
 
 
-def _end_was_reported(due: Due, observed: Observed) -> bool:
+def _revokes(change: Change) -> bool:
+    return change.kind is ChangeKind.REVOKE
+
+
+def _end_was_reported(due: Due, change: Change) -> bool:
     """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
-    sources = observed.marker.sources if observed.marker else ()
-    return any(w.ends or w.document in sources for w in due.expected_revisions)
+    reported = (e.ends or e.document in change.former_documents for e in due.expected_revisions)
+    return any(reported) or (due.accepts_empty and bool(change.former_documents))
 
 
-def _proof_needed(due: Due, observed: Observed) -> set[str]:
-    sources = observed.marker.sources if observed.marker else ()
-    return {*sources, *(expected.document for expected in due.expected_revisions if expected.ends)}
+def _proof_needed(due: Due, change: Change) -> set[str]:
+    return {*change.former_documents, *(e.document for e in due.expected_revisions if e.ends)}
 
 
 def _entry(change: Change, due: Due) -> Entry:
@@ -258,6 +263,8 @@ def _entry(change: Change, due: Due) -> Entry:
         documents=change.sources,
         cause=change.cause,
         delivery=due.delivery,
+        keys=[str(slot) for slot in change.keys],
+        taken_over=change.taken_over,
         lease=due.lease.token,
     )
 

@@ -59,7 +59,9 @@ def create_app(
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
             app.state.store = store
-            app.state.metrics = Metrics(store.queue, store.runs, store.counters, clerk_budget(chosen, store))
+            app.state.metrics = Metrics(
+                store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
+            )
             if chosen.clerk_webhook_secret:
                 await asyncio.to_thread(importlib.import_module, "svix.webhooks")
             app.state.receiver = Receiver(
@@ -80,9 +82,9 @@ def create_app(
                     Authenticator(
                         chosen.admin_token.get_secret_value().encode(), LoginThrottle(clock, timings), clock, timings
                     ),
-                    StatusReader(store.queue, store.ledger, store.runs, timings),
+                    StatusReader(store.queue, store.ledger, store.approvals, timings),
                     explainer,
-                    store.runs,
+                    store.approvals,
                     clock,
                     timings,
                 )

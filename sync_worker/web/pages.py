@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sync_worker.diagnostics.status import StatusReader
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.reconcile_runs import Runs
+    from sync_worker.storage.approvals import Approvals
     from sync_worker.web.auth import Authenticator
 
     Handler = Callable[["Pages", Request], Awaitable[Response]]
@@ -63,7 +63,7 @@ class Pages:
     authenticator: Authenticator
     status: StatusReader
     explainer: Explainer
-    runs: Runs
+    approvals: Approvals
     clock: Clock
     timings: Timings
     _templates: Environment = field(init=False)
@@ -198,13 +198,15 @@ async def _explained(pages: Pages, request: Request, subject: Subject) -> Respon
 
 
 async def _held(pages: Pages, request: Request) -> Response:
-    held = await pages.runs.find(request.path_params["id"])
+    held = await pages.approvals.find(request.path_params["id"])
     if held is None:
         text = "It was approved, has expired, or never existed. `sync-worker approve` lists all held changesets."
         return pages.message(request, "No changeset is held under this id.", text, 404)
-    data = without_addresses(held_json(held))
+    of = pages.approvals
+    changes = await (of.all_changes(held.id) if wants_json(request) else of.changes(held.id, limit=HELD_SHOWN))
+    data = without_addresses(held_json(held, changes))
     assert isinstance(data, dict)  # noqa: S101 - for the type checker
-    return pages.answer(request, "held", data if wants_json(request) else {**data, "shown": HELD_SHOWN})
+    return pages.answer(request, "held", data)
 
 
 async def _look(pages: Pages, request: Request) -> Response:

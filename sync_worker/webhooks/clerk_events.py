@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sync_worker.clerk.objects import read_marker
-from sync_worker.domain.diff import fingerprint, managed_values
 from sync_worker.domain.entitlements import Observed
+from sync_worker.domain.ownership import is_untouched, own_marker, read_markers
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import CLERK
 from sync_worker.errors import InvalidSubject
@@ -100,12 +99,14 @@ def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery
 def _is_echo(subject: Subject, data: Mapping[str, Any], layout: Layout, since: float) -> bool:
     """Return whether an object holds exactly what we wrote, with a marker younger than `since`."""
     public, private = data.get("public_metadata"), data.get("private_metadata")
-    marker = read_marker(private) if isinstance(private, dict) else None
-    if marker is None or not isinstance(public, dict) or not isinstance(private, dict):
+    if not isinstance(public, dict) or not isinstance(private, dict):
+        return False
+    observed = Observed(subject, public, private, read_markers(private))
+    marker = own_marker(observed, layout)
+    if marker is None:
         return False
     try:
         written_at = datetime.fromisoformat(marker.at).timestamp()
     except ValueError:
         return False
-    written = managed_values(Observed(subject, public, private, marker), layout)
-    return written_at > since and fingerprint(written, layout) == marker.fingerprint
+    return written_at > since and is_untouched(observed, marker)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.changeset import Difference, Tally
-from sync_worker.domain.entitlements import ChangeKind, Entitlement, Refusal
 from sync_worker.domain.subjects import Kind, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.domain.entitlements import Observed
+    from sync_worker.domain.entitlements import Change, Entitlement, Observed, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,15 @@ class Findings:
     transitions: dict[Subject, datetime] = field(default_factory=dict)
     published: Tally = field(default_factory=Tally.empty)
     held_in_clerk: Tally = field(default_factory=Tally.empty)
+    entitled_with: Counter[str] = field(default_factory=Counter)
+    """How many of those who stay entitled have each key in Clerk."""
 
     @property
-    def revocations(self) -> list[Difference]:
-        """The differences that take access away."""
-        return [d for d in self.differences if d.change.kind is ChangeKind.REVOKE]
+    def losing(self) -> list[Change]:
+        """The changes that take something away."""
+        return [d.change for d in self.differences if d.change.losses]
+
+    @property
+    def taken_over(self) -> int:
+        """How many subjects have keys of the app that become managed."""
+        return sum(bool(d.change.taken_over) for d in self.differences)

@@ -27,12 +27,13 @@ def log_outcome(outcome: Outcome, layout: Layout) -> None:
     subject, cause = str(outcome.due.subject), log_context(outcome.due)
     if outcome.error is not None:
         log.warning("subject_failed", subject=subject, code=outcome.error.code, detail=outcome.error.detail, **cause)
-    elif outcome.written is not None and outcome.change is not None:
+    if outcome.written is not None and outcome.change is not None:
         log.info(
             "access_changed",
             subject=subject,
             change=outcome.change.kind,
             documents=list(outcome.change.sources),
+            taken_over=sorted(outcome.change.taken_over),
             **cause,
             **_seconds(outcome),
         )

@@ -67,7 +67,7 @@ def lease_of(claim: Claim, clock: Clock, timings: Timings) -> Lease:
     return Lease.begin(claim.key, claim.token, clock, timings.lease - timings.lease_margin)
 
 
-def due_of(claim: Claim, lease: Lease, *, adopt: bool = False) -> Due:
+def due_of(claim: Claim, lease: Lease) -> Due:
     """Return what a claim asks of a run. Raises InvalidSubject when its key is not a subject's."""
     return Due(
         subject=Subject.parse(claim.key),
@@ -75,7 +75,6 @@ def due_of(claim: Claim, lease: Lease, *, adopt: bool = False) -> Due:
         expected_revisions=claim.expected_revisions,
         cause=claim.cause,
         since=claim.since,
-        adopt=adopt,
         delivery=claim.delivery,
         transition=claim.transition,
     )
@@ -198,17 +197,19 @@ class Jobs:
         if outcome.error is None:
             return done(claim, outcome)
         lease = outcome.due.lease
-        return self._failure(claim, outcome.error, lease, next_due=outcome.next_due, wrote=outcome.writes)
+        return decide(
+            claim,
+            outcome.error,
+            now=self.clock.now(),
+            jitter=self.random.random(),
+            timings=self.timings,
+            retry_after=lease.retry_after,
+            next_due=outcome.next_due,
+            wrote=outcome.writes,
+            removes=outcome.removes,
+        )
 
-    def _failure(
-        self,
-        claim: Claim,
-        error: SyncWorkerError,
-        lease: Lease,
-        *,
-        next_due: float | None = None,
-        wrote: bool = False,
-    ) -> Completion:
+    def _failure(self, claim: Claim, error: SyncWorkerError, lease: Lease) -> Completion:
         return decide(
             claim,
             error,
@@ -216,8 +217,6 @@ class Jobs:
             jitter=self.random.random(),
             timings=self.timings,
             retry_after=lease.retry_after,
-            next_due=next_due,
-            wrote=wrote,
         )
 
     def _pause_if_refused(self, errors: Iterable[SyncWorkerError | None]) -> bool:

@@ -23,19 +23,23 @@ def decide(
     retry_after: float = 0.0,
     next_due: float | None = None,
     wrote: bool = False,
+    removes: bool = False,
 ) -> Completion:
     """Return how a claim ends whose run failed.
 
     `now` is in epoch seconds, `jitter` between 0 and 1. `retry_after` is for how many more seconds Clerk wants the
-    subject left alone, beside what the error says. `next_due` is when the subject is due in any case.
+    subject left alone, beside what the error says. `next_due` is when the subject is due in any case. What `removes`
+    something is retried for ever, slowly: access that should be gone must not stay because Clerk refused once.
     """
+    later = now + timings.dead_letter_retry
     match error:
         case CredentialsRefused() | ConfigurationError() | LeaseLost():
             return Released(claim)  # nothing is wrong with the subject
-        case RefusedError():
+        case RefusedError() if not removes:
             return DeadLettered(claim, error.code, str(error), next_due)
+        case RefusedError():
+            return DeadLettered(claim, error.code, str(error), min(later, next_due or later))
         case _ if claim.attempts + 1 >= timings.max_attempts:
-            later = now + timings.dead_letter_retry
             return DeadLettered(claim, error.code, str(error), min(later, next_due or later))
     wait = max(retry_after, (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0)
     delay = wait + backoff(claim.attempts, jitter, timings)

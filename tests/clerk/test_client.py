@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from sync_worker.clerk.client import Clerk, error_from_response, open_clerk
-from sync_worker.clerk.objects import addresses_of, read_marker
-from sync_worker.domain.entitlements import Change, ChangeKind
+from sync_worker.clerk.objects import addresses_of
+from sync_worker.domain.entitlements import Change, ChangeKind, Marker, Slot
+from sync_worker.domain.ownership import read_markers
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
@@ -99,13 +100,18 @@ async def test_a_subject_that_does_not_exist_is_left_out(box: Sandbox, target: C
 async def test_users_and_organizations_are_read_with_unmanaged_keys_and_marker(box: Sandbox, target: Clerk) -> None:
     organization = Subject.parse(f"org:{box.clerk.add_organization('org_1', public_metadata={'seats': 5})}")
     box.clerk.add_user(
-        "user_1", private_metadata={"entitlementSync": {"sources": ["e1"], "fingerprint": "f", "at": "t"}}
+        "user_1",
+        private_metadata={
+            "entitlementSync": {"source": "p/d", "keys": ["plan", "private.role"], "documents": ["e1"], "at": "t"},
+            "access": {"entitlementSync": {"source": "q/d", "keys": ["public.access.plan"]}},
+        },
     )
     found = await target.observe([USER, organization])
     assert found[organization].public == {"seats": 5}
-    marker = found[USER].marker
-    assert marker is not None
-    assert (marker.sources, marker.fingerprint) == (("e1",), "f")
+    assert found[USER].markers == {
+        None: Marker("p/d", (Slot.parse("plan"), Slot.parse("private.role")), ("e1",), "", "t"),
+        "access": Marker("q/d", (Slot.parse("public.access.plan"),)),
+    }
 
 
 async def test_a_change_is_one_patch_that_leaves_unmanaged_keys_alone(box: Sandbox, target: Clerk) -> None:
@@ -253,9 +259,17 @@ async def test_a_response_of_another_shape_is_an_error_and_not_an_empty_result(a
             await Clerk(client, "http://127.0.0.1/v1").observe([USER])
 
 
-@pytest.mark.parametrize("marker", [{"sources": 7}, {}, {"slots": ["nonsense", 3]}])
-def test_a_damaged_marker_still_marks_the_subject_as_managed(marker: object) -> None:
-    assert read_marker({"entitlementSync": marker}) is not None
+@pytest.mark.parametrize(
+    "marker", [7, {}, {"source": 7, "keys": []}, {"source": "p/d"}, {"source": "p/d", "keys": "plan"}]
+)
+def test_a_damaged_marker_counts_as_none(marker: object) -> None:
+    assert read_markers({"entitlementSync": marker}) == {}
+
+
+def test_keys_of_a_marker_that_are_none_are_left_out() -> None:
+    assert read_markers({"entitlementSync": {"source": "p/d", "keys": ["nowhere.plan", 3, "role"]}}) == {
+        None: Marker("p/d", (Slot.parse("3"), Slot.parse("role")))
+    }
 
 
 async def test_a_sweep_reads_all_subjects_in_pages_of_five_hundred(box: Sandbox, target: Clerk) -> None:

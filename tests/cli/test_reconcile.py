@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.cli.processes import install_hook, settings_for
-from sync_worker.domain.changeset import RevocationLimit
+from sync_worker.domain.changeset import LossLimit
 from tests.nursery import Ended, listening, process, run
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.sizes import full_size, sizes, the_rest
@@ -34,6 +34,7 @@ KEYS = {
     "unchanged",
     "refused",
     "held",
+    "taken_over",
     "writes",
     "clerk_calls",
     "sanity_calls",
@@ -353,7 +354,7 @@ async def test_verify_names_subjects_out_of_sync(operator: Operator) -> None:
     [("10%", 1000, 100), ("10%", 10, 5), ("0%", 1000, 5), ("7", 1000, 7), ("0", 9, 0)],
 )
 def test_the_limit_allows_a_number_or_a_percentage_of_at_least_five(text: str, population: int, allowed: int) -> None:
-    assert RevocationLimit(text).allowed(population) == allowed
+    assert LossLimit(text).allowed(population) == allowed
 
 
 async def test_organizations_and_memberships_are_synced_too(operator: Operator) -> None:

@@ -234,7 +234,9 @@ async def test_what_the_adapter_wrote_is_what_it_reads(clerk: ClerkPlace) -> Non
         Subject(Kind.ORGANIZATION, organization),
         Subject.membership(organization, user),
     ]
-    marker = {"entitlementSync": {"sources": ["e1"], "fingerprint": "f", "at": "2026-05-01T12:00:00+00:00"}}
+    marker = {
+        "entitlementSync": {"source": "p/d", "keys": ["plan"], "documents": ["e1"], "fingerprint": "f", "at": "t"}
+    }
     for subject in subjects:
         await clerk.target.apply(
             Change(subject, ChangeKind.GRANT, {}, {}, public={"plan": "pro", "courseSlugs": ["a"]}, private=marker)
@@ -242,8 +244,7 @@ async def test_what_the_adapter_wrote_is_what_it_reads(clerk: ClerkPlace) -> Non
         await clerk.target.apply(Change(subject, ChangeKind.UPDATE, {}, {}, public={"plan": None}))
     for subject, held in (await clerk.target.observe(subjects)).items():
         assert held.public == {"courseSlugs": ["a"]}, subject
-        assert held.marker is not None
-        assert held.marker.sources == ("e1",)
+        assert held.markers[None].documents == ("e1",)
 
 
 async def test_the_adapter_finds_who_has_an_address_and_an_external_id(clerk: ClerkPlace) -> None:

@@ -246,7 +246,7 @@ async def test_a_held_revocation_names_its_changeset(box: Sandbox, parts: Parts)
     await sync(parts, *(f"user:{user}" for user in users))
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"status": "off"}}} for user in users])
     await sync(parts, *(f"user:{user}" for user in users), cause="document:plan-1")
-    (held,) = await parts.store.runs.held()
+    (held,) = await parts.store.approvals.changesets()
     result = await document(parts, f"ent-{users[0]}")
     assert result.verdict.state is SyncState.HELD
     assert f"sync-worker approve {held.id}" in result.verdict.next_step

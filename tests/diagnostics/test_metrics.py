@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sync_worker.cli.processes import settings_for
 from sync_worker.diagnostics.metrics import METRICS, NAMES
 from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.storage.approvals import HeldChange
 from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import judged
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
@@ -162,7 +163,7 @@ async def test_issues_are_counted(box: Sandbox, database_url: str) -> None:
         await queue.enqueue([WorkItem("user:user_1")])
         (claim,) = await queue.claim(0, 1, 30.0)
         await queue.complete([DeadLettered(claim, "no_such_subject", "it is gone")])
-        await parts.store.runs.hold("abc", ["user:user_2"], "many")
+        await parts.store.approvals.hold("document:c1", [HeldChange("user:user_2", {"plan": "pro"}, {})], "many")
         told = await scrape(client)
     names = ("pending", "refused", "failed", "held")
     assert [told[f"sync_worker_{name}"] for name in names] == [2, 2, 1, 1]

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 
-from sync_worker.clerk.objects import read_marker
-from sync_worker.domain.diff import MARKER_KEY, claims_size, diff, merge_patch
-from sync_worker.domain.entitlements import CORE_FIELDS, Access, ChangeKind, Layout, Observed
+from sync_worker.domain.diff import claims_size, diff, json_size, merge_patch
+from sync_worker.domain.entitlements import CORE_FIELDS, Access, ChangeKind, Field, Layout, MergeRule, Observed, Slot
+from sync_worker.domain.loss import Loss
 from sync_worker.domain.merge import merge
-from sync_worker.errors import AccessTooLarge
+from sync_worker.domain.ownership import MARKER_KEY, Adoption, LastWrites, read_markers
+from sync_worker.errors import AccessTooLarge, ManagedElsewhere
 from tests.strategies import NOW, USER, layouts, observations, rows
 
 if TYPE_CHECKING:
-    from sync_worker.domain.entitlements import Change, Entitlement
+    from sync_worker.domain.entitlements import Change, Entitlement, Value
 
 AT = "2026-05-01T12:00:00+00:00"
-LAYOUT = Layout(CORE_FIELDS)
+LAYOUT = Layout(CORE_FIELDS, source="project/production")
 ENTITLED = Access({"plan": "pro", "courseSlugs": ("algebra",)}, ("ent-1",))
 NOTHING = Access()
 
@@ -26,7 +27,7 @@ NOTHING = Access()
 def written(observed: Observed, change: Change) -> Observed:
     """Return what Clerk stores after the change."""
     private = merge_patch(observed.private, change.private)
-    return Observed(USER, merge_patch(observed.public, change.public), private, read_marker(private))
+    return Observed(USER, merge_patch(observed.public, change.public), private, read_markers(private))
 
 
 def granted(**public: object) -> Observed:
@@ -72,7 +73,13 @@ def test_the_first_entitlement_is_a_grant_with_a_marker() -> None:
     assert change.public == {"plan": "pro", "courseSlugs": ["algebra"]}
     marker = change.private[MARKER_KEY]
     assert isinstance(marker, dict)
-    assert (marker["sources"], marker["at"], set(marker)) == (["ent-1"], AT, {"sources", "fingerprint", "at"})
+    del marker["fingerprint"]
+    assert marker == {
+        "source": "project/production",
+        "keys": ["plan", "courseSlugs"],
+        "documents": ["ent-1"],
+        "at": AT,
+    }
 
 
 def test_an_equal_subject_needs_no_write() -> None:
@@ -96,8 +103,9 @@ def test_a_plan_set_by_hand_without_our_marker_is_left_alone() -> None:
     assert diff(NOTHING, Observed(USER, {"plan": "vip"}), LAYOUT, at=AT).kind is ChangeKind.NONE
 
 
-def test_a_plan_without_our_marker_is_removed_when_an_event_reports_the_end_of_its_entitlement() -> None:
-    change = diff(NOTHING, Observed(USER, {"plan": "pro"}), LAYOUT, at=AT, witnessed=True)
+def test_values_without_a_marker_are_adopted_when_an_operator_says_so() -> None:
+    stored = Observed(USER, {"plan": "pro", "theme": "dark"})
+    change = diff(NOTHING, stored, LAYOUT, at=AT, adoption=Adoption(unmarked=True))
     assert (change.kind, change.public) == (ChangeKind.REVOKE, {"plan": None})
 
 
@@ -114,9 +122,10 @@ def test_an_edit_in_clerk_is_reverted() -> None:
 
 
 def test_a_changed_placement_moves_the_keys() -> None:
-    moved = Layout(CORE_FIELDS, namespace="access")
+    moved = replace(LAYOUT, namespace="access")
     after = written(granted(theme="dark"), diff(ENTITLED, granted(theme="dark"), moved, at=AT))
     assert after.public == {"theme": "dark", "access": {"plan": "pro", "courseSlugs": ["algebra"]}}
+    assert (list(after.markers), MARKER_KEY in after.private) == (["access"], False)
 
 
 def test_access_over_8_kb_is_refused() -> None:
@@ -130,6 +139,125 @@ def test_access_over_8_kb_can_still_be_reduced() -> None:
     stored = granted(courseSlugs=many)
     fewer = Access({"courseSlugs": tuple(many[:390])}, ("ent-1",))
     assert diff(fewer, stored, LAYOUT, at=AT).kind is ChangeKind.UPDATE
+
+
+APPS = Observed(USER, {"role": "admin", "plan": "team", "theme": "dark"})
+ONE_COURSE = Access({"courseSlugs": ("algebra",)}, ("ent-1",))
+
+
+def test_a_grant_leaves_the_keys_of_the_app_that_no_row_sets() -> None:
+    change = diff(ONE_COURSE, APPS, LAYOUT, at=AT)
+    assert (change.public, change.taken_over, change.losses) == ({"courseSlugs": ["algebra"]}, {}, ())
+
+
+def test_the_end_of_an_entitlement_leaves_the_keys_of_the_app() -> None:
+    granted_one = written(APPS, diff(ONE_COURSE, APPS, LAYOUT, at=AT))
+    assert written(granted_one, diff(NOTHING, granted_one, LAYOUT, at=AT)).public == APPS.public
+
+
+def test_a_row_without_courses_leaves_the_courses_of_the_app() -> None:
+    stored = Observed(USER, {"courseSlugs": ["own"]})
+    change = diff(Access({"plan": "pro", "courseSlugs": ()}, ("ent-1",)), stored, LAYOUT, at=AT)
+    assert (change.public, change.taken_over) == ({"plan": "pro"}, {})
+
+
+def test_a_row_that_sets_a_key_of_the_app_takes_it_over() -> None:
+    change = diff(replace(ONE_COURSE, values={"plan": "pro"}), APPS, LAYOUT, at=AT)
+    assert (change.public, change.taken_over) == ({"plan": "pro"}, {"plan": "team"})
+
+
+def test_taking_a_key_over_is_a_loss_where_it_lowers_it() -> None:
+    ordered = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], order=("pro", "team")), *CORE_FIELDS[1:]))
+    change = diff(replace(ONE_COURSE, values={"plan": "pro", "role": "tutor"}), APPS, ordered, at=AT)
+    assert change.losses == (Loss("plan", "team", "pro"),)
+    assert change.giving is not None
+    assert (change.giving.public, change.giving.keys) == ({"role": "tutor"}, (Slot.parse("role"),))
+
+
+def test_a_wiped_marker_keeps_nobodys_access_because_the_ledger_knows_what_we_wrote() -> None:
+    wiped = Observed(USER, granted().public)
+    last = LastWrites({Slot.parse("plan"): ["pro"], Slot.parse("courseSlugs"): [["algebra"]]}, ("ent-1",))
+    change = diff(NOTHING, wiped, LAYOUT, at=AT, written=last)
+    assert (change.kind, change.public) == (ChangeKind.REVOKE, {"plan": None, "courseSlugs": None})
+
+
+def test_a_value_that_the_app_has_changed_since_is_its_own_once_the_marker_is_gone() -> None:
+    last = LastWrites({Slot.parse("plan"): ["pro"]})
+    change = diff(NOTHING, Observed(USER, {"plan": "vip"}), LAYOUT, at=AT, written=last)
+    assert change.kind is ChangeKind.NONE
+
+
+def test_a_key_that_nothing_sets_any_more_gets_its_baseline_and_is_unmanaged_from_then_on() -> None:
+    with_baseline = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], baseline="free"), *CORE_FIELDS[1:]))
+    stored = granted()
+    after = written(stored, diff(NOTHING, stored, with_baseline, at=AT))
+    assert (after.public, after.markers) == ({"plan": "free"}, {})
+    assert diff(NOTHING, after, with_baseline, at=AT).kind is ChangeKind.NONE
+
+
+def test_values_are_compared_as_json() -> None:
+    flags = replace(LAYOUT, fields=(*CORE_FIELDS, Field("beta", MergeRule.LATEST)))
+    stored = written(Observed(USER), diff(Access({"beta": 1}, ("e",)), Observed(USER), flags, at=AT))
+    assert diff(Access({"beta": True}, ("e",)), stored, flags, at=AT).public == {"beta": True}
+    assert diff(Access({"beta": 1.0}, ("e",)), stored, flags, at=AT).kind is ChangeKind.NONE
+
+
+def test_what_another_installation_manages_is_neither_revoked_nor_overwritten() -> None:
+    theirs = granted()
+    ours = replace(LAYOUT, source="project/staging")
+    assert diff(NOTHING, theirs, ours, at=AT).kind is ChangeKind.NONE
+    with pytest.raises(ManagedElsewhere, match="project/production"):
+        diff(ENTITLED, theirs, ours, at=AT)
+
+
+def test_an_operator_takes_another_installation_over() -> None:
+    theirs, ours = granted(), replace(LAYOUT, source="project/staging")
+    adoption = Adoption(source="project/production")
+    after = written(theirs, diff(ENTITLED, theirs, ours, at=AT, adoption=adoption))
+    assert after.markers[None].source == "project/staging"
+    assert diff(NOTHING, theirs, ours, at=AT, adoption=adoption).kind is ChangeKind.REVOKE
+
+
+def test_installations_with_namespaces_of_their_own_do_not_touch_each_other() -> None:
+    theirs, ours = granted(), replace(LAYOUT, source="project/staging", namespace="staging")
+    after = written(theirs, diff(ENTITLED, theirs, ours, at=AT))
+    assert {place: marker.source for place, marker in after.markers.items()} == {
+        None: "project/production",
+        "staging": "project/staging",
+    }
+    assert written(after, diff(NOTHING, after, LAYOUT, at=AT)).public == {
+        "staging": {"plan": "pro", "courseSlugs": ["algebra"]}
+    }
+
+
+FULL = {"app": "x" * 8100}
+
+
+def test_a_downgrade_is_written_although_the_marker_does_not_fit() -> None:
+    ordered = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], order=("basic", "pro")), *CORE_FIELDS[1:]))
+    wiped = Observed(USER, {"plan": "pro"}, FULL)
+    last = LastWrites({Slot.parse("plan"): ["pro"]}, ("ent-1",))
+    change = diff(Access({"plan": "basic"}, ("ent-1",)), wiped, ordered, at=AT, written=last)
+    assert (change.public, change.private) == ({"plan": "basic"}, {})
+
+
+def test_a_grant_whose_marker_does_not_fit_is_refused() -> None:
+    with pytest.raises(AccessTooLarge, match="private metadata"):
+        diff(ENTITLED, Observed(USER, {}, FULL), LAYOUT, at=AT)
+
+
+def test_what_is_lowered_is_written_where_the_rest_does_not_fit() -> None:
+    many = tuple(f"course-with-a-long-slug-{n:04}" for n in range(400))
+    change = diff(Access({"courseSlugs": many}, ("cohort",)), granted(), LAYOUT, at=AT)
+    assert change.public in ({"plan": None, "courseSlugs": []}, {"plan": None})
+    assert [(refusal.document, refusal.field) for refusal in change.refusals] == [("cohort", "courseSlugs")]
+
+
+def test_the_marker_of_three_entitlements_takes_at_most_400_bytes() -> None:
+    documents = tuple(f"0b8f5a52-3f0e-4c1d-9a52-{n:012}" for n in range(3))
+    values: dict[str, Value] = {"plan": "pro", "role": "tutor", "courseSlugs": ("algebra", "geometry")}
+    change = diff(Access(values, documents), Observed(USER), LAYOUT, at=AT)
+    assert json_size({MARKER_KEY: change.private[MARKER_KEY]}) <= 400
 
 
 def test_the_claims_size_counts_public_managed_keys_in_bytes() -> None:

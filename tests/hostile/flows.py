@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from sync_worker.domain.changeset import RevocationLimit
+from sync_worker.domain.changeset import LossLimit
 from sync_worker.domain.entitlements import ExpectedRevision, Layout
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import DatasetEmpty
@@ -127,7 +127,7 @@ def _blinded(body: bytes) -> bytes:
     return json.dumps({**answer, "result": {n: type(v)() for n, v in answer["result"].items()}}).encode()
 
 
-TABLES = ("work", "expected_revision", "ledger", "held", "state")
+TABLES = ("work", "expected_revision", "ledger", "changeset", "held", "loss", "state")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class World:
 
     @property
     def guard(self) -> Guard:
-        return Guard(self.store.runs, RevocationLimit("100%"), CLOCK)
+        return Guard(self.store.approvals, self.store.runs, LossLimit("100%"), CLOCK)
 
     @property
     def converge(self) -> Reconciler:
@@ -156,7 +156,8 @@ class World:
         """Run a flow as if for the first time. Return all that was asked."""
         await self.store.database.run(
             lambda tx: [
-                tx.execute(f"DELETE FROM {table}") for table in ("work", "expected_revision", "ledger", "held", "state")
+                tx.execute(f"DELETE FROM {table}")
+                for table in ("work", "expected_revision", "ledger", "changeset", "held", "loss", "state")
             ]
         )
         for record in self.records():
@@ -238,7 +239,7 @@ async def a_blind_token(world: World) -> None:
 
 async def a_reconcile(world: World) -> None:
     """The whole population."""
-    run = FullReconcile(world.converge, world.store.queue, world.store.runs, world.guard, CLOCK, TIMINGS)
+    run = FullReconcile(world.converge, world.store.queue, world.store.runs, CLOCK, TIMINGS)
     result = await run.apply(await run.find())
     for error in result.failed.values():
         raise error

@@ -12,16 +12,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.clerk import client as clerk
-from sync_worker.domain.changeset import RevocationLimit
+from sync_worker.domain.changeset import LossLimit
 from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout
 from sync_worker.runtime.periodic import every
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.liveness import Liveness
 from sync_worker.storage.queue import Claim, WorkItem, WorkQueue
 from sync_worker.storage.rate_limit import Budget
-from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.storage.reconcile_runs import ReconcileRuns
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport
@@ -77,8 +78,9 @@ class Process:
         self.session = Session(world.disk, self)
         self.queue = WatchedWorkQueue(self)
         self.ledger = Ledger(self.session)
-        self.runs = Runs(self.session, TIMINGS)
-        self.guard = Guard(self.runs, RevocationLimit(world.config.max_revocations), world.clock)
+        self.runs = ReconcileRuns(self.session, TIMINGS)
+        self.approvals = Approvals(self.session, TIMINGS)
+        self.guard = Guard(self.approvals, self.runs, LossLimit(world.config.max_revocations), world.clock)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(
@@ -164,7 +166,6 @@ class Process:
             self.reconciler(),
             self.queue,
             self.runs,
-            self.guard,
             self.world.clock,
             TIMINGS,
             random=Random(0),

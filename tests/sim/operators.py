@@ -17,7 +17,7 @@ from sync_worker.worker.full_reconcile import Result
 from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
-    from sync_worker.storage.reconcile_runs import Held
+    from sync_worker.storage.approvals import HeldChangeset
     from sync_worker.worker.desired_state import Findings
     from tests.sim.machine import Process
     from tests.sim.world import World
@@ -35,7 +35,7 @@ async def reconcile(world: World) -> str:
 async def approve(world: World) -> str:
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):
-            for held in await process.runs.held():
+            for held in await process.approvals.changesets():
                 await approve_one(process, held)
 
     process = await world.run_errand("approve", work)
@@ -79,11 +79,11 @@ async def reconcile_once(process: Process, *, accept_fewer: bool = False) -> tup
         return findings, await run.apply(findings)
 
 
-async def approve_one(process: Process, held: Held) -> Result:
+async def approve_one(process: Process, held: HeldChangeset) -> Result:
     """Run `sync-worker approve`."""
     result = Result()
     async with exclusive_run(process.runs, process.world.clock, TIMINGS):
-        await process.reconciliation().repair([Subject.parse(key) for key in held.subjects], result)
-        if not result.failed:
-            await process.runs.drop(held.id)
+        changes = await process.approvals.all_changes(held.id)
+        run = process.reconciliation(approved=True)
+        await run.repair([Subject.parse(change.subject) for change in changes], result)
     return result

@@ -153,7 +153,7 @@ async def _reconcile(world: World, operator: Process) -> None:
 
 
 async def _approve_all(world: World, operator: Process) -> None:
-    for held in await operator.runs.held():
+    for held in await operator.approvals.changesets():
         await _nobody_alone(world)
         world.note(f"approved: {held.reason}")
         result = await operator.spawn(operators.approve_one(operator, held))

@@ -105,14 +105,14 @@ async def test_what_became_of_changes_is_recorded(ledger: Ledger, clock: ManualC
     assert kept == {first: (State.INTENDED, None), second: (state, clock.now())}
 
 
-async def test_only_changes_without_a_known_end_are_unsettled(ledger: Ledger) -> None:
+async def test_the_last_applied_write_and_those_without_a_known_end_are_the_latest(ledger: Ledger) -> None:
     ids = await intended(ledger, *(entry(A, kind) for kind in ("intended", "unknown", "applied", "refused")))
     for number, state in zip(ids[1:], (State.UNKNOWN, State.APPLIED, State.REFUSED), strict=True):
         await ledger.settle([number], state)
     await ledger.intend([entry(B)])
-    assert [one.kind for one in await ledger.unsettled([A])] == ["intended", "unknown"]
-    assert [one.subject for one in await ledger.unsettled([A, B])] == [A, A, B]
-    assert await ledger.unsettled([]) == []
+    assert [one.kind for one in await ledger.latest([A])] == ["intended", "unknown", "applied"]
+    assert [one.subject for one in await ledger.latest([A, B])] == [A, A, A, B]
+    assert await ledger.latest([]) == []
 
 
 async def test_history_is_the_newest_first_page_by_page(ledger: Ledger) -> None:

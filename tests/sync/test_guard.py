@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
+    from sync_worker.storage.approvals import Approvals
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +58,7 @@ async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:c1", lane=1)])
-        await until_held(parts.store.runs, 120)
+        await until_held(parts.store.approvals, 120)
         assert wrong(box) == []
         async with asyncio.timeout(GUARD):
             while not (failed := await parts.store.queue.failed(1)):
@@ -74,7 +75,7 @@ async def test_what_people_do_in_clerk_does_not_take_their_access_away_over_a_wr
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
         await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="clerk:user.updated") for user in users])
-        await until_held(parts.store.runs, 60)
+        await until_held(parts.store.approvals, 60)
     assert wrong(box) == []
 
 
@@ -87,7 +88,7 @@ async def test_what_is_held_is_not_taken_away_because_somebody_edits_a_profile(
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:c1", lane=1)])
-        await until_held(parts.store.runs, 120)
+        await until_held(parts.store.approvals, 120)
         await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause="clerk:user.updated")])
         await until_idle(sqlite_url)
     assert wrong(box) == []
@@ -113,15 +114,13 @@ async def test_a_deleted_plan_takes_nothing_from_many_people_unseen(
         await box.lake.mutate([{"delete": {"id": "p1"}}])
         expected = ExpectedRevision("p1", gone["_rev"], gone["_updatedAt"], deleted=True)
         await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, expected=expected)])
-        await until_held(parts.store.runs, 30)
+        await until_held(parts.store.approvals, 30)
     assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)
 
 
-async def until_held(runs: Any, count: int) -> None:
-    import asyncio  # noqa: PLC0415 - only here
-
-    async with asyncio.timeout(30):
-        while sum(len(one.subjects) for one in await runs.held()) < count:
+async def until_held(approvals: Approvals, count: int) -> None:
+    async with asyncio.timeout(GUARD):
+        while sum(one.size for one in await approvals.changesets()) < count:
             await asyncio.sleep(0.05)
 
 

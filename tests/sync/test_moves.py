@@ -101,15 +101,15 @@ async def test_a_namespace_that_is_left_empty_does_not_stay(box: Sandbox, sqlite
     assert public(box, "user_ben").get("portal", {}) == {}
 
 
-async def test_a_baseline_is_what_remains_and_goes_with_its_setting(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_baseline_is_what_remains_and_is_unmanaged_from_then_on(box: Sandbox, sqlite_url: str) -> None:
     await seed(box)
     await reconcile(box, sqlite_url)
     await box.lake.mutate([{"delete": {"id": "e1"}}])
     await reconcile(box, sqlite_url, baseline_plan="free")
     assert public(box, "user_ben") == {"plan": "free"}
     assert public(box, "user_eve") == {}
-    await reconcile(box, sqlite_url)
-    assert public(box, "user_ben") == {}
+    assert await reconcile(box, sqlite_url) == 0
+    assert public(box, "user_ben") == {"plan": "free"}
     assert MARKER not in box.clerk.users["user_ben"]["private_metadata"]
 
 

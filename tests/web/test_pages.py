@@ -169,7 +169,7 @@ async def test_a_held_revocation_and_its_changeset(web: Web) -> None:
     await web.sync(*keys)
     await web.box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"status": "off"}}} for user in users])
     await web.sync(*keys, cause="document:plan-1")
-    (held,) = await web.store.runs.held()
+    (held,) = await web.store.approvals.changesets()
     data = await web.document("ent-user_0", "held")
     assert f"sync-worker approve {held.id}" in data["nextStep"]
     assert (await web.json(f"/held/{held.id}"))["subjects"] == keys

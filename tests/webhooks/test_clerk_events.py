@@ -11,8 +11,8 @@ import httpx
 import pytest
 from svix.webhooks import Webhook
 
-from sync_worker.domain.diff import fingerprint
-from sync_worker.domain.entitlements import CORE_FIELDS, Layout
+from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Slot
+from sync_worker.domain.ownership import fingerprint
 from sync_worker.settings import Settings
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, item_of, items_of, parse_event
@@ -182,8 +182,10 @@ async def test_without_a_secret_it_is_our_trouble_and_clerk_repeats_it(sqlite_ur
 def echo(at: float, plan: str) -> dict[str, Any]:
     """Return the event of our own write of the plan pro, where Clerk now holds `plan`."""
     marker = {
-        "sources": ["e1"],
-        "fingerprint": fingerprint({"plan": "pro"}, LAYOUT),
+        "source": LAYOUT.source,
+        "keys": ["plan"],
+        "documents": ["e1"],
+        "fingerprint": fingerprint({Slot.parse("plan"): "pro"}),
         "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
     }
     metadata = {"public_metadata": {"plan": plan}, "private_metadata": {"entitlementSync": marker}}
