@@ -190,6 +190,17 @@ class Settings(BaseSettings):
         )
 
     @property
+    def installation(self) -> dict[str, str]:
+        """What decides which keys of whom are managed, by variable. The database remembers it."""
+        return {
+            "SANITY_PROJECT_ID": self.sanity_project_id,
+            "SANITY_DATASET": self.sanity_dataset,
+            "METADATA_NAMESPACE": self.metadata_namespace or "",
+            "PRIVATE_FIELDS": ",".join(sorted(self.private_fields)),
+            "EXTRA_FIELDS": ",".join(sorted(self.extra_fields)),
+        }
+
+    @property
     def groq_folder(self) -> Path:
         """The directory of the GROQ files."""
         return self.groq_dir or packaged_groq()

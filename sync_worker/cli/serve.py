@@ -52,9 +52,10 @@ def worker() -> None:
 
 
 def release() -> None:
-    """Bring the database up to date, check the settings, and that the projection yields the row that is needed.
+    """Bring the database up to date, record the settings in it, and check that the projection yields the right row.
 
-    Run it before new processes start. It reads one page of entitlements, and writes nothing but the tables.
+    Run it before new processes start, with the settings that all of them have: a process with others refuses to write.
+    It reads one page of entitlements, and writes nothing but the tables.
 
     Example: sync-worker release
     """
@@ -68,23 +69,27 @@ def release() -> None:
 
 async def _prepare(settings: Settings, runtime: Runtime) -> None:
     """Find out what cannot work before anything is started, and say it in one line."""
-    from sync_worker.runtime.wiring import open_store
+    from sync_worker.runtime.wiring import installation_of, open_store
     from sync_worker.sanity.client import Queries
 
     Queries.load(settings.groq_folder)
-    async with open_store(settings, runtime):
-        pass
+    async with open_store(settings, runtime) as store:
+        if settings.database_url.startswith("sqlite"):  # one process has it to itself, so that its start is a release
+            await installation_of(settings, store).record()
 
 
 async def _release(settings: Settings, runtime: Runtime) -> None:
     from sync_worker.runtime.service import check_projection
-    from sync_worker.runtime.wiring import open_services, open_store
+    from sync_worker.runtime.wiring import installation_of, open_services, open_store
 
     async with open_store(settings, runtime) as store, open_services(settings, store, dry_run=True) as services:
+        known = {}
         try:
             await check_projection(services, settings)
+            known["CLERK_SECRET_KEY"] = await services.target.instance()
         except RetryableError as error:  # a service that is down for a moment must not stop a deploy
-            typer.echo(f"warning: the projection was not checked: {error}", err=True)
+            typer.echo(f"warning: not everything was checked: {error}", err=True)
+        await installation_of(settings, store).record(**known)
 
 
 def _listen(host: str, port: int | None, *, with_worker: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.runtime.periodic import daily, every
-from sync_worker.runtime.wiring import open_reconcile, open_services, reconciler_of
+from sync_worker.runtime.wiring import installation_of, open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.reconcile_runs import exclusive_run, judged
 from sync_worker.triggers.poll import catch_up
@@ -49,7 +49,7 @@ async def running_worker(
             store.queue,
             Jobs(store.queue, reconciler, clock, timings),
             services.budget,
-            lambda: check_projection(services, settings),
+            lambda: check_before_work(services, settings, store),
             clock,
             timings,
             name=name,
@@ -86,6 +86,12 @@ async def _poll(services: Services, store: Store) -> None:
 
 async def _requeue_after_empty_read(services: Services, store: Store) -> None:
     await requeue_after_empty_read(services.source, store.queue)
+
+
+async def check_before_work(services: Services, settings: Settings, store: Store) -> None:
+    """Check that the database belongs to this installation, and the projection. Raises ConfigurationError."""
+    await installation_of(settings, store).ensure(CLERK_SECRET_KEY=await services.target.instance())
+    await check_projection(services, settings)
 
 
 async def check_projection(services: Services, settings: Settings) -> None:

@@ -17,6 +17,7 @@ from sync_worker.sanity import client as sanity
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
 from sync_worker.storage.database import Database, open_database
+from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
@@ -165,12 +166,18 @@ def reconciler_of(settings: Settings, store: Store, services: Services) -> Recon
         services.target,
         store.ledger,
         store.queue,
+        installation_of(settings, store),
         guard_of(settings, store),
         settings.layout,
         store.runtime.clock,
         store.runtime.timings,
         store.count_change,
     )
+
+
+def installation_of(settings: Settings, store: Store) -> InstallationRecord:
+    """Return what the database remembers of its installation, beside these settings."""
+    return InstallationRecord(store.database, settings.installation)
 
 
 def guard_of(settings: Settings, store: Store) -> Guard:

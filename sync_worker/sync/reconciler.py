@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Snapshot, Source
+    from sync_worker.storage.installation import InstallationRecord
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.sync.guard import Guard
@@ -63,6 +64,7 @@ class Reconciler:
     target: Target
     ledger: Ledger
     queue: WorkQueue
+    installation: InstallationRecord
     guard: Guard
     layout: Layout
     clock: Clock
@@ -173,6 +175,7 @@ class Reconciler:
         writes = [outcome for outcome in outcomes if outcome.writes]
         if not writes:
             return outcomes
+        await self.installation.ensure()
         ids = await self.ledger.intend([_entry(o.change, o.due) for o in writes if o.change is not None])
         owned = [(row, o) for row, o in zip(ids, writes, strict=True) if row is not None]
         slots = asyncio.Semaphore(WRITES_AT_ONCE)

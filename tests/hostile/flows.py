@@ -21,6 +21,7 @@ from sync_worker.domain.subjects import Subject
 from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
+from sync_worker.storage.installation import InstallationRecord
 from sync_worker.sync.address_resolution import resolve_documents
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.outcome import Due
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.storage.queue import WorkItem
+
 
 NAMED = {
     "e1": {"clerkUserId": "user_1"},
@@ -150,16 +152,22 @@ class World:
     def converge(self) -> Reconciler:
         services, store = self.services, self.store
         source = RecordingSource(services.source, store.queue, TIMINGS)
-        return Reconciler(source, services.target, store.ledger, store.queue, self.guard, self.layout, CLOCK, TIMINGS)
+        installation = InstallationRecord(store.database, {})
+        return Reconciler(
+            source,
+            services.target,
+            store.ledger,
+            store.queue,
+            installation,
+            self.guard,
+            self.layout,
+            CLOCK,
+            TIMINGS,
+        )
 
     async def run(self, flow: str) -> list[Question]:
         """Run a flow as if for the first time. Return all that was asked."""
-        await self.store.database.run(
-            lambda tx: [
-                tx.execute(f"DELETE FROM {table}")
-                for table in ("work", "expected_revision", "ledger", "changeset", "held", "loss", "state")
-            ]
-        )
+        await self.store.database.run(lambda tx: [tx.execute(f"DELETE FROM {table}") for table in TABLES])
         for record in self.records():
             record.update(deepcopy(self.held.get(record["id"], {})))
         self.sanity.asked.clear()

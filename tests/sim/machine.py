@@ -18,6 +18,7 @@ from sync_worker.runtime.periodic import every
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.approvals import Approvals
+from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.liveness import Liveness
 from sync_worker.storage.queue import Claim, WorkItem, WorkQueue
@@ -153,7 +154,10 @@ class Process:
     def reconciler(self) -> Reconciler:
         source = RecordingSource(self.source, self.queue, TIMINGS)
         clock = self.world.clock
-        return Reconciler(source, self.target, self.ledger, self.queue, self.guard, LAYOUT, clock, TIMINGS)
+        installation = InstallationRecord(self.session, {})
+        return Reconciler(
+            source, self.target, self.ledger, self.queue, installation, self.guard, LAYOUT, clock, TIMINGS
+        )
 
     async def check_projection(self) -> None:
         """Do what the worker does before it claims anything."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.runtime.wiring import open_reconcile
+from sync_worker.runtime.wiring import installation_of, open_reconcile
 from tests.parts import opened
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ async def seed(box: Sandbox) -> None:
 
 
 async def reconcile(box: Sandbox, database_url: str, **settings: Any) -> int:
-    """Run one reconcile with these settings; return how many it wrote."""
+    """Release these settings and run one reconcile; return how many it wrote."""
     async with opened(box, database_url, **settings) as parts:
+        await installation_of(parts.settings, parts.store).record()
         calls: Counter[str] = Counter()
         async with open_reconcile(parts.settings, parts.store, calls) as run:
             await run.apply(await run.find())
