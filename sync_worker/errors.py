@@ -20,6 +20,7 @@ their errors what they were sent, and errors are shown, logged and stored in the
         NoSuchSubject         the subject is not in Clerk
         AccessTooLarge        more than 8 KB of metadata
         ManagedElsewhere      another installation's marker is on the subject
+        NamespaceOccupied     the app has a value where the namespace would be
         RequestRefused        any other 4xx
       SourceShrank            far fewer entitlements than in the last successful reconcile
       EveryoneLoses           a reconcile would take one key from everybody who stays entitled
@@ -191,6 +192,13 @@ class ManagedElsewhere(RefusedError):
 
     Remove the entitlement from one of the two datasets, give one installation its own METADATA_NAMESPACE, or run
     `sync-worker reconcile --take-over SOURCE` with the source that is named.
+    """
+
+
+class NamespaceOccupied(RefusedError):
+    """The app keeps a value of its own where our namespace would be, so nothing was written.
+
+    Choose another METADATA_NAMESPACE, or rename the key in the app.
     """
 
 

@@ -9,9 +9,9 @@ from sync_worker.clerk.client import Clerk
 from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
-from sync_worker.domain.diff import claims_size, managed_values
+from sync_worker.domain.diff import claims_size, managed_values, values_in_place
 from sync_worker.domain.entitlements import Refusal
-from sync_worker.domain.ownership import own_marker
+from sync_worker.domain.ownership import managed, own_marker
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.row_checks import shape_problems
@@ -22,6 +22,8 @@ from sync_worker.storage.reconcile_runs import GOOD
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sync_worker.doctor.database_probe import Tables
+    from sync_worker.domain.entitlements import Observed
     from sync_worker.sanity.client import Sanity
 
 NEAR = 0.8
@@ -175,7 +177,7 @@ async def clock(installation: Installation) -> Finding:
 
 async def database(installation: Installation) -> Finding:
     """Check that the database exists, is writable, and has the tables of this release."""
-    tables = await inspect(installation.settings.database_url, installation.clock, installation.timings)
+    tables = await _tables(installation)
     if tables == NO_TABLES:
         return warning("there are no tables yet", "`sync-worker release` or `sync-worker serve` creates them.")
     if tables.compatible_from > NEWEST:
@@ -185,9 +187,13 @@ async def database(installation: Installation) -> Finding:
     return ok(f"writable, schema version {tables.version}")
 
 
+async def _tables(installation: Installation) -> Tables:
+    return await inspect(installation.settings.database_url, installation.clock, installation.timings)
+
+
 async def reconcile(installation: Installation) -> Finding:
     """Check that a reconcile has succeeded recently."""
-    at = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted.get(GOOD)
+    at = (await _tables(installation)).noted.get(GOOD)
     if at is None:
         return warning(
             "none has run yet",
@@ -199,16 +205,38 @@ async def reconcile(installation: Installation) -> Finding:
     return ok(result)
 
 
-async def claims(installation: Installation) -> Finding:
-    """Check that access fits into session tokens, for the users updated last."""
+async def ownership(installation: Installation) -> Finding:
+    """Check whose keys the users updated last have: another installation's, or values that nobody manages."""
     layout = installation.settings.layout
+    observed = await _latest_users(installation)
+    others = sorted({ours.other for one in observed if (ours := managed(one, layout)).other})
+    if others:
+        return problem(
+            f"{', '.join(others)} manages the same keys of some of the {len(observed)} users updated last",
+            "Give one installation its own METADATA_NAMESPACE, or run `sync-worker reconcile --take-over SOURCE`.",
+        )
+    unmanaged = sum(bool(values_in_place(one, layout)) and not managed(one, layout).slots for one in observed)
+    if unmanaged and (await _tables(installation)).noted.get(GOOD) is None:
+        return warning(
+            f"{unmanaged} of the {len(observed)} users updated last have values that are not managed",
+            "Run `sync-worker reconcile`; with `--adopt` if a webhook handler of your own wrote them.",
+        )
+    return ok(f"no other installation manages the {len(observed)} users updated last")
+
+
+async def _latest_users(installation: Installation) -> list[Observed]:
     base = f"{installation.settings.clerk_api_url}/v1"
     latest = await installation.clerk.get(f"{base}/users", params={"limit": SAMPLE, "order_by": "-updated_at"})
     subjects = [Subject(Kind.USER, str(user["id"])) for user in latest.json()]
-    observed = (await Clerk(installation.clerk, base).observe(subjects)).values()
-    sizes = {
-        claims_size(managed_values(one, layout), layout): one.subject for one in observed if own_marker(one, layout)
-    }
+    return list((await Clerk(installation.clerk, base).observe(subjects)).values())
+
+
+async def claims(installation: Installation) -> Finding:
+    """Check that access fits into session tokens, for the users updated last."""
+    layout = installation.settings.layout
+    observed = await _latest_users(installation)
+    ours = [one for one in observed if own_marker(one, layout)]
+    sizes = {claims_size(managed_values(one, layout), layout): one.subject for one in ours}
     if not sizes:
         return ok("no user has synced access yet")
     largest = max(sizes)
@@ -238,5 +266,6 @@ CHECKS: Sequence[Check] = (
     Check("last webhook", last_webhook, needs=("database", "Sanity", "GROQ files")),
     Check("Clerk webhook", clerk_webhook, uses=("CLERK_WEBHOOK_SECRET",), needs=("database", "Sanity", "GROQ files")),
     Check("reconcile", reconcile, needs=("database",)),
+    Check("ownership", ownership, uses=FIELDS, needs=("Clerk", "database")),
     Check("claims", claims, uses=("CLAIMS_BUDGET", *FIELDS), needs=("Clerk",)),
 )

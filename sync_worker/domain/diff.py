@@ -19,7 +19,7 @@ from sync_worker.domain.ownership import (
     same_json,
     stored,
 )
-from sync_worker.errors import AccessTooLarge, ManagedElsewhere
+from sync_worker.errors import AccessTooLarge, ManagedElsewhere, NamespaceOccupied
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,11 +47,16 @@ def diff(
 
     `at` is the time of the change (RFC 3339) for the marker, `written` what the ledger says we wrote last. Where only a
     part of the change fits into Clerk's metadata, it is the part that takes away, and the rest is among its refusals.
-    Raises AccessTooLarge when nothing of it fits, and ManagedElsewhere when another installation manages the subject.
+    Raises AccessTooLarge when nothing of it fits, ManagedElsewhere when another installation manages the subject, and
+    NamespaceOccupied when the app has a value where the namespace would be.
     """
     ours = managed(observed, layout, written, adoption)
     if ours.other and desired.sources:
         raise ManagedElsewhere(f"{observed.subject} is managed by {ours.other}")
+    if desired.sources and layout.namespace is not None:
+        for metadata in (observed.public, observed.private):
+            if not isinstance(metadata.get(layout.namespace, {}), Mapping):
+                raise NamespaceOccupied(f"{observed.subject} has {layout.namespace} in its metadata")
     comparison = _Comparison(desired, observed, layout, at, cause, ours)
     if ours.other or not (desired.sources or ours.slots or ours.marker):
         return comparison.unchanged()

@@ -7,7 +7,7 @@ WEBHOOK = "webhook:"
 between, so that an editor's change is never attributed to the poll or to a Clerk event."""
 
 POLL = "poll:"
-"""The poll found a published document."""
+"""A poll found published documents; the time of the poll follows."""
 
 FAN_OUT = "document:"
 """A document that many subjects depend on changed: a plan, a course or a cohort."""

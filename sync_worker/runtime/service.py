@@ -55,6 +55,8 @@ async def running_worker(
             name=name,
         )
         await services.target.warm_up()
+        if await store.runs.last_good() is None:
+            log.warning("never_reconciled", next_step="run `sync-worker reconcile --dry-run`, then without it")
         log.info("worker_started", worker=name)
         task = asyncio.create_task(worker.run())
         task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))

@@ -37,8 +37,9 @@ LANE, FANOUT_LANE = 2, 1
 async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timings) -> int:
     """Enqueue what was published since the last poll, page by page. Returns the number of documents.
 
-    The first poll only records where to begin: what is older is left to the reconcile. The cursor moves after the items
-    are durable, so the next poll makes up for one that was killed.
+    All that one poll finds has one cause, so that the guard counts it together. The first poll only records where to
+    begin: what is older is left to the reconcile. The cursor moves after the items are durable, so the next poll makes
+    up for one that was killed.
     """
     before = _rfc3339(utc(clock) - timedelta(seconds=timings.poll_grace))
     known = await queue.recall(CURSOR)
@@ -48,7 +49,7 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
     since, after = json.loads(known[0])
     found = 0
     while rows := await source.changed(since, after, before):
-        await queue.enqueue([_item(row) for row in rows])
+        await queue.enqueue([_item(row, POLL + before) for row in rows])
         last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
         if not (since, after) < last < (before, ""):
             # A cursor outside this span would never find anything again.
@@ -59,17 +60,17 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
     return found
 
 
-def _item(row: Mapping[str, Any]) -> WorkItem:
+def _item(row: Mapping[str, Any], cause: str) -> WorkItem:
     document = str(row["_id"])
     expected = ExpectedRevision(document, str(row.get("_rev") or ""), str(row.get("_updatedAt") or ""))
     if row.get("_type") != "entitlement":
-        return WorkItem(FANOUT + document, FANOUT_LANE, None, expected, POLL + document)
+        return WorkItem(FANOUT + document, FANOUT_LANE, None, expected, cause)
     try:
         subject = SubjectFields.model_validate(row).subject()
     except (ValidationError, InvalidSubject):
         subject = None
     key = FANOUT + document if subject is None or subject.is_address else str(subject)
-    return WorkItem(key, LANE, None, expected, POLL + document)
+    return WorkItem(key, LANE, None, expected, cause)
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -8,15 +8,15 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.cli.processes import install_hook, settings_for
+from sync_worker.cli.processes import install_hook
 from sync_worker.domain.changeset import LossLimit
-from tests.nursery import Ended, listening, process, run
+from tests.cli.terminal import Operator, delete, publish
+from tests.nursery import Ended, listening, process
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.sizes import full_size, sizes, the_rest
 
@@ -40,43 +40,6 @@ KEYS = {
     "sanity_calls",
     "seconds",
 }
-
-
-@dataclass(frozen=True)
-class Operator:
-    """An operator at a terminal."""
-
-    box: Sandbox
-    folder: Path
-    environment: dict[str, str]
-
-    async def run(self, *arguments: str, **environment: str) -> Ended:
-        return await run(*arguments, cwd=self.folder, environment={**self.environment, **environment})
-
-    async def reconcile(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
-        ended = await self.run("reconcile", "--json", *arguments, **environment)
-        return ended.code, json.loads(ended.out) if ended.out.strip() else {"error": ended.err}
-
-    def writes(self) -> int:
-        return self.box.clerk.requests.count("PATCH")
-
-
-@pytest.fixture
-def operator(box: Sandbox, tmp_path: Path) -> Operator:
-    environment = settings_for(box, f"sqlite:///{tmp_path / 'work.db'}")
-    return Operator(box, tmp_path, {**environment, "CLERK_BUDGET": "100000"})
-
-
-async def publish(box: Sandbox, users: int, **fields: Any) -> list[str]:
-    """Create users with one entitlement each, without any webhook."""
-    ids = [box.clerk.add_user(f"user_{n:04}", public_metadata={"theme": n}) for n in range(users)]
-    rows = [{"_id": f"ent-{i}", "_type": "entitlement", "clerkUserId": i, "plan": "pro", **fields} for i in ids]
-    await box.lake.mutate([{"create": row} for row in rows])
-    return ids
-
-
-async def delete(box: Sandbox, users: list[str]) -> None:
-    await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users])
 
 
 async def test_one_run_syncs_everybody_and_a_second_writes_nothing(operator: Operator) -> None:
