@@ -11,14 +11,15 @@ from sync_worker.clerk import client as clerk
 from sync_worker.diagnostics.explainer import Explainer
 from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.domain.timings import Timings
+from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
 from sync_worker.storage.counters import Counters
-from sync_worker.storage.database import Database, open_database
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import Runs
+from sync_worker.storage.sqlite import SqliteDatabase, file_of
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.clock import Clock
     from sync_worker.settings import Settings
+    from sync_worker.storage.database import Database
     from sync_worker.sync.outcome import Outcome
 
 
@@ -71,6 +73,37 @@ class Services:
     source: sanity.Sanity
     target: clerk.Clerk
     budget: Budget
+
+
+def open_database(
+    url: str,
+    clock: Clock,
+    timings: Timings,
+    *,
+    server_clock: Clock | None = None,
+    watch: bool = False,
+    connections: int = 4,
+) -> Database:
+    """Return the database at `url`, not started yet.
+
+    `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
+    A SQLite file goes by `clock`, a PostgreSQL server by its own unless `server_clock` replaces it. With `watch`,
+    commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one
+    more connection. `connections` is how many PostgreSQL connections transactions may use.
+    Raises ConfigurationError, which never holds the password.
+    """
+    scheme, found, rest = url.strip().partition("://")
+    if found and scheme == "sqlite":
+        return SqliteDatabase(file_of(rest), clock, timings, watch=watch)
+    if found and scheme in {"postgres", "postgresql"}:
+        try:
+            from sync_worker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - psycopg is an optional extra
+        except ImportError as error:
+            raise ConfigurationError(
+                "DATABASE_URL names a PostgreSQL server, which needs: pip install 'sanity-clerk-sync[postgres]'"
+            ) from error
+        return PostgresDatabase(url.strip(), server_clock, timings, watch=watch, connections=connections)
+    raise ConfigurationError("DATABASE_URL must start with sqlite:///, postgres:// or postgresql://.")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The database seen from the rest of the program: short transactions, wake-ups, and where the file or server is.
+"""The interface of the database: short transactions, and wake-ups after commits.
 
 Other modules write their SQL once and run it on SQLite and PostgreSQL alike; what differs is known to `sqlite` and
 `postgres` alone.
@@ -16,13 +16,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from sync_worker.domain.clock import Clock
-    from sync_worker.domain.timings import Timings
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -112,39 +109,6 @@ class Database(ABC):
         """Return the version of the tables."""
         rows = await self.read(lambda tx: tx.execute("SELECT MAX(version) FROM schema_version"))
         return int(rows[0][0])
-
-
-def open_database(
-    url: str,
-    clock: Clock,
-    timings: Timings,
-    *,
-    server_clock: Clock | None = None,
-    watch: bool = False,
-    connections: int = 4,
-) -> Database:
-    """Return the database at `url`, not started yet.
-
-    `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
-    A SQLite file goes by `clock`, a PostgreSQL server by its own unless `server_clock` replaces it. With `watch`,
-    commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one
-    more connection. `connections` is how many PostgreSQL connections transactions may use.
-    Raises ConfigurationError, which never holds the password.
-    """
-    scheme, found, rest = url.strip().partition("://")
-    if found and scheme == "sqlite":
-        from sync_worker.storage.sqlite import SqliteDatabase, file_of  # noqa: PLC0415 - it is built on this module
-
-        return SqliteDatabase(file_of(rest), clock, timings, watch=watch)
-    if found and scheme in {"postgres", "postgresql"}:
-        try:
-            from sync_worker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - psycopg is an optional extra
-        except ImportError as error:
-            raise ConfigurationError(
-                "DATABASE_URL names a PostgreSQL server, which needs: pip install 'sanity-clerk-sync[postgres]'"
-            ) from error
-        return PostgresDatabase(url.strip(), server_clock, timings, watch=watch, connections=connections)
-    raise ConfigurationError("DATABASE_URL must start with sqlite:///, postgres:// or postgresql://.")
 
 
 def closed() -> DatabaseUnavailable:

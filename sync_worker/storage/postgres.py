@@ -18,15 +18,15 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage.database import Database, closed
 from sync_worker.storage.migrations import migrate
+from sync_worker.storage.postgres_server import Server, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Parameters, Row, Transaction
+    from sync_worker.storage.postgres_server import Connection
 
 T = TypeVar("T")
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 CLOCK = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
 """Not clock_timestamp(): it is volatile, so no index would serve a comparison with it."""
@@ -253,54 +253,7 @@ def _limits(timings: Timings) -> str:
         "statement_timeout": timings.postgres_statement_timeout,
         "idle_in_transaction_session_timeout": timings.postgres_idle_timeout,
     }
-    return "; ".join(f"SET LOCAL {name} = {_milliseconds(seconds)}" for name, seconds in limits.items())
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-class Server:
-    """Where the server is; the only one that knows the password."""
-
-    def __init__(self, url: str, timings: Timings) -> None:
-        try:
-            parameters = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise _unreadable_address() from None  # the original text may quote the password
-        ports = str(parameters.get("port") or "0").split(",")
-        names = f"{parameters.get('host')}{parameters.get('dbname')}"
-        if "@" in names or not all(port.isdigit() for port in ports):  # a part of the password ended up there
-            raise _unreadable_address()
-        self._secret = str(parameters.get("password") or "")
-        patience = {
-            "connect_timeout": round(timings.postgres_connect_timeout),
-            "keepalives_idle": round(timings.postgres_keepalive),
-            "tcp_user_timeout": _milliseconds(timings.postgres_tcp_timeout),
-        }
-        self._conninfo = make_conninfo(url, **{name: n for name, n in patience.items() if name not in parameters})
-
-    def connect(self) -> Connection:
-        """Return a new connection, or raise DatabaseUnavailable."""
-        try:
-            return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        except psycopg.Error as error:
-            raise self.unavailable(error) from None  # the original may quote the password
-
-    def unavailable(self, error: psycopg.Error) -> DatabaseUnavailable:
-        """Return the error that callers get."""
-        return DatabaseUnavailable(f"PostgreSQL: {self.describe(error)}.")
-
-    def describe(self, error: psycopg.Error) -> str:
-        """Return the first line of what the server or the driver said, without the password."""
-        text = str(error).strip().partition("\n")[0] or type(error).__name__
-        return text.replace(self._secret, "***") if self._secret else text
-
-
-def _unreadable_address() -> ConfigurationError:
-    return ConfigurationError(
-        "DATABASE_URL is not a PostgreSQL address. In the password, write @ as %40, / as %2F and % as %25."
-    )
+    return "; ".join(f"SET LOCAL {name} = {milliseconds(seconds)}" for name, seconds in limits.items())
 
 
 class Listener:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.storage.database import Database, Parameters
 from sync_worker.storage.migrations import migrate
-from sync_worker.storage.sqlite import translated
+from sync_worker.storage.sqlite_thread import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
