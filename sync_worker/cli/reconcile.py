@@ -103,7 +103,8 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
         f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per {window:.0f} s",
         err=True,
     )
-    for refusal in findings.refused[:SHOWN]:
+    # A row by an address that several users have is refused once for each of them.
+    for refusal in list(dict.fromkeys(findings.refused))[:SHOWN]:
         typer.echo(f"refused: {refusal}", err=True)
     for reason in sorted(findings.pending.values())[:SHOWN]:
         typer.echo(f"pending: {reason}", err=True)
