@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 
-import sync_worker.cli
+import sync_worker.__main__
 from sync_worker.cli.processes import free_port
 from sync_worker.transport import ssl_context
 from tests.trouble import Trouble, plant
@@ -283,7 +283,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     plant(Trouble(**order["trouble"]))
     sys.argv = ["sync-worker", *order["arguments"]]
-    sync_worker.cli.main()
+    sync_worker.__main__.main()
 
 
 if __name__ == "__main__":
