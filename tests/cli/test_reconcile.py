@@ -206,7 +206,7 @@ async def test_one_reconcile_repairs_any_share_of_lost_webhooks(
     ids = [f"ent-{user}" for user in users]
     async with listening("serve", {**operator.environment, "POLL_SECONDS": "0"}, tmp_path / "log") as url:
         install_hook(box, url)
-        box.lake.webhooks.deliveries.mischief.drop = lost
+        box.lake.webhooks.deliveries.faults.drop = lost
         for _ in range(5 * count):
             document = random.choice(ids)
             if random.random() < 0.1 and len(ids) > count // 2 + 10:
