@@ -28,7 +28,7 @@ NOTHING: dict[str, object] = {}
 
 @dataclass(frozen=True)
 class Step:
-    """One edit, and what Clerk must hold after it."""
+    """One edit, and the access that Clerk must have after it."""
 
     title: str
     mutations: Sequence[Mapping[str, Any]]
@@ -59,7 +59,7 @@ def _course(document: str, slug: str) -> dict[str, object]:
 
 
 def story() -> list[Step]:
-    """Return the edits, in order."""
+    """Return the steps, in order."""
     pro: dict[str, object] = {
         "_id": "ent-ada",
         "_type": "entitlement",
@@ -134,7 +134,7 @@ async def _play() -> int:
 
 
 async def _perform(box: Sandbox, step: Step) -> float | None:
-    """Apply one edit. Return the milliseconds until Clerk is in sync, or None if it is not in time."""
+    """Apply one edit. Return the milliseconds until Clerk is in sync, or None after PATIENCE seconds."""
     started = time.perf_counter()
     await box.lake.mutate([dict(mutation) for mutation in step.mutations])
     while time.perf_counter() - started < PATIENCE:

@@ -1,4 +1,4 @@
-"""`sync`: sync some subjects now, and report the result."""
+"""`sync`: reconciles some subjects now, and reports the results."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _pending(subject: Subject) -> dict[str, Any]:
 
 
 async def _until_idle(store: Store, keys: Sequence[str]) -> None:
-    """Wait until these subjects are done. After `sync_patience` the rest stays in the work queue for the worker."""
+    """Wait until these subjects are done. After `sync_patience`, the rest is left to the worker."""
     clock, timings = store.runtime.clock, store.runtime.timings
     try:
         async with asyncio.timeout(timings.sync_patience):
