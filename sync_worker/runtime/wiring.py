@@ -1,4 +1,4 @@
-"""Builds the parts of a process from the settings: the store, both services, and what reconciles or only reads."""
+"""Builds the parts of a process from the settings: the store, both services, the reconciler and the explainer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The clock and the timings of a process. A command makes one and passes it on."""
+    """The clock and the timings of a process."""
 
     clock: Clock
     timings: Timings
@@ -51,7 +51,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The durable half, which web processes need, and the runtime it was opened with."""
+    """The database and everything stored in it, with the runtime it was opened with."""
 
     runtime: Runtime
     database: Database
@@ -68,7 +68,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The other half: both services behind their ports, and the budget they share."""
+    """The clients of both services, and the call budget."""
 
     source: sanity.Sanity
     target: clerk.Clerk
@@ -86,11 +86,11 @@ def open_database(
 ) -> Database:
     """Return the database at `url`, not started yet.
 
-    `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
-    A SQLite file goes by `clock`, a PostgreSQL server by its own unless `server_clock` replaces it. With `watch`,
-    commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one
-    more connection. `connections` is how many PostgreSQL connections transactions may use.
-    Raises ConfigurationError, which never holds the password.
+    URLs are `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` and `postgresql://…`, which may have
+    query parameters. SQLite uses `clock`; a PostgreSQL server uses its own clock unless `server_clock` is given. With
+    `watch`, commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL, which takes
+    one more connection. `connections` is the number of PostgreSQL connections for transactions.
+    Raises ConfigurationError, which never contains the password.
     """
     scheme, found, rest = url.strip().partition("://")
     if found and scheme == "sqlite":
@@ -108,7 +108,7 @@ def open_database(
 
 @asynccontextmanager
 async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = False) -> AsyncIterator[Store]:
-    """Open the database and bring its tables up to date. With `watch`, items of other processes wake us at once."""
+    """Open and migrate the database. With `watch`, commits of other processes wake this one."""
     clock, timings = runtime.clock, runtime.timings
     database = open_database(settings.database_url, clock, timings, watch=watch)
     await database.start()
@@ -132,7 +132,7 @@ def clerk_budget(settings: Settings, store: Store) -> Budget:
 async def open_services(
     settings: Settings, store: Store, *, dry_run: bool = False, on_call: Callable[[Call], None] = lambda _: None
 ) -> AsyncIterator[Services]:
-    """Open both services on our transport. `on_call` is called with every request, as the counters are."""
+    """Open the clients of both services. `on_call` is called with every request, after the counters."""
 
     def observe(call: Call) -> None:
         store.counters.call(call)
@@ -180,7 +180,7 @@ async def open_services(
 
 
 def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:
-    """Return what reconciles subjects, with the runtime of the store."""
+    """Return the reconciler, with the runtime of the store."""
     return Reconciler(
         RecordingSource(services.source, store.queue, store.runtime.timings),
         services.target,
@@ -195,7 +195,7 @@ def reconciler_of(settings: Settings, store: Store, services: Services) -> Recon
 
 
 def guard_of(settings: Settings, store: Store) -> Guard:
-    """Return the guard, with the limit of the settings."""
+    """Return the guard, with the limit from the settings."""
     return Guard(store.runs, RevocationLimit(settings.max_revocations), store.runtime.clock)
 
 
@@ -230,8 +230,8 @@ async def open_reconcile(
 
 @asynccontextmanager
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
-    """Open what reads for explanations; its transport cannot write. `patience` is in seconds."""
+    """Open an explainer, whose transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        # Looking at an explanation records nothing.
+        # An explanation must not record anything.
         reads = replace(reconciler_of(settings, store, services), source=services.source)
         yield Explainer(reads, store.queue, store.ledger, store.runs, store.runtime.timings, patience)
