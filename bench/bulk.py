@@ -32,7 +32,7 @@ async def coalesced() -> list[Figure]:
         return [
             Figure("1,000 webhooks for 100 subjects: writes", box.clerk.requests.count("PATCH"), "", 100),
             Figure("… queries", box.lake.requests.count(), "", 10),
-            Figure("… until right", seconds, "s", calls=calls(box), cpu=program.cpu, peak_mb=program.peak_mb),
+            Figure("… until in sync", seconds, "s", calls=calls(box), cpu=program.cpu, peak_mb=program.peak_mb),
         ]
 
 
@@ -60,7 +60,7 @@ async def renamed() -> list[Figure]:
             Figure("slug renamed, 1,000 holders: writes", box.clerk.requests.count("PATCH"), "", 1000),
             Figure("… Clerk lists", box.clerk.requests.count("GET"), "", 12),
             Figure("… queries", box.lake.requests.count(), "", 14),
-            Figure("… until right", seconds, "s", calls=calls(box), cpu=program.cpu - cpu, peak_mb=program.peak_mb),
+            Figure("… until in sync", seconds, "s", calls=calls(box), cpu=program.cpu - cpu, peak_mb=program.peak_mb),
         ]
 
 

@@ -74,5 +74,5 @@ async def measure() -> list[Figure]:
             f"publish → Clerk, p50 of {ONE_BY_ONE}", ours, "ms", 20, naive=theirs, calls=asked, cpu=cpu, peak_mb=peak
         ),
         Figure(f"the same, {distance}", ours_far, "ms", 250, naive=theirs_far),
-        Figure(f"{AT_ONCE} publishes right, {distance}", ours_many, "s", 3, naive=theirs_many),
+        Figure(f"{AT_ONCE} publishes in sync, {distance}", ours_many, "s", 3, naive=theirs_many),
     ]
