@@ -1,8 +1,8 @@
 """PostgreSQL: short transactions on a few connections, and LISTEN on one more.
 
 Any number of web and worker processes share one database. Nothing stays in a session between two transactions (no
-prepared statements, no SET), so PgBouncer in transaction mode may stand in between. LISTEN does not work through it;
-the listener notices that nothing arrives, and `changed` returns more often instead.
+prepared statements, no SET), so PgBouncer in transaction mode works. LISTEN does not work through it;
+the listener detects that nothing arrives, and `changed` polls instead.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _NAMED = re.compile(r"(?<![\w:]):([a-z_]+)\b")
 
 @lru_cache(maxsize=256)
 def translated(sql: str, clock: str) -> bytes:
-    """Return the SQL in PostgreSQL's words; `clock` is the expression for `NOW()`."""
+    """Translate SQL for PostgreSQL; `clock` is the expression for `NOW()`."""
     return (
         _NAMED.sub(r"%(\1)s", _LIST.sub(r"SELECT json_array_elements_text(CAST(\1 AS json))", sql))
         .replace("?", "%s")
@@ -63,7 +63,7 @@ def translated(sql: str, clock: str) -> bytes:
 
 
 class _Transaction:
-    """One piece of work's transaction."""
+    """The transaction of one piece of work."""
 
     def __init__(self, connection: Connection, clock: Clock | None) -> None:
         self._cursor = connection.cursor()
@@ -96,7 +96,7 @@ class _Transaction:
 
 
 class PostgresDatabase(Database):
-    """One database of a server, which goes by its own clock unless one is given."""
+    """One database on a server. It uses the clock of the server unless `clock` is given."""
 
     def __init__(
         self, url: str, clock: Clock | None, timings: Timings, *, watch: bool = False, connections: int = 4
@@ -130,7 +130,7 @@ class PostgresDatabase(Database):
             self._listener = Listener(self._server, self._token, self._wake_soon, self._timings)
 
     async def close(self) -> None:
-        """Finish what runs, and disconnect."""
+        """Finish the running work, and disconnect."""
         threads, self._threads = self._threads, None
         listener, self._listener = self._listener, None
         if listener is not None:
@@ -150,7 +150,7 @@ class PostgresDatabase(Database):
         return await self._submit("BEGIN READ ONLY", work)
 
     async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
-        """Wait as every database does, but not long while the listener hears nothing."""
+        """See Database. Polls while the listener does not work."""
         polls = self._listener is not None and not self._listener.is_listening
         return await self._signal.wait(min(timeout, self._timings.postgres_poll) if polls else timeout)
 
@@ -161,7 +161,7 @@ class PostgresDatabase(Database):
 
     def _wake_soon(self) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
-        with suppress(RuntimeError):  # the loop is gone, and so is everybody who waited
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
             self._loop.call_soon_threadsafe(self._signal.set)
 
     @staticmethod
@@ -172,7 +172,7 @@ class PostgresDatabase(Database):
         migrate(tx)
 
     def _perform(self, begin: str, work: Callable[[Transaction], T]) -> T:
-        """Run `work`, again if the server asks for that, or if an idle connection turns out to be dead."""
+        """Run `work`; retry after a deadlock, or if an idle connection turns out to be dead."""
         for _ in range(self._timings.postgres_tries):
             connection, fresh = self._take()
             attempt = Attempt(connection, f"{begin}; {self._limits}", self._clock, self._token)
@@ -215,14 +215,14 @@ class PostgresDatabase(Database):
             connection.close()
 
     def _forget_idle(self) -> None:
-        """Close what was connected before the server went away, so that the next one is new."""
+        """Close all idle connections after the server was gone, so that the next one is new."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
 
 class Attempt:
-    """One try at one transaction. `begin` is what begins it."""
+    """One attempt at a transaction. `begin` is the statement that starts it."""
 
     def __init__(self, connection: Connection, begin: str, clock: Clock | None, token: str) -> None:
         self._connection = connection
@@ -247,7 +247,7 @@ class Attempt:
 
 
 def _limits(timings: Timings) -> str:
-    """Return what limits a transaction: a process that hangs in one must not hold up the others."""
+    """Return the statements that limit a transaction, so that a process that hangs in one does not block others."""
     limits = {
         "lock_timeout": timings.postgres_lock_timeout,
         "statement_timeout": timings.postgres_statement_timeout,
@@ -257,7 +257,7 @@ def _limits(timings: Timings) -> str:
 
 
 class Listener:
-    """A thread that hears the commits of other processes on its own connection, and connects anew when that dies."""
+    """A thread that listens for the commits of other processes on its own connection, and reconnects if that dies."""
 
     def __init__(self, server: Server, token: str, wake: Callable[[], None], timings: Timings) -> None:
         self._server = server
@@ -270,7 +270,7 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return once the thread has ended, which is at once, or soon if it is stuck: then it ends by itself."""
+        """Stop the thread, and wait a moment for it. A thread that is stuck ends by itself later."""
         self._stop.close()
         self._thread.join(self._timings.postgres_stop_wait)
 
@@ -288,7 +288,7 @@ class Listener:
     def _listen(self, connection: Connection) -> None:
         """Listen until stopped; raise when the connection dies."""
         connection.execute(f"LISTEN {CHANNEL}".encode())
-        self._wake()  # for commits from before it listened
+        self._wake()  # for commits before it listened
         with self._server.connect() as another:
             another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
         tested, silence = time.monotonic(), self._timings.postgres_listen_check
@@ -302,7 +302,7 @@ class Listener:
                 self._wake()
 
     def _must_stop(self, timeout: float, *others: Connection) -> bool:
-        """Wait for the request to stop, or for one of the others to have something to read."""
+        """Wait until it has to stop, or one of the others has something to read. Return whether it has to stop."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._stopping, selectors.EVENT_READ)
             for other in others:

@@ -16,7 +16,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class Server:
-    """Where the server is; the only one that knows the password."""
+    """The address of the server. Nothing else has the password."""
 
     def __init__(self, url: str, timings: Timings) -> None:
         try:
@@ -25,7 +25,9 @@ class Server:
             raise _unreadable_address() from None  # the original text may quote the password
         ports = str(parameters.get("port") or "0").split(",")
         names = f"{parameters.get('host')}{parameters.get('dbname')}"
-        if "@" in names or not all(port.isdigit() for port in ports):  # a part of the password ended up there
+        if "@" in names or not all(
+            port.isdigit() for port in ports
+        ):  # part of the password was parsed as a host or port
             raise _unreadable_address()
         self._secret = str(parameters.get("password") or "")
         patience = {
@@ -43,11 +45,11 @@ class Server:
             raise self.unavailable(error) from None  # the original may quote the password
 
     def unavailable(self, error: psycopg.Error) -> DatabaseUnavailable:
-        """Return the error that callers get."""
+        """Return the error for callers."""
         return DatabaseUnavailable(f"PostgreSQL: {self.describe(error)}.")
 
     def describe(self, error: psycopg.Error) -> str:
-        """Return the first line of what the server or the driver said, without the password."""
+        """Return the first line of an error, without the password."""
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         return text.replace(self._secret, "***") if self._secret else text
 

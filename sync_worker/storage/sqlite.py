@@ -32,7 +32,7 @@ OLDEST = (3, 35)
 
 
 def file_of(rest: str) -> str:
-    """Return the path in what follows `sqlite://`: `/relative.db` or `//absolute.db`."""
+    """Return the path from the part of a URL after `sqlite://`: `/relative.db` or `//absolute.db`."""
     path = rest.removeprefix("/")
     if not rest.startswith("/") or not path or "?" in path or path == ":memory:":
         raise ConfigurationError("DATABASE_URL must be sqlite:///relative.db or sqlite:////absolute.db, nothing more.")
@@ -40,7 +40,7 @@ def file_of(rest: str) -> str:
 
 
 class SqliteDatabase(Database):
-    """One file."""
+    """One SQLite file."""
 
     def __init__(self, path: str, clock: Clock, timings: Timings, *, watch: bool = False) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class SqliteDatabase(Database):
             raise
 
     async def close(self) -> None:
-        """Finish what was handed in, and close the file."""
+        """Finish the submitted work, and close the file."""
         writer, reader, self._writer, self._reader = self._writer, self._reader, None, None
         for thread in (reader, writer):
             if thread is not None:
@@ -89,7 +89,7 @@ class SqliteDatabase(Database):
         self._signal.set()
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on the writing connection, in one commit with everything else that waits."""
+        """Run `work` on the writing connection, in one commit with all other waiting work."""
         return await self._submit(self._writer, work)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
@@ -111,7 +111,7 @@ class SqliteDatabase(Database):
 
     def _call_soon(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
-        with suppress(RuntimeError):  # the loop is gone, and so is everybody who waited
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _answer(self, jobs: list[Job]) -> None:
@@ -131,7 +131,7 @@ class SqliteDatabase(Database):
         try:
             self._switch_to_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA secure_delete = ON")  # an address that was looked up is gone from the file too
+            connection.execute("PRAGMA secure_delete = ON")  # deleted addresses must not stay in the file
             connection.execute("BEGIN IMMEDIATE")
             migrate(SqliteTransaction(connection, self._clock))
             connection.execute("COMMIT")
@@ -147,7 +147,7 @@ class SqliteDatabase(Database):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=self._timings.sqlite_busy_timeout, isolation_level=None)
-        connection.create_function("NOW", 0, self._clock.now, deterministic=True)  # once a statement, so indexes serve
+        connection.create_function("NOW", 0, self._clock.now, deterministic=True)  # so that indexes work
         return connection
 
     def _create_file(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.database import Parameters, Row, Transaction
 
 MOST_SHARED = 500
-"""How many pieces of work share one commit at most, so that the first is not kept waiting by the last."""
+"""The maximum of jobs per commit, so that the first does not wait long for the last."""
 
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -30,7 +30,7 @@ _LIST = re.compile(r"EACH\((\?|:\w+)\)")
 
 @lru_cache(maxsize=256)
 def translated(sql: str) -> str:
-    """Return the SQL in SQLite's words. `NOW()` stays: each connection has a function of that name."""
+    """Translate SQL for SQLite. `NOW()` stays: each connection has a function of that name."""
     return (
         _LIST.sub(r"SELECT value FROM json_each(\1)", sql)
         .replace("LEAST(", "min(")
@@ -43,7 +43,7 @@ def translated(sql: str) -> str:
 
 
 class SqliteTransaction:
-    """One piece of work's view of the transaction that it may share with others."""
+    """The view that one job has of a transaction that it may share with others."""
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         self._connection = connection
@@ -73,7 +73,7 @@ class SqliteTransaction:
 
 @dataclass(slots=True)
 class Job:
-    """A piece of work, and what became of it."""
+    """A piece of work, and its result."""
 
     work: Callable[[Transaction], Any]
     future: asyncio.Future[Any]
@@ -83,7 +83,7 @@ class Job:
 
 
 class ConnectionThread:
-    """A thread with its own connection, which runs the jobs that wait in one transaction and then answers them all."""
+    """A thread with its own connection. It runs all waiting jobs in one transaction, and then returns their results."""
 
     def __init__(
         self,
@@ -109,11 +109,11 @@ class ConnectionThread:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Hand a job in."""
+        """Submit a job."""
         self._jobs.put(job)
 
     async def stop(self) -> None:
-        """Return once all that was handed in is answered and the connection is closed."""
+        """Finish all submitted jobs, and close the connection."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -124,7 +124,7 @@ class ConnectionThread:
         self._disconnect()
 
     def _next_jobs(self) -> list[Job]:
-        """Wait for one job, then take all that are there; an empty list is the end."""
+        """Wait for a job, then take all that are queued; an empty list means stop."""
         first = self._jobs.get() if self._changed_elsewhere is None else self._watch(self._changed_elsewhere)
         if first is None:
             return []
@@ -139,7 +139,7 @@ class ConnectionThread:
         return jobs
 
     def _watch(self, changed_elsewhere: Callable[[], None]) -> Job | None:
-        """Wait for a job, and meanwhile look for commits: this connection's own do not count in `data_version`."""
+        """Wait for a job, and poll for commits of others: `data_version` ignores those of this connection."""
         while True:
             if self._connection is not None:
                 with suppress(sqlite3.Error):
@@ -164,7 +164,7 @@ class ConnectionThread:
                 job.error = explained(error)
 
     def _attempt(self, connection: sqlite3.Connection, job: Job) -> None:
-        """Run one job in a savepoint, so that its failure undoes no other job's work."""
+        """Run one job in a savepoint, so that its failure does not affect other jobs."""
         if job.future.cancelled():
             return
         connection.execute("SAVEPOINT job")
@@ -173,14 +173,14 @@ class ConnectionThread:
             job.result = job.work(tx)
             job.notified = tx.notified
         except Exception as error:
-            if not connection.in_transaction:  # a full disk or the like made SQLite undo everything
+            if not connection.in_transaction:  # SQLite has rolled back everything, for example because the disk is full
                 raise
             connection.execute("ROLLBACK TO job")
             job.error = explained(error)
         connection.execute("RELEASE job")
 
     def _disconnect(self) -> None:
-        """Close, which also undoes what is not committed; the next job connects anew."""
+        """Close, which rolls back; the next job reconnects."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
@@ -189,7 +189,7 @@ class ConnectionThread:
 
 
 def explained(error: Exception) -> Exception:
-    """Return DatabaseUnavailable for trouble with the file, and any other error as it is."""
+    """Return DatabaseUnavailable for a problem with the file, and any other error unchanged."""
     trouble = (
         isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or type(error) is sqlite3.DatabaseError
     )
