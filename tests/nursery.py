@@ -1,7 +1,7 @@
-"""Starts `sync-worker` processes that have imported everything already: they are forked from one that has.
+"""Starts `sync-worker` processes by forking one that has imported everything already.
 
-Why it exists: tests start processes by the hundred, and two thirds of a second of imports each would be most of their
-time. A child is a process of its own in every other way: its environment, its output, its folder, its end.
+Tests start hundreds of processes, and two thirds of a second of imports each would take most of their time. A child is
+a separate process in every other way: its environment, output, working directory and exit code.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ NAMES = frozenset(metric.name for metric in METRICS if metric is not LATENCY) | 
 
 
 class Budget(Protocol):
-    """The call budget, as far as it is exported."""
+    """The part of the call budget that is exported."""
 
     async def left(self) -> int:
         """Return the calls that may be sent now."""

@@ -1,7 +1,7 @@
 """The database: real SQL on an in-memory SQLite, run inline in the event loop.
 
-Why it exists: threads would bring back real time and a random order. `Disk` outlives every process; a `Session` is one
-process's connection to it, and does nothing more once the process is dead.
+Threads would bring back real time and a random order. A `Disk` outlives all processes; a `Session` is the connection of
+one process, and does nothing once the process is dead.
 """
 
 from __future__ import annotations
