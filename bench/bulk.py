@@ -65,7 +65,7 @@ async def renamed() -> list[Figure]:
 
 
 def _quiet(box: Sandbox) -> Callable[[], bool]:
-    """Return a condition: neither service has been asked anything for a second."""
+    """Return a condition: neither service has received a request for a second."""
     asked, since = calls(box), time.monotonic()
 
     def quiet() -> bool:
@@ -97,7 +97,7 @@ async def first_grants(
 
 
 async def granted() -> list[Figure]:
-    """500 first grants at 100 calls per 10 s, ours beside the handler of the guides."""
+    """500 first grants at 100 calls per 10 s, compared with the handler of the guides."""
     seconds, refused, cpu = await first_grants(500, 100, 90)
     naive_seconds, naive_refused, _ = await first_grants(500, 100, 90, NAIVE)
     return [

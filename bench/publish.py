@@ -1,4 +1,4 @@
-"""Publish → Clerk: how long an editor waits, near and far, beside the handler of the guides."""
+"""Publish → Clerk: how long an editor waits, with and without latency, compared with the handler of the guides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _has_plan(box: Sandbox, user: str) -> bool:
 
 
 async def all_at_once(box: Sandbox) -> float:
-    """Return the seconds until the last of many publishes is right."""
+    """Return the seconds until the last of many publishes is in Clerk."""
     users = [box.clerk.add_user() for _ in range(AT_ONCE)]
     rows = [
         {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", "courses": []}
