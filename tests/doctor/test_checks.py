@@ -183,7 +183,10 @@ FAULTS = {
         lambda i: i.change_hook(is_disabled_by_user=True), "webhook", "state is disabled, expected enabled", INSTALL
     ),
     "a hook with another filter": Fault(
-        lambda i: i.change_hook(filter='_type == "course"'), "webhook", "filter is different, expected webhook_filter.groq", INSTALL
+        lambda i: i.change_hook(filter='_type == "course"'),
+        "webhook",
+        "filter is different, expected webhook_filter.groq",
+        INSTALL,
     ),
     "a hook for every dataset": Fault(
         lambda i: i.change_hook(dataset="*"), "webhook", "dataset is *, expected staging", INSTALL
