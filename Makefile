@@ -1,4 +1,4 @@
-# Two commands need nothing but Python >= 3.11 and make: `make demo` and `make test`.
+# Two commands need only Python >= 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
 
-# What one runs before each commit: every promise of docs/reliability.md, in minutes.
+# Run before each commit: tests every promise of docs/reliability.md, in minutes.
 test: $(READY)
 	$(MAKE) --jobs=2 --output-sync=target lint contracts types worlds
 	$(MAKE) unit
@@ -25,10 +25,10 @@ full: $(READY) $(NODE)
 	$(BIN)/python -m tests.sim --soak 300
 	$(BIN)/python -m pytest $(PYTEST) -m "full or drawn"
 
-# A world that is replayed, or a test on its own, needs no worker processes: `PYTEST=` turns them off.
+# A replay or a single test needs no parallel processes: `PYTEST=` turns them off.
 PYTEST ?= --numprocesses auto --dist worksteal
 
-# The simulation: the first thirty worlds, and all that ever failed. It uses every core, so it runs beside the tests.
+# The simulation: the first thirty worlds, and all that ever failed. It uses every core.
 worlds: $(READY)
 	$(BIN)/python -m tests.sim
 
@@ -63,7 +63,7 @@ $(NODE): $(READY) sync_worker/sandbox/package-lock.json
 	cd sync_worker/sandbox && ../../$(BIN)/npm ci --silent --no-audit --no-fund
 	@touch $@
 
-# Locks carry hashes and no address of any index. Needs `pip install uv` once.
+# Lock files have hashes and no index URLs. Needs `pip install uv` once.
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
         --no-emit-find-links --no-annotate --quiet --custom-compile-command "make lock"
 lock:

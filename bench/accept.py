@@ -1,4 +1,4 @@
-"""Accept: signed deliveries, each marked durably before it is answered."""
+"""Accept: signed deliveries, each enqueued durably before the response."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def requests(project: str, count: int) -> Iterator[bytes]:
 
 
 def delivery(project: str, document: Mapping[str, Any]) -> bytes:
-    """Return the whole HTTP request that tells of an entitlement."""
+    """Return the HTTP request of a webhook about an entitlement."""
     told = {
         "operation": "update",
         "projectId": project,

@@ -32,7 +32,7 @@ async def coalesced() -> list[Figure]:
         return [
             Figure("1,000 webhooks for 100 subjects: writes", box.clerk.requests.count("PATCH"), "", 100),
             Figure("… queries", box.lake.requests.count(), "", 10),
-            Figure("… until right", seconds, "s", calls=calls(box), cpu=program.cpu, peak_mb=program.peak_mb),
+            Figure("… until in sync", seconds, "s", calls=calls(box), cpu=program.cpu, peak_mb=program.peak_mb),
         ]
 
 
@@ -60,12 +60,12 @@ async def renamed() -> list[Figure]:
             Figure("slug renamed, 1,000 holders: writes", box.clerk.requests.count("PATCH"), "", 1000),
             Figure("… Clerk lists", box.clerk.requests.count("GET"), "", 12),
             Figure("… queries", box.lake.requests.count(), "", 14),
-            Figure("… until right", seconds, "s", calls=calls(box), cpu=program.cpu - cpu, peak_mb=program.peak_mb),
+            Figure("… until in sync", seconds, "s", calls=calls(box), cpu=program.cpu - cpu, peak_mb=program.peak_mb),
         ]
 
 
 def _quiet(box: Sandbox) -> Callable[[], bool]:
-    """Return a condition: neither service has been asked anything for a second."""
+    """Return a condition: neither service has received a request for a second."""
     asked, since = calls(box), time.monotonic()
 
     def quiet() -> bool:
@@ -97,7 +97,7 @@ async def first_grants(
 
 
 async def granted() -> list[Figure]:
-    """500 first grants at 100 calls per 10 s, ours beside the handler of the guides."""
+    """500 first grants at 100 calls per 10 s, compared with the handler of the guides."""
     seconds, refused, cpu = await first_grants(500, 100, 90)
     naive_seconds, naive_refused, _ = await first_grants(500, 100, 90, NAIVE)
     return [

@@ -1,4 +1,4 @@
-"""The handler that guides tell to paste, in Python: verify, one GROQ by id, one `updateUserMetadata`.
+"""The handler of the guides, in Python: verify, one GROQ by id, one `updateUserMetadata`.
 
 It is what the figures are compared with, in the same run. It has no queue, no budget and no reconcile; what it cannot
 do is told in docs/performance.md. `python bench/naive.py` runs it with the worker's environment variables.
@@ -32,7 +32,7 @@ QUERY = """*[_id == $id][0]{
 
 
 async def webhook(request: Request) -> JSONResponse:
-    """Take one webhook, and write what the document says now."""
+    """Handle one webhook: write what the document says now."""
     body = await request.body()
     if not verify_sanity(request.headers, body, [os.environ["SANITY_WEBHOOK_SECRET"]]):
         return JSONResponse({"error": "bad signature"}, 401)
@@ -47,7 +47,7 @@ async def webhook(request: Request) -> JSONResponse:
 
 @asynccontextmanager
 async def clients(app: Starlette) -> AsyncIterator[None]:
-    """Keep one client for each service."""
+    """Keep one client per service."""
     token = os.environ["SANITY_READ_TOKEN"]
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as sanity:
         app.state.sanity = sanity

@@ -1,4 +1,4 @@
-"""Publish → Clerk: how long an editor waits, near and far, beside the handler of the guides."""
+"""Publish → Clerk: how long an editor waits, with and without latency, compared with the handler of the guides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _has_plan(box: Sandbox, user: str) -> bool:
 
 
 async def all_at_once(box: Sandbox) -> float:
-    """Return the seconds until the last of many publishes is right."""
+    """Return the seconds until the last of many publishes is in Clerk."""
     users = [box.clerk.add_user() for _ in range(AT_ONCE)]
     rows = [
         {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", "courses": []}
@@ -74,5 +74,5 @@ async def measure() -> list[Figure]:
             f"publish → Clerk, p50 of {ONE_BY_ONE}", ours, "ms", 20, naive=theirs, calls=asked, cpu=cpu, peak_mb=peak
         ),
         Figure(f"the same, {distance}", ours_far, "ms", 250, naive=theirs_far),
-        Figure(f"{AT_ONCE} publishes right, {distance}", ours_many, "s", 3, naive=theirs_many),
+        Figure(f"{AT_ONCE} publishes in sync, {distance}", ours_many, "s", 3, naive=theirs_many),
     ]

@@ -1,4 +1,4 @@
-"""Right: how many people have the wrong access once all webhooks were answered, beside the handler of the guides."""
+"""Correctness: how many people are out of sync after all webhooks, compared with the handler of the guides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PEOPLE = 100
 LAG = 2.0
 QUIET = 3.0
-"""Seconds without any call after which nothing more is to be expected."""
+"""Seconds without any call after which the work counts as done."""
 
 
 def granted(document: str, user: str, plan: str, *courses: str) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def _code(error: type[SyncWorkerError]) -> str:
 class ConfigurationError(SyncWorkerError):
     """The configuration is invalid.
 
-    Correct the setting that is named, then start again. `docs/settings.md` lists all settings.
+    Correct the setting that is named, then start again. All settings:
+    https://github.com/sanity-clerk-sync/sanity-clerk-sync/blob/main/docs/settings.md
     """
 
 

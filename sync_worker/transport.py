@@ -1,7 +1,6 @@
-"""Our httpx transport: everything that both services need from a request, in one place.
+"""The httpx transport of every call to Sanity and Clerk, whether Clerk's SDK makes it or our own clients do.
 
-Every call to Sanity and Clerk passes here, whether the SDK makes it or we do. So authentication, the API version, the
-call budget, retries, the lease and the dry run cannot be forgotten anywhere above.
+It applies authentication, the API version, the call budget, retries, the lease and the dry run in one place.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ class CallBudget(Protocol):
     """Calls per window, shared by every process."""
 
     async def take(self, lane: int = 0) -> None:
-        """Return when one call may be sent."""
+        """Wait until one call may be sent."""
 
     async def pause(self, seconds: float) -> None:
-        """Hold everybody after a 429."""
+        """Pause all processes after a 429."""
 
 
 @dataclass(slots=True)
 class Write:
-    """A change on its way. One attempt `unanswered` may land late, even after a later attempt was answered."""
+    """A write in progress. With `unanswered`, an attempt got no response and may land late, even after a retry."""
 
     lease: Lease
     unanswered: bool = False
@@ -75,7 +74,7 @@ def guarded(lease: Lease) -> Iterator[Write]:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that was made, for metrics and reports: outcome is the status, or the name of the failure."""
+    """One request, for metrics and reports. `outcome` is the status, or the name of the failure."""
 
     service: str
     method: str
@@ -87,15 +86,15 @@ class Call:
 class ServiceTransport(httpx.AsyncBaseTransport):
     """Sends requests to one service.
 
-    `headers` are set on every request and win over what the SDK sets. `explain` turns an answer, and the seconds of
-    its Retry-After, into the error it stands for, or None when it is good. `is_read` says which POSTs only read.
-    `observe` is called with every call.
+    `headers` are set on every request and override those of the SDK. `error_from_response` maps a response, and the
+    seconds of its Retry-After, to an error, or to None if it succeeded. `is_read` says which POSTs only read. `observe`
+    is called with every call.
     """
 
     service: str
     inner: httpx.AsyncBaseTransport
     headers: Mapping[str, str] = field(repr=False)
-    explain: Callable[[httpx.Response, float | None], Exception | None]
+    error_from_response: Callable[[httpx.Response, float | None], Exception | None]
     clock: Clock
     timings: Timings
     is_read: Callable[[httpx.Request], bool] = lambda request: request.method in SAFE_METHODS
@@ -106,7 +105,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
     _refused: tuple[str, float] = ("", 0.0)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`, again where that may help. Raises the typed error of any answer that is not a 2xx."""
+        """Send `request`, and retry what may succeed later. Raises the typed error of any response but a 2xx."""
         request.headers.update({**self.headers, "User-Agent": f"sync-worker/{__version__}"})
         reads, timings = self.is_read(request), self.timings
         if self.dry_run and not reads:
@@ -139,25 +138,25 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         finally:
             seconds = asyncio.get_running_loop().time() - started
             self.observe(Call(self.service, request.method, outcome, seconds))
-        refusal = self.explain(response, retry_after(response, self.clock, self.timings))
+        failure = self.error_from_response(response, retry_after(response, self.clock, self.timings))
         if (
-            isinstance(refusal, RateLimited)
+            isinstance(failure, RateLimited)
             and self.budget is not None
-            and self._concerns_everybody(request, reads=reads)
+            and self._is_instance_limit(request, reads=reads)
         ):
-            pause = refusal.retry_after or self.timings.default_retry_after
+            pause = failure.retry_after or self.timings.default_retry_after
             log.warning("rate_limited", service=self.service, seconds=pause)
             await self.budget.pause(pause)
-        if write is not None and isinstance(refusal, RetryableError) and refusal.retry_after:
-            write.lease.record_retry_after(refusal.retry_after)
-        if refusal is not None:
-            raise refusal
+        if write is not None and isinstance(failure, RetryableError) and failure.retry_after:
+            write.lease.record_retry_after(failure.retry_after)
+        if failure is not None:
+            raise failure
         return response
 
-    def _concerns_everybody(self, request: httpx.Request, *, reads: bool) -> bool:
-        """Return whether a 429 is the limit of the instance, and not of one subject, which must not hold up the others.
+    def _is_instance_limit(self, request: httpx.Request, *, reads: bool) -> bool:
+        """Return whether a 429 is the limit of the whole instance, not that of one subject.
 
-        A refused read is the instance's; a refused write is, if another subject was refused just before.
+        A refused read is; a refused write is if another subject was refused just before.
         """
         now = asyncio.get_running_loop().time()
         path, at = self._refused
@@ -189,7 +188,7 @@ _BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
 class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its stops
-    """Stops when Retry-After is longer than a request waits itself."""
+    """Stops if Retry-After is longer than a request waits by itself."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
@@ -199,7 +198,7 @@ class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its s
 
 
 class _wait_retry_after(wait_exponential_jitter):  # noqa: N801 - named as tenacity names its waits
-    """Waits as long as Retry-After says, else with backoff."""
+    """Waits for Retry-After, or with backoff if there is none."""
 
     def __init__(self, timings: Timings) -> None:
         super().__init__(
@@ -219,7 +218,7 @@ def _retry_after(state: RetryCallState) -> float | None:
 
 
 def read_json(service: str, response: httpx.Response) -> Any:
-    """Return the body. Raises UnreadableAnswer for one that is not JSON, or nested too deeply to be an answer."""
+    """Return the JSON body. Raises UnreadableAnswer if it is not JSON or nested too deeply."""
     try:
         return response.json()
     except (ValueError, RecursionError):
@@ -227,7 +226,7 @@ def read_json(service: str, response: httpx.Response) -> Any:
 
 
 def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> float | None:
-    """Return the seconds of a Retry-After header, given as seconds or as an HTTP date; None without a usable one."""
+    """Return the seconds of a Retry-After header, given as seconds or an HTTP date; None without a valid one."""
     text = response.headers.get("retry-after", "").strip()
     if not text:
         return None
@@ -243,11 +242,11 @@ def retry_after(response: httpx.Response, clock: Clock, timings: Timings) -> flo
 
 @cache
 def ssl_context() -> ssl.SSLContext:
-    """Return the context that verifies every connection. Loading the authorities takes 50 ms, so it is done once."""
+    """Return the TLS context of all connections. It is cached, because loading the authorities takes 50 ms."""
     return httpx.create_ssl_context()
 
 
 def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:
-    """Return the network end: connections kept warm, redirects never followed."""
+    """Return httpx's own transport: connections are kept alive, redirects are not followed."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
     return httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits)

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import settings
 from psycopg.conninfo import conninfo_to_dict
 
+from sync_worker.runtime.wiring import open_database
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.settings import packaged_groq
-from sync_worker.storage.database import open_database
 from tests.clock import CLOCK, TIMINGS
 from tests.nursery import close_nursery, end_of
 from tests.postgres_server import PostgresServer, new_database, shared_server, stop_shared_server

@@ -1,7 +1,7 @@
-"""Starts `sync-worker` processes that have imported everything already: they are forked from one that has.
+"""Starts `sync-worker` processes by forking one that has imported everything already.
 
-Why it exists: tests start processes by the hundred, and two thirds of a second of imports each would be most of their
-time. A child is a process of its own in every other way: its environment, its output, its folder, its end.
+Tests start hundreds of processes, and two thirds of a second of imports each would take most of their time. A child is
+a separate process in every other way: its environment, output, working directory and exit code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 
-import sync_worker.cli
+import sync_worker.__main__
 from sync_worker.cli.processes import free_port
 from sync_worker.transport import ssl_context
 from tests.trouble import Trouble, plant
@@ -283,7 +283,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     plant(Trouble(**order["trouble"]))
     sys.argv = ["sync-worker", *order["arguments"]]
-    sync_worker.cli.main()
+    sync_worker.__main__.main()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import random
 import sys
 import time
 
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import Completed, Retry, WorkItem, WorkQueue
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds

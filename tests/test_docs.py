@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import typer.main
 
+from sync_worker import DOCUMENTATION
+from sync_worker import REPOSITORY as SHOWN_REPOSITORY
 from sync_worker.cli import app
 from sync_worker.cli.demo import story
 from sync_worker.diagnostics.issues import NEXT_STEPS
@@ -206,6 +208,20 @@ def test_the_readme_has_absolute_links_because_package_indexes_show_it_too() -> 
 def test_the_readme_leads_to_every_page() -> None:
     text = README.read_text()
     assert [page.name for page in DOCS.glob("*.md") if f"{REPOSITORY}/blob/main/docs/{page.name}" not in text] == []
+
+
+def test_messages_link_to_pages_of_the_project() -> None:
+    text = "".join(file.read_text() for file in (ROOT / "sync_worker").rglob("*.py"))
+    linked = re.findall(rf"(?:{{DOCUMENTATION}}|{re.escape(DOCUMENTATION)})/([a-z-]+\.md)", text)
+    assert linked
+    assert [page for page in linked if not (DOCS / page).exists()] == []
+    assert SHOWN_REPOSITORY == REPOSITORY
+
+
+def test_messages_name_no_file_that_the_wheel_lacks() -> None:
+    named = re.compile(r"""(?<![\w/}])(?:docs/[\w-]+\.md|README\.md)""")
+    code = {file: file.read_text().partition('"""\n')[2] for file in (ROOT / "sync_worker").rglob("*.py")}
+    assert [str(file) for file, text in code.items() if named.search(text)] == []
 
 
 def test_the_project_has_its_addresses_under_one_repository() -> None:

@@ -1,7 +1,7 @@
-"""What goes wrong in a process on purpose: bent inside the process, just before it runs its verb.
+"""Failures that tests inject into a process before it runs its command.
 
-Why it exists: the program has no hooks for tests, yet a test has to stop it exactly between two effects, or to be
-faster than a lease of half a minute. What is bent stands here and nowhere else; `nursery` starts the processes.
+The program has no hooks for tests, but a test has to stop it exactly between two effects, or shorten a lease of half a
+minute. All patches are here; `nursery` starts the processes.
 """
 
 from __future__ import annotations

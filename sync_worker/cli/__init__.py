@@ -1,7 +1,6 @@
-"""The command line: one file a verb.
+"""The command line: one file per command. stdout is data, stderr is logs, and an error says what to do.
 
-Why it exists: operators and platforms start everything here. stdout is data, stderr is logs, errors say what to do.
-Exit codes: 0 done, 1 error, 2 drift in a dry run, 3 held by the brake.
+Exit codes: 0 done, 1 error, 2 drift in a dry run, 3 revocations held for approval, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,11 +28,14 @@ from sync_worker.cli import (
 from sync_worker.cli.output import CommandFailed
 from sync_worker.errors import SyncWorkerError
 
+INTERRUPTED = 130
+"""What typer exits with after Ctrl-C."""
+
 app = typer.Typer(
     name="sync-worker",
     help="Keeps access in Clerk equal to the entitlements published in Sanity.",
-    epilog="Begin with `sync-worker demo`, which needs no account. `sync-worker --install-completion` completes verbs "
-    "and options with Tab.",
+    epilog="Begin with `sync-worker demo`, which needs no account. `sync-worker --install-completion` completes "
+    "commands and options with Tab.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -72,18 +74,20 @@ def _program(
 
 
 def main() -> None:
-    """Run the command line; what went wrong is told on stderr in one or two lines, and the exit code is 1."""
+    """Run the command line. An error is one or two lines on stderr, and exit code 1. Raises KeyboardInterrupt."""
     try:
         app(prog_name="sync-worker")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt from None
+        raise
     except SyncWorkerError as error:
         print(f"error: {error}\n{error.next_step()}", file=sys.stderr)  # noqa: T201 - this is the command line
         sys.exit(1)
     except CommandFailed as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told without what it may hold
+    except Exception as error:  # noqa: BLE001 - a library's text may quote secrets, so it is logged cleaned
         from sync_worker.logs import log_crash
 
         log_crash(error)

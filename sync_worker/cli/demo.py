@@ -1,4 +1,4 @@
-"""`demo`: one story on one screen, on local stand-ins: publish in Sanity, see access change in Clerk."""
+"""`demo`: plays one story on local services: edits in Sanity, and the access in Clerk after each of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sync_worker import DOCUMENTATION
 from sync_worker.cli.output import CommandFailed
 from sync_worker.formatting import describe
 
@@ -27,7 +28,7 @@ NOTHING: dict[str, object] = {}
 
 @dataclass(frozen=True)
 class Step:
-    """One edit, and what Clerk must hold after it."""
+    """One edit, and the access that Clerk must have after it."""
 
     title: str
     mutations: Sequence[Mapping[str, Any]]
@@ -35,7 +36,9 @@ class Step:
 
 
 def demo() -> None:
-    """Play a story on local stand-ins: grant, merge, rename, downgrade, move, delete. Needs no account.
+    """Show how edits in Sanity change access in Clerk. Needs no account.
+
+    Runs the real worker against a local Content Lake and a local Clerk: grant, merge, rename, downgrade, move, delete.
 
     Example: sync-worker demo
     """
@@ -56,7 +59,7 @@ def _course(document: str, slug: str) -> dict[str, object]:
 
 
 def story() -> list[Step]:
-    """Return the edits, in order."""
+    """Return the steps, in order."""
     pro: dict[str, object] = {
         "_id": "ent-ada",
         "_type": "entitlement",
@@ -125,12 +128,13 @@ async def _play() -> int:
                         return 1
                     console.print(f"[green]→ in sync in {milliseconds:.0f} ms[/green]")
                     _show(console, box)
-    console.print("\nDone. Next: `sync-worker sandbox` to try your own queries, docs/go-live.md to go live.")
+    console.print("\nDone. Next: `sync-worker sandbox` to try your own queries. To go live, see")
+    console.print(f"{DOCUMENTATION}/go-live.md", soft_wrap=True)
     return 0
 
 
 async def _perform(box: Sandbox, step: Step) -> float | None:
-    """Apply one edit. Return the milliseconds until Clerk is in sync, or None if it is not in time."""
+    """Apply one edit. Return the milliseconds until Clerk is in sync, or None after PATIENCE seconds."""
     started = time.perf_counter()
     await box.lake.mutate([dict(mutation) for mutation in step.mutations])
     while time.perf_counter() - started < PATIENCE:

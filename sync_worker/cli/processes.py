@@ -1,4 +1,4 @@
-"""Runs `sync-worker` processes against the sandbox, as anybody would: for the demo, the tests and the bench."""
+"""Runs `sync-worker` processes against the sandbox, for the demo, the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.webhooks import Hook
 
-SECRET = "sandbox-webhook-secret"  # noqa: S105 - it guards servers of this machine only
+SECRET = "sandbox-webhook-secret"  # noqa: S105 - only for servers on this machine
 CLERK_SECRET = "whsec_c2FuZGJveC1jbGVyay13ZWJob29rLXNlY3JldA=="  # noqa: S105 - likewise
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
@@ -45,7 +45,7 @@ def settings_for(box: Sandbox, database_url: str) -> dict[str, str]:
 
 
 def install_hook(box: Sandbox, url: str, secret: str = SECRET) -> Hook:
-    """Configure the webhook that `sync-worker webhook show` prints."""
+    """Create the webhook that `sync-worker webhook show` prints."""
     queries = Queries.load(packaged_groq())
     return box.lake.add_hook(
         url=f"{url}/webhooks/sanity",
@@ -56,12 +56,12 @@ def install_hook(box: Sandbox, url: str, secret: str = SECRET) -> Hook:
 
 
 def install_clerk_hook(box: Sandbox, url: str) -> None:
-    """Subscribe to Clerk's events, as one does in its dashboard."""
+    """Subscribe the worker to Clerk's events."""
     box.clerk.webhooks.endpoints.append(Endpoint(f"{url}/webhooks/clerk", CLERK_SECRET))
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -71,7 +71,7 @@ def free_port() -> int:
 async def process(
     verb: str, environment: Mapping[str, str], log: Path, *arguments: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run one `sync-worker` process; it is asked to stop at the end, and killed when it does not."""
+    """Run one `sync-worker` process. At the end of the block it is terminated, and killed if it does not stop."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     with log.open("a") as output:
         running = await asyncio.create_subprocess_exec(
@@ -89,7 +89,7 @@ async def process(
 
 @asynccontextmanager
 async def listening(verb: str, environment: Mapping[str, str], log: Path) -> AsyncIterator[str]:
-    """Run `serve` or `web`, and yield its address once it answers."""
+    """Run `serve` or `web`, and yield its URL once it responds."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     async with process(verb, environment, log, "--port", str(port)) as running:
         await _until_up(url, running, log)
@@ -116,7 +116,7 @@ async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path) ->
                         return
                 except httpx.TransportError:
                     await asyncio.sleep(0.02)
-    raise CommandFailed(f"the worker did not start; try again, or look at what it said last: {_last_line(log)}")
+    raise CommandFailed(f"the worker did not start; the last line of its log: {_last_line(log)}")
 
 
 def _last_line(log: Path) -> str:

@@ -114,7 +114,8 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     )
     if findings.taken_over:
         typer.echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
-    for refusal in findings.refused[:SHOWN]:
+    # A row by an address that several users have is refused once for each of them.
+    for refusal in list(dict.fromkeys(findings.refused))[:SHOWN]:
         typer.echo(f"refused: {refusal}", err=True)
     for reason in sorted(findings.pending.values())[:SHOWN]:
         typer.echo(f"pending: {reason}", err=True)

@@ -1,4 +1,4 @@
-"""`sandbox`: a local Content Lake and a local Clerk, to try queries and settings before touching production."""
+"""`sandbox`: runs a local Content Lake and a local Clerk, to try queries and settings without accounts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sync_worker import REPOSITORY
 from sync_worker.cli.output import CommandFailed
 
 
@@ -16,9 +17,9 @@ def sandbox(
         int, typer.Option(min=0, max=65535, help="Port of the Content Lake; 0 for a free one.")
     ] = 3333,
     clerk_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Clerk API; 0 for a free one.")] = 3334,
-    worker_url: Annotated[str, typer.Option(help="Where the worker listens.")] = "http://127.0.0.1:8000",
+    worker_url: Annotated[str, typer.Option(help="Address of the worker, for webhooks.")] = "http://127.0.0.1:8000",
 ) -> None:
-    """Start both stand-ins with sample content, and print the settings that point the worker at them.
+    """Run a local Content Lake and a local Clerk with sample content, and print the settings for the worker.
 
     Example: sync-worker sandbox | tee .env   (then `sync-worker serve` in another terminal)
     """
@@ -43,6 +44,6 @@ async def _run(sanity_port: int, clerk_port: int, worker_url: str) -> None:
         install_hook(box, worker_url)
         for variable, value in settings_for(box, "sqlite:///sandbox.db").items():
             typer.echo(f"{variable}={value}")
-        typer.echo(f"Look at it with: SANITY_MANAGE_TOKEN={box.lake.token} sync-worker doctor", err=True)
-        typer.echo("The sandbox runs until Ctrl-C. README.md has requests to try.", err=True)
+        typer.echo(f"To check the setup, run: SANITY_MANAGE_TOKEN={box.lake.token} sync-worker doctor", err=True)
+        typer.echo(f"The sandbox runs until Ctrl-C. Requests to try: {REPOSITORY}#quick-start", err=True)
         await stopped.wait()

@@ -1,4 +1,4 @@
-"""`serve`, `web`, `worker` and `release`: the processes that stay up, and the step before them."""
+"""`serve`, `web` and `worker`: the long-running processes. `release`: the step before a deploy."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from sync_worker.runtime.wiring import Runtime
     from sync_worker.settings import Settings
 
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 inside a container.")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; default: PORT, else 8000.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; use 0.0.0.0 in a container.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: PORT, or 8000.")]
 
 BACKLOG = 2048
-"""Connections that wait to be accepted."""
+"""The maximum of connections that wait to be accepted."""
 
 
 def serve(host: Host = "127.0.0.1", port: Port = None) -> None:
-    """Take webhooks and do the work, in one process. The usual choice on one machine.
+    """Receive webhooks and run the worker, in one process. The usual choice on one machine.
 
     Example: sync-worker serve --port 8000
     """
@@ -36,7 +36,7 @@ def serve(host: Host = "127.0.0.1", port: Port = None) -> None:
 
 
 def web(host: Host = "127.0.0.1", port: Port = None) -> None:
-    """Take webhooks only; a `worker` process on the same database does the work.
+    """Receive webhooks only; a `worker` process on the same database does the work.
 
     Example: sync-worker web --host 0.0.0.0
     """
@@ -44,7 +44,7 @@ def web(host: Host = "127.0.0.1", port: Port = None) -> None:
 
 
 def worker() -> None:
-    """Do the work only. Any number of worker processes may share one PostgreSQL.
+    """Run a worker only. Any number of workers can share one PostgreSQL database.
 
     Example: sync-worker worker
     """
@@ -52,10 +52,10 @@ def worker() -> None:
 
 
 def release() -> None:
-    """Bring the database up to date, record the settings in it, and check that the projection yields the right row.
+    """Migrate the database, record the settings in it, and check the GROQ files.
 
-    Run it before new processes start, with the settings that all of them have: a process with others refuses to write.
-    It reads one page of entitlements, and writes nothing but the tables.
+    Run it before each deploy, with the settings that all processes have: a process with others refuses to write. It
+    reads one page of entitlements, and writes only the tables.
 
     Example: sync-worker release
     """
@@ -68,7 +68,7 @@ def release() -> None:
 
 
 async def _prepare(settings: Settings, runtime: Runtime) -> None:
-    """Find out what cannot work before anything is started, and say it in one line."""
+    """Raise what would prevent the process from starting, before it opens its port."""
     from sync_worker.runtime.wiring import installation_of, open_store
     from sync_worker.sanity.client import Queries
 
@@ -87,7 +87,7 @@ async def _release(settings: Settings, runtime: Runtime) -> None:
         try:
             await check_projection(services, settings)
             known["CLERK_SECRET_KEY"] = await services.target.instance()
-        except RetryableError as error:  # a service that is down for a moment must not stop a deploy
+        except RetryableError as error:  # a service that is briefly down must not stop a deploy
             typer.echo(f"warning: not everything was checked: {error}", err=True)
         await installation_of(settings, store).record(**known)
 
@@ -107,7 +107,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """Tell the worker at once, not when the last request is answered; a stop that was asked for ends with 0."""
+            """Stop the worker at once, not after the last request. A requested stop exits with 0."""
             del frame
             app.state.stop()
             self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -133,14 +133,14 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     )
     try:
         server.run(listeners)
-    except SystemExit:  # uvicorn leaves so when it cannot start
+    except SystemExit:  # uvicorn exits like this when it cannot start
         raise typer.Exit(1) from None
     if app.state.broken or not server.started:
         raise typer.Exit(1)
 
 
 def _open_port(host: str, port: int) -> list[socket.socket]:
-    """Listen, before anything is started that would be in vain. Raises CommandFailed."""
+    """Open the listening sockets. Raises CommandFailed."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return [socket.create_server(address, family=family, backlog=BACKLOG) for family, *_, address in found]

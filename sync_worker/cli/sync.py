@@ -1,4 +1,4 @@
-"""`sync`: sync some subjects now, and report the result."""
+"""`sync`: reconciles some subjects now, and reports the results."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sync_worker.runtime.wiring import Store
     from sync_worker.settings import Settings
     from sync_worker.storage.queue_admin import Row
+
+UNCHANGED = "unchanged"
 
 
 def sync(
@@ -60,8 +62,24 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
         async with running_worker(settings, store):
             await _until_idle(store, keys)
         since = newest[0].id if newest else 0
-        pending = [_pending(subject) for subject, resolved in found.items() if not resolved]
-        return pending + [await _result(store, key, since) for key in keys]
+        results = [await _result(store, key, since) for key in keys]
+        await _add_values(settings, store, [result for result in results if result["result"] == UNCHANGED])
+        return [_pending(subject) for subject, resolved in found.items() if not resolved] + results
+
+
+async def _add_values(settings: Settings, store: Store, unchanged: Sequence[dict[str, Any]]) -> None:
+    """Add what Clerk stores to the results of subjects that were in sync already."""
+    from sync_worker.domain.diff import managed_values
+    from sync_worker.domain.subjects import Subject
+    from sync_worker.runtime.wiring import open_services
+
+    if not unchanged:
+        return
+    async with open_services(settings, store, dry_run=True) as services:
+        observed = await services.target.observe([Subject.parse(result["subject"]) for result in unchanged])
+    values = {str(subject): managed_values(one, settings.layout) for subject, one in observed.items()}
+    for result in unchanged:
+        result["before"] = result["after"] = values.get(result["subject"], {})
 
 
 def _pending(subject: Subject) -> dict[str, Any]:
@@ -71,7 +89,7 @@ def _pending(subject: Subject) -> dict[str, Any]:
 
 
 async def _until_idle(store: Store, keys: Sequence[str]) -> None:
-    """Wait until these subjects are done. After `sync_patience` the rest stays in the work queue for the worker."""
+    """Wait until these subjects are done. After `sync_patience`, the rest is left to the worker."""
     clock, timings = store.runtime.clock, store.runtime.timings
     try:
         async with asyncio.timeout(timings.sync_patience):
@@ -96,7 +114,7 @@ async def _result(store: Store, key: str, since: int) -> dict[str, Any]:
     entries = [entry for entry in await store.ledger.history(subject=key, limit=1) if entry.id > since]
     change = entry_json(entries[0]) if entries else {"before": {}, "after": {}}
     result = (
-        "waiting" if row and _is_waiting(row) else "failed" if row and row.dead else change.get("change", "unchanged")
+        "waiting" if row and _is_waiting(row) else "failed" if row and row.dead else change.get("change", UNCHANGED)
     )
     return {
         "subject": key,

@@ -39,33 +39,34 @@ class Metric:
     help: str
 
 
-WEBHOOKS = Metric("sync_worker_webhooks_total", ("source", "answer"), "Deliveries, by what they were answered.")
+WEBHOOKS = Metric("sync_worker_webhooks_total", ("source", "answer"), "Webhook deliveries, by response.")
 CALLS = Metric(
     "sync_worker_calls_total",
     ("service", "outcome"),
-    "Requests to Sanity and Clerk, repetitions included, by status or by the name of the failure.",
+    "Requests to Sanity and Clerk, including retries, by status or kind of failure.",
 )
-CHANGES = Metric("sync_worker_changes_total", ("kind",), "Changes that Clerk has taken: grant, update or revoke.")
+CHANGES = Metric("sync_worker_changes_total", ("kind",), "Changes that Clerk accepted: grant, update or revoke.")
 LATENCY = Metric(
     "sync_worker_publish_to_clerk_seconds",
     (),
-    "From a publish to Clerk's answer to the write that it led to; of several publishes, from the oldest. It counts "
-    "from _updatedAt, by Sanity's clock and perhaps in whole seconds, so up to a second too long; a delete has no time "
-    "of its own, and counts from the moment it was heard of.",
+    "Time from a publish (_updatedAt) to Clerk's response to the write. A write that serves several publishes counts "
+    "from the oldest, a delete from its receipt. _updatedAt may be in whole seconds, which adds up to a second.",
 )
-DUE = Metric("sync_worker_due", ("lane",), "Subjects and documents that wait for a worker. Lane 0 is editors.")
-RUNNING = Metric("sync_worker_running", ("lane",), "Subjects and documents that a worker is at.")
-OLDEST = Metric("sync_worker_oldest_due_seconds", (), "For how long the oldest of those that wait has waited.")
-BUDGET = Metric("sync_worker_budget_left", (), "Clerk calls that may be sent now; 0 while a 429 holds everybody.")
-FAILED = Metric("sync_worker_failed", (), "Subjects and documents that were given up.")
-REFUSED_ROWS = Metric("sync_worker_refused", (), "Subjects and documents with entitlements that count for nothing.")
-PENDING_ROWS = Metric("sync_worker_pending", (), "Entitlements that wait for somebody to sign up.")
-HELD = Metric("sync_worker_held", (), "Lists of revocations that wait for approval.")
+DUE = Metric("sync_worker_due", ("lane",), "Subjects and documents that wait for a worker.")
+RUNNING = Metric("sync_worker_running", ("lane",), "Subjects and documents that a worker is processing.")
+OLDEST = Metric("sync_worker_oldest_due_seconds", (), "How long the oldest waiting subject or document has waited.")
+BUDGET = Metric("sync_worker_budget_left", (), "Clerk calls that may be sent now; 0 while a 429 blocks all calls.")
+FAILED = Metric("sync_worker_failed", (), "Subjects and documents that failed and are not retried.")
+REFUSED_ROWS = Metric("sync_worker_refused", (), "Subjects and documents with refused entitlements.")
+PENDING_ROWS = Metric("sync_worker_pending", (), "Entitlements that wait for a sign-up.")
+HELD = Metric("sync_worker_held", (), "Lists of revocations that are held for approval.")
 MISSED = Metric(
-    "sync_worker_missed_webhooks", (), "Changes that the poll found and no webhook told of, since the installation."
+    "sync_worker_missed_webhooks", (), "Changes that the poll found without a webhook, since the installation."
 )
-AGE = Metric("sync_worker_reconcile_age_seconds", (), "Time since the last good reconcile; absent before the first.")
-OK = Metric("sync_worker_reconcile_ok", (), "1 when the last reconcile that ended was a good one, else 0.")
+AGE = Metric(
+    "sync_worker_reconcile_age_seconds", (), "Time since the last successful reconcile; absent before the first."
+)
+OK = Metric("sync_worker_reconcile_ok", (), "1 if the last reconcile succeeded, else 0.")
 
 METRICS = (
     *(WEBHOOKS, CALLS, CHANGES, LATENCY, DUE, RUNNING, OLDEST, BUDGET, FAILED, REFUSED_ROWS, PENDING_ROWS),
@@ -78,7 +79,7 @@ NAMES = frozenset(metric.name for metric in METRICS if metric is not LATENCY) | 
 
 
 class Budget(Protocol):
-    """The call budget, as far as it is exported."""
+    """The part of the call budget that is exported."""
 
     async def left(self) -> int:
         """Return the calls that may be sent now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from sync_worker import DOCUMENTATION
 from sync_worker.clerk.client import Clerk
 from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
@@ -38,7 +39,7 @@ async def settings(installation: Installation) -> Finding:
     if installation.invalid:
         return problem(
             "; ".join(installation.invalid.values()),
-            "Correct this in the environment or in .env. See README.md.",
+            f"Correct this in the environment or in .env. All settings: {DOCUMENTATION}/settings.md",
         )
     if not installation.settings.sanity_webhook_secret:
         return problem(

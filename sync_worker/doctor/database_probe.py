@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.migrations import STEPS
-from sync_worker.storage.sqlite import explained, file_of
+from sync_worker.storage.sqlite import file_of
+from sync_worker.storage.sqlite_thread import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ def _inspect_file(path: str, timings: Timings) -> Tables:
 def _inspect_server(url: str, timings: Timings) -> Tables:
     import psycopg  # noqa: PLC0415 - an optional extra
 
-    from sync_worker.storage.postgres import Server  # noqa: PLC0415 - as above
+    from sync_worker.storage.postgres_server import Server  # noqa: PLC0415 - as above
 
     server = Server(url, timings)
     try:

@@ -1,1 +1,1 @@
-"""Put the parts together, and run them until the process ends."""
+"""Puts the parts together, and runs them until the process ends."""

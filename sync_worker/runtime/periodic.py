@@ -1,6 +1,6 @@
-"""Work by the clock: every so many seconds, or once a day.
+"""Runs scheduled tasks: every so many seconds, or once a day.
 
-A timer survives what it starts: an error is logged, and the next time comes. Missed times are not made up for.
+An error is logged, and the task runs again at its next time. Missed times are not caught up.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ log = structlog.get_logger("timers")
 
 
 async def every(seconds: float, name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Do `work` at once and then every `seconds`; never with 0."""
+    """Run `work` now and then every `seconds`; 0 means never."""
     while seconds:
         await _attempt(name, work)
         await clock.sleep(seconds)
 
 
 async def daily(at: str, name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Do `work` every day at `at`, HH:MM in UTC; never with an empty text."""
+    """Run `work` every day at `at`, HH:MM in UTC; an empty string means never."""
     while at:
         await clock.sleep(until(at, utc(clock)))
         await _attempt(name, work)
 
 
 def until(at: str, now: datetime) -> float:
-    """Return the seconds from `now` until it is `at` next; a whole day when it is just now."""
+    """Return the seconds from `now` to the next `at`; a whole day if that is now."""
     hour, minute = (int(part) for part in at.split(":"))
     moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return ((moment if moment > now else moment + timedelta(days=1)) - now).total_seconds()

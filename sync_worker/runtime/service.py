@@ -1,4 +1,4 @@
-"""The worker with its periodic work, until the process ends: poll, nightly reconcile, clean-up."""
+"""Runs the worker with its scheduled tasks: poll, nightly reconcile, clean-up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = structlog.get_logger("app")
 async def running_worker(
     settings: Settings, store: Store, broken: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Worker]:
-    """Run the worker and its periodic work until the block ends; then let it drain.
+    """Run the worker and its scheduled tasks until the block ends; then let it drain.
 
     `broken` is called if the worker ends by itself, which only a bug can cause.
     """
@@ -103,7 +103,7 @@ async def check_projection(services: Services, settings: Settings) -> None:
 
 
 async def _ask_instance(services: Services, store: Store) -> None:
-    """Remember which instance our key belongs to, so that events from another one are ignored."""
+    """Record which Clerk instance our key belongs to, so that events from another one are ignored."""
     await store.queue.remember(INSTANCE, await services.target.instance())
 
 
@@ -130,7 +130,7 @@ async def _nightly(settings: Settings, store: Store) -> None:
 
 
 def _leave_if_broken(task: asyncio.Task[None], broken: Callable[[], None]) -> None:
-    """End the process when the worker broke: a receiver without a worker only looks alive."""
+    """Stop the process if the worker crashed: without a worker it would accept work and never do it."""
     if not task.cancelled() and task.exception() is not None:
         log.critical("worker_broken", exc_info=task.exception())
         broken()

@@ -1,4 +1,4 @@
-"""Builds the parts of a process from the settings: the store, both services, and what reconciles or only reads."""
+"""Builds the parts of a process from the settings: the store, both services, the reconciler and the explainer."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from sync_worker.diagnostics.explainer import Explainer
 from sync_worker.domain.changeset import LossLimit
 from sync_worker.domain.ownership import NO_ADOPTION
 from sync_worker.domain.timings import Timings
+from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
-from sync_worker.storage.database import Database, open_database
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import ReconcileRuns
+from sync_worker.storage.sqlite import SqliteDatabase, file_of
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import Call, ServiceTransport, inner_transport
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
     from sync_worker.settings import Settings
+    from sync_worker.storage.database import Database
     from sync_worker.sync.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The clock and the timings of a process. A command makes one and passes it on."""
+    """The clock and the timings of a process."""
 
     clock: Clock
     timings: Timings
@@ -53,7 +55,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The durable half, which web processes need, and the runtime it was opened with."""
+    """The database and everything stored in it, with the runtime it was opened with."""
 
     runtime: Runtime
     database: Database
@@ -71,16 +73,47 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The other half: both services behind their ports, and the budget they share."""
+    """The clients of both services, and the call budget."""
 
     source: sanity.Sanity
     target: clerk.Clerk
     budget: Budget
 
 
+def open_database(
+    url: str,
+    clock: Clock,
+    timings: Timings,
+    *,
+    server_clock: Clock | None = None,
+    watch: bool = False,
+    connections: int = 4,
+) -> Database:
+    """Return the database at `url`, not started yet.
+
+    URLs are `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` and `postgresql://…`, which may have
+    query parameters. SQLite uses `clock`; a PostgreSQL server uses its own clock unless `server_clock` is given. With
+    `watch`, commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL, which takes
+    one more connection. `connections` is the number of PostgreSQL connections for transactions.
+    Raises ConfigurationError, which never contains the password.
+    """
+    scheme, found, rest = url.strip().partition("://")
+    if found and scheme == "sqlite":
+        return SqliteDatabase(file_of(rest), clock, timings, watch=watch)
+    if found and scheme in {"postgres", "postgresql"}:
+        try:
+            from sync_worker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - psycopg is an optional extra
+        except ImportError as error:
+            raise ConfigurationError(
+                "DATABASE_URL names a PostgreSQL server, which needs: pip install 'sanity-clerk-sync[postgres]'"
+            ) from error
+        return PostgresDatabase(url.strip(), server_clock, timings, watch=watch, connections=connections)
+    raise ConfigurationError("DATABASE_URL must start with sqlite:///, postgres:// or postgresql://.")
+
+
 @asynccontextmanager
 async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = False) -> AsyncIterator[Store]:
-    """Open the database and bring its tables up to date. With `watch`, items of other processes wake us at once."""
+    """Open and migrate the database. With `watch`, commits of other processes wake this one."""
     clock, timings = runtime.clock, runtime.timings
     database = open_database(settings.database_url, clock, timings, watch=watch)
     await database.start()
@@ -112,7 +145,7 @@ def clerk_budget(settings: Settings, store: Store) -> Budget:
 async def open_services(
     settings: Settings, store: Store, *, dry_run: bool = False, on_call: Callable[[Call], None] = lambda _: None
 ) -> AsyncIterator[Services]:
-    """Open both services on our transport. `on_call` is called with every request, as the counters are."""
+    """Open the clients of both services. `on_call` is called with every request, after the counters."""
 
     def observe(call: Call) -> None:
         store.counters.call(call)
@@ -160,7 +193,7 @@ async def open_services(
 
 
 def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:
-    """Return what reconciles subjects, with the runtime of the store."""
+    """Return the reconciler, with the runtime of the store."""
     return Reconciler(
         RecordingSource(services.source, store.queue, store.runtime.timings),
         services.target,
@@ -181,7 +214,7 @@ def installation_of(settings: Settings, store: Store) -> InstallationRecord:
 
 
 def guard_of(settings: Settings, store: Store) -> Guard:
-    """Return the guard, with the limit of the settings."""
+    """Return the guard, with the limit from the settings."""
     return Guard(store.approvals, store.runs, LossLimit(settings.max_revocations), store.runtime.clock)
 
 
@@ -217,8 +250,8 @@ async def open_reconcile(
 
 @asynccontextmanager
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
-    """Open what reads for explanations; its transport cannot write. `patience` is in seconds."""
+    """Open an explainer, whose transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        # Looking at an explanation records nothing.
+        # An explanation must not record anything.
         reads = replace(reconciler_of(settings, store, services), source=services.source)
         yield Explainer(reads, store.queue, store.ledger, store.approvals, store.runtime.timings, patience)

@@ -1,4 +1,4 @@
-"""A local Content Lake (real GROQ) and a local Clerk, for the demo, the tests and whoever wants to try a query first.
+"""A local Content Lake (with real GROQ) and a local Clerk, for the demo, the tests and trying out queries.
 
-It knows nothing of the worker. Start both with `server.Sandbox`, or `python -m sync_worker.sandbox`.
+Start both with `server.Sandbox`, or with `python -m sync_worker.sandbox`. Nothing here depends on the worker.
 """

@@ -1,7 +1,6 @@
-"""Both services until SIGTERM or SIGINT: `python -m sync_worker.sandbox --sanity-port 3333 --clerk-port 3334`.
+"""Runs both services until SIGTERM or SIGINT: `python -m sync_worker.sandbox --sanity-port 3333 --clerk-port 3334`.
 
-Why it exists: to try queries, and to run the worker against something as its own process. One line of JSON on stdout
-tells the addresses and keys; nothing else is printed there.
+Prints one line of JSON on stdout, with the addresses and keys.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from sync_worker.sandbox.server import Sandbox
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m sync_worker.sandbox", description=__doc__.partition("\n")[0])
-    parser.add_argument("--sanity-port", type=int, default=0, help="0 is any free port (default)")
-    parser.add_argument("--clerk-port", type=int, default=0, help="0 is any free port (default)")
+    parser.add_argument("--sanity-port", type=int, default=0, help="0 picks a free port (default)")
+    parser.add_argument("--clerk-port", type=int, default=0, help="0 picks a free port (default)")
     parser.add_argument("--sample", action="store_true", help="start with the sample content")
-    parser.add_argument("--no-limits", action="store_true", help="without Clerk's rate limits")
+    parser.add_argument("--no-limits", action="store_true", help="do not apply Clerk's rate limits")
     return parser.parse_args()
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serve until a signal."""
+    """Serve until SIGTERM or SIGINT."""
     box = Sandbox(sanity_port=options.sanity_port, clerk_port=options.clerk_port)
     if not options.no_limits:
         box.clerk.limiter.limits = Limits.of_key(box.clerk.secret_key)

@@ -1,8 +1,7 @@
 """A local Clerk instance: users, organizations and memberships, with Clerk's rules for changing them.
 
-Why it exists: the worker must meet Clerk's merge, its limits of size, its filters and its cursor, without an account.
-The routes over HTTP are `clerk_routes`, the bodies `clerk_bodies`, the errors `clerk_errors`, the lists `clerk_lists`.
-Records hold the fields that can change, in Clerk's names: `users[id]["public_metadata"]`.
+Records hold the fields that can change, under Clerk's names: `users[id]["public_metadata"]`. `clerk_routes` serves the
+instance over HTTP.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ ROLES = frozenset({"org:admin", "org:member"})
 
 
 class ClerkApi:
-    """One Clerk instance. `users`, `organizations` and `memberships` ((organization, user) → record) are the truth.
+    """One Clerk instance, with all `users`, `organizations` and `memberships` ((organization, user) → record).
 
-    `limiter.limits` are the rate limits. `webhooks` tells the changes to whoever subscribed.
+    `limiter.limits` are the rate limits. `webhooks` sends each change to the subscribed endpoints.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class ClerkApi:
         return self.directory.by_id
 
     async def reset(self) -> None:
-        """Back to an empty instance without webhooks, faults or logged requests."""
+        """Empty the instance: no records, webhooks, faults or logged requests."""
         await self.webhooks.reset()
         self.directory = Users()
         self.organizations.clear()
@@ -115,7 +114,7 @@ class ClerkApi:
             **more,
         }
         self.directory.add(user)
-        self._tell("user.created", user)
+        self._publish("user.created", user)
         return id_
 
     def update_user(self, user_id: str, **changes: Any) -> Record:
@@ -124,17 +123,17 @@ class ClerkApi:
         self.directory.unindex(user)
         user |= {**changes, "updated_at": self.now()}
         self.directory.index(user)
-        self._tell("user.updated", user)
+        self._publish("user.updated", user)
         return user
 
     def delete_user(self, user_id: str) -> Record:
-        """Delete a user and the memberships. Raises ClerkError 404."""
+        """Delete a user and their memberships. Raises ClerkError 404."""
         user = self.user(user_id)
         for organization_id in self.organizations_of({user_id}):
             self.remove_membership(organization_id, user_id)
         self.directory.remove(user_id)
         body = deleted_body("user", user_id, external_id=user["external_id"])
-        self._tell("user.deleted", body)
+        self._publish("user.deleted", body)
         return body
 
     def add_organization(
@@ -161,7 +160,7 @@ class ClerkApi:
             "updated_at": now,
         }
         self.organizations[id_] = organization
-        self._tell("organization.created", organization)
+        self._publish("organization.created", organization)
         return id_
 
     def delete_organization(self, organization_id: str) -> Record:
@@ -171,7 +170,7 @@ class ClerkApi:
             self.remove_membership(organization_id, user_id)
         del self.organizations[organization_id]
         body = deleted_body("organization", organization_id, slug=organization["slug"])
-        self._tell("organization.deleted", body)
+        self._publish("organization.deleted", body)
         return body
 
     def members_of(self, organization_ids: set[str]) -> set[str]:
@@ -179,7 +178,7 @@ class ClerkApi:
         return {user_id for organization_id, user_id in self.memberships if organization_id in organization_ids}
 
     def organizations_of(self, user_ids: set[str]) -> set[str]:
-        """Return the ids of the organizations that any of these users belong to."""
+        """Return the ids of the organizations that any of these users belongs to."""
         return {organization_id for organization_id, user_id in self.memberships if user_id in user_ids}
 
     def add_membership(
@@ -191,7 +190,7 @@ class ClerkApi:
         public_metadata: Mapping[str, Any] | None = None,
         private_metadata: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Make a user a member. Raises ClerkError 404, 422 for a role that does not exist, 400 for a member already."""
+        """Add a user to an organization. Raises ClerkError 404, 422 for an unknown role, 400 for an existing member."""
         self.organization(organization_id)
         self.user(user_id)
         self._check_role(role)
@@ -210,7 +209,7 @@ class ClerkApi:
             "updated_at": now,
         }
         self.memberships[organization_id, user_id] = membership
-        self._tell("organizationMembership.created", membership)
+        self._publish("organizationMembership.created", membership)
         return membership
 
     def set_role(self, organization_id: str, user_id: str, role: str) -> Record:
@@ -223,7 +222,7 @@ class ClerkApi:
     def remove_membership(self, organization_id: str, user_id: str) -> Record:
         """End a membership. Raises ClerkError 404."""
         membership = self.membership(organization_id, user_id)
-        self._tell("organizationMembership.deleted", membership)
+        self._publish("organizationMembership.deleted", membership)
         return self.memberships.pop((organization_id, user_id))
 
     def user(self, user_id: str) -> Record:
@@ -245,9 +244,9 @@ class ClerkApi:
         return self.memberships[organization_id, user_id]
 
     def touch(self, record: Record, event: str, **changes: Any) -> None:
-        """Set fields of a record that no index knows."""
+        """Set fields of a record that are not indexed."""
         record |= {**changes, "updated_at": self.now()}
-        self._tell(event, record)
+        self._publish(event, record)
 
     def now(self) -> int:
         """Return the time in Unix milliseconds."""
@@ -261,7 +260,7 @@ class ClerkApi:
         if role not in ROLES:
             raise errors.ClerkError(422, "resource_invalid", f"role {role} does not exist", parameter="role")
 
-    def _tell(self, event: str, record: Record) -> None:
+    def _publish(self, event: str, record: Record) -> None:
         if not self.webhooks.endpoints:
             return
         what, _, how = event.partition(".")

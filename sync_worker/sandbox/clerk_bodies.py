@@ -1,8 +1,7 @@
-"""Clerk's objects as JSON text.
+"""Clerk's objects as JSON.
 
-Why it exists: Clerk's own SDK refuses a user without any of 35 fields, so the bodies must be whole. They must be quick,
-too: a page of 500 users is built from what is stored of each user and one text that is the same for all of them.
-Stored records hold exactly the fields that can change; what never does is added here.
+Bodies are complete, because Clerk's SDK refuses a user that lacks any of 35 fields. Stored records hold only the fields
+that can change; the constant ones are added here as prepared text, so that a page of 500 users is quick to build.
 """
 
 from __future__ import annotations
@@ -66,13 +65,13 @@ VERIFICATION: Mapping[str, Any] = {
     "attempts": None,
     "expire_at": None,
 }
-"""Of an address that was verified by being created so."""
+"""The verification of an address that was created as verified."""
 
 _USER_TAIL = json.dumps(USER_CONSTANTS, separators=(",", ":"))[1:]
 
 
 def users_json(users: Iterable[Record]) -> bytes:
-    """Return an array of users."""
+    """Return a JSON array of users."""
     encode = json.JSONEncoder(separators=(",", ":")).encode
     return f"[{','.join(f'{encode(user)[:-1]},{_USER_TAIL}' for user in users)}]".encode()
 
@@ -83,7 +82,7 @@ def user_body(user: Record) -> Record:
 
 
 def organization_body(organization: Record, members: int | None = None) -> Record:
-    """Return one organization; `members` is its size, when that was asked for."""
+    """Return one organization; `members` is its size, if the request includes it."""
     count = {} if members is None else {"members_count": members}
     return {**organization, **ORGANIZATION_CONSTANTS, **count}
 
@@ -128,6 +127,6 @@ def email_body(id_: str, address: str, now: int, *, verified: bool, reserved: bo
 
 
 def deleted_body(object_: str, id_: str, **more: str | None) -> Record:
-    """Return what stays of something deleted."""
+    """Return the body of a deleted object."""
     kept = {name: value for name, value in more.items() if value is not None}
     return {"object": object_, "id": id_, "deleted": True, **kept}

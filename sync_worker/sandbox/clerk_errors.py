@@ -1,8 +1,4 @@
-"""Clerk's errors: the envelope, and the codes that the stand-in answers with.
-
-Why it exists: the worker decides by status and code what to retry, so both must be Clerk's. Codes and texts are from
-Clerk's published error catalogue.
-"""
+"""Clerk's errors: the envelope, and the codes used here. Codes and texts are from Clerk's published error catalogue."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ TRACE_ID = "sandbox0000000000000000000000000"
 
 
 class ClerkError(Exception):
-    """An answer with Clerk's error envelope; `retry_after` becomes the header, in seconds."""
+    """An error response in Clerk's envelope; `retry_after` becomes the Retry-After header, in seconds."""
 
     def __init__(
         self,
@@ -39,60 +35,60 @@ class ClerkError(Exception):
 
 
 def key_invalid() -> ClerkError:
-    """Return the refusal of a wrong secret key."""
+    """Return the error for a wrong secret key."""
     return ClerkError(
         401, "clerk_key_invalid", "The provided Clerk Secret Key is invalid. Make sure that it is correct."
     )
 
 
 def version_invalid(version: str) -> ClerkError:
-    """Return the refusal of an API version that was never released."""
+    """Return the error for an API version that was never released."""
     return ClerkError(400, "api_version_invalid", f"API version {version!r} is not valid.")
 
 
 def not_found(what: str) -> ClerkError:
-    """Return the answer about something that is not there."""
+    """Return the error for a resource that does not exist."""
     return ClerkError(404, "resource_not_found", f"No {what} was found with the given id.")
 
 
 def locked() -> ClerkError:
-    """Return the answer when two requests are at the same resource; it may be tried again."""
+    """Return the error for two concurrent requests to one resource; the caller may retry."""
     message = "The resource is currently being modified by another request. Please try again."
     return ClerkError(409, "resource_locked", message)
 
 
 def too_many_requests(retry_after: int) -> ClerkError:
-    """Return the answer to a caller over the limit."""
+    """Return the error for a caller over the rate limit."""
     return ClerkError(429, "too_many_requests", "Too many requests, retry later.", retry_after=retry_after)
 
 
 def unknown_parameter(name: str) -> ClerkError:
-    """Return the refusal of a field that the request does not have."""
+    """Return the error for an unknown field."""
     return ClerkError(422, "form_param_unknown", f"{name} is not a valid parameter for this request.", parameter=name)
 
 
 def invalid_value(name: str, reason: str) -> ClerkError:
-    """Return the refusal of a value."""
+    """Return the error for an invalid value."""
     return ClerkError(422, "form_param_value_invalid", f"{name} {reason}.", parameter=name)
 
 
 def missing(name: str) -> ClerkError:
-    """Return the refusal of a request without a field that it needs."""
+    """Return the error for a missing field."""
     return ClerkError(422, "form_param_missing", f"{name} must be included.", parameter=name)
 
 
 def taken(name: str) -> ClerkError:
-    """Return the refusal of an identifier that somebody else has."""
+    """Return the error for an identifier that is taken."""
     return ClerkError(422, "form_identifier_exists", f"That {name} is taken. Please try another.", parameter=name)
 
 
 def too_many_values(name: str, most: int) -> ClerkError:
-    """Return the refusal of a filter with too many values."""
+    """Return the error for a filter with too many values."""
     return ClerkError(422, "form_param_array_size_exceeded", f"{name} takes at most {most} values.", parameter=name)
 
 
 def metadata_too_large(name: str, most: int) -> ClerkError:
-    """Return the refusal of metadata over the limit of bytes."""
+    """Return the error for metadata over the size limit, in bytes."""
     message = f"The given {name} exceeds the maximum allowed size of {most} bytes ({most // 1024} KB)."
     return ClerkError(422, "form_param_exceeds_allowed_size", message, parameter=name)
 

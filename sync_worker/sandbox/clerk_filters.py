@@ -1,8 +1,7 @@
-"""What a list request to Clerk may ask: filters, order and page.
+"""The query parameters of Clerk's lists: filters, order and page.
 
-Why it exists: Clerk's lists have traps that a worker must not fall into (10 rows unless `limit` is given, unknown ids
-silently left out, a cursor only in creation order), and refuse what is over their limits. A filter that the stand-in
-does not have is refused as not built rather than ignored, because ignoring one would answer with everybody.
+Clerk's lists have traps: 10 rows unless `limit` is given, unknown ids silently left out, a cursor only in creation
+order. A filter that is not implemented is an error, because ignoring it would return everybody.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PAGING = frozenset({"limit", "offset", "order_by", "starting_after", "paginated"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which rows of a list are wanted."""
+    """The page of a list that a request asks for."""
 
     limit: int
     offset: int
@@ -68,7 +67,7 @@ def _number(query: QueryParams, name: str, default: int, least: int, most: int |
 
 
 def refuse_unbuilt(query: QueryParams, built: Iterable[str]) -> None:
-    """Refuse the parameters that are not built here. Raises ClerkError 501."""
+    """Raise ClerkError 501 for a parameter that is not implemented."""
     for name in query:
         if name not in built and name not in PAGING:
             raise errors.ClerkError(501, "not_in_the_sandbox", f"The sandbox has no {name} parameter on this list.")
@@ -83,7 +82,7 @@ def values(query: QueryParams, name: str) -> list[str]:
 
 
 def signed(query: QueryParams, name: str) -> tuple[set[str], set[str]]:
-    """Return the values to include and, marked by a minus, to exclude."""
+    """Return the values to include, and those to exclude, which have a leading minus."""
     found = values(query, name)
     included = {value.removeprefix("+") for value in found if not value.startswith("-")}
     return included, {value[1:] for value in found if value.startswith("-")}
@@ -92,7 +91,7 @@ def signed(query: QueryParams, name: str) -> tuple[set[str], set[str]]:
 def narrow(
     ids: set[str] | None, everybody: Iterable[str], query: QueryParams, name: str, find: Callable[[set[str]], set[str]]
 ) -> set[str] | None:
-    """Apply one including and excluding filter; None means everybody."""
+    """Apply one filter with included and excluded values; None stands for all."""
     if name not in query:
         return ids
     included, excluded = signed(query, name)
@@ -105,7 +104,7 @@ def narrow(
 
 
 def ordering(query: QueryParams, known: frozenset[str]) -> tuple[str, bool]:
-    """Return the field to order by and whether downwards. Raises ClerkError 422."""
+    """Return the field to order by, and whether the order is descending. Raises ClerkError 422."""
     text = query.get("order_by", "-created_at").replace(" ", "+")
     field = text.lstrip("+-")
     if field not in known:
@@ -114,7 +113,7 @@ def ordering(query: QueryParams, known: frozenset[str]) -> tuple[str, bool]:
 
 
 def by_field(records: Iterable[Record], field: str, *, downwards: bool) -> list[Record]:
-    """Sort records by a field that may be null; nulls come last when going up."""
+    """Sort records by a field that may be null; nulls come last in ascending order."""
 
     def key(record: Mapping[str, Any]) -> tuple[bool, Any]:
         value = record.get(field)

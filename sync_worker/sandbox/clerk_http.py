@@ -1,7 +1,4 @@
-"""What every request to the Backend API has in common: version, body, and the answer to a refused one.
-
-Why it exists: the handlers in `clerk_users` and `clerk_organizations` say only what is theirs.
-"""
+"""What all requests to the Backend API share: the version, the body, and error responses."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ BODY_ERROR = "The request body is invalid. Please consult the API documentation 
 
 
 def refusal(_: Request, error: Exception) -> Response:
-    """Return the answer to a request that was refused."""
+    """Return the response to a request that raised an error."""
     if not isinstance(error, errors.ClerkError):
         raise error
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
@@ -34,7 +31,7 @@ ERROR_HANDLERS: Mapping[Any, Any] = {errors.ClerkError: refusal}
 
 
 def version_of(request: Request) -> str:
-    """Return the API version asked for. Raises ClerkError 400."""
+    """Return the requested API version. Raises ClerkError 400."""
     header = request.headers.get("clerk-api-version")
     parameter = request.query_params.get("__clerk_api_version")
     version = header or parameter or METADATA_MOVED_IN
@@ -44,7 +41,7 @@ def version_of(request: Request) -> str:
 
 
 async def body_of(request: Request, known: Container[str]) -> dict[str, Any]:
-    """Return the JSON object of a request that may have only these fields. Raises ClerkError."""
+    """Return the JSON body, which may have only these fields. Raises ClerkError."""
     raw = await request.body()
     if raw and not request.headers.get("content-type", "").startswith("application/json"):
         raise errors.ClerkError(415, "unsupported_content_type", "Content-Type must be application/json.")

@@ -1,7 +1,6 @@
-"""Clerk's users in their order, and found by id, address or external id.
+"""Clerk's users, kept in order of creation and indexed by id, address and external id.
 
-Why it exists: `GET /v1/users` must answer a page of 500 out of 100,000 users in milliseconds, so their order is kept,
-not made. It knows no HTTP; what a list request may ask is `clerk_filters`.
+Sorting 100,000 users for each page would take seconds.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.clerk_bodies import Record
 
 Place = tuple[int, int, str]
-"""Where a user stands: creation time, number of arrival, id. It never changes and is never given twice."""
+"""A user's position: creation time, running number, id. It never changes and is never reused."""
 
 
 class Users:
-    """All users. Tell `index` and `unindex` around a change of addresses or external id."""
+    """All users. Call `unindex` before and `index` after addresses or the external id of a user change."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Record] = {}
@@ -34,7 +33,7 @@ class Users:
         return self._by_id
 
     def add(self, user: Record) -> None:
-        """Put a new user in."""
+        """Add a new user."""
         place = (user["created_at"], len(self._places), user["id"])
         self._by_id[user["id"]] = user
         self._places[user["id"]] = place
@@ -42,21 +41,21 @@ class Users:
         self.index(user)
 
     def remove(self, id_: str) -> Record:
-        """Take a user out. The place is remembered, so that a cursor at a deleted user goes on."""
+        """Remove a user. The position is kept, so that a cursor at a deleted user still works."""
         user = self._by_id.pop(id_)
         del self._order[bisect_left(self._order, self._places[id_])]
         self.unindex(user)
         return user
 
     def index(self, user: Record) -> None:
-        """Make a user findable by what is in the record now."""
+        """Index a user by the addresses and the external id in the record."""
         for address in user["email_addresses"]:
             self._by_email.setdefault(address["email_address"].casefold(), set()).add(user["id"])
         if user["external_id"] is not None:
             self._by_external_id[user["external_id"]] = user["id"]
 
     def unindex(self, user: Record) -> None:
-        """Undo `index`, before the record changes."""
+        """Undo `index`."""
         for address in user["email_addresses"]:
             self._by_email.get(address["email_address"].casefold(), set()).discard(user["id"])
         self._by_external_id.pop(user["external_id"], None)

@@ -1,7 +1,4 @@
-"""The routes of organizations and memberships.
-
-Why it exists: see `clerk_http`. The rules are in `clerk`, the filters in `clerk_filters`.
-"""
+"""The routes of organizations and memberships. The rules are in `clerk`, the filters in `clerk_filters`."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ class OrganizationRoutes:
         return JSONResponse(self._answer(request, self.clerk.organization(by_slug)))
 
     async def update(self, request: Request) -> Response:
-        """Change name or slug."""
+        """Change the name or the slug."""
         organization = self.clerk.organization(request.path_params["organization"])
         body = await body_of(request, FIELDS)
         self.clerk.touch(organization, "organization.updated", **body)
@@ -133,7 +130,7 @@ class MembershipRoutes:
         return self._page(request, found)
 
     async def create(self, request: Request) -> Response:
-        """Make a user a member."""
+        """Add a user to an organization."""
         body = await body_of(request, {"user_id", "role", *METADATA})
         for name in ("user_id", "role"):
             if not body.get(name):
@@ -158,7 +155,7 @@ class MembershipRoutes:
         return JSONResponse(answer)
 
     async def metadata(self, request: Request) -> Response:
-        """Merge metadata; there is no replacing here."""
+        """Merge metadata; Clerk cannot replace it here."""
         membership = self._named(request)
         body = await body_of(request, METADATA)
         self.clerk.touch(membership, "organizationMembership.updated", **merged_fields(membership, body))

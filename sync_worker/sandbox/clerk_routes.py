@@ -1,7 +1,6 @@
-"""The Backend API over HTTP, version 2026-05-12: users, organizations, memberships and their metadata.
+"""Clerk's Backend API over HTTP, version 2026-05-12: users, organizations, memberships and their metadata.
 
-Why it exists: the worker's Clerk client and Clerk's own SDK are tried on real requests. The rules are in `clerk`; the
-handlers in `clerk_users` and `clerk_organizations`. Not built: invitations, sessions, billing, everything else.
+The rules are in `clerk`, the handlers in `clerk_users` and `clerk_organizations`. Nothing else is implemented.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.clerk import ClerkApi
 
 LIMITED = frozenset({"PATCH", "PUT"})
-"""The methods that count against the limit of the one they change."""
+"""The methods that count against the rate limit of the subject they change."""
 
 
 def routes(clerk: ClerkApi) -> list[Route]:
@@ -72,7 +71,7 @@ async def _instance(clerk: ClerkApi) -> Response:
 def _guarded(
     clerk: ClerkApi, endpoint: str, serve: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Check key, version and limits before a handler."""
+    """Wrap a handler with the checks of key, version and rate limits."""
 
     async def guarded(request: Request) -> Response:
         if request.headers.get("authorization") != f"Bearer {clerk.secret_key}":

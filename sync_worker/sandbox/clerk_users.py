@@ -1,7 +1,4 @@
-"""The routes of users.
-
-Why it exists: see `clerk_http`. The rules are in `clerk`, the filters in `clerk_filters`.
-"""
+"""The routes of users. The rules are in `clerk`, the filters in `clerk_filters`."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class UserRoutes:
         self.clerk = clerk
 
     def _filtered(self, request: Request) -> set[str] | None:
-        """Return the ids that the filters leave; None is everybody."""
+        """Return the ids that match the filters; None stands for all."""
         query, directory = request.query_params, self.clerk.directory
         refuse_unbuilt(query, FILTERS)
         everybody = directory.by_id
@@ -49,7 +46,7 @@ class UserRoutes:
         return ids
 
     async def all(self, request: Request) -> Response:
-        """Return a page of users: a bare array."""
+        """Return a page of users, as a bare array."""
         query = request.query_params
         page = Page.of(query)
         field, downwards = ordering(query, USER_ORDERS)
@@ -67,18 +64,18 @@ class UserRoutes:
                 ids, newest_first=downwards, after=after, offset=page.offset, limit=page.limit
             )
         except KeyError:
-            raise errors.invalid_value("starting_after", "names no user") from None
+            raise errors.invalid_value("starting_after", "does not name a user") from None
         return Response(users_json(users[id_] for id_ in found), media_type="application/json")
 
     async def count(self, request: Request) -> Response:
-        """Return how many users the filters leave."""
+        """Return how many users match the filters."""
         ids = self._filtered(request)
         return JSONResponse({"object": "total_count", "total_count": len(self.clerk.users if ids is None else ids)})
 
     async def create(self, request: Request) -> Response:
         """Create a user."""
         body = await body_of(request, FIELDS | CREATE_FIELDS | set(USER_METADATA))
-        body.pop("skip_password_requirement", None)  # nobody here has a password
+        body.pop("skip_password_requirement", None)  # passwords are not implemented
         addresses = body.pop("email_address", [])
         statuses = body.pop("email_address_identification_status", None) or ["verified"]
         if len(addresses) > 1:

@@ -1,7 +1,7 @@
 """Clerk's webhooks: every change in the instance, signed as Svix does.
 
-Why it exists: the worker is told of new users and of addresses that were verified. Clerk says that deliveries may be
-lost, repeated and out of order; `deliveries.mischief` does that. Schedule and headers: Svix's documentation.
+Clerk may lose, repeat and reorder deliveries; `deliveries.faults` does that here. The schedule and the headers follow
+Svix's documentation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ POLICY = Policy(
     is_final=HTTP_OK.__contains__,
     timeout=15.0,
 )
-"""Everything but a 2xx is repeated, eight attempts in all."""
+"""Anything but a 2xx is retried, eight attempts in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where events go. `secret` is whsec_…; `events` the types wanted, none for all."""
+    """A subscribed endpoint. `secret` is whsec_…; `events` are the subscribed types, empty for all."""
 
     url: str
     secret: str
@@ -40,7 +40,7 @@ class Endpoint:
 
 
 class ClerkWebhooks:
-    """The endpoints of one instance and what is sent to them."""
+    """The endpoints of one instance, and the deliveries to them."""
 
     def __init__(self, clock: Callable[[], float], random: Random) -> None:
         self.endpoints: list[Endpoint] = []
@@ -50,7 +50,7 @@ class ClerkWebhooks:
         self._random = random
 
     def publish(self, event: str, data: dict[str, Any]) -> None:
-        """Send an event to every endpoint that wants it."""
+        """Send an event to every endpoint that is subscribed to it."""
         now = self._clock()
         envelope = {
             "data": data,
@@ -82,7 +82,7 @@ class ClerkWebhooks:
         return Message(id_, endpoint.url, "POST", endpoint.url, headers, body.encode(), rfc3339(now))
 
     async def reset(self) -> None:
-        """Remove all endpoints and all mischief."""
+        """Remove all endpoints and delivery faults."""
         self.endpoints.clear()
         await self.deliveries.reset()
 

@@ -1,4 +1,4 @@
-"""Time as the two services write it."""
+"""Times in the formats of the two services."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""A local Content Lake: one dataset with its document store, lagging query index and webhooks.
+"""A local Content Lake: one dataset, with its document store, a query index that may lag, and webhooks.
 
-Why it exists: the worker must meet real GROQ, real webhooks and a query index that is behind, without a Sanity project.
-Like the service, a transaction is in the document store at once; webhooks go out then; queries see it `lag` seconds
-later. The routes over HTTP are `lake_routes`; the parts are `documents`, `query_index` and `webhooks`.
+As in the service, a transaction is in the document store at once, webhooks are sent then, and queries see it `lag`
+seconds later. `lake_routes` serves it over HTTP.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ ANSWERS = {
 class ContentLake:
     """One project and dataset. Use it as an async context manager.
 
-    `token` may do everything, `viewer_token` may read. `documents` is the truth, by id; queries are `lag` seconds
-    behind it. `public` lets requests without a token read published, undotted documents. `index` and `webhooks` are
-    there once it is entered.
+    `token` may do everything, `viewer_token` may read. `documents` is the document store, by id; queries are `lag`
+    seconds behind it. `public` lets requests without a token read published documents whose id has no dot. `index` and
+    `webhooks` exist once it is entered.
     """
 
     index: QueryIndex
@@ -89,12 +88,12 @@ class ContentLake:
 
     @property
     def documents(self) -> dict[str, Document]:
-        """The document store by id; read it, and change it with `mutate`."""
+        """The document store by id. Change it with `mutate`."""
         return self._store.documents
 
     @property
     def lag(self) -> float:
-        """How many seconds queries are behind the documents."""
+        """Seconds by which queries are behind the documents."""
         return self.index.lag
 
     @lag.setter
@@ -106,16 +105,16 @@ class ContentLake:
         return "".join(self.random.choices(ALPHABET, k=ID_LENGTH))
 
     async def mutate(self, mutations: Sequence[Mutation], *, transaction_id: str | None = None) -> str:
-        """Apply one transaction and return its id, which is the `_rev` of what it wrote.
+        """Apply one transaction and return its id, which is the `_rev` of the documents it wrote.
 
-        Without lag the query index has it on return; with lag use `indexed`. Raises MutationError.
+        Without lag, queries see it on return; with lag, wait for `indexed`. Raises MutationError.
         """
         return (await self.transact(mutations, transaction_id=transaction_id)).id
 
     async def transact(
         self, mutations: Sequence[Mutation], *, transaction_id: str | None = None, dry_run: bool = False
     ) -> Transaction:
-        """Apply one transaction, or only say what it would do. Raises MutationError."""
+        """Apply one transaction, or only return what it would do. Raises MutationError."""
         expanded = [single for mutation in mutations for single in await self._expand(mutation)]
         now = rfc3339(self.clock())
         transaction = self._store.prepare(expanded, transaction_id or self.new_id(), now, self.new_id)
@@ -129,7 +128,7 @@ class ContentLake:
         return transaction
 
     async def _expand(self, mutation: Mutation) -> list[Mutation]:
-        """Return a patch or delete by query as one mutation for each document that it finds."""
+        """Expand a patch or delete by query into one mutation per document found."""
         ((name, body),) = mutation.items()
         if name not in {"patch", "delete"} or "query" not in body:
             return [mutation]
@@ -138,7 +137,7 @@ class ContentLake:
         return [{name: {**rest, "id": document["_id"]}} for document in found]
 
     async def load(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Bring in many documents at once, as an import does: no lag, no webhooks."""
+        """Import many documents at once, without lag and without webhooks."""
         mutations = [{"createOrReplace": dict(document)} for document in documents]
         now = rfc3339(self.clock())
         transaction = self._store.prepare(mutations, self.new_id(), now, self.new_id)
@@ -146,13 +145,13 @@ class ContentLake:
         await self._groq.apply([change.after for change in transaction.changes if change.after is not None])
 
     async def indexed(self) -> None:
-        """Return when queries see every transaction that was made so far."""
+        """Wait until queries see every transaction made so far."""
         await self.index.caught_up()
 
     async def query(
         self, query: str, params: Mapping[str, Any] | None = None, *, perspective: str = "published"
     ) -> Any:
-        """Return the result of a GROQ query over what the index holds. Raises GroqError."""
+        """Return the result of a GROQ query over the query index. Raises GroqError."""
         return json.loads(await self.query_json(query, params or {}, perspective=perspective))
 
     async def query_json(self, query: str, params: Mapping[str, Any], *, perspective: str) -> bytes:
@@ -164,7 +163,7 @@ class ContentLake:
         url: str,
         *,
         secret: str = "",
-        filter: str = "",  # noqa: A002  Sanity's word
+        filter: str = "",  # noqa: A002  Sanity's name
         projection: str = "",
         on: Sequence[str] = OPERATIONS,
         include_drafts: bool = False,
@@ -181,11 +180,11 @@ class ContentLake:
         )
 
     async def hooks_idle(self) -> None:
-        """Return when all webhooks of the transactions so far are delivered or given up."""
+        """Wait until all webhooks of the transactions so far are delivered or given up."""
         await self.webhooks.idle()
 
     async def reset(self) -> None:
-        """Back to an empty dataset without hooks, faults, lag or logged requests."""
+        """Empty the dataset: no documents, hooks, faults, lag or logged requests."""
         self.lag = 0.0
         self.faults.clear()
         await self.webhooks.reset()

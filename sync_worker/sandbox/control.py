@@ -1,7 +1,7 @@
-"""Steering the stand-ins from another process: `/_sandbox/…` on each of them.
+"""Controls both services from another process, over HTTP under `/_sandbox/…`: faults, lag, limits and counts.
 
-Why it exists: black-box tests and the demo run the worker as its own process, so faults, lag and counts must be reached
-over HTTP too. The routes only call what `content_lake` and `clerk` offer in-process, and need no token.
+Black-box tests run the worker as its own process, and need the controls that `content_lake` and `clerk` offer
+in-process. The routes need no token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync_worker.sandbox.clerk_webhooks import Endpoint
-from sync_worker.sandbox.delivery import Mischief
+from sync_worker.sandbox.delivery import DeliveryFaults
 from sync_worker.sandbox.faults import CONTROL
 from sync_worker.sandbox.limits import Limits
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 OK: Mapping[str, Any] = {"ok": True}
 
 
-class _Order(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Fault(_Order):
-    """One fault; `times` for the next requests, `fraction` for some of all; `fault` none clears everything."""
+class _Fault(_Body):
+    """One fault, for the next `times` requests or a `fraction` of all; without `fault`, all faults are cleared."""
 
     fault: str | None = None
     times: int | None = None
@@ -47,7 +47,7 @@ class _Fault(_Order):
     latency: float | None = None
 
     def apply(self, faults: Faults) -> None:
-        """Do it. Raises ValueError for a fault that does not exist."""
+        """Apply the fault. Raises ValueError for one that does not exist."""
         if self.latency is not None:
             faults.latency = self.latency
         elif self.fault is None:
@@ -60,11 +60,11 @@ class _Fault(_Order):
                 faults.next(self.fault, self.times or 1, **where)
 
 
-class _Lag(_Order):
+class _Lag(_Body):
     seconds: float
 
 
-class _Hook(_Order):
+class _Hook(_Body):
     url: str
     secret: str = ""
     filter: str = ""
@@ -73,8 +73,8 @@ class _Hook(_Order):
     include_drafts: bool = False
 
 
-class _Mischief(_Order):
-    """What the webhooks of the lake suffer; `paused` holds them back."""
+class _DeliveryFaults(_Body):
+    """What goes wrong with the deliveries of the lake's webhooks; `paused` holds them back."""
 
     drop: float = 0.0
     duplicate: float = 0.0
@@ -84,19 +84,19 @@ class _Mischief(_Order):
     paused: bool = False
 
 
-class _Limits(_Order):
+class _Limits(_Body):
     instance: int | None = Field(default=None, ge=1)
     subject: int | None = Field(default=None, ge=1)
 
 
-class _Endpoint(_Order):
+class _Endpoint(_Body):
     url: str
     secret: str
     events: list[str] = []
 
 
 def _route(method: str, path: str, serve: Callable[[Request], Awaitable[Any]]) -> Route:
-    """Make a route of a function that returns what becomes the JSON answer; nothing becomes `{"ok": true}`."""
+    """Make a route from a function that returns the JSON response; None becomes `{"ok": true}`."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -109,7 +109,7 @@ def _route(method: str, path: str, serve: Callable[[Request], Awaitable[Any]]) -
 
 
 def _shared(faults: Faults, traffic: Traffic) -> list[Route]:
-    """Return what both services have: faults and the log of requests."""
+    """Return the routes that both services have: faults and the request log."""
 
     async def fault(request: Request) -> None:
         _Fault.model_validate_json(await request.body()).apply(faults)
@@ -118,8 +118,8 @@ def _shared(faults: Faults, traffic: Traffic) -> list[Route]:
         return {**traffic.summary(), "requests": traffic.dump()}
 
     async def count(request: Request) -> Any:
-        asked = request.query_params
-        return {"count": traffic.count(asked.get("method"), asked.get("path_prefix"))}
+        query = request.query_params
+        return {"count": traffic.count(query.get("method"), query.get("path_prefix"))}
 
     async def forget(_: Request) -> None:
         traffic.clear()
@@ -148,13 +148,13 @@ def lake_routes(lake: ContentLake) -> list[Route]:
     async def hook(request: Request) -> Any:
         return {"id": lake.add_hook(**_Hook.model_validate_json(await request.body()).model_dump()).id}
 
-    async def mischief(request: Request) -> None:
-        asked = _Mischief.model_validate_json(await request.body())
+    async def delivery_faults(request: Request) -> None:
+        body = _DeliveryFaults.model_validate_json(await request.body())
         deliveries = lake.webhooks.deliveries
-        deliveries.mischief = Mischief(asked.drop, asked.duplicate, asked.delay, asked.delay_seconds)
-        if asked.retry_delays is not None:
-            deliveries.policy = dataclasses.replace(deliveries.policy, retry_delays=asked.retry_delays)
-        (deliveries.pause if asked.paused else deliveries.resume)()
+        deliveries.faults = DeliveryFaults(body.drop, body.duplicate, body.delay, body.delay_seconds)
+        if body.retry_delays is not None:
+            deliveries.policy = dataclasses.replace(deliveries.policy, retry_delays=body.retry_delays)
+        (deliveries.pause if body.paused else deliveries.resume)()
 
     async def idle(_: Request) -> None:
         await lake.hooks_idle()
@@ -169,7 +169,7 @@ def lake_routes(lake: ContentLake) -> list[Route]:
         _route("POST", "/lag", lag),
         _route("POST", "/load", load),
         _route("POST", "/hooks", hook),
-        _route("POST", "/mischief", mischief),
+        _route("POST", "/delivery-faults", delivery_faults),
         _route("POST", "/idle", idle),
         _route("POST", "/reset", reset),
     ]
@@ -193,8 +193,8 @@ def clerk_routes(clerk: ClerkApi) -> list[Route]:
         return {"ids": [clerk.add_user(**user) for user in await request.json()]}
 
     async def endpoint(request: Request) -> None:
-        asked = _Endpoint.model_validate_json(await request.body())
-        clerk.webhooks.endpoints.append(Endpoint(asked.url, asked.secret, frozenset(asked.events)))
+        body = _Endpoint.model_validate_json(await request.body())
+        clerk.webhooks.endpoints.append(Endpoint(body.url, body.secret, frozenset(body.events)))
 
     async def reset(_: Request) -> None:
         await clerk.reset()

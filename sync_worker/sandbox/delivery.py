@@ -1,8 +1,7 @@
-"""The way of a webhook message to its receiver: order, repetition, and what can go wrong on it.
+"""Delivers webhook messages: order, retries, and what can go wrong on the way.
 
-Why it exists: a receiver must cope with how Sanity and Clerk deliver. The two differ in a `Policy`; both send one
-request of a hook at a time here. `mischief` drops, duplicates and delays, as real networks do. Which changes become
-messages is `webhooks` and `clerk_webhooks`.
+Sanity and Clerk differ in their `Policy`; both send one request per hook at a time here. `faults` drops, duplicates and
+delays messages, as real networks do. `webhooks` and `clerk_webhooks` decide which changes become messages.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ KEPT = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to try again.
+    """When to retry.
 
-    `retry_delays` are the seconds before each repetition; `is_final` tells whether a status ends the message;
-    `timeout` is in seconds.
+    `retry_delays` are the seconds before each retry; `is_final` returns whether a status ends the delivery; `timeout`
+    is in seconds.
     """
 
     retry_delays: Sequence[float]
@@ -37,10 +36,10 @@ class Policy:
 
 
 @dataclass
-class Mischief:
-    """What goes wrong: fractions of the messages, decided by the seeded random generator. Delays are in seconds.
+class DeliveryFaults:
+    """What goes wrong, as fractions of the messages, drawn from the seeded random generator. Delays are in seconds.
 
-    `at_once` is how many requests of a hook are under way together, for hooks that send their first message after it.
+    `at_once` is how many requests of a hook run concurrently; it applies to hooks that have not sent a message yet.
     """
 
     drop: float = 0.0
@@ -52,7 +51,7 @@ class Mischief:
 
 @dataclass(eq=False)
 class Message:
-    """One delivery to make. `headers` are made for each attempt. `status` is queued, sending, success or failure."""
+    """One message. `headers` are made for each attempt. `status` is queued, sending, success or failure."""
 
     id: str
     hook_id: str
@@ -68,18 +67,18 @@ class Message:
 
 @dataclass(eq=False)
 class _Lane:
-    """What belongs to one hook: the turns to send, and the deliveries under way."""
+    """The deliveries of one hook; `turn` limits how many requests run concurrently."""
 
     turn: asyncio.Semaphore
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class Deliveries:
-    """Sends messages. `messages` and `attempts` are the last ones, oldest first."""
+    """Sends messages. `messages` and `attempts` keep the latest, oldest first."""
 
     def __init__(self, policy: Policy, clock: Callable[[], float], random: Random) -> None:
         self.policy = self._first_policy = policy
-        self.mischief = Mischief()
+        self.faults = DeliveryFaults()
         self.messages: deque[Message] = deque(maxlen=KEPT)
         self.attempts: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._clock = clock
@@ -90,15 +89,15 @@ class Deliveries:
         self._client: httpx.AsyncClient | None = None
 
     def send(self, message: Message) -> None:
-        """Start the delivery of a message, or whatever mischief makes of it."""
+        """Start the delivery of a message, or drop, duplicate or delay it."""
         self.messages.append(message)
-        if self._random.random() < self.mischief.drop:
+        if self._random.random() < self.faults.drop:
             message.status = "failure"
             return
-        copies = 2 if self._random.random() < self.mischief.duplicate else 1
+        copies = 2 if self._random.random() < self.faults.duplicate else 1
         for _ in range(copies):
-            is_late = self._random.random() < self.mischief.delay
-            delay = self._random.uniform(*self.mischief.delay_seconds) if is_late else 0.0
+            is_late = self._random.random() < self.faults.delay
+            delay = self._random.uniform(*self.faults.delay_seconds) if is_late else 0.0
             self._start(message.hook_id, self._deliver(message, delay))
 
     @property
@@ -107,20 +106,20 @@ class Deliveries:
         return not self._flowing.is_set()
 
     def pause(self) -> None:
-        """Hold all deliveries back; what is in flight goes on."""
+        """Hold all deliveries back, except requests in flight."""
         self._flowing.clear()
 
     def resume(self) -> None:
-        """Let deliveries go again."""
+        """Resume deliveries."""
         self._flowing.set()
 
     async def idle(self) -> None:
-        """Return when no delivery is under way or waits to be repeated."""
+        """Wait until no delivery is in progress or waits for a retry."""
         while tasks := [task for lane in self._lanes.values() for task in lane.tasks]:
             await asyncio.wait(tasks)
 
     async def cancel(self, hook_id: str) -> None:
-        """Give up every delivery of a hook, as disabling or deleting it does."""
+        """Cancel every delivery of a hook, as disabling or deleting it does."""
         lane = self._lanes.pop(hook_id, None)
         tasks = tuple(lane.tasks) if lane else ()
         for task in tasks:
@@ -128,23 +127,23 @@ class Deliveries:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def reset(self) -> None:
-        """Give up everything, forget it, and undo all mischief."""
+        """Cancel and forget all deliveries, and clear the faults."""
         for hook_id in tuple(self._lanes):
             await self.cancel(hook_id)
         self.policy = self._first_policy
-        self.mischief = Mischief()
+        self.faults = DeliveryFaults()
         self.resume()
         self.messages.clear()
         self.attempts.clear()
 
     async def close(self) -> None:
-        """Give up everything and the connections."""
+        """Cancel all deliveries and close the connections."""
         await self.reset()
         if self._client is not None:
             await self._client.aclose()
 
     def _start(self, hook_id: str, delivery: Coroutine[Any, Any, None]) -> None:
-        tasks = self._lanes.setdefault(hook_id, _Lane(asyncio.Semaphore(self.mischief.at_once))).tasks
+        tasks = self._lanes.setdefault(hook_id, _Lane(asyncio.Semaphore(self.faults.at_once))).tasks
         task = asyncio.create_task(delivery)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -168,7 +167,7 @@ class Deliveries:
                 message.status = "failure"
 
     async def _attempt(self, message: Message) -> bool:
-        """Send once. Return whether that was the end of it."""
+        """Send once. Return whether the delivery is over."""
         started = self._clock()
         code, body, reason = None, "", None
         try:
@@ -189,10 +188,10 @@ class Deliveries:
         return code is not None and self.policy.is_final(code)
 
     def _http(self) -> httpx.AsyncClient:
-        """Return the client, made when it is first needed: most sandboxes never send."""
+        """Return the client, which is created on first use: most sandboxes never send."""
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=self.policy.timeout, trust_env=False)
-            # Neither service asks for a kind of answer.
+            # Neither service sends an Accept header.
             del self._client.headers["accept"]
         return self._client
 

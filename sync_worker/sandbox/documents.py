@@ -1,8 +1,7 @@
-"""The document store: what a transaction of mutations makes of the documents.
+"""The document store: applies transactions of mutations to documents.
 
-Why it exists: this is the truth that `/data/doc` shows at once and the query index shows later. Pure: documents are
-replaced, never changed, so a `Change` may keep both sides. Serving them, indexing and webhooks are `content_lake`.
-Shapes: facts of Sanity's mutate endpoint; error bodies as the official client reads them.
+`/data/doc` reads it directly; the query index follows it. Documents are replaced, never changed, so that a `Change` can
+keep both sides. Error bodies are those that the official client reads.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Mutation = dict[str, Any]
 
 
 class MutationError(Exception):
-    """A transaction was refused, whole. `status` and `body` are what the service answers."""
+    """A whole transaction was refused. `status` and `body` are the response of the service."""
 
     def __init__(self, status: int, type_: str, description: str, index: int) -> None:
         self.status = status
@@ -37,7 +36,7 @@ class MutationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One document in one transaction; before is None for a create, after for a delete."""
+    """One document in one transaction. `before` is None for a create, `after` for a delete."""
 
     id: str
     before: Document | None
@@ -45,7 +44,7 @@ class Change:
 
     @property
     def operation(self) -> str:
-        """`create`, `update` or `delete`, as webhooks name it."""
+        """`create`, `update` or `delete`, as in webhooks."""
         if self.before is None:
             return "create"
         return "delete" if self.after is None else "update"
@@ -53,7 +52,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What was done under one id. `time` is RFC 3339 UTC with whole seconds, as Sanity writes it."""
+    """One transaction. `time` is RFC 3339 in UTC with whole seconds, as Sanity writes it."""
 
     id: str
     time: str
@@ -62,7 +61,7 @@ class Transaction:
 
 
 def strong_references(value: Any) -> Iterable[str]:
-    """Yield the ids that a value refers to with references that are not weak."""
+    """Yield the ids of all strong references in a value."""
     if isinstance(value, dict):
         target = value.get("_ref")
         if isinstance(target, str):
@@ -86,7 +85,7 @@ class DocumentStore:
     def prepare(
         self, mutations: Sequence[Mutation], transaction_id: str, time: str, new_id: Callable[[], str]
     ) -> Transaction:
-        """Return what the mutations would do. Raises MutationError."""
+        """Return the transaction without committing it. Raises MutationError."""
         staged: dict[str, Document | None] = {}
         results = []
         for index, mutation in enumerate(mutations):
@@ -124,7 +123,7 @@ class DocumentStore:
                     raise MutationError(409, "documentReferenceDoesNotExistError", description, 0)
 
     def commit(self, transaction: Transaction) -> None:
-        """Make the changes of a prepared transaction."""
+        """Commit a prepared transaction."""
         for change in transaction.changes:
             for target in set(strong_references(change.before)):
                 self._referrers.get(target, set()).discard(change.id)
@@ -136,14 +135,14 @@ class DocumentStore:
                 self.documents[change.id] = change.after
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all documents."""
         self.documents.clear()
         self._referrers.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One mutation of a transaction, seeing what the earlier ones did."""
+    """One mutation of a transaction; it sees the effects of earlier ones."""
 
     documents: Mapping[str, Document]
     staged: dict[str, Document | None]

@@ -1,8 +1,7 @@
-"""What a service can be made to do wrong, switchable at any time.
+"""Faults that can be switched on for a service: errors, lost connections, delays and held requests.
 
-Why it exists: retries, timeouts and "was it applied?" can only be tried when the other side misbehaves on command. A
-fault is chosen by name; the answers that depend on the service (bodies of 401, 409, 429 …) are given by the service.
-The middleware also keeps the log of requests, because it alone sees what the caller saw.
+A fault is chosen by name. Responses that differ between the services (bodies of 401, 409, 429 …) come from the service.
+The middleware also logs requests, with the status that the caller saw.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ CONTROL = "/_sandbox"
 RESET = "reset"
 """The connection is reset before anything is applied."""
 LOST = "lost"
-"""The request is applied, then the connection ends without an answer."""
+"""The request is applied, then the connection closes without a response."""
 TRUNCATED = "truncated"
-"""The request is applied; the answer breaks off in its middle."""
+"""The request is applied; the response is cut off in the middle."""
 HANG = "hang"
-"""Nothing is applied, and nothing is answered until `release`."""
+"""Nothing is applied, and there is no response until `release`."""
 HOLD = "hold"
-"""The request is kept until `release`, and then applied, although the caller may be gone."""
+"""The request is held until `release`, and then applied even if the caller is gone."""
 BEHAVIOURS = (RESET, LOST, TRUNCATED, HANG, HOLD)
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
@@ -43,7 +42,7 @@ HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway<
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A canned answer that stands in for the real one; nothing is applied."""
+    """A canned response that replaces the real one; nothing is applied."""
 
     status: int
     body: bytes
@@ -52,7 +51,7 @@ class Answer:
 
     @classmethod
     def json(cls, status: int, body: Any, *, retry_after: float | None = None) -> Answer:
-        """Make an answer with a JSON body."""
+        """Make a response with a JSON body."""
         return cls(status, json.dumps(body).encode(), retry_after=retry_after)
 
 
@@ -61,7 +60,7 @@ BAD_GATEWAY = Answer(502, HTML, "text/html")
 
 @dataclass
 class Rule:
-    """When a fault strikes: the next `times` matching requests, or a fraction of them for good."""
+    """When a fault applies: to the next `times` matching requests, or to a fraction of them until cleared."""
 
     fault: str
     times: int | None = None
@@ -71,33 +70,33 @@ class Rule:
     retry_after: float | None = None
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether the rule is about such a request."""
+        """Whether the rule covers such a request."""
         return self.method in (None, method) and path.startswith(self.path_prefix)
 
 
 @dataclass
 class Faults:
-    """The switches of one service.
+    """The faults of one service.
 
-    `latency` is added to every answer, in seconds; a caller that leaves meanwhile has asked all the same. `answers` are
-    the canned answers by name: rate_limited, unauthorized, locked, internal, bad_gateway, unavailable, error_in_ok.
-    `held` is how many requests have arrived in whole and are held now.
+    `latency` delays every response, in seconds; the request is applied even if the caller disconnects meanwhile.
+    `answers` are the canned responses by name: rate_limited, unauthorized, locked, internal, bad_gateway, unavailable,
+    error_in_ok. `hits` counts the requests of each fault. `held` is how many requests are held now.
     """
 
     answers: Mapping[str, Answer]
     random: Random
     latency: float = 0.0
     rules: list[Rule] = field(default_factory=list)
-    struck: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
     held: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def next(self, fault: str, times: int = 1, **where: Any) -> None:
-        """Let the fault strike the next requests; `where` is method, path_prefix, retry_after."""
+        """Apply the fault to the next requests; `where` is method, path_prefix, retry_after."""
         self._add(Rule(fault, times=times, **where))
 
     def some(self, fault: str, fraction: float, **where: Any) -> None:
-        """Let the fault strike a fraction of all requests, until `clear`."""
+        """Apply the fault to a fraction of all requests, until `clear`."""
         self._add(Rule(fault, fraction=fraction, **where))
 
     def hold(self, times: int | None = None, **where: Any) -> None:
@@ -105,7 +104,7 @@ class Faults:
         self._add(Rule(HOLD, times=times, **where))
 
     def release(self) -> None:
-        """Let go what is held or hangs, and hold nothing more."""
+        """Release the requests that are held or hang, and stop holding new ones."""
         self.rules = [rule for rule in self.rules if rule.fault not in (HANG, HOLD)]
         self.gate.set()
         self.gate = asyncio.Event()
@@ -117,14 +116,14 @@ class Faults:
         self.rules.append(rule)
 
     def clear(self) -> None:
-        """Let everything work again, and let go what is held or hangs."""
+        """Remove all faults, and release the requests that are held or hang."""
         self.latency = 0.0
         self.release()
         self.rules.clear()
-        self.struck.clear()
+        self.hits.clear()
 
     def choose(self, method: str, path: str) -> Rule | None:
-        """Return the rule that strikes this request, and use it up."""
+        """Return the rule that applies to this request, and count it down."""
         for rule in self.rules:
             if not rule.matches(method, path) or self.random.random() >= rule.fraction:
                 continue
@@ -132,12 +131,12 @@ class Faults:
                 rule.times -= 1
                 if rule.times <= 0:
                     self.rules.remove(rule)
-            self.struck[rule.fault] += 1
+            self.hits[rule.fault] += 1
             return rule
         return None
 
     async def keep(self, gate: asyncio.Event) -> None:
-        """Return when the gate opens; the request counts as held until then."""
+        """Wait until the gate opens; the request counts as held until then."""
         self.held += 1
         try:
             await gate.wait()
@@ -146,7 +145,7 @@ class Faults:
 
 
 class FaultyService:
-    """ASGI middleware: logs every request and applies the faults. Control routes pass untouched."""
+    """ASGI middleware that logs every request and applies the faults. Control routes pass unchanged."""
 
     def __init__(self, app: ASGIApp, faults: Faults, traffic: Traffic) -> None:
         self.app = app
@@ -163,7 +162,7 @@ class FaultyService:
         rule, gate = self.faults.choose(request.method, request.path), self.faults.gate
         request.fault = rule.fault if rule else ""
 
-        async def noting(message: Message) -> None:
+        async def log_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
             await send(message)
@@ -172,7 +171,7 @@ class FaultyService:
             if self.faults.latency:
                 receive = await _arrived(receive)
                 await asyncio.sleep(self.faults.latency)
-            await self._serve(rule, gate, scope, receive, noting)
+            await self._serve(rule, gate, scope, receive, log_status)
         finally:
             self.traffic.finish(request)
 
@@ -199,15 +198,15 @@ class FaultyService:
 
 
 async def _arrived(receive: Receive) -> Receive:
-    """Wait for the whole request; return a receive that gives it out again, whatever the caller does meanwhile."""
+    """Wait for the whole request; return a `receive` that replays it, even if the caller disconnects meanwhile."""
     messages: deque[Message] = deque()
     while not messages or messages[-1].get("more_body"):
         messages.append(await receive())
 
-    async def again() -> Message:
+    async def replay() -> Message:
         return messages.popleft() if messages else await receive()
 
-    return again
+    return replay
 
 
 async def _ignore(_: Message) -> None:
@@ -215,7 +214,7 @@ async def _ignore(_: Message) -> None:
 
 
 def _half(send: Send) -> Send:
-    """Return a send that passes on only the first half of a body."""
+    """Return a `send` that passes on only the first half of a body."""
 
     async def halving(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -229,14 +228,14 @@ def _half(send: Send) -> Send:
 async def _break(scope: Scope, receive: Receive) -> None:
     """Reset the connection; `server` puts the transport into the scope."""
     transport = scope["state"]["transport"]
-    # Without lingering the peer sees a reset, not an orderly end.
+    # With a linger time of 0, closing sends a reset.
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
     await _disconnected(receive)
 
 
 async def _end(scope: Scope, receive: Receive) -> None:
-    """Close the connection in an orderly way, after what was sent."""
+    """Close the connection after what was sent."""
     scope["state"]["transport"].close()
     await _disconnected(receive)
 

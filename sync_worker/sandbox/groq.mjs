@@ -1,5 +1,5 @@
-// The GROQ evaluator behind the local Content Lake: JSON requests in on stdin, one a line; answers out on stdout, each
-// `<id> ok|error <JSON>`. It holds the query index; the document store is in Python.
+// The GROQ evaluator of the local Content Lake, and its query index. Reads JSON requests from stdin, one per line, and
+// writes one response per line to stdout: `<id> ok|error <JSON>`.
 //
 // Requests: {id, op: "apply", puts, drops} · {id, op: "clear"} · {id, op: "query", query, params, perspective, now,
 // sanity, isPlain?} · {id, op: "delta", filter, projection, before, after, now, sanity}. They are served in order.
@@ -77,7 +77,7 @@ function ignoringSystemFields(before, after) {
   return before && after && {...before, _rev: after._rev, _updatedAt: after._updatedAt}
 }
 
-/** Whether a document's change matches a webhook's filter, and if so its projection. */
+/** Whether a change of a document matches a webhook's filter, and the projection if it does. */
 async function delta({filter, projection, before, after, now, sanity}) {
   const docs = dataset.view('raw').docs
   const dereference = ({_ref}) => docs.get(_ref)

@@ -1,8 +1,4 @@
-"""Real GROQ: one Node.js process with groq-js, asked over its stdin and stdout.
-
-Why it exists: only groq-js evaluates GROQ outside of Sanity, and it is JavaScript. The process holds the *query index*;
-the document store, which is the truth, is `content_lake`. How queries are made fast is `rewrite.mjs` and `views.mjs`.
-"""
+"""Real GROQ: a Node.js process that runs groq-js and holds the query index, used over stdin and stdout."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST_ANSWER = 1 << 30
 """Bytes."""
 PATIENCE = 5.0
-"""Seconds in which the process has to end by itself."""
+"""Seconds until a process that does not end by itself is killed."""
 BATCH = 5_000
 
 
@@ -34,7 +30,7 @@ class GroqError(Exception):
 
 
 class Groq:
-    """The evaluator. Use it as an async context manager; its answers come in the order of the requests."""
+    """The evaluator. Use it as an async context manager; it answers requests in order."""
 
     def __init__(self, project_id: str, dataset: str) -> None:
         self._sanity = {"projectId": project_id, "dataset": dataset}
@@ -45,7 +41,7 @@ class Groq:
 
     async def __aenter__(self) -> Self:
         command = [str(node_binary()), str(HERE / "groq.mjs"), (await groq_js()).as_uri()]
-        # In a session of its own a Ctrl-C does not end it before its work is done.
+        # In its own session, it is not interrupted by Ctrl-C before its work is done.
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, limit=LONGEST_ANSWER, start_new_session=True
         )
@@ -65,13 +61,13 @@ class Groq:
         await self._process.wait()
 
     async def apply(self, puts: Sequence[Mapping[str, Any]], drops: Sequence[str] = ()) -> None:
-        """Bring documents into the query index and take ids out of it."""
+        """Put documents into the query index, and drop ids from it."""
         for start in range(0, max(len(puts), 1), BATCH):
-            await self._ask("apply", puts=puts[start : start + BATCH], drops=drops if start == 0 else ())
+            await self._request("apply", puts=puts[start : start + BATCH], drops=drops if start == 0 else ())
 
     async def clear(self) -> None:
         """Empty the query index."""
-        await self._ask("clear")
+        await self._request("clear")
 
     async def query(
         self,
@@ -84,17 +80,17 @@ class Groq:
     ) -> bytes:
         """Return the result as JSON.
 
-        `perspective` is raw, published, anonymous (published and undotted ids), or a comma list of drafts and releases.
-        `is_plain` evaluates the tree as groq-js parsed it, over all documents. Raises GroqError.
+        `perspective` is raw, published, anonymous (published, and no dot in the id), or a comma list of drafts and
+        releases. `is_plain` evaluates the unoptimized tree over all documents. Raises GroqError.
         """
-        return await self._ask(
+        return await self._request(
             "query", query=query, params=params, perspective=perspective, now=now, sanity=self._sanity, isPlain=is_plain
         )
 
     async def delta(self, filter_: str, projection: str, before: Any, after: Any, now: str) -> tuple[bool, Any]:
-        """Return whether one document's change matches a webhook's filter, and its projection. Raises GroqError."""
+        """Return whether a change matches a webhook's filter, and the projection of it. Raises GroqError."""
         answer = json.loads(
-            await self._ask(
+            await self._request(
                 "delta",
                 filter=filter_,
                 projection=projection,
@@ -106,7 +102,7 @@ class Groq:
         )
         return answer["isMatch"], answer["payload"]
 
-    async def _ask(self, op: str, **request: Any) -> bytes:
+    async def _request(self, op: str, **request: Any) -> bytes:
         if self._process is None or self._process.stdin is None:
             message = "the evaluator is not running"
             raise RuntimeError(message)

@@ -1,4 +1,4 @@
-// Why it exists: groq-js may live beside this file or in a per-user cache folder, and an ES module cannot be told
-// where to look. The caller passes the address of its entry as the first argument; everybody else imports it from here.
+// Re-exports groq-js from the address that the caller passes as the first argument. It may be beside this file or in a
+// per-user cache folder, so its place is only known at run time.
 
 export const {parse, evaluate, evaluateSync} = await import(process.argv[2])

@@ -1,7 +1,7 @@
-"""The management API of webhooks: list, create, change, delete, and what became of the deliveries.
+"""The management API of webhooks: list, create, change, delete, and the log of deliveries.
 
-Why it exists: `webhook install` and `doctor` talk to it. It refuses what Sanity refuses: `on` at the top level, a null
-filter, `isDisabled`, `type` in a change; and it answers a token that lacks the grant with 401, as if it were no token.
+It refuses what Sanity refuses: `on` at the top level, a null filter, `isDisabled`, and `type` in a change. Like Sanity,
+it answers a token that lacks the grant with 401.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Rule(_Body):
 
 
 class _HookBody(_Body):
-    """What may be sent to change a hook."""
+    """The body that changes a hook."""
 
     name: str = ""
     description: str = ""
@@ -62,7 +62,7 @@ class _HookBody(_Body):
 
 
 class _NewHookBody(_HookBody):
-    """What must be sent to create one."""
+    """The body that creates a hook."""
 
     type: Literal["document"]
     name: str = Field(min_length=1)

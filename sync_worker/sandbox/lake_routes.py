@@ -1,7 +1,7 @@
 """The Content Lake over HTTP: query, doc and mutate, as `@sanity/client` and the worker call them.
 
-Why it exists: the worker's Sanity client is tried on real requests and real error bodies. Whatever the real service
-leaves open is answered in the least helpful way that is allowed. The webhook management API is `hooks_api`.
+Where the real service leaves behaviour open, this one picks the least convenient that is allowed. `hooks_api` has the
+management of webhooks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TAG = re.compile(r"[a-zA-Z0-9._-]{1,75}")
 
 
 class Refused(Exception):
-    """A request that ends with an error answer."""
+    """A request that ends with an error response."""
 
     def __init__(self, status: int, body: object) -> None:
         self.status = status
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 def refusal(_: Request, error: Exception) -> Response:
-    """Return the answer to a request that was refused."""
+    """Return the response to a refused request."""
     if isinstance(error, (Refused, MutationError)):
         return JSONResponse(error.body, error.status)
     if isinstance(error, GroqError):
@@ -53,7 +53,7 @@ ERROR_HANDLERS: Mapping[Any, Any] = {Refused: refusal, MutationError: refusal, G
 
 
 def boom(status: int, error: str, message: str) -> Refused:
-    """Return a refusal with the body that most of Sanity's errors have."""
+    """Return an error with the body that most of Sanity's errors have."""
     return Refused(status, {"statusCode": status, "error": error, "message": message})
 
 
@@ -111,12 +111,12 @@ class DataRoutes:
         head: dict[str, Any] = {"ms": int((time.perf_counter() - started) * 1000)}
         if request.query_params.get("returnQuery") != "false":
             head["query"] = query
-        # The result is JSON already; parsing it only to write it again would be most of the work.
+        # The result is JSON already; parsing and serializing it again would take most of the time.
         body = json.dumps(head)[:-1].encode() + b',"result":' + result + b"}"
         return Response(body, media_type="application/json; charset=utf-8")
 
     async def doc(self, request: Request) -> Response:
-        """Return documents straight from the store, in no promised order."""
+        """Return documents from the document store, in no particular order."""
         role = self._authorize(request)
         documents, omitted = [], []
         for id_ in dict.fromkeys(request.path_params["ids"].split(",")):
@@ -166,7 +166,7 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 
 async def _query_of(request: Request) -> tuple[str, dict[str, Any]]:
-    """Return the query and its parameters, from the address or from the body."""
+    """Return the query and its parameters, from the URL or the body."""
     if request.method == "POST":
         body = await json_of(request)
         query, params = body.get("query"), body.get("params", {})

@@ -1,7 +1,7 @@
 """Clerk's rate limits: for the whole instance, and for writes to one user, organization or membership.
 
-Why it exists: a worker that ignores them passes every other test and fails on the first busy day. Over a limit the
-answer is 429 with `Retry-After` in seconds, and that endpoint stays blocked until then. Figures: Clerk's system limits.
+Over a limit, the response is 429 with `Retry-After` in seconds, and the endpoint stays blocked until then. The figures
+are Clerk's system limits.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ WINDOW_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Requests per 10 seconds; None is no limit."""
+    """Requests per 10 seconds; None means no limit."""
 
     instance: int | None = None
     subject: int | None = None
 
     @classmethod
     def of_key(cls, secret_key: str) -> Self:
-        """Return the limits of a production or a development instance, whichever the key is for."""
+        """Return the limits of the instance that the key is for, production or development."""
         return cls(instance=1000 if secret_key.startswith("sk_live_") else 100, subject=10)
 
 
@@ -39,7 +39,7 @@ class _Window:
     times: deque[float] = field(default_factory=deque)
 
     def wait(self, now: float, most: int) -> float:
-        """Count a request. Return 0, or the seconds until there is room when there is none."""
+        """Count a request and return 0, or return the seconds until the next one is allowed."""
         while self.times and self.times[0] <= now - WINDOW_SECONDS:
             self.times.popleft()
         if len(self.times) >= most:
@@ -59,7 +59,7 @@ class Limiter:
         self._blocked: dict[Hashable, float] = {}
 
     def check(self, endpoint: str, subject: str) -> None:
-        """Count one request; `subject` is empty for what writes nobody. Raises ClerkError 429."""
+        """Count one request; `subject` is empty for a request that writes no subject. Raises ClerkError 429."""
         now = self._clock()
         self._refuse_until(self._blocked.get(endpoint, 0.0), now)
         self._refuse_until(self._blocked.get((endpoint, subject), 0.0), now)
@@ -70,7 +70,7 @@ class Limiter:
             self._take(window, self.limits.subject, (endpoint, subject), now)
 
     def clear(self) -> None:
-        """Forget everything that was counted."""
+        """Reset all counts."""
         self._instance = _Window()
         self._subjects.clear()
         self._blocked.clear()
@@ -78,7 +78,7 @@ class Limiter:
     def _take(self, window: _Window, most: int, endpoint: Hashable, now: float) -> None:
         wait = window.wait(now, most)
         if wait:
-            # The header has whole seconds, so the endpoint stays shut for as long as it says.
+            # The header has whole seconds, so the endpoint stays blocked for as long as it says.
             self._blocked[endpoint] = now + max(1, math.ceil(wait))
             self._refuse_until(self._blocked[endpoint], now)
 

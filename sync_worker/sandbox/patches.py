@@ -1,7 +1,7 @@
 """Sanity's patch operations on one document.
 
-Why it exists: editors and seeding scripts patch. Paths are the JSONMatch subset that they use: `a.b`, `a[0]`, `a[-1]`,
-`a[_key=="x"]`. Recursive paths, slices and `diffMatchPatch` are refused by name. Pure: a patch returns a new document.
+Paths are the common subset of JSONMatch: `a.b`, `a[0]`, `a[-1]`, `a[_key=="x"]`. Recursive paths, slices and
+`diffMatchPatch` are errors. A patch returns a new document.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Step = str | int | tuple[str, Any]
-"""An attribute, an index, or (attribute, value) of the array element that is meant."""
+"""An attribute, an index, or (attribute, value) of an array element."""
 
 _STEP = re.compile(
     r"""\.?(?P<name>[A-Za-z_]\w*)
@@ -31,13 +31,13 @@ class InvalidPatch(Exception):
 
 
 def parse_path(text: str) -> list[Step]:
-    """Read a path. Raises InvalidPatch for what is not in the subset."""
+    """Parse a path. Raises InvalidPatch for a path outside of the subset."""
     steps: list[Step] = []
     position = 0
     while position < len(text):
         match = _STEP.match(text, position)
         if match is None:
-            message = f"path {text!r} is not understood at {position}"
+            message = f"path {text!r} is not supported at position {position}"
             raise InvalidPatch(message)
         steps.append(_step(match))
         position = match.end()
@@ -54,11 +54,11 @@ def _step(match: re.Match[str]) -> Step:
 
 
 def apply_patch(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document with the operations of the patch, in Sanity's order. Raises InvalidPatch."""
+    """Return the patched document; operations apply in Sanity's order. Raises InvalidPatch."""
     changed: dict[str, Any] = copy.deepcopy(dict(document))
     unknown = set(patch) - {*_OPERATIONS, "unset", "insert", "id", "query", "params", "ifRevisionID"}
     if unknown:
-        message = f"the sandbox does not know these patch operations: {', '.join(sorted(unknown))}"
+        message = f"the sandbox does not support these patch operations: {', '.join(sorted(unknown))}"
         raise InvalidPatch(message)
     for name, change in _OPERATIONS.items():
         for path, operand in patch.get(name, {}).items():
@@ -86,7 +86,7 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _position(container: Any, step: Step) -> Any:
-    """Return the key or index that a step means in a container, None when it is not there."""
+    """Return the key or index of a step in a container, or None if it does not exist."""
     if isinstance(container, dict):
         return step if isinstance(step, str) else None
     if not isinstance(container, list):
@@ -143,7 +143,7 @@ def _insert(document: dict[str, Any], insert: Mapping[str, Any]) -> None:
         message = f"there is no array at {insert[where]!r}"
         raise InvalidPatch(message)
     items = copy.deepcopy(insert["items"])
-    # In an empty array -1 means its end: that is how `append` is written.
+    # In an empty array, -1 is the end: clients append this way.
     position = 0 if not container and last in (0, -1) else _position(container, last)
     if position is None:
         message = f"there is no element {insert[where]!r}"

@@ -1,7 +1,6 @@
-"""The query index: what GROQ sees, some seconds behind the document store.
+"""The query index: what GROQ queries see, `lag` seconds behind the document store.
 
-Why it exists: the real search index is eventually consistent, and a worker that trusts its first read is wrong. Changes
-of `lag` count at once, also for transactions that wait already. The documents themselves are in the `groq` process.
+A change of `lag` also applies to transactions that wait already. The documents themselves are in the `groq` process.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class QueryIndex:
-    """Takes transactions and applies each `lag` seconds later, in order. Make it inside the running event loop."""
+    """Applies each transaction `lag` seconds after its commit, in order. Create it inside the running event loop."""
 
     def __init__(self, groq: Groq) -> None:
         self._groq = groq
@@ -36,17 +35,17 @@ class QueryIndex:
         self._lag_changed.set()
 
     def put(self, transaction: Transaction) -> None:
-        """Take a transaction that was just committed. Raises RuntimeError when the evaluator is gone."""
+        """Accept a transaction that was just committed. Raises RuntimeError if the evaluator has stopped."""
         if self._applier.done():
             self._applier.result()
         self._waiting.put_nowait((asyncio.get_running_loop().time(), transaction))
 
     async def caught_up(self) -> None:
-        """Return when queries see every transaction taken so far."""
+        """Wait until queries see every transaction accepted so far."""
         await self._waiting.join()
 
     async def close(self) -> None:
-        """Stop; what still waits is never seen."""
+        """Stop; transactions that still wait are dropped."""
         self._applier.cancel()
         with suppress(asyncio.CancelledError):
             await self._applier

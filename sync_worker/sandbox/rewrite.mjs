@@ -1,9 +1,9 @@
-// Makes a parsed query start from the few documents that can match instead of from all of them.
+// Makes a parsed query start from the few documents that can match, instead of from all of them.
 //
-// Why it exists: `*[_type == "x" && clerkUserId in $ids]` over 100,000 documents must take milliseconds. Each `*[…]` in
-// the tree is replaced by a parameter that holds its candidates, found in the hash indexes of a view; the filter itself
-// stays and is evaluated by groq-js on the candidates. `*[…] | order(_id)[a...b]` stops as soon as the page is full.
-// The answer is the same as the plain tree's; a test holds it to that.
+// `*[_type == "x" && clerkUserId in $ids]` over 100,000 documents must take milliseconds. Each `*[…]` in the tree is
+// replaced by a parameter that holds its candidates, found in the hash indexes of a view; groq-js evaluates the filter on
+// the candidates. `*[…] | order(_id)[a...b]` stops as soon as the page is full. A test compares the results with those of
+// the original tree.
 
 import {evaluateSync} from './groq_js.mjs'
 import {lowerBound, union} from './views.mjs'
@@ -28,7 +28,7 @@ function consistsOf(node, types) {
   if (!types.has(node.type)) return false
   if (node.type === 'Value') return true
   if (node.type === 'FuncCall' && !PURE_FUNCTIONS[node.namespace]?.has(node.name)) return false
-  // It reads the document although no argument does.
+  // It reads the document, even though none of its arguments does.
   if (node.name === 'references' && !types.has('This')) return false
   return children(node).every((child) => consistsOf(child, types))
 }
@@ -36,7 +36,7 @@ function consistsOf(node, types) {
 const isConstant = (node) => consistsOf(node, CONSTANT)
 const isKey = (node) => consistsOf(node, OF_THE_DOCUMENT) && node.type !== 'Value'
 
-/** The filter asks only for what is in the document and in the query's text, so its answer can be an index. */
+/** The filter depends only on the document and the text of the query, so its result can be an index. */
 const isStatic = (node) => consistsOf(node, FILTERS)
 
 const isId = (node) => node.type === 'AccessAttribute' && node.name === '_id' && !node.base
@@ -90,7 +90,7 @@ function candidatesOfCall({op, left, right}, view, params) {
   return null
 }
 
-/** The documents, sorted by `_id`, outside of which `expr` is certainly not true; null when nothing is known. */
+/** The documents, sorted by `_id`, for which `expr` may be true; null when that is unknown. */
 function candidates(expr, view, params) {
   switch (expr.type) {
     case 'Group':
@@ -116,7 +116,7 @@ function candidates(expr, view, params) {
   }
 }
 
-/** The `_id` below which `expr` is certainly not true: what a keyset page asks for. */
+/** The smallest `_id` for which `expr` may be true: the start of a keyset page. */
 function smallestId(expr, params) {
   if (expr.type === 'Group') return smallestId(expr.base, params)
   if (expr.type === 'And') {
@@ -145,7 +145,7 @@ const isOrderById = (node) =>
   node.type === 'PipeFuncCall' && node.name === 'order' && node.args.length === 1 &&
   isId(node.args[0].type === 'Asc' ? node.args[0].base : node.args[0])
 
-/** The expression of `*[a][b]` as one, or null when the node is no filter over everything. */
+/** The combined expression of `*[a][b]`, or null if the node is not a filter over everything. */
 function filterOverEverything(node) {
   if (node.type !== 'Filter') return null
   if (node.base.type === 'Everything') return node.expr
@@ -155,7 +155,7 @@ function filterOverEverything(node) {
 
 const OPENS_A_SCOPE = new Set(['Filter', 'Map', 'FlatMap', 'Projection', 'PipeFuncCall'])
 
-/** A tree in which each `*[…]` is a parameter, and how to fill those parameters. */
+/** A tree in which each `*[…]` is a parameter, with the functions that fill these parameters. */
 export class Rewritten {
   fillers = []
 
@@ -163,7 +163,7 @@ export class Rewritten {
     this.tree = this.rewrite(tree, true)
   }
 
-  /** The parameters to evaluate `tree` with. `options` are groq-js's. */
+  /** The parameters for evaluating `tree`. `options` are those of groq-js. */
   parameters(view, options) {
     const filled = {...options.params}
     for (const fill of this.fillers) fill(filled, view, options)

@@ -1,8 +1,7 @@
-"""Sample content: a small school that sells courses, and the people in Clerk who bought them.
+"""Sample content: a small school that sells courses, and its customers in Clerk.
 
-Why it exists: the demo, the documentation and whoever tries a query need documents that show every way to be entitled:
-to a user, an organization or a membership; by id, e-mail or external id; by plan, course and cohort; now, later, no
-longer. The type names and fields are those of the GROQ files that the project ships.
+It has an example of every way to be entitled: as a user, organization or membership; by id, e-mail or external id; by
+plan, course or cohort; current, future or past. Types and fields are those of the GROQ files in the package.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ MEMBERS = (("org_school", "user_barbara", "org:admin"), ("org_school", "user_ala
 
 
 def reference(target: str) -> Document:
-    """Return a reference as it stands in a field."""
+    """Return a reference for a single field."""
     return {"_type": "reference", "_ref": target}
 
 
 def references(kind: str, slugs: Iterable[str]) -> list[Document]:
-    """Return an array of references, each with a `_key`, as Sanity stores it."""
+    """Return an array of references, each with the `_key` that Sanity requires."""
     return [{"_key": slug, **reference(f"{kind}-{slug}")} for slug in slugs]
 
 
@@ -66,7 +65,7 @@ def entitlement(id_: str, **fields: Any) -> Document:
 
 
 def documents(now: datetime) -> list[Document]:
-    """Return all sample documents, what others refer to first. `now` decides which windows are open."""
+    """Return all sample documents; referenced documents come first. `now` decides which windows are open."""
 
     def days(count: int) -> str:
         return rfc3339((now + timedelta(days=count)).timestamp())
@@ -88,7 +87,7 @@ def documents(now: datetime) -> list[Document]:
 
 
 async def load_sample(box: Sandbox) -> None:
-    """Put the sample into both services. No webhook goes out for it."""
+    """Load the sample into both services, without sending webhooks."""
     for id_, (name, email) in USERS.items():
         external_id = f"ext-{name.lower()}"
         box.clerk.add_user(id_, email=email, external_id=external_id, first_name=name)

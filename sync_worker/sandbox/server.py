@@ -1,8 +1,4 @@
-"""Both services on 127.0.0.1, inside the running event loop.
-
-Why it exists: tests, the demo and `sync-worker sandbox` start the same thing and get the same handles. What the
-services do is `content_lake` and `clerk`; steering them from another process is `control`.
-"""
+"""Runs both services on 127.0.0.1, inside the running event loop."""
 
 from __future__ import annotations
 
@@ -35,16 +31,16 @@ BACKLOG = 2048
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, which also puts the connection into the scope, so that a fault can break it."""
+    """uvicorn's protocol that also puts the connection into the scope, so that a fault can break it."""
 
     def connection_made(self, transport: Any) -> None:
-        """Remember the connection."""
+        """Put the connection into the scope of its requests."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, on a socket that is bound already, without signal handlers and quick to stop."""
+    """uvicorn's server on a socket that is bound already, without signal handlers, and quick to stop."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         super().__init__(
@@ -58,7 +54,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=1,
             )
         )
-        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; without, each body waits 40 ms.
+        # asyncio sets TCP_NODELAY only if the protocol is given; without it, each body is delayed by 40 ms.
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -66,7 +62,7 @@ class Server(uvicorn.Server):
         except (OSError, OverflowError) as error:
             self.close()
             raise SandboxUnavailable(
-                f"port {port} cannot be used ({getattr(error, 'strerror', error)}): stop the program that has it, or "
+                f"port {port} cannot be used ({getattr(error, 'strerror', error)}): stop the program that uses it, or "
                 "choose another one with --sanity-port and --clerk-port"
             ) from error
         self._listener.listen(BACKLOG)
@@ -74,21 +70,21 @@ class Server(uvicorn.Server):
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
 
     async def run_until_stopped(self) -> None:
-        """Serve; returns after `stop`."""
+        """Serve until `stop`."""
         await self.serve(sockets=[self._listener])
 
     def close(self) -> None:
-        """Give the port back without having served."""
+        """Release the port of a server that never ran."""
         self._listener.close()
 
     def stop(self) -> None:
-        """Begin to end."""
+        """Start to shut down."""
         self.should_exit = True
         self._stopping.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to whoever owns the loop."""
+        """Leave signals to the owner of the event loop."""
         yield
 
     async def main_loop(self) -> None:
@@ -102,9 +98,9 @@ class Server(uvicorn.Server):
 class Sandbox:
     """A Content Lake and a Clerk instance. Use it as an async context manager.
 
-    `lake` and `clerk` are the services themselves; `sanity_url` and `clerk_url` their addresses. Without
-    `clerk_limits` Clerk has none; `Limits.of_key(key)` are the real ones. Port 0 is any free one. It raises
-    SandboxUnavailable when it is entered and cannot start.
+    `lake` and `clerk` are the services; `sanity_url` and `clerk_url` are their addresses. Without `clerk_limits` there
+    are no rate limits; `Limits.of_key(key)` are the real ones. Port 0 picks a free port. Entering it raises
+    SandboxUnavailable if it cannot start.
     """
 
     def __init__(
@@ -144,7 +140,7 @@ class Sandbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # What hangs is let go first, or the servers would wait for it.
+        # Release held requests first, or the servers would wait for them.
         self.lake.faults.clear()
         self.clerk.faults.clear()
         for server in self._servers:
@@ -154,9 +150,9 @@ class Sandbox:
         await self.lake.__aexit__()
 
     async def reset(self) -> None:
-        """Make both services as they were at the start: empty, without faults, with the settings they began with."""
+        """Restore the initial state of both services: empty, without faults, with their first settings."""
         self._random.seed(self._seed)
-        self.clerk.faults.clear()  # what is held is applied to what is forgotten now, not to what comes after
+        self.clerk.faults.clear()  # held requests must apply to the old state
         await self.lake.reset()
         await self.clerk.reset()
 

@@ -1,7 +1,6 @@
-"""The log of the requests that a stand-in received.
+"""The log of the requests that a service received.
 
-Why it exists: tests assert exact numbers of calls, and that no two writes of one subject overlap in time. Requests that
-a fault answered, dropped or held are logged too, with the status that the caller saw (0: none).
+It includes requests that a fault answered, dropped or held, with the status that the caller saw (0 for none).
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _SUBJECT = re.compile(r"/v1/(?:users/(user_\w+)|organizations/(org_\w+)(?:/membe
 
 
 def subject_of(path: str) -> str:
-    """Return whom a Clerk path stands for: `user_…`, `org_…`, `org_…/user_…`, or nothing."""
+    """Return the subject of a Clerk path: `user_…`, `org_…` or `org_…/user_…`, or an empty string."""
     match = _SUBJECT.fullmatch(path)
     return "/".join(part for part in match.groups() if part) if match else ""
 
 
 @dataclass(slots=True)
 class Request:
-    """One request. Times are monotonic seconds; `fault` names what was made to go wrong with it."""
+    """One request. Times are monotonic seconds; `fault` is the fault that applied to it, if any."""
 
     method: str
     path: str
@@ -39,7 +38,7 @@ class Request:
 
     @property
     def written(self) -> str:
-        """The subject that the request writes, or nothing."""
+        """The subject that the request writes, or an empty string."""
         return subject_of(self.path) if self.method in WRITES else ""
 
 
@@ -50,13 +49,13 @@ class Traffic:
         self.requests: list[Request] = []
 
     def start(self, method: str, path: str, query: tuple[str, ...]) -> Request:
-        """Log a request that just came in; its end and status are filled in later."""
+        """Log a request that just arrived; its end and status follow later."""
         request = Request(method, path, query, time.monotonic())
         self.requests.append(request)
         return request
 
     def finish(self, request: Request) -> None:
-        """Note that the request is over."""
+        """Record the end of a request."""
         request.ended = time.monotonic()
 
     def clear(self) -> None:
@@ -64,7 +63,7 @@ class Traffic:
         self.requests.clear()
 
     def select(self, method: str | None = None, path_prefix: str | None = None) -> list[Request]:
-        """Return the requests with this method and a path that starts so."""
+        """Return the requests with this method and path prefix."""
         return [
             request
             for request in self.requests
@@ -72,7 +71,7 @@ class Traffic:
         ]
 
     def count(self, method: str | None = None, path_prefix: str | None = None) -> int:
-        """Return how many requests have this method and a path that starts so."""
+        """Return the number of requests with this method and path prefix."""
         return len(self.select(method, path_prefix))
 
     @property
@@ -81,7 +80,7 @@ class Traffic:
         return [request for request in self.requests if request.written]
 
     def overlaps(self) -> list[tuple[Request, Request]]:
-        """Return each two writes of one subject of which the second began before the first was answered."""
+        """Return pairs of writes of one subject where the second started before the first was answered."""
         by_subject: dict[str, list[Request]] = {}
         for request in sorted(self.writes, key=attrgetter("started")):
             by_subject.setdefault(request.written, []).append(request)
@@ -93,7 +92,7 @@ class Traffic:
         ]
 
     def summary(self) -> dict[str, Any]:
-        """Return counts by method, by status and in all, and the number of overlapping writes."""
+        """Return the total, counts by method and by status, and the number of overlapping writes."""
         return {
             "total": len(self.requests),
             "by_method": dict(Counter(request.method for request in self.requests)),

@@ -1,8 +1,8 @@
-// What a query sees: all documents under one perspective, sorted by `_id`, with hash indexes that are made on demand.
+// What a query sees: all documents of one perspective, sorted by `_id`, with hash indexes that are built on demand.
 //
-// Why it exists: groq-js looks at every document for every filter, which is slow with 100,000 of them. A view finds the
-// few that can match; groq-js still evaluates the whole filter on those, so an index can only ever be too generous.
-// Which expressions are looked up is the business of `rewrite.mjs`.
+// groq-js checks every document against every filter, which is slow with 100,000 of them. A view finds the few that can
+// match; groq-js still evaluates the whole filter on those, so an index may return too many but never too few.
+// `rewrite.mjs` decides which expressions use an index.
 
 const byId = (a, b) => (a._id < b._id ? -1 : a._id > b._id ? 1 : 0)
 
@@ -29,7 +29,7 @@ function remove(docs, id) {
   if (docs[at]?._id === id) docs.splice(at, 1)
 }
 
-/** All members of several sorted arrays, sorted, each once. */
+/** The sorted union of several sorted arrays. */
 export function union(arrays) {
   if (arrays.length === 1) return arrays[0]
   return [...new Set(arrays.flat())].sort(byId)
@@ -37,7 +37,7 @@ export function union(arrays) {
 
 const NOTHING = []
 
-/** Documents by the keys that `keysOf(doc)` gives. */
+/** Documents by the keys that `keysOf(doc)` returns. */
 class Index {
   buckets = new Map()
 
@@ -80,7 +80,7 @@ class View {
   sorted = []
   indexes = new Map()
 
-  /** The index called `name`, made from `keysOf` the first time it is wanted. */
+  /** The index called `name`, built from `keysOf` on first use. */
   index(name, keysOf) {
     let index = this.indexes.get(name)
     if (!index && this.indexes.size >= INDEXES) this.indexes.clear()
@@ -106,7 +106,7 @@ class View {
     for (const index of this.indexes.values()) index.remove(before)
   }
 
-  /** Replace everything; far cheaper than one by one when most of it is new. */
+  /** Replace all documents; far cheaper than one by one when most of them are new. */
   fill(docs) {
     this.docs = new Map(docs.map((doc) => [doc._id, doc]))
     this.sorted = [...docs].sort(byId)
@@ -118,7 +118,7 @@ const LAYER = /^(drafts\.|versions\.[^.]+\.)/
 
 const layerOf = (id) => LAYER.exec(id)?.[0] ?? ''
 
-/** What a perspective makes of the document with published id `id`: `find(id)` reads the dataset. */
+/** The document with published id `id` as a perspective sees it; `find(id)` reads the dataset. */
 const PERSPECTIVES = {
   raw: null,
   published: (id, find) => find(id),
@@ -147,7 +147,7 @@ function perspective(name) {
 
 const MANY = 1000
 
-/** All documents the query index knows, and the views on them. */
+/** All documents of the query index, and the views on them. */
 export class Dataset {
   docs = new Map()
   views = new Map()

@@ -1,9 +1,8 @@
-"""Sanity's GROQ-powered webhooks: which changes match a hook, and the message that it becomes.
+"""Sanity's GROQ-powered webhooks: which changes match a hook, and the messages they become.
 
-Why it exists: the worker lives from these messages, so body, headers and signature are Sanity's. One message per
-document and transaction; drafts and versions only for hooks that ask for them. A message is signed once, with the time
-of its first attempt: whether Sanity signs each attempt anew is not known, and this is the stricter reading. How
-messages travel is `delivery`; the management API over HTTP is `hooks_api`.
+One message per document and transaction, with Sanity's body, headers and signature; drafts and versions only for hooks
+that include them. A message is signed once, at its first attempt: whether Sanity signs each attempt anew is unknown,
+and this is the stricter reading. `delivery` sends the messages; `hooks_api` is the management API.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 
 POLICY = Policy(
-    # Half an hour in all; the true schedule is not documented.
+    # Half an hour in all; the real schedule is not documented.
     retry_delays=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 777.0),
     is_final=lambda status: status < SERVER_ERROR and status != TOO_MANY_REQUESTS,
     timeout=30.0,
 )
-"""A 4xx is final except 429; 429, 5xx and network errors are repeated."""
+"""429, 5xx and network errors are retried; any other 4xx is final."""
 
 
 def sign(body: bytes, secret: str, at: int) -> str:
@@ -49,9 +48,9 @@ def sign(body: bytes, secret: str, at: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One webhook as configured. `filter` is the inside of `*[…]`; without a projection the body is the document.
+    """The configuration of one webhook. `filter` is the inside of `*[…]`; without a projection, the document is sent.
 
-    Users cannot take back what was disabled by the platform.
+    Users cannot enable a hook that the platform disabled.
     """
 
     id: str
@@ -75,11 +74,11 @@ class Hook:
 
     @property
     def is_disabled(self) -> bool:
-        """Whether nothing is sent, whoever wanted that."""
+        """Whether the user or the platform disabled it."""
         return self.is_disabled_by_user or self.is_disabled_by_platform
 
-    def wants(self, change: Change, dataset: str) -> bool:
-        """Whether the trigger covers the change, before any GROQ."""
+    def covers(self, change: Change, dataset: str) -> bool:
+        """Whether the trigger covers the change; the filter is not evaluated yet."""
         if self.is_disabled or change.operation not in self.on or self.dataset not in {"*", dataset}:
             return False
         if change.id.startswith("drafts."):
@@ -88,7 +87,7 @@ class Hook:
 
 
 class Webhooks:
-    """All hooks of one dataset. `published` transactions are matched one after another, in order."""
+    """All hooks of one dataset. Transactions are matched one after another, in order."""
 
     def __init__(self, groq: Groq, project_id: str, dataset: str, clock: Callable[[], float], random: Random) -> None:
         self.hooks: dict[str, Hook] = {}
@@ -107,14 +106,14 @@ class Webhooks:
         return f"{self._random.getrandbits(96):024x}"
 
     def add(self, **settings: Any) -> Hook:
-        """Create a hook; the fields are Hook's, without id and dates."""
+        """Create a hook; `settings` are the fields of Hook without id and dates."""
         now = rfc3339(self._clock())
         hook = Hook(id=self.new_id()[:16], created_at=now, updated_at=now, **settings)
         self.hooks[hook.id] = hook
         return hook
 
     async def change(self, hook_id: str, **settings: Any) -> Hook:
-        """Change fields of a hook. Disabling it cancels what waits."""
+        """Change fields of a hook. Disabling it cancels its deliveries."""
         hook = replace(self.hooks[hook_id], updated_at=rfc3339(self._clock()), **settings)
         self.hooks[hook_id] = hook
         if hook.is_disabled:
@@ -122,29 +121,29 @@ class Webhooks:
         return hook
 
     async def remove(self, hook_id: str) -> None:
-        """Delete a hook and cancel what waits."""
+        """Delete a hook and cancel its deliveries."""
         del self.hooks[hook_id]
         await self.deliveries.cancel(hook_id)
 
     async def check(self, filter_: str, projection: str) -> None:
-        """Raise GroqError when a filter or projection cannot be evaluated."""
+        """Raise GroqError if the filter or the projection cannot be evaluated."""
         document = {"_id": "example", "_type": "example", "_rev": "example"}
         for text in (filter_ or "true", projection or "after()"):
             await self._groq.delta("true", text, document, document, rfc3339(self._clock()))
 
     def publish(self, transaction: Transaction) -> None:
-        """Take a transaction whose changes may have to be told. Raises RuntimeError when the evaluator is gone."""
+        """Match a transaction against the hooks in the background. Raises RuntimeError if the evaluator stopped."""
         if self._matcher.done():
             self._matcher.result()
         if self.hooks:
             self._transactions.put_nowait(transaction)
 
     async def matched(self) -> None:
-        """Return when everything published so far has become messages."""
+        """Wait until every transaction published so far has been matched."""
         await self._transactions.join()
 
     async def idle(self) -> None:
-        """Return when everything published so far is delivered or given up. Raises the GroqError of a broken hook."""
+        """Wait until every message so far is delivered or given up. Raises the GroqError of a broken hook."""
         await self.matched()
         await self.deliveries.idle()
         if self._error is not None:
@@ -152,7 +151,7 @@ class Webhooks:
             raise error
 
     async def reset(self) -> None:
-        """Remove every hook and all mischief."""
+        """Remove all hooks and delivery faults."""
         self.hooks.clear()
         await self.deliveries.reset()
 
@@ -169,7 +168,7 @@ class Webhooks:
             try:
                 for change in transaction.changes:
                     for hook in tuple(self.hooks.values()):
-                        if hook.wants(change, self._dataset):
+                        if hook.covers(change, self._dataset):
                             await self._match(hook, change, transaction)
             finally:
                 self._transactions.task_done()

@@ -1,6 +1,6 @@
 """Checks the shape of the rows that the projection returns: the names of all fields, and their types.
 
-A misspelt name is valid GROQ, but removes everybody's plan or end date. A problem in every row is therefore reported as
+A misspelt name is valid GROQ, but removes every plan or end date. A problem in every row is therefore reported as
 a problem of the projection, before anything is written. A problem in single rows is refused by `rows`.
 """
 

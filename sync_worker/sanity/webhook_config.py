@@ -78,7 +78,7 @@ class HookDifference:
     wanted: str
 
     def __str__(self) -> str:
-        return f"{self.field} is {self.now}, wanted {self.wanted}"
+        return f"{self.field} is {self.now}, expected {self.wanted}"
 
 
 def wanted_hook(queries: Queries, *, url: str, dataset: str, secret: SecretStr | None) -> Hook:

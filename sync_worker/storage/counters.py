@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from sync_worker.transport import Call
 
 PREFIX = "total:"
-"""Of the names in the table `state`: `total:calls:Clerk:200`."""
+"""The prefix of their names in the table `state`: `total:calls:Clerk:200`."""
 WEBHOOKS, CALLS, CHANGES = "webhooks", "calls", "changes"
 MISSED_WEBHOOKS = "missed_webhooks"
-"""The name under which changes are counted whose webhook never came."""
+"""The name of the counter of changes without a webhook."""
 LATENCY, LATENCY_MS = "publish_to_clerk", "publish_to_clerk_ms"
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, float("inf"))
-"""Seconds, the upper bounds of the histogram: from an idle worker to a webhook that only the poll made up for."""
+"""The upper bounds of the histogram, in seconds: from an idle worker to a change that only the poll found."""
 
 Key = tuple[str, ...]
 
 
 class Counters:
-    """Counts in memory, and adds up in the database."""
+    """Counts in memory, and adds to the totals in the database."""
 
     def __init__(self, admin: QueueAdmin, timings: Timings) -> None:
         self._admin = admin
@@ -50,14 +50,14 @@ class Counters:
         self._new[CALLS, call.service, call.outcome] += 1
 
     def change(self, kind: str, seconds: float | None) -> None:
-        """Count a change that Clerk has taken, and the seconds from its publish to Clerk's answer, where known."""
+        """Count a change that Clerk has accepted, and the seconds from its publish to Clerk's response, if known."""
         self._new[CHANGES, kind] += 1
         if seconds is not None:
             self._new[LATENCY, str(BOUNDS[bisect_left(BOUNDS, seconds)])] += 1
             self._new[(LATENCY_MS,)] += round(seconds * 1000)
 
     async def flush(self) -> None:
-        """Add what is new to the shared totals. Raises DatabaseUnavailable, and then keeps it for the next time."""
+        """Add new counts to the shared totals. Raises DatabaseUnavailable, and keeps them for the next time."""
         new, self._new = self._new, Counter()
         if not new:
             return
@@ -74,7 +74,7 @@ class Counters:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Flush every few seconds until the block ends, and once more then."""
+        """Flush every few seconds until the block ends, and once more at the end."""
         ended = asyncio.Event()
         keeping = asyncio.create_task(self._keep(ended), name="totals")
         try:
@@ -92,5 +92,5 @@ class Counters:
             await self._try_to_flush()
 
     async def _try_to_flush(self) -> None:
-        with suppress(DatabaseUnavailable):  # reported elsewhere; what is new is kept for the next time
+        with suppress(DatabaseUnavailable):  # reported elsewhere; the counts are kept for the next time
             await self.flush()

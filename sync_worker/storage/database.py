@@ -1,12 +1,11 @@
-"""The database seen from the rest of the program: short transactions, wake-ups, and where the file or server is.
+"""The interface of the database: short transactions, and wake-ups after commits.
 
-Other modules write their SQL once and run it on SQLite and PostgreSQL alike; what differs is known to `sqlite` and
-`postgres` alone.
+Other modules write SQL that runs on both SQLite and PostgreSQL; only `sqlite` and `postgres` know the differences.
 
-The SQL is what both understand, with `?` or `:name` for parameters, and these words of PostgreSQL, which `sqlite`
+The SQL is the common subset, with `?` or `:name` for parameters, and these words of PostgreSQL, which `sqlite_thread`
 translates: `LEAST(`, `GREATEST(`, `FOR UPDATE`, `SKIP LOCKED`, `COLLATE "C"` and `BIGINT GENERATED ALWAYS AS IDENTITY
 PRIMARY KEY`. `NOW()` is the clock of the database, in epoch seconds. `IN (EACH(?))` takes a JSON array of strings. `%`
-and `?` are not written in any other sense.
+and `?` have no other use.
 """
 
 from __future__ import annotations
@@ -16,22 +15,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sync_worker.domain.clock import Clock
-    from sync_worker.domain.timings import Timings
-
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Parameters = Sequence[object] | Mapping[str, object]
-"""For `?` in their order, or for `:name` by name."""
+"""Values for `?` in order, or for `:name` by name."""
 
 
 class Transaction(Protocol):
-    """What a piece of work may do. It lives as long as the work that it is handed to."""
+    """What a piece of work may do. It is valid only while the work runs."""
 
     @property
     def now(self) -> float:
@@ -44,21 +40,21 @@ class Transaction(Protocol):
         """Run one statement for each set of parameters, in order, and return all their rows."""
 
     def notify(self) -> None:
-        """Wake every process that waits in `changed`, once this is committed."""
+        """Wake every process that waits in `changed`, after the commit."""
 
 
 class Signal:
-    """A commit that has not been handled yet. It stays set until one `wait` has returned, so none is missed."""
+    """A commit that has not been handled yet. It stays set until one `wait` returns, so none is missed."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """Wake those who wait, or the next one who would."""
+        """Wake the waiters, or else the next one."""
         self._event.set()
 
-    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - a deadline passing is an answer here, no error
-        """Wait at most `timeout` seconds; say whether it was set."""
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - a timeout is a result here, not an error
+        """Wait at most `timeout` seconds; return whether it was set."""
         try:
             async with asyncio.timeout(timeout):
                 await self._event.wait()
@@ -71,8 +67,8 @@ class Signal:
 class Database(ABC):
     """One SQLite file or one PostgreSQL database. It belongs to the event loop that started it.
 
-    All trouble that may pass (locked, full, unreachable, restarted, damaged) is DatabaseUnavailable; the next call
-    tries anew, so nothing must be restarted. Whatever else a piece of work raises comes out as it is.
+    Failures that may be temporary (locked, full, unreachable, restarted, damaged) raise DatabaseUnavailable; the next
+    call tries again, so no restart is needed. Other errors of a piece of work are raised unchanged.
     """
 
     def __init__(self) -> None:
@@ -80,14 +76,14 @@ class Database(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Connect, and bring the tables up to date.
+        """Connect, and migrate the tables.
 
         Raises ConfigurationError when it can never work, DatabaseUnavailable when it does not work now.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish the work that was handed in, and disconnect."""
+        """Finish the submitted work, and disconnect."""
 
     @abstractmethod
     async def run(self, work: Callable[[Transaction], T]) -> T:
@@ -101,10 +97,10 @@ class Database(ABC):
         """Run `work` in one read-only transaction, which never waits for a writer."""
 
     async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
-        """Return True as soon as somebody committed a `notify`, or False after `timeout` seconds at the latest.
+        """Return True as soon as a `notify` was committed, or False after `timeout` seconds.
 
-        A commit since the last return counts, so look for work first and wait then. It may also return early for
-        nothing. Only one loop of a process may wait here: a second one would miss commits.
+        A commit since the last return counts, so look for work first and wait then. It may also return early
+        without a commit. Only one task per process may wait here: a second one would miss commits.
         """
         return await self._signal.wait(timeout)
 
@@ -112,39 +108,6 @@ class Database(ABC):
         """Return the version of the tables."""
         rows = await self.read(lambda tx: tx.execute("SELECT MAX(version) FROM schema_version"))
         return int(rows[0][0])
-
-
-def open_database(
-    url: str,
-    clock: Clock,
-    timings: Timings,
-    *,
-    server_clock: Clock | None = None,
-    watch: bool = False,
-    connections: int = 4,
-) -> Database:
-    """Return the database at `url`, not started yet.
-
-    `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` or `postgresql://…`, query parameters kept.
-    A SQLite file goes by `clock`, a PostgreSQL server by its own unless `server_clock` replaces it. With `watch`,
-    commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL at the price of one
-    more connection. `connections` is how many PostgreSQL connections transactions may use.
-    Raises ConfigurationError, which never holds the password.
-    """
-    scheme, found, rest = url.strip().partition("://")
-    if found and scheme == "sqlite":
-        from sync_worker.storage.sqlite import SqliteDatabase, file_of  # noqa: PLC0415 - it is built on this module
-
-        return SqliteDatabase(file_of(rest), clock, timings, watch=watch)
-    if found and scheme in {"postgres", "postgresql"}:
-        try:
-            from sync_worker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - psycopg is an optional extra
-        except ImportError as error:
-            raise ConfigurationError(
-                "DATABASE_URL names a PostgreSQL server, which needs: pip install 'sanity-clerk-sync[postgres]'"
-            ) from error
-        return PostgresDatabase(url.strip(), server_clock, timings, watch=watch, connections=connections)
-    raise ConfigurationError("DATABASE_URL must start with sqlite:///, postgres:// or postgresql://.")
 
 
 def closed() -> DatabaseUnavailable:

@@ -1,7 +1,7 @@
-"""When a service was last heard from: the moment of its newest webhook that was accepted.
+"""When the last webhook of a service was accepted.
 
-A note with every webhook would double the cost of accepting one, so each process writes at most one note per interval;
-readers allow for that.
+A write per webhook would double the cost of accepting it, so each process writes at most once per interval; readers
+allow for that.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def note_of(service: str) -> str:
-    """Return the name under which it is kept when `sanity` or `clerk` was heard."""
+    """Return the name under which the time is stored for `sanity` or `clerk`."""
     return f"heard:{service}"
 
 
 @dataclass(slots=True)
 class Liveness:
-    """Notes that a service was heard."""
+    """Records when webhooks are accepted."""
 
     admin: QueueAdmin
     clock: Clock
@@ -33,7 +33,7 @@ class Liveness:
     _next: dict[str, float] = field(default_factory=dict)
 
     async def now(self, service: str) -> None:
-        """Note it, unless that was done a moment ago. Raises nothing: the webhook is enqueued already."""
+        """Record a webhook, at most once per interval. Raises nothing: the webhook is enqueued already."""
         now = self.clock.monotonic()
         if now < self._next.get(service, 0.0):
             return

@@ -1,8 +1,8 @@
 """PostgreSQL: short transactions on a few connections, and LISTEN on one more.
 
 Any number of web and worker processes share one database. Nothing stays in a session between two transactions (no
-prepared statements, no SET), so PgBouncer in transaction mode may stand in between. LISTEN does not work through it;
-the listener notices that nothing arrives, and `changed` returns more often instead.
+prepared statements, no SET), so PgBouncer in transaction mode works. LISTEN does not work through it;
+the listener detects that nothing arrives, and `changed` polls instead.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage.database import Database, closed
 from sync_worker.storage.migrations import migrate
+from sync_worker.storage.postgres_server import Server, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Parameters, Row, Transaction
+    from sync_worker.storage.postgres_server import Connection
 
 T = TypeVar("T")
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 CLOCK = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
 """Not clock_timestamp(): it is volatile, so no index would serve a comparison with it."""
@@ -53,7 +53,7 @@ _NAMED = re.compile(r"(?<![\w:]):([a-z_]+)\b")
 
 @lru_cache(maxsize=256)
 def translated(sql: str, clock: str) -> bytes:
-    """Return the SQL in PostgreSQL's words; `clock` is the expression for `NOW()`."""
+    """Translate SQL for PostgreSQL; `clock` is the expression for `NOW()`."""
     return (
         _NAMED.sub(r"%(\1)s", _LIST.sub(r"SELECT json_array_elements_text(CAST(\1 AS json))", sql))
         .replace("?", "%s")
@@ -63,7 +63,7 @@ def translated(sql: str, clock: str) -> bytes:
 
 
 class _Transaction:
-    """One piece of work's transaction."""
+    """The transaction of one piece of work."""
 
     def __init__(self, connection: Connection, clock: Clock | None) -> None:
         self._cursor = connection.cursor()
@@ -96,7 +96,7 @@ class _Transaction:
 
 
 class PostgresDatabase(Database):
-    """One database of a server, which goes by its own clock unless one is given."""
+    """One database on a server. It uses the clock of the server unless `clock` is given."""
 
     def __init__(
         self, url: str, clock: Clock | None, timings: Timings, *, watch: bool = False, connections: int = 4
@@ -130,7 +130,7 @@ class PostgresDatabase(Database):
             self._listener = Listener(self._server, self._token, self._wake_soon, self._timings)
 
     async def close(self) -> None:
-        """Finish what runs, and disconnect."""
+        """Finish the running work, and disconnect."""
         threads, self._threads = self._threads, None
         listener, self._listener = self._listener, None
         if listener is not None:
@@ -150,7 +150,7 @@ class PostgresDatabase(Database):
         return await self._submit("BEGIN READ ONLY", work)
 
     async def changed(self, timeout: float) -> bool:  # noqa: ASYNC109 - see Signal.wait
-        """Wait as every database does, but not long while the listener hears nothing."""
+        """See Database. Polls while the listener does not work."""
         polls = self._listener is not None and not self._listener.is_listening
         return await self._signal.wait(min(timeout, self._timings.postgres_poll) if polls else timeout)
 
@@ -161,7 +161,7 @@ class PostgresDatabase(Database):
 
     def _wake_soon(self) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
-        with suppress(RuntimeError):  # the loop is gone, and so is everybody who waited
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
             self._loop.call_soon_threadsafe(self._signal.set)
 
     @staticmethod
@@ -172,7 +172,7 @@ class PostgresDatabase(Database):
         migrate(tx)
 
     def _perform(self, begin: str, work: Callable[[Transaction], T]) -> T:
-        """Run `work`, again if the server asks for that, or if an idle connection turns out to be dead."""
+        """Run `work`; retry after a deadlock, or if an idle connection turns out to be dead."""
         for _ in range(self._timings.postgres_tries):
             connection, fresh = self._take()
             attempt = Attempt(connection, f"{begin}; {self._limits}", self._clock, self._token)
@@ -215,14 +215,14 @@ class PostgresDatabase(Database):
             connection.close()
 
     def _forget_idle(self) -> None:
-        """Close what was connected before the server went away, so that the next one is new."""
+        """Close all idle connections after the server was gone, so that the next one is new."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
 
 class Attempt:
-    """One try at one transaction. `begin` is what begins it."""
+    """One attempt at a transaction. `begin` is the statement that starts it."""
 
     def __init__(self, connection: Connection, begin: str, clock: Clock | None, token: str) -> None:
         self._connection = connection
@@ -247,64 +247,17 @@ class Attempt:
 
 
 def _limits(timings: Timings) -> str:
-    """Return what limits a transaction: a process that hangs in one must not hold up the others."""
+    """Return the statements that limit a transaction, so that a process that hangs in one does not block others."""
     limits = {
         "lock_timeout": timings.postgres_lock_timeout,
         "statement_timeout": timings.postgres_statement_timeout,
         "idle_in_transaction_session_timeout": timings.postgres_idle_timeout,
     }
-    return "; ".join(f"SET LOCAL {name} = {_milliseconds(seconds)}" for name, seconds in limits.items())
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-class Server:
-    """Where the server is; the only one that knows the password."""
-
-    def __init__(self, url: str, timings: Timings) -> None:
-        try:
-            parameters = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise _unreadable_address() from None  # the original text may quote the password
-        ports = str(parameters.get("port") or "0").split(",")
-        names = f"{parameters.get('host')}{parameters.get('dbname')}"
-        if "@" in names or not all(port.isdigit() for port in ports):  # a part of the password ended up there
-            raise _unreadable_address()
-        self._secret = str(parameters.get("password") or "")
-        patience = {
-            "connect_timeout": round(timings.postgres_connect_timeout),
-            "keepalives_idle": round(timings.postgres_keepalive),
-            "tcp_user_timeout": _milliseconds(timings.postgres_tcp_timeout),
-        }
-        self._conninfo = make_conninfo(url, **{name: n for name, n in patience.items() if name not in parameters})
-
-    def connect(self) -> Connection:
-        """Return a new connection, or raise DatabaseUnavailable."""
-        try:
-            return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        except psycopg.Error as error:
-            raise self.unavailable(error) from None  # the original may quote the password
-
-    def unavailable(self, error: psycopg.Error) -> DatabaseUnavailable:
-        """Return the error that callers get."""
-        return DatabaseUnavailable(f"PostgreSQL: {self.describe(error)}.")
-
-    def describe(self, error: psycopg.Error) -> str:
-        """Return the first line of what the server or the driver said, without the password."""
-        text = str(error).strip().partition("\n")[0] or type(error).__name__
-        return text.replace(self._secret, "***") if self._secret else text
-
-
-def _unreadable_address() -> ConfigurationError:
-    return ConfigurationError(
-        "DATABASE_URL is not a PostgreSQL address. In the password, write @ as %40, / as %2F and % as %25."
-    )
+    return "; ".join(f"SET LOCAL {name} = {milliseconds(seconds)}" for name, seconds in limits.items())
 
 
 class Listener:
-    """A thread that hears the commits of other processes on its own connection, and connects anew when that dies."""
+    """A thread that listens for the commits of other processes on its own connection, and reconnects if that dies."""
 
     def __init__(self, server: Server, token: str, wake: Callable[[], None], timings: Timings) -> None:
         self._server = server
@@ -317,7 +270,7 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return once the thread has ended, which is at once, or soon if it is stuck: then it ends by itself."""
+        """Stop the thread, and wait a moment for it. A thread that is stuck ends by itself later."""
         self._stop.close()
         self._thread.join(self._timings.postgres_stop_wait)
 
@@ -335,7 +288,7 @@ class Listener:
     def _listen(self, connection: Connection) -> None:
         """Listen until stopped; raise when the connection dies."""
         connection.execute(f"LISTEN {CHANNEL}".encode())
-        self._wake()  # for commits from before it listened
+        self._wake()  # for commits before it listened
         with self._server.connect() as another:
             another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
         tested, silence = time.monotonic(), self._timings.postgres_listen_check
@@ -349,7 +302,7 @@ class Listener:
                 self._wake()
 
     def _must_stop(self, timeout: float, *others: Connection) -> bool:
-        """Wait for the request to stop, or for one of the others to have something to read."""
+        """Wait until it has to stop, or one of the others has something to read. Return whether it has to stop."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._stopping, selectors.EVENT_READ)
             for other in others:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 PARTS = 4
-"""Of an identity; fewer is none."""
+"""The number of parts of a valid identity."""
 _STATE, _START = 0, 19
 """Fields of /proc/PID/stat, counted behind the name in brackets (proc_pid_stat(5))."""
 

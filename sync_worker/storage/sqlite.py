@@ -1,231 +1,46 @@
-"""SQLite: one file, one writing connection per process, commits shared by everybody who waits.
+"""SQLite: one file, with one writing and one reading connection per process.
 
-A durable commit costs one disk flush, so work that arrives during a flush is committed together by the next one. Reads
-have their own connection and never wait.
+Reads never wait for a writer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import queue
-import re
 import sqlite3
-import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.errors import ConfigurationError
 from sync_worker.storage.database import Database, closed
 from sync_worker.storage.migrations import migrate
+from sync_worker.storage.sqlite_thread import ConnectionThread, Job, SqliteTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.database import Parameters, Row, Transaction
+    from sync_worker.storage.database import Transaction
 
 T = TypeVar("T")
 
 OLDEST = (3, 35)
 """The first SQLite with RETURNING."""
 
-MOST_SHARED = 500
-"""How many pieces of work share one commit at most, so that the first is not kept waiting by the last."""
-
-DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
 
 def file_of(rest: str) -> str:
-    """Return the path in what follows `sqlite://`: `/relative.db` or `//absolute.db`."""
+    """Return the path from the part of a URL after `sqlite://`: `/relative.db` or `//absolute.db`."""
     path = rest.removeprefix("/")
     if not rest.startswith("/") or not path or "?" in path or path == ":memory:":
         raise ConfigurationError("DATABASE_URL must be sqlite:///relative.db or sqlite:////absolute.db, nothing more.")
     return path
 
 
-_LIST = re.compile(r"EACH\((\?|:\w+)\)")
-
-
-@lru_cache(maxsize=256)
-def translated(sql: str) -> str:
-    """Return the SQL in SQLite's words. `NOW()` stays: each connection has a function of that name."""
-    return (
-        _LIST.sub(r"SELECT value FROM json_each(\1)", sql)
-        .replace("LEAST(", "min(")
-        .replace("GREATEST(", "max(")
-        .replace("FOR UPDATE", "")
-        .replace("SKIP LOCKED", "")
-        .replace('COLLATE "C"', "")
-        .replace("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT")
-    )
-
-
-class _Transaction:
-    """One piece of work's view of the transaction that it may share with others."""
-
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
-        self._connection = connection
-        self._clock = clock
-        self.notified = False
-
-    @property
-    def now(self) -> float:
-        return self._clock.now()
-
-    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        return self._connection.execute(translated(sql), parameters).fetchall()
-
-    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> list[Row]:
-        statement, cursor, rows = translated(sql), self._connection.cursor(), []
-        for one in parameters:
-            rows += cursor.execute(statement, one).fetchall()
-        return rows
-
-    def notify(self) -> None:
-        self.notified = True
-
-
-@dataclass(slots=True)
-class Job:
-    """A piece of work, and what became of it."""
-
-    work: Callable[[Transaction], Any]
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
-    notified: bool = False
-
-
-class ConnectionThread:
-    """A thread with its own connection, which runs the jobs that wait in one transaction and then answers them all."""
-
-    def __init__(
-        self,
-        name: str,
-        connect: Callable[[], sqlite3.Connection],
-        begin: str,
-        *,
-        clock: Clock,
-        answer: Callable[[list[Job]], None],
-        poll: float,
-        changed_elsewhere: Callable[[], None] | None = None,
-    ) -> None:
-        self._connect = connect
-        self._begin = begin
-        self._clock = clock
-        self._answer = answer
-        self._poll = poll
-        self._changed_elsewhere = changed_elsewhere
-        self._seen: int | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
-
-    def submit(self, job: Job) -> None:
-        """Hand a job in."""
-        self._jobs.put(job)
-
-    async def stop(self) -> None:
-        """Return once all that was handed in is answered and the connection is closed."""
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    def _serve(self) -> None:
-        while jobs := self._next_jobs():
-            self._commit(jobs)
-            self._answer(jobs)
-        self._disconnect()
-
-    def _next_jobs(self) -> list[Job]:
-        """Wait for one job, then take all that are there; an empty list is the end."""
-        first = self._jobs.get() if self._changed_elsewhere is None else self._watch(self._changed_elsewhere)
-        if first is None:
-            return []
-        jobs = [first]
-        with suppress(queue.Empty):
-            while len(jobs) < MOST_SHARED:
-                job = self._jobs.get_nowait()
-                if job is None:
-                    self._jobs.put(None)
-                    break
-                jobs.append(job)
-        return jobs
-
-    def _watch(self, changed_elsewhere: Callable[[], None]) -> Job | None:
-        """Wait for a job, and meanwhile look for commits: this connection's own do not count in `data_version`."""
-        while True:
-            if self._connection is not None:
-                with suppress(sqlite3.Error):
-                    version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-                    if version != self._seen:
-                        self._seen = version
-                        changed_elsewhere()
-            with suppress(queue.Empty):
-                return self._jobs.get(timeout=self._poll)
-
-    def _commit(self, jobs: list[Job]) -> None:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.execute(self._begin)
-            for job in jobs:
-                self._attempt(self._connection, job)
-            self._connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - every waiting job must get it
-            self._disconnect()
-            for job in jobs:
-                job.error = explained(error)
-
-    def _attempt(self, connection: sqlite3.Connection, job: Job) -> None:
-        """Run one job in a savepoint, so that its failure undoes no other job's work."""
-        if job.future.cancelled():
-            return
-        connection.execute("SAVEPOINT job")
-        tx = _Transaction(connection, self._clock)
-        try:
-            job.result = job.work(tx)
-            job.notified = tx.notified
-        except Exception as error:
-            if not connection.in_transaction:  # a full disk or the like made SQLite undo everything
-                raise
-            connection.execute("ROLLBACK TO job")
-            job.error = explained(error)
-        connection.execute("RELEASE job")
-
-    def _disconnect(self) -> None:
-        """Close, which also undoes what is not committed; the next job connects anew."""
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-        self._connection = None
-        self._seen = None
-
-
-def explained(error: Exception) -> Exception:
-    """Return DatabaseUnavailable for trouble with the file, and any other error as it is."""
-    trouble = (
-        isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or type(error) is sqlite3.DatabaseError
-    )
-    if not trouble:
-        return error
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # the low byte is the primary code
-        text = f"The SQLite file is damaged ({error}). Stop, move it away, start, and run `sync-worker reconcile`."
-    else:
-        text = f"SQLite: {error}."
-    answer = DatabaseUnavailable(text)
-    answer.__cause__ = error
-    return answer
-
-
 class SqliteDatabase(Database):
-    """One file."""
+    """One SQLite file."""
 
     def __init__(self, path: str, clock: Clock, timings: Timings, *, watch: bool = False) -> None:
         super().__init__()
@@ -266,7 +81,7 @@ class SqliteDatabase(Database):
             raise
 
     async def close(self) -> None:
-        """Finish what was handed in, and close the file."""
+        """Finish the submitted work, and close the file."""
         writer, reader, self._writer, self._reader = self._writer, self._reader, None, None
         for thread in (reader, writer):
             if thread is not None:
@@ -274,7 +89,7 @@ class SqliteDatabase(Database):
         self._signal.set()
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on the writing connection, in one commit with everything else that waits."""
+        """Run `work` on the writing connection, in one commit with all other waiting work."""
         return await self._submit(self._writer, work)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
@@ -296,7 +111,7 @@ class SqliteDatabase(Database):
 
     def _call_soon(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker: threads live after `start`
-        with suppress(RuntimeError):  # the loop is gone, and so is everybody who waited
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _answer(self, jobs: list[Job]) -> None:
@@ -316,9 +131,9 @@ class SqliteDatabase(Database):
         try:
             self._switch_to_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA secure_delete = ON")  # an address that was looked up is gone from the file too
+            connection.execute("PRAGMA secure_delete = ON")  # deleted addresses must not stay in the file
             connection.execute("BEGIN IMMEDIATE")
-            migrate(_Transaction(connection, self._clock))
+            migrate(SqliteTransaction(connection, self._clock))
             connection.execute("COMMIT")
         except BaseException:
             connection.close()
@@ -332,7 +147,7 @@ class SqliteDatabase(Database):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=self._timings.sqlite_busy_timeout, isolation_level=None)
-        connection.create_function("NOW", 0, self._clock.now, deterministic=True)  # once a statement, so indexes serve
+        connection.create_function("NOW", 0, self._clock.now, deterministic=True)  # so that indexes work
         return connection
 
     def _create_file(self) -> None:

@@ -136,7 +136,7 @@ async def _healthz(_: Request) -> JSONResponse:
 
 
 async def _readyz(request: Request) -> JSONResponse:
-    """Answer 200 when incoming work will be done, else 503, with the result of each check."""
+    """Answer 200 if incoming work will be done, else 503, with the result of each check."""
     store: Store = request.app.state.store
     checks = await readiness(store.queue, store.runtime.timings)
     ready = all(check["ok"] for check in checks.values())

@@ -180,7 +180,7 @@ class Receiver:
         )
 
     async def _is_our_instance(self, instance: str) -> bool:
-        """Return whether an event is from the instance that our key belongs to, as far as that is known."""
+        """Return whether an event is from the instance of our key; True while that is unknown."""
         if instance == self._instance:
             return True
         known = await self.queue.recall(INSTANCE)

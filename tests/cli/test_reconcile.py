@@ -79,6 +79,15 @@ async def test_a_dry_run_writes_nothing_and_exits_with_2_on_drift(operator: Oper
     assert (await operator.reconcile("--dry-run"))[0] == 0
 
 
+async def test_an_address_that_several_people_have_is_reported_once(operator: Operator) -> None:
+    for user in ("user_1", "user_2"):
+        operator.box.clerk.add_user(user, email="shared@example.com")
+    row = {"_id": "ent-shared", "_type": "entitlement", "userEmail": "shared@example.com", "plan": "pro"}
+    await operator.box.lake.mutate([{"create": row}])
+    ended = await operator.run("reconcile", "--dry-run")
+    assert ended.err.count("refused: ent-shared: userEmail: ") == 1
+
+
 async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_applies_them(operator: Operator) -> None:
     users = await publish(operator.box, 100)
     await operator.reconcile()
@@ -161,7 +170,7 @@ async def test_one_reconcile_repairs_any_share_of_lost_webhooks(
     ids = [f"ent-{user}" for user in users]
     async with listening("serve", {**operator.environment, "POLL_SECONDS": "0"}, tmp_path / "log") as url:
         install_hook(box, url)
-        box.lake.webhooks.deliveries.mischief.drop = lost
+        box.lake.webhooks.deliveries.faults.drop = lost
         for _ in range(5 * count):
             document = random.choice(ids)
             if random.random() < 0.1 and len(ids) > count // 2 + 10:

@@ -55,6 +55,18 @@ async def test_a_second_sync_writes_nothing(box: Sandbox, environment: dict[str,
     assert box.clerk.requests.count("PATCH") == 0
 
 
+async def test_sync_shows_the_access_of_a_subject_that_was_in_sync(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    box.clerk.add_user("user_1", public_metadata={"theme": "dark"})
+    await publish(box, "ent-1", "user_1", plan="pro")
+    await run("sync", "user_1", cwd=tmp_path, environment=environment)
+    again = await run("sync", "user_1", cwd=tmp_path, environment=environment)
+    assert [line.split() for line in again.out.splitlines()][1:] == [
+        ["user:user_1", "unchanged", "plan=pro", "courseSlugs="]
+    ]
+
+
 async def test_sync_of_an_unknown_user_exits_with_1_and_says_so(
     box: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

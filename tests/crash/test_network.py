@@ -24,8 +24,8 @@ USERS = 60
 async def test_webhooks_that_come_twice_late_and_eight_at_a_time_make_nobody_wrong(site: Site) -> None:
     box = site.box
     editors = await Editors.begin(box, USERS)
-    mischief = box.lake.webhooks.deliveries.mischief
-    mischief.duplicate, mischief.delay, mischief.delay_seconds, mischief.at_once = 0.2, 0.2, (0.0, 1.0), 8
+    faults = box.lake.webhooks.deliveries.faults
+    faults.duplicate, faults.delay, faults.delay_seconds, faults.at_once = 0.2, 0.2, (0.0, 1.0), 8
     box.clerk.faults.latency, box.lake.lag = 0.05, 0.15
     async with site.receiver("serve"):
         site.install_hook()
@@ -48,4 +48,4 @@ async def test_services_that_fail_drop_answers_and_reset_connections_make_nobody
             await editors.edit()
         await box.lake.hooks_idle()
         await site.comes_right()
-    assert all(box.clerk.faults.struck[fault] for fault in ("unavailable", "lost", "reset"))
+    assert all(box.clerk.faults.hits[fault] for fault in ("unavailable", "lost", "reset"))

@@ -73,7 +73,7 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
         site.install_hook()
         await publish(site, users)
         assert account.by_status().keys() == {202}
-        await until(lambda: faults_of(box, service).struck[fault] > 0)
+        await until(lambda: faults_of(box, service).hits[fault] > 0)
         began, asked = time.monotonic(), asked_for(box)
         await until(lambda: time.monotonic() - began > OUTAGE)
         assert (asked_for(box) - asked) / (time.monotonic() - began) < MOST_ASKED
@@ -115,7 +115,7 @@ async def test_a_subject_whose_writes_hang_holds_up_nobody_else(site: Site) -> N
     async with site.receiver("serve"):
         site.install_hook()
         await publish(site, 2)
-        await until(lambda: box.clerk.faults.struck["hang"] > 0)
+        await until(lambda: box.clerk.faults.hits["hang"] > 0)
         await publish(site, 10, "later")
         await until(lambda: wrong(box) == ["user_first_0", "user_first_1"])
         box.clerk.faults.clear()
@@ -129,7 +129,7 @@ async def test_reads_that_hang_hold_up_only_those_who_wait_on_them(site: Site) -
     async with site.receiver("serve"):
         site.install_hook()
         await publish(site, 2)
-        await until(lambda: box.clerk.faults.struck["hang"] > 0)
+        await until(lambda: box.clerk.faults.hits["hang"] > 0)
         hanging = set(wrong(box))
         await publish(site, 20, "later")
         await until(lambda: set(wrong(box)) <= hanging)

@@ -97,7 +97,7 @@ async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_e
     async with site.store() as store:
         await store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         async with site.worker(ELSEWHERE) as lost:
-            await until(lambda: box.clerk.faults.struck["hang"] >= len(users))
+            await until(lambda: box.clerk.faults.hits["hang"] >= len(users))
             lost.kill()
             await lost.wait()
         box.clerk.faults.release()

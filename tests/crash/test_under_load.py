@@ -88,7 +88,7 @@ async def test_killed_at_random_nobody_is_wrong_and_nothing_is_lost(
     box.clerk.faults.latency = box.lake.faults.latency = 0.02
     trouble = Trouble(lease=lease)
     async with site.store() as store:  # the tables are there before the processes race for them
-        box.lake.webhooks.deliveries.mischief.at_once = 4
+        box.lake.webhooks.deliveries.faults.at_once = 4
         site.install_hook()
         receiver = Immortal(lambda: site.receiver(trouble=trouble))
         workers = [Immortal(lambda: site.worker(trouble)) for _ in range(2)]

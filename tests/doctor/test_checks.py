@@ -180,18 +180,21 @@ FAULTS = {
         lambda i: i.reconfigure(sanity_read_token=i.box.lake.token), "read-only token", "can write", "--role=viewer"
     ),
     "a hook that is disabled": Fault(
-        lambda i: i.change_hook(is_disabled_by_user=True), "webhook", "state is disabled, wanted enabled", INSTALL
+        lambda i: i.change_hook(is_disabled_by_user=True), "webhook", "state is disabled, expected enabled", INSTALL
     ),
     "a hook with another filter": Fault(
-        lambda i: i.change_hook(filter='_type == "course"'), "webhook", "filter is different, wanted", INSTALL
+        lambda i: i.change_hook(filter='_type == "course"'),
+        "webhook",
+        "filter is different, expected webhook_filter.groq",
+        INSTALL,
     ),
     "a hook for every dataset": Fault(
-        lambda i: i.change_hook(dataset="*"), "webhook", "dataset is *, wanted staging", INSTALL
+        lambda i: i.change_hook(dataset="*"), "webhook", "dataset is *, expected staging", INSTALL
     ),
     "a clock that is fast": Fault(lambda i: setattr(i, "ahead", 75.0), "clock", "s ahead of", "NTP"),
     "a clock that is slow": Fault(lambda i: setattr(i, "ahead", -75.0), "clock", "s behind", "NTP"),
     "a hook without our secret": Fault(
-        lambda i: i.change_hook(secret=""), "webhook", "secret is none, wanted SANITY_WEBHOOK_SECRET", INSTALL
+        lambda i: i.change_hook(secret=""), "webhook", "secret is none, expected SANITY_WEBHOOK_SECRET", INSTALL
     ),
     "a Sanity token that is gone": Fault(
         lambda i: i.reconfigure(sanity_read_token="sk-gone"), "Sanity", "Session not found", "--role=viewer"
@@ -460,7 +463,7 @@ async def test_the_command_exits_with_1_on_a_problem_and_prints_the_fix(
     await installed.change_hook(dataset="*")
     ended = await doctor(installed, tmp_path, COLUMNS="200")
     assert ended.code == 1
-    assert "dataset is *, wanted staging" in ended.out
+    assert "dataset is *, expected staging" in ended.out
     assert f"→ Run: SANITY_MANAGE_TOKEN=… sync-worker webhook install --url {installed.hook.url}" in ended.out
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue_admin import QueueAdmin
 from tests.clock import CLOCK, TIMINGS, ManualClock
 

@@ -87,13 +87,15 @@ async def test_a_lake_is_loaded_lagged_hooked_and_reset_over_http(
 
 @pytest.mark.anyio
 async def test_webhooks_are_held_back_and_harmed_over_http(box: Sandbox, sanity: httpx.AsyncClient) -> None:
-    await ordered(sanity, "/mischief", {"drop": 0.5, "delay_seconds": [0, 1], "retry_delays": [0.1], "paused": True})
+    await ordered(
+        sanity, "/delivery-faults", {"drop": 0.5, "delay_seconds": [0, 1], "retry_delays": [0.1], "paused": True}
+    )
     deliveries = box.lake.webhooks.deliveries
-    assert (deliveries.mischief.drop, deliveries.mischief.delay_seconds) == (0.5, (0.0, 1.0))
+    assert (deliveries.faults.drop, deliveries.faults.delay_seconds) == (0.5, (0.0, 1.0))
     assert deliveries.policy.retry_delays == (0.1,)
     assert deliveries.is_paused
-    await ordered(sanity, "/mischief", {})
-    assert (deliveries.mischief.drop, deliveries.is_paused) == (0.0, False)
+    await ordered(sanity, "/delivery-faults", {})
+    assert (deliveries.faults.drop, deliveries.is_paused) == (0.0, False)
 
 
 @pytest.mark.anyio

@@ -122,7 +122,7 @@ async def test_a_sandbox_ends_though_a_request_hangs() -> None:
         async with Sandbox() as box:
             box.clerk.faults.next("hang")
             hanging = asyncio.create_task(client.get(f"{box.clerk_url}/v1/users"))
-            while not box.clerk.faults.struck["hang"]:
+            while not box.clerk.faults.hits["hang"]:
                 await asyncio.sleep(0.001)
         with pytest.raises(httpx.RemoteProtocolError):
             await hanging
@@ -140,7 +140,7 @@ async def test_a_fraction_of_the_requests_fails_until_it_is_cleared(ada: Sandbox
     ada.clerk.faults.some("unavailable", fraction=0.5)
     statuses = [(await clerk.get("/users")).status_code for _ in range(60)]
     assert 10 < statuses.count(503) < 50
-    assert ada.clerk.faults.struck["unavailable"] == statuses.count(503)
+    assert ada.clerk.faults.hits["unavailable"] == statuses.count(503)
     ada.clerk.faults.clear()
     assert {(await clerk.get("/users")).status_code for _ in range(10)} == {200}
 

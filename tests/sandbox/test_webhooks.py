@@ -210,9 +210,9 @@ async def test_one_request_of_a_hook_is_in_flight_at_a_time(box: Sandbox, receiv
 
 
 @pytest.mark.anyio
-async def test_mischief_can_be_several_requests_at_once(box: Sandbox, receiver: Receiver) -> None:
+async def test_a_hook_can_send_several_requests_at_once(box: Sandbox, receiver: Receiver) -> None:
     receiver.hold.clear()
-    box.lake.webhooks.deliveries.mischief.at_once = 3
+    box.lake.webhooks.deliveries.faults.at_once = 3
     box.lake.add_hook(receiver.url, projection="_id")
     await box.lake.mutate([{"create": {"_id": id_, "_type": "t"}} for id_ in "abcd"])
     await until(lambda: len(receiver.received) == 3)
@@ -263,7 +263,7 @@ ALL = [f"{number:02}" for number in range(40)]
 
 @pytest.mark.anyio
 async def test_some_messages_can_be_dropped(box: Sandbox, receiver: Receiver) -> None:
-    box.lake.webhooks.deliveries.mischief.drop = 0.5
+    box.lake.webhooks.deliveries.faults.drop = 0.5
     got = await names_received(box, receiver)
     assert 5 < len(got) < 35
     assert got == sorted(set(got))
@@ -271,7 +271,7 @@ async def test_some_messages_can_be_dropped(box: Sandbox, receiver: Receiver) ->
 
 @pytest.mark.anyio
 async def test_some_messages_can_come_twice_with_the_same_key(box: Sandbox, receiver: Receiver) -> None:
-    box.lake.webhooks.deliveries.mischief.duplicate = 0.5
+    box.lake.webhooks.deliveries.faults.duplicate = 0.5
     got = await names_received(box, receiver)
     assert 45 < len(got) < 75
     assert sorted(set(got)) == ALL
@@ -280,7 +280,7 @@ async def test_some_messages_can_come_twice_with_the_same_key(box: Sandbox, rece
 
 @pytest.mark.anyio
 async def test_some_messages_can_be_late_and_so_out_of_order(box: Sandbox, receiver: Receiver) -> None:
-    box.lake.webhooks.deliveries.mischief.delay = 0.5
+    box.lake.webhooks.deliveries.faults.delay = 0.5
     got = await names_received(box, receiver)
     assert got != ALL
     assert sorted(got) == ALL

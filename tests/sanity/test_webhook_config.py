@@ -188,7 +188,7 @@ async def test_a_change_that_had_no_effect_is_an_error(operator: Operator) -> No
     await operator.box.lake.webhooks.change(hook.id, is_disabled_by_platform=True)
     ended = await operator.install("--yes")
     assert ended.code == 1
-    assert "state is disabled, wanted enabled" in ended.err
+    assert "state is disabled, expected enabled" in ended.err
     assert "Delete it" in ended.err
 
 

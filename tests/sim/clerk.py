@@ -1,7 +1,7 @@
-"""Clerk: the sandbox's own instance and handlers, called without HTTP in between.
+"""Clerk: the sandbox's instance and handlers, called without HTTP.
 
-Why it exists: the sandbox has Clerk's merge, limits and filters already; here only the way in is shorter. `foreign` is
-what other writers put into metadata, kept apart, so that the watch can say whether we ever touched it.
+`foreign` is what other writers put into metadata. It is kept apart, so that the watch can check that the worker never
+changes it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The clocks of the simulated world: the true time, and the wall clock of the worker's machine, which may jump.
+"""The clocks of the simulation: the true time, and the wall clock of the worker's machine, which may jump.
 
-Why it exists: Sanity and Clerk keep the true time; the worker, its database and its windows go by a clock that somebody
-may set. Everybody counts seconds from the same moment.
+Sanity and Clerk use the true time; the worker, its database and its time windows use a clock that may be set. All count
+seconds from the same moment.
 """
 
 from __future__ import annotations

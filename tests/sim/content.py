@@ -1,7 +1,7 @@
-"""What editors do: publish, edit, move, unpublish, delete, in drafts and releases, entitlements and what they refer to.
+"""What editors do: publish, edit, move, unpublish and delete entitlements and the documents they refer to.
 
-Why it exists: each function is one step of the simulation; it draws everything from the world's random numbers and
-returns what it did, in words.
+Each function is one step of the simulation. It draws everything from the random numbers of the world, and returns a
+description of what it did. Drafts and releases are included.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The database: real SQL on an in-memory SQLite, run inline in the event loop.
 
-Why it exists: threads would bring back real time and a random order. `Disk` outlives every process; a `Session` is one
-process's connection to it, and does nothing more once the process is dead.
+Threads would bring back real time and a random order. A `Disk` outlives all processes; a `Session` is the connection of
+one process, and does nothing once the process is dead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.storage.database import Database, Parameters
 from sync_worker.storage.migrations import migrate
-from sync_worker.storage.sqlite import translated
+from sync_worker.storage.sqlite_thread import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

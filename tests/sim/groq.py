@@ -1,7 +1,7 @@
-"""What the GROQ files mean, told once more in plain Python: groq-js is too slow for a hundred thousand events.
+"""The GROQ files in plain Python, because groq-js is too slow for a hundred thousand events.
 
-Why it exists: the simulated Content Lake answers by these functions. `test_groq.py` asks them and groq-js the same
-questions about random datasets, so this cannot drift from `groq/*.groq`. `Documents` are published ones, by id.
+`test_groq.py` compares these functions with groq-js on random datasets, so that they cannot drift from `groq/*.groq`.
+`Documents` are published ones, by id.
 """
 
 from __future__ import annotations

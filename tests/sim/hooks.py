@@ -1,7 +1,6 @@
-"""The webhooks of both services on their way: signed, delayed, out of order, twice, again after a failure, or never.
+"""The delivery of the webhooks of both services: signed, delayed, reordered, repeated, retried or lost.
 
-Why it exists: a webhook is the only way in which the worker hears of a change soon. What was delivered, and what was
-lost for good, is told to the watch: the one must have its effect, the other excuses a difference.
+The watch is notified of delivered and lost webhooks: the former must have an effect, the latter excuse a difference.
 """
 
 from __future__ import annotations

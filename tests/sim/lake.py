@@ -1,7 +1,7 @@
-"""The Content Lake: a document store, a query index behind it, and the HTTP that the worker speaks.
+"""The Content Lake: a document store, a query index behind it, and the HTTP that the worker uses.
 
-Why it exists: transactions are the sandbox's own; queries are answered by `groq`, from a state of the documents that is
-up to five seconds old. States are numbered, so that the watch can say which one a read showed. Webhooks are `hooks`.
+Transactions are those of the sandbox; `groq` answers queries from a state of the documents that is up to five seconds
+old. States are numbered, so that the watch knows which one a read showed. `hooks` has the webhooks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An event loop whose clock is virtual: when nothing is ready, time jumps to the next timer.
+"""An event loop with a virtual clock: when nothing is ready, time jumps to the next timer.
 
-Why it exists: the real asyncio code of the worker, its timeouts, leases and backoffs included, runs for hours within
-milliseconds, and in the same order every time. What the other clocks show is `clock`.
+The real asyncio code of the worker, with its timeouts, leases and backoffs, runs through hours within milliseconds, and
+always in the same order.
 """
 
 from __future__ import annotations

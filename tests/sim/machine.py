@@ -1,7 +1,7 @@
-"""One process of the worker: the real parts, put together as `app` does, on the simulated clock, disk and network.
+"""One process of the worker: the real parts, wired as in production, on the simulated clock, disk and network.
 
-Why it exists: a process can be killed at any moment. Everything that it started is known, so that a kill stops all of
-it at once and nothing is tidied up: whatever it still tries to do, the database and the network do not hear of it.
+A process can be killed at any moment. A kill stops all its tasks at once without cleanup: whatever they still try does
+not reach the database or the network.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The network between the worker and both services: latency, and everything that can happen to a request or an answer.
+"""The network between the worker and both services: latency, and all failures of a request or a response.
 
-Why it exists: "was it applied?" is the question that breaks synchronisers. A request that is on its way arrives even
-when the one who sent it has given up; an answer can be lost after the change was made. `Weather` says how often.
+A request in flight arrives even if its sender has given up; a response can be lost after the change was made. `Weather`
+sets the rates.
 """
 
 from __future__ import annotations

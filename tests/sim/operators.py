@@ -1,7 +1,7 @@
-"""What operators do: reconcile, approve, sync, retry, purge; beside the servers, as commands of their own.
+"""What operators do: reconcile, approve, sync, retry and purge, as commands beside the servers.
 
-Why it exists: each function is one step, which starts a command and does not wait for it. A command may fail with a
-typed error in bad weather; that is its business. What it must never do, the watch sees.
+Each function is one step, which starts a command and does not wait for it. A command may fail with a typed error; the
+watch checks that it does nothing wrong.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What happens in Clerk: people come and go, join and leave, and other programs and hands write metadata.
+"""What happens in Clerk: people sign up and leave, join organizations, and other programs write metadata.
 
-Why it exists: the worker shares Clerk with the customer's own app and with the dashboard. What they write must stay.
+The worker shares Clerk with the customer's app and the dashboard. What they write must stay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Quick stand-ins for httpx's client and Clerk's SDK: the same requests through the same transport.
+"""Fast replacements for httpx's client and Clerk's SDK, which send the same requests through the same transport.
 
-Why it exists: the client costs half a millisecond a request, and the SDK two for each PATCH of an organization, which
-is most of the time of a seed. Each fiftieth seed runs on the real ones.
+The client costs half a millisecond per request, and the SDK two per PATCH of an organization, which is most of the time
+of a seed. One seed in fifty uses the real ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The end of a run: everything works again, all queues run empty, and then everybody has to be right.
+"""The end of a run: all failures end, all queues drain, and then all subjects must be in sync.
 
-Why it exists: trouble may delay access, but not change it. First those are compared whom every webhook told of: they
-must be right without a reconcile. Then a reconcile has to make everybody right, and a second one has nothing to do.
+Failures may delay access, but not change it. Subjects whose webhooks were all delivered must be in sync without a
+reconcile. Then a reconcile must repair the others, and a second one must find nothing to do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs seeds: draws a trace, lets it happen, and, when a rule was broken, drops steps for as long as it still is.
+"""Runs seeds: draws a trace, executes it, and shrinks it if an invariant was violated.
 
-Why it exists: one entry for the tests, the soak and the replay of one seed. A failure is a text with the seed, the rule
-and the shortest trace found.
+The tests, the soak and the replay of a seed use it. A failure is a text with the seed, the invariant and the shortest
+trace found.
 """
 
 from __future__ import annotations

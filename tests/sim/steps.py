@@ -1,7 +1,7 @@
 """The steps of the simulation, how often each is taken, and how much time passes after it.
 
-Why it exists: a trace is a list of numbered names. Each step draws from random numbers of its own number, so a trace
-from which steps were dropped still means the same.
+A trace is a list of numbered names. Each step has its own random numbers, so a trace means the same after steps were
+dropped from it.
 """
 
 from __future__ import annotations

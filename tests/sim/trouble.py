@@ -1,6 +1,6 @@
-"""What goes wrong: weather on the network, services that are blind or refuse, crashes, clocks that jump, full disks.
+"""Failures: network trouble, services that see nothing or refuse, crashes, jumping clocks, full disks.
 
-Why it exists: each function is one step. Trouble lasts until another step ends it, or until the world comes to rest.
+Each function is one step. A failure lasts until another step ends it, or until the world comes to rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What access should be, told a second time and more simply than by the worker: plain loops over projected rows.
+"""The expected access, computed again and more simply than in the worker: plain loops over projected rows.
 
-Why it exists: the simulation must not believe the code that it tries. `History` keeps what every state of the documents
-says of every subject, because the worker reads states that are some seconds old.
+The simulation must not rely on the code under test. `History` keeps the expected access of each state of the documents,
+because the worker may read states that are some seconds old.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The watch: what must hold at every moment, checked as each request leaves and each answer comes.
+"""The invariants that must hold at every moment, checked on each request and each response.
 
-Why it exists: a wrong write may be repaired a second later and leave no trace at the end. Every write has to be
-explained by what a read showed since the subject was claimed, and that read by what the webhooks had told.
+A wrong write may be repaired a second later and leave no trace. So every write must be explained by a read since the
+subject was claimed, and that read must reflect the webhooks delivered before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The world of one seed: both services, the network, the database, and the processes of the worker in between.
+"""The world of one seed: both services, the network, the database and the worker's processes.
 
-Why it exists: one random seed decides everything that happens, so that whatever goes wrong can be seen again. It knows
-the parts and the time; what happens is `steps`, what must hold is `watch`, what must be true in the end is `rest`.
+One random seed decides everything that happens, so every failure can be replayed. `steps` has the events, `watch` the
+invariants, and `rest` the final checks.
 """
 
 from __future__ import annotations

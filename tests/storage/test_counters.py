@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.errors import DatabaseUnavailable
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.counters import Counters
-from sync_worker.storage.database import open_database
 from sync_worker.storage.queue_admin import QueueAdmin
 from sync_worker.transport import Call
 from tests.clock import CLOCK, TIMINGS

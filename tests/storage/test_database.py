@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage import migrations as schema
-from sync_worker.storage.database import open_database
 from tests.clock import CLOCK, TIMINGS, ManualClock
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 OPEN_AND_CLOSE = """
 import asyncio, sys
 from sync_worker.runtime.system_clock import SystemClock
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.domain.timings import Timings
 async def main():
     db = open_database(sys.argv[1], SystemClock(), Timings())

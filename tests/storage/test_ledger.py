@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage import ledger as ledger_module
-from sync_worker.storage.database import open_database
 from sync_worker.storage.ledger import Entry, Ledger, State
 from sync_worker.storage.queue import WorkItem, WorkQueue
 from tests.clock import TIMINGS, ManualClock

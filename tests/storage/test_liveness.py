@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.liveness import Liveness, note_of
 from sync_worker.storage.queue import WorkQueue
 from tests.clock import TIMINGS, ManualClock

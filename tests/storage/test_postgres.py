@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.storage import postgres
+from sync_worker.storage import postgres, postgres_server
 from sync_worker.storage.postgres import PostgresDatabase
 from sync_worker.storage.queue import Completed, WorkItem, WorkQueue
 from tests.clock import TIMINGS
@@ -282,7 +282,7 @@ async def test_only_a_watcher_has_a_connection_for_notifications(postgres_url: s
 async def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgres://user@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=3"
-        listener = postgres.Listener(postgres.Server(url, TIMINGS), "token", lambda: None, TIMINGS)
+        listener = postgres.Listener(postgres_server.Server(url, TIMINGS), "token", lambda: None, TIMINGS)
         connection, _ = silent.accept()
         begin = time.monotonic()
         listener.stop()

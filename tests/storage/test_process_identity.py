@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.process_identity import identity, is_gone
 from sync_worker.storage.queue import WorkItem, WorkQueue
 from tests.clock import CLOCK, TIMINGS

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage import queue, queue_statements
 from sync_worker.storage import queue_admin as admin
-from sync_worker.storage.database import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Depth, LaneDepth
 from tests.clock import CLOCK, TIMINGS, ManualClock

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Tally
 from tests.clock import TIMINGS, ManualClock

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sync_worker.domain.entitlements import ExpectedRevision
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.rate_limit import Budget, Window
 from tests.clock import TIMINGS, ManualClock
 
@@ -322,7 +322,7 @@ import asyncio, sys, time
 from dataclasses import replace
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.runtime.system_clock import SystemClock
-from sync_worker.storage.database import open_database
+from sync_worker.runtime.wiring import open_database
 from sync_worker.domain.timings import Timings
 
 async def main(url):

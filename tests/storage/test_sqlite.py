@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
-from sync_worker.storage import sqlite
+from sync_worker.storage import sqlite_thread
 from sync_worker.storage.queue import Completed, WorkItem, WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
 from tests.clock import CLOCK, TIMINGS
@@ -245,6 +245,8 @@ def test_after_a_full_disk_the_next_call_works_and_what_was_acknowledged_is_ther
 
 def test_each_word_of_the_common_sql_is_translated() -> None:
     assert (
-        sqlite.translated("SELECT LEAST(a, GREATEST(b, c)) FROM t WHERE a IN (EACH(?)) FOR UPDATE SKIP LOCKED").strip()
+        sqlite_thread.translated(
+            "SELECT LEAST(a, GREATEST(b, c)) FROM t WHERE a IN (EACH(?)) FOR UPDATE SKIP LOCKED"
+        ).strip()
         == "SELECT min(a, max(b, c)) FROM t WHERE a IN (SELECT value FROM json_each(?))"
     )

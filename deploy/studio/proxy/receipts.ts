@@ -1,6 +1,6 @@
 /**
- * A route of your app that tells the Studio the receipts of sync-worker. ADMIN_TOKEN stays on this server: it opens every
- * page of the worker, so no browser may ever have it. What an editor gets is one receipt, and nothing else.
+ * A route of your app that serves the receipts of sync-worker to the Studio. ADMIN_TOKEN stays on this server: it opens
+ * every page of the worker and must never reach a browser. An editor gets single receipts, and nothing else.
  *
  * Web standards only: a function from Request to Response, for Next.js, Remix, Hono, Cloudflare, Deno and Node alike.
  */
@@ -14,7 +14,7 @@ export interface ProxyOptions {
   adminToken: string
   /** Where your Studio is, as https://acme.sanity.studio; nobody else's page may read the answers. */
   studioOrigins: string[]
-  /** Who may ask: passOf(…), or a check of your own, such as the session of an app that the Studio is part of. */
+  /** Authorizes a request: passOf(…), or a check of your own, such as the session of an app that the Studio is part of. */
   allowed: (request: Request) => Promise<boolean>
 }
 
@@ -60,19 +60,19 @@ async function fetchReceipt(workerUrl: string, adminToken: string, id: string) {
 export interface Dataset {
   projectId: string
   dataset: string
-  /** A token that may read drafts; the worker's SANITY_READ_TOKEN will do. */
+  /** A token that may read drafts; the worker's SANITY_READ_TOKEN works. */
   token: string
   /** Only for tests and proxies; default: the project's own host. */
   apiUrl?: string
 }
 
-/** Allow whoever shows that they can write into this dataset; receipts/pass.ts tells how. */
+/** Allow requests with a pass, which proves write access to this dataset; see receipts/pass.ts. */
 export function passOf({projectId, dataset, token, apiUrl = `https://${projectId}.api.sanity.io`}: Dataset) {
   return async function allowed(request: Request): Promise<boolean> {
     const pass = PASS.exec(request.headers.get('authorization') ?? '')?.[1]
     if (!pass) return false
     const id = await passDocument(pass)
-    // The document store is never behind, unlike the query index: a pass counts from the moment that it is written.
+    // Unlike the query index, the document store does not lag: a pass is valid as soon as it is written.
     const answer = await fetch(new URL(`/v2025-02-19/data/doc/${dataset}/${id}`, apiUrl), {
       headers: {authorization: `Bearer ${token}`},
       cache: 'no-store',

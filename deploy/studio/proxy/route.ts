@@ -5,7 +5,7 @@ import {passOf, receiptProxy} from './receipts.ts'
 
 let proxy: ReturnType<typeof receiptProxy> | undefined
 
-/** The environment is read at the first request: it need not be there while the app is built. */
+/** The environment is read at the first request, because it may be missing when the app is built. */
 function answer(request: Request): Promise<Response> {
   proxy ??= receiptProxy({
     workerUrl: setting('SYNC_WORKER_URL'),

@@ -22,10 +22,10 @@ export function ReceiptView({seen}: {seen: Seen | null}) {
       </Box>
     )
   }
-  return <Told receipt={seen.receipt} />
+  return <Details receipt={seen.receipt} />
 }
 
-function Told({receipt}: {receipt: Receipt}) {
+function Details({receipt}: {receipt: Receipt}) {
   const {label, tone} = STATES[receipt.state]
   return (
     <Flex direction="column" padding={4} gap={5}>

@@ -1,23 +1,23 @@
 import {issuePass, type Pass, type PassClient} from './pass.ts'
 import {asOf, readReceipt, STATES, type Receipt} from './receipt.ts'
 
-/** What the badge and the pane show: a receipt, or why there is none. */
+/** What the badge and the pane show: a receipt, or the reason why there is none. */
 export type Seen = {receipt: Receipt; trouble?: undefined} | {receipt?: undefined; trouble: string}
 
 const NO_PASS =
   'Receipts need the permission to create drafts in this dataset (Contributor or above), or the proxy refuses this Studio.'
-const NO_ANSWER = 'The receipt cannot be had right now. Publishing works all the same.'
+const NO_ANSWER = 'The receipt is not available right now. Publishing still works.'
 const SAME_ANSWER = 500
 const AFTER_TROUBLE = 15_000
 const LONGEST = 60_000
 
-/** A document, and when it was published; null when it is not. */
+/** A document, and when it was published; null if it is not. */
 export interface Followed {
   id: string
   publishedAt: string | null
 }
 
-/** Asks the proxy for receipts. The badge and the pane of one document share an answer. */
+/** Requests receipts from the proxy. The badge and the pane of one document share a response. */
 export class Desk {
   readonly #url: string
   readonly #client: PassClient
@@ -37,7 +37,7 @@ export class Desk {
     return this.#last.answer
   }
 
-  /** Show what is seen, again and again while it may still change, until the signal. */
+  /** Show the receipt, and refresh it while it may still change, until the signal. */
   async follow({id, publishedAt}: Followed, show: (seen: Seen) => void, signal: AbortSignal): Promise<void> {
     for (let turn = 1; !signal.aborted; turn++) {
       let seen = await this.ask(id)
@@ -61,7 +61,7 @@ export class Desk {
     return receipt ? {receipt} : {trouble: NO_ANSWER}
   }
 
-  /** Ask once; null when Sanity does not let us put a pass into the dataset. */
+  /** Request a receipt once; null if Sanity does not let us put a pass into the dataset. */
   async #get(id: string): Promise<Response | null> {
     const pass = await this.#current().catch(() => null)
     if (!pass) return null

@@ -1,16 +1,16 @@
 /**
- * How the proxy knows that whoever asks is an editor, without a secret in the browser: the Studio puts a draft into the
- * dataset, which only members of the project can, and the proxy asks Sanity whether it is there. The draft's id is a
- * hash, so whoever may only read the dataset cannot turn it into a pass.
+ * Proves to the proxy that a request comes from an editor, without a secret in the browser: the Studio puts a draft into
+ * the dataset, which only members of the project can do, and the proxy checks that it exists. The draft's id is a hash,
+ * so read access to the dataset is not enough to forge a pass.
  */
 export const PASS_TYPE = 'syncWorkerPass'
-/** Milliseconds that the proxy accepts a pass for; the Studio takes a new one a little earlier. */
+/** Milliseconds for which the proxy accepts a pass; the Studio renews it a little earlier. */
 export const PASS_LASTS = 60 * 60 * 1000
 const RENEWED_AFTER = PASS_LASTS - 10 * 60 * 1000
 
 const EXPIRED = `*[_type == "${PASS_TYPE}" && dateTime(_updatedAt) < dateTime(now()) - ${PASS_LASTS / 1000}]`
 
-/** What is needed of the Studio's client. */
+/** The part of the Studio's client that is needed here. */
 export interface PassClient {
   createOrReplace(document: {_id: string; _type: string}): Promise<unknown>
   delete(selection: {query: string}): Promise<unknown>

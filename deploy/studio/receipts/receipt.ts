@@ -1,4 +1,4 @@
-/** What sync-worker tells of one document: whether access follows what is published. */
+/** The state of one document in sync-worker: whether access matches what is published. */
 export interface Receipt {
   document: string
   state: State
@@ -14,7 +14,7 @@ export interface Receipt {
 
 export type State = keyof typeof STATES
 
-/** How each state is shown, and for how many milliseconds it may be believed; 0 is until the document changes. */
+/** How each state is shown, and for how many milliseconds it is valid; 0 means until the document changes. */
 export const STATES = {
   synced: {label: 'In Clerk', tone: 'positive', lasts: 0},
   late: {label: 'On its way', tone: 'caution', lasts: 2_000},
@@ -26,7 +26,7 @@ export const STATES = {
   deleted: {label: 'Taken away', tone: 'default', lasts: 0},
 } as const
 
-/** Read an answer; null when it is no receipt, as from a worker of another version. */
+/** Parse a response; null if it is not a receipt, for example from another version of the worker. */
 export function readReceipt(answer: unknown): Receipt | null {
   if (!isObject(answer) || typeof answer.document !== 'string' || typeof answer.headline !== 'string') return null
   const state = typeof answer.state === 'string' && answer.state in STATES ? (answer.state as State) : 'unknown'
@@ -49,7 +49,7 @@ export function readReceipt(answer: unknown): Receipt | null {
 
 /**
  * Compare a receipt with the document in the Studio. A receipt from before the last publish, or from before the
- * unpublish (`publishedAt` is null), says nothing of it: the webhook is still under way.
+ * unpublish (`publishedAt` is null), is outdated: the webhook is still on its way.
  */
 export function asOf(receipt: Receipt, publishedAt: string | null): Receipt {
   const behind = publishedAt

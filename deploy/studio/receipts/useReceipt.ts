@@ -4,7 +4,7 @@ import {useClient} from 'sanity'
 import {Desk, type Seen} from './ask.ts'
 
 export interface ReceiptOptions {
-  /** The route of your app that proxy/ makes. Never the worker itself: its ADMIN_TOKEN must not reach a browser. */
+  /** The route of your app that uses proxy/. Never the worker itself: its ADMIN_TOKEN must not reach a browser. */
   receiptUrl: string
   /** The document types that have receipts; default: entitlement. */
   types?: string[]

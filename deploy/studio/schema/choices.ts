@@ -1,6 +1,6 @@
 import {type ArrayOfType, defineArrayMember} from 'sanity'
 
-/** A reference to a document with a slug, and each at most once: without a slug it would give nothing. */
+/** A reference to a document with a slug, without duplicates: without a slug it would grant nothing. */
 export function choice(to: string, chosen: string): ArrayOfType<'reference'> {
   return defineArrayMember({
     type: 'reference',

@@ -12,7 +12,7 @@ export const cohort = defineType({
     defineField({
       name: 'courses',
       type: 'array',
-      description: 'Whoever is in the cohort has these courses.',
+      description: 'Everyone in the cohort has these courses.',
       of: [choice('course', 'courses')],
       validation: (rule) => rule.unique(),
     }),

@@ -2,7 +2,7 @@ import {defineField, defineType} from 'sanity'
 
 import {choice} from './choices.ts'
 
-/** Several entitlements may name the same person: plans and roles are merged by rank, courses are united. */
+/** Several entitlements may name the same person: plans and roles are merged by rank, courses as a union. */
 export const entitlement = defineType({
   name: 'entitlement',
   title: 'Entitlement',
@@ -149,7 +149,7 @@ function givesSomething(document?: Fields): true | string {
   return GIFTS.some((name) => document?.[name]) || 'It gives no plan, role, course or cohort yet.'
 }
 
-/** Only the surest of several names of a person counts, so a second one would mislead whoever reads it. */
+/** If a document names a person in several ways, only the most specific one counts; another would mislead readers. */
 function onlyWithout(...surer: string[]) {
   return (value: string | undefined, {document}: {document?: Fields}): true | string => {
     const other = surer.find((name) => value && document?.[name])

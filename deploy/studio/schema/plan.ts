@@ -18,7 +18,7 @@ export const plan = defineType({
     defineField({
       name: 'courses',
       type: 'array',
-      description: 'Whoever has the plan has these courses.',
+      description: 'Everyone with the plan has these courses.',
       of: [choice('course', 'courses')],
       validation: (rule) => rule.unique(),
     }),

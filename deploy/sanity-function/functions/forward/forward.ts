@@ -1,17 +1,17 @@
 /**
- * Sends one document event to sync-worker, signed as Sanity signs its webhooks, so that the worker has one way to verify.
+ * Sends one document event to sync-worker, with the same signature as Sanity's webhooks.
  *
- * Functions are not known to repeat a call that failed, so this repeats by itself for as long as the function may run.
- * What is lost all the same is found by the worker's poll and by its nightly reconcile.
+ * Sanity does not retry failed calls of a Function, so this retries for as long as the Function may run. The worker's
+ * poll and its nightly reconcile find what is lost.
  */
 import {createHmac} from 'node:crypto'
 
 export interface Target {
   /** Where the worker takes webhooks, as https://sync.example.com/webhooks/sanity. */
   url: string
-  /** The same text as the worker's SANITY_WEBHOOK_SECRET. */
+  /** The value of the worker's SANITY_WEBHOOK_SECRET. */
   secret: string
-  /** Milliseconds before each further attempt. */
+  /** Milliseconds before each retry. */
   pauses?: number[]
 }
 
@@ -37,19 +37,19 @@ export function sign(body: string, secret: string, milliseconds: number): string
   return `t=${milliseconds},v1=${digest}`
 }
 
-/** Tell whether asking again may help: it does not when the worker refuses the event, or is somewhere else. */
+/** Return whether a retry may help: not if the worker refused the event, or the URL is wrong. */
 function mayPass(status: number): boolean {
   return status === 0 || status === 408 || status === 429 || status >= 500
 }
 
-/** Return the status of the answer, or 0 without one. */
+/** Return the status of the response, or 0 if there is none. */
 async function post(url: string, body: string, secret: string): Promise<number> {
   const headers = {
     'content-type': 'application/json',
     'sanity-webhook-signature': sign(body, secret, Date.now()),
   }
   try {
-    // A redirect is an answer like any other: followed, it would turn into a GET without the body.
+    // Do not follow redirects: they would turn the request into a GET without a body.
     const answer = await fetch(url, {
       method: 'POST',
       redirect: 'manual',
