@@ -23,7 +23,7 @@ from sync_worker.settings import packaged_groq
 from sync_worker.storage.database import open_database
 from tests.clock import CLOCK, TIMINGS
 from tests.nursery import close_nursery, end_of
-from tests.postgres_server import PostgresServer, new_database, shared_server, stop_shared_server
+from tests.postgres_server import Migrated, PostgresServer, new_database, shared_server, stop_shared_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
@@ -140,10 +140,18 @@ async def _migrate(url: str) -> None:
     await database.close()
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres_server_url: str, migrated_template: str) -> Iterator[Migrated]:
+    """PostgreSQL databases with our tables, for as long as this process runs tests."""
+    databases = Migrated(postgres_server_url, migrated_template)
+    yield databases
+    databases.drop()
+
+
 @pytest.fixture
-def postgres_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+def postgres_url(migrated: Migrated) -> Iterator[str]:
     """A PostgreSQL database with our tables, empty, for one test."""
-    with new_database(postgres_server_url, migrated_template) as url:
+    with migrated.one() as url:
         yield url
 
 
