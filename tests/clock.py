@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from sync_worker.domain.timings import Timings
 from sync_worker.runtime.system_clock import SystemClock
 
 CLOCK, TIMINGS = SystemClock(), Timings()
+PATIENT = replace(TIMINGS, lease=400.0, run_deadline=300.0, clerk_timeout=200.0, sanity_timeout=200.0)
+"""For tests that count calls: however slow the machine, none is repeated because it took too long."""
 
 
 class ManualClock:

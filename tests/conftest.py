@@ -23,13 +23,13 @@ from sync_worker.sandbox.server import Sandbox
 from sync_worker.settings import packaged_groq
 from tests.clock import CLOCK, TIMINGS
 from tests.nursery import close_nursery, end_of
-from tests.postgres_server import PostgresServer, new_database, shared_server, stop_shared_server
+from tests.postgres_server import Migrated, PostgresServer, new_database, shared_server, stop_shared_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
 # The same few examples for every commit, so that a red test is about the change at hand; the full run draws new ones.
-settings.register_profile("quick", derandomize=True, print_blob=True)
+settings.register_profile("quick", derandomize=True, max_examples=50, print_blob=True)
 settings.register_profile("full", print_blob=True)
 
 POSTGRES_FOLDER = pytest.StashKey[Path]()
@@ -140,10 +140,18 @@ async def _migrate(url: str) -> None:
     await database.close()
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres_server_url: str, migrated_template: str) -> Iterator[Migrated]:
+    """PostgreSQL databases with our tables, for as long as this process runs tests."""
+    databases = Migrated(postgres_server_url, migrated_template)
+    yield databases
+    databases.drop()
+
+
 @pytest.fixture
-def postgres_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+def postgres_url(migrated: Migrated) -> Iterator[str]:
     """A PostgreSQL database with our tables, empty, for one test."""
-    with new_database(postgres_server_url, migrated_template) as url:
+    with migrated.one() as url:
         yield url
 
 

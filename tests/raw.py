@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,8 +64,11 @@ class Line:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Line]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def connected(port: int, sent: bytes = b"") -> AsyncIterator[Line]:
+    """Connect. What is `sent` at once has arrived when the server, which runs in our own loop, hears of the client."""
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(sent)
+    reader, writer = await asyncio.open_connection(sock=client)
     try:
         yield Line(reader, writer)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -30,8 +31,9 @@ def events(file: Path) -> list[str]:
     return [str(name.value) if isinstance(name, ast.Constant) else ast.unparse(name) for name in names]
 
 
-def logged() -> set[str]:
-    return {event for file in (ROOT / "sync_worker").rglob("*.py") for event in events(file)}
+@cache
+def logged() -> frozenset[str]:
+    return frozenset(event for file in (ROOT / "sync_worker").rglob("*.py") for event in events(file))
 
 
 def documented() -> list[str]:

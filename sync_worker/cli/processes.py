@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SECRET = "sandbox-webhook-secret"  # noqa: S105 - only for servers on this machine
 CLERK_SECRET = "whsec_c2FuZGJveC1jbGVyay13ZWJob29rLXNlY3JldA=="  # noqa: S105 - likewise
+FIRST_PORT, PORTS = 20_000, 12_000
+"""Below the ephemeral ports of every system: Linux's begin at 32768."""
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
 
@@ -61,10 +64,12 @@ def install_clerk_hook(box: Sandbox, url: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody uses now. The system gives none of these to a program that asks for any port."""
+    while True:
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @asynccontextmanager

@@ -40,11 +40,18 @@ DOCUMENTS = [
 PARAMS = {"ids": ["e001", "e002", "nobody"], "id": "c1", "user": "user_3", "users": ["user_1", "user_2"], "last": "e02"}
 
 
-@pytest.fixture
-async def groq() -> AsyncIterator[Groq]:
+@pytest.fixture(scope="module")
+async def shared_groq() -> AsyncIterator[Groq]:
     async with Groq("project", "production") as evaluator:
-        await evaluator.apply(DOCUMENTS)
         yield evaluator
+
+
+@pytest.fixture
+async def groq(shared_groq: Groq) -> Groq:
+    """An evaluator with the documents above, and no others."""
+    await shared_groq.clear()
+    await shared_groq.apply(DOCUMENTS)
+    return shared_groq
 
 
 async def answer(groq: Groq, query: str, perspective: str = "published", **params: Any) -> Any:

@@ -27,12 +27,14 @@ from tests.sim.rest import come_to_rest
 from tests.sim.world import Config, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping, Sequence
+    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
     from typing import Any
 
     from tests.sim.steps import Step
 
 STEPS = 400
+QUICK_STEPS = 200
+"""Of the ordinary seeds in `make test`; `make full` takes all steps of them."""
 SHRINKING = 60.0
 """Seconds at most for the search of a shorter trace."""
 HASHES = {"PYTHONHASHSEED": "0"}
@@ -60,12 +62,14 @@ class Failure:
     """A broken rule with the shortest trace that was found for it."""
 
     outcome: Outcome
+    drawn: int
     tried: int
     kept: list[Step] = field(default_factory=list)
 
     def __str__(self) -> str:
         rule, particulars = self.outcome.broken or ("", "")
         replay = f"python -m tests.sim --seed {self.outcome.config.seed}"
+        replay += f" --steps {self.drawn}" if self.drawn != STEPS else ""
         lines = [
             f"rule broken: {rule}",
             f"  {particulars}",
@@ -173,14 +177,15 @@ def check(seed: int, count: int = STEPS, *, shrinking: float = SHRINKING) -> Out
     return outcome
 
 
-def check_all(seeds: Sequence[int], count: int = STEPS) -> Iterator[tuple[int, Outcome | str]]:
-    """Run many seeds on all processors. Yields each seed with what came of it, or the text of its failure.
+def check_all(worlds: Mapping[int, int]) -> Iterator[tuple[int, Outcome | str]]:
+    """Run many seeds, each with so many steps, on all processors. Yields each with its outcome or its failure's text.
 
     The order of sets is fixed, because some calls are made in it; processes are renewed, because they grow.
     """
+    seeds = list(worlds)
     for start in range(0, len(seeds), RENEWED):
         with patch.dict(os.environ, HASHES), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
-            runs = {processes.submit(check, seed, count): seed for seed in seeds[start : start + RENEWED]}
+            runs = {processes.submit(check, seed, worlds[seed]): seed for seed in seeds[start : start + RENEWED]}
             for run in as_completed(runs):
                 failure = run.exception()
                 if failure is not None and not isinstance(failure, AssertionError):
@@ -190,7 +195,7 @@ def check_all(seeds: Sequence[int], count: int = STEPS) -> Iterator[tuple[int, O
 
 def shrunk(config: Config, trace: list[Step], outcome: Outcome, seconds: float) -> Failure:
     """Drop steps, many at first and single ones in the end, for as long as the same rule is broken."""
-    best, tried = outcome, 1
+    best, drawn, tried = outcome, len(trace), 1
     deadline = time.monotonic() + seconds
     size = max(1, len(trace) // 2)
     while size and time.monotonic() < deadline:
@@ -206,4 +211,4 @@ def shrunk(config: Config, trace: list[Step], outcome: Outcome, seconds: float) 
         if size == 1 and not dropped:
             break
         size = max(1, size // 2) if size > 1 else 1
-    return Failure(best, tried, trace)
+    return Failure(best, drawn, tried, trace)

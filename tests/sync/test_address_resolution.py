@@ -16,7 +16,7 @@ from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from tests.builders import created
-from tests.clock import TIMINGS
+from tests.clock import PATIENT, TIMINGS
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -43,7 +43,7 @@ async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_cal
 ) -> None:
     users = [box.clerk.add_user(email=f"user{n}@example.org") for n in range(200)]
     await box.lake.mutate([entitlement(f"e{n:03}", userEmail=f"user{n}@example.org") for n in range(200)])
-    async with opened(box, sqlite_url) as parts:
+    async with opened(box, sqlite_url, timings=PATIENT) as parts:
         await enqueue(parts, *(f"document:e{n:03}" for n in range(200)))
         async with running_worker(parts.settings, parts.store):
             await until(lambda: not wrong(box))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from sync_worker.web.protocol import HEAD_LIMIT, bounded
 from tests.clock import TIMINGS
+from tests.oracle import GUARD
 from tests.raw import connected
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 PIECE = b"x" * 16_384
 HEADERS = b"a: b\r\n" * 2_500
+ARRIVAL = 0.3
+"""Seconds that a request may take to arrive at the hasty server."""
 WHOLE = POST + b"Content-Length: 3\r\n\r\nabc"
 
 
@@ -58,14 +62,15 @@ async def served(timings: Timings) -> AsyncIterator[int]:
 
 @pytest.fixture(scope="module")
 async def port() -> AsyncIterator[int]:
-    async with served(TIMINGS) as port:
+    """A server that drops nobody for being slow while a test waits."""
+    async with served(replace(TIMINGS, request_arrival=2 * GUARD)) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
 async def hasty_port() -> AsyncIterator[int]:
     """A server with a short timeout for the arrival of a request."""
-    async with served(replace(TIMINGS, request_arrival=0.3)) as port:
+    async with served(replace(TIMINGS, request_arrival=ARRIVAL)) as port:
         yield port
 
 
@@ -86,48 +91,51 @@ async def hasty_port() -> AsyncIterator[int]:
 async def test_a_head_without_end_is_cut_off(port: int, begin: bytes, endless: bytes) -> None:
     async with connected(port) as line:
         sending = asyncio.create_task(line.send(begin, *(1000 * [endless])))
-        assert await line.closed(3)
+        assert await line.closed(GUARD)
         await sending
 
 
 async def test_a_head_that_is_only_large_is_answered(port: int) -> None:
     async with connected(port) as line:
         await line.send(POST + b"a: " + b"x" * (HEAD_LIMIT // 2) + b"\r\nContent-Length: 3\r\n\r\nabc")
-        assert (await line.answer()).body == b"3"
+        assert (await line.answer(GUARD)).body == b"3"
 
 
 @pytest.mark.parametrize("piece", [b"4000\r\n" + PIECE + b"\r\n", b"1\r\nx\r\n" * 20_000])
 async def test_a_body_may_be_larger_than_a_head(port: int, piece: bytes) -> None:
     async with connected(port) as line:
         await line.send(CHUNKED, *(10 * [piece]), b"0\r\n\r\n")
-        assert int((await line.answer()).body) > 2 * HEAD_LIMIT
+        assert int((await line.answer(GUARD)).body) > 2 * HEAD_LIMIT
 
 
 @pytest.mark.parametrize(
     "begun", [b"", b"\r\n", b"POST", POST, POST + b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"3\r\nabc\r\n"]
 )
 async def test_a_request_that_does_not_arrive_in_time_is_dropped(hasty_port: int, begun: bytes) -> None:
+    began = time.monotonic()
     async with connected(hasty_port) as line:
         await line.send(begun)
-        assert not await line.closed(0.1)
-        assert await line.closed()
+        assert await line.closed(GUARD)
+    assert time.monotonic() - began >= ARRIVAL, "it was given less time than it has"
 
 
 async def test_a_client_that_sends_byte_by_byte_is_dropped_too(hasty_port: int) -> None:
     async with connected(hasty_port) as line:
         sending = asyncio.create_task(line.send(POST, *(1000 * [b"a: b\r\n"]), pause=0.02))
-        assert await line.closed()
+        assert await line.closed(GUARD)
         sending.cancel()
 
 
 async def test_the_timeout_is_per_request_and_excludes_the_processing(hasty_port: int) -> None:
-    async with connected(hasty_port) as line:
-        for _ in range(3):
-            await line.send(WHOLE.replace(b"Host: x", b"Sleep: 0.4"))
-            assert (await line.answer()).body == b"3"
+    slow = WHOLE.replace(b"Host: x", b"Sleep: %.1f" % (ARRIVAL + 0.1))
+    async with connected(hasty_port, slow) as line:
+        for _ in range(2):
+            assert (await line.answer(GUARD)).body == b"3"
+            await line.send(slow)
+        assert (await line.answer(GUARD)).body == b"3"
 
 
 async def test_pipelined_requests_are_answered_one_by_one(port: int) -> None:
     async with connected(port) as line:
         await line.send(3 * WHOLE)
-        assert [(await line.answer()).body for _ in range(3)] == [b"3"] * 3
+        assert [(await line.answer(GUARD)).body for _ in range(3)] == [b"3"] * 3
