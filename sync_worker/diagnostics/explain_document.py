@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sync_worker.diagnostics.explanation import ADVICE, NO_ACCESS, RowStatus, SyncState, Verdict, is_waiting
 from sync_worker.diagnostics.issues import next_step
-from sync_worker.domain.freshness import moment
 from sync_worker.errors import StaleRead
 from sync_worker.formatting import at
 from sync_worker.storage.ledger import State as LedgerState
@@ -79,8 +78,8 @@ class DocumentFacts:
     @property
     def published(self) -> float | None:
         """When the published revision was made; None when there is none."""
-        read = moment(self.stored.updated_at) if self.stored else None
-        return read.timestamp() if read is not None and read.year > 1 else None
+        updated_at = self.stored.updated_at if self.stored else None
+        return None if updated_at is None else updated_at / 1_000_000
 
     @property
     def index_lags(self) -> bool:

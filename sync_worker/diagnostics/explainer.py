@@ -14,7 +14,7 @@ from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind
 from sync_worker.diagnostics.explain_subject import explain_subject
 from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
 from sync_worker.domain.entitlements import Refusal
-from sync_worker.domain.freshness import moment
+from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import FAN_OUT, POLL, REFERENCE_DEPTH, WEBHOOK
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
@@ -189,9 +189,9 @@ class Explainer:
 
 
 def _row(raw: Mapping[str, Any], content: Entitlement | Refusal) -> PublishedRow:
-    published = moment(str(raw.get("_updatedAt") or ""))
-    at = published.timestamp() if published.year > 1 else None
-    return PublishedRow(str(raw["_id"]), str(raw.get("_rev") or ""), at, content)
+    updated_at = microseconds(str(raw.get("_updatedAt")))
+    published = None if updated_at is None else updated_at / 1_000_000
+    return PublishedRow(str(raw["_id"]), str(raw.get("_rev") or ""), published, content)
 
 
 def causes_of(document: str) -> list[str]:

@@ -54,10 +54,9 @@ EXPECTED_REVISION = """
 CREATE TABLE expected_revision (
   key TEXT COLLATE "C" NOT NULL,
   document TEXT COLLATE "C" NOT NULL,
-  revision TEXT NOT NULL,
-  updated_at TEXT COLLATE "C" NOT NULL,
-  deleted INTEGER NOT NULL,
-  acknowledged INTEGER NOT NULL DEFAULT 0,           -- 1: a delete that a finished run has served
+  revision TEXT,                                     -- NULL: ambiguous
+  updated_at BIGINT,                                 -- microseconds since the epoch; NULL: unknown
+  deletion INTEGER,                                  -- NULL: an update; else a domain.revisions.Deletion
   generation BIGINT NOT NULL,                        -- work.generation of the item that brought it
   PRIMARY KEY (key, document)
 )

@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.storage import expected_revisions
 from sync_worker.storage import queue_statements as sql
 from sync_worker.storage.process_identity import identity, is_gone
 from sync_worker.storage.queue_admin import QueueAdmin
@@ -23,6 +23,7 @@ from sync_worker.storage.queue_admin import QueueAdmin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.storage.database import Transaction
 
 SCHEDULED_LANE = 1
@@ -141,7 +142,7 @@ class WorkQueue(QueueAdmin):
         """Record durably, all or nothing, that these subjects may be out of sync.
 
         A subject that waits keeps the earlier time and the more urgent lane; one that runs will run once more; one that
-        was given up is tried afresh. Of two expected revisions of one document the later one stays.
+        was given up is tried afresh. Expected revisions of one document are merged.
         """
         if items:
             await self._db.run(lambda tx: self._enqueue(tx, items))
@@ -214,7 +215,7 @@ class WorkQueue(QueueAdmin):
             "max_kept_retry_after": self._timings.max_kept_retry_after,
         }
         tx.executemany(sql.ENQUEUE, [{**_row_of(item), **limits} for item in ordered])
-        tx.executemany(sql.EXPECT_REVISION, [_expected(i.key, i.expected) for i in ordered if i.expected is not None])
+        expected_revisions.expect(tx, [(i.key, i.expected) for i in ordered if i.expected is not None])
         tx.notify()
 
     def _record(self, tx: Transaction, ended: Sequence[tuple[Completion, Locked]]) -> None:
@@ -225,7 +226,8 @@ class WorkQueue(QueueAdmin):
                 batch[statement].append(parameters)
         for statement in (
             *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.COMPLETE),
-            *(sql.FORGET_EXPECTED, sql.ACKNOWLEDGE, sql.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
+            *(expected_revisions.FORGET, expected_revisions.ACKNOWLEDGE),
+            *(sql.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
         ):
             tx.executemany(statement, batch.pop(statement, ()))
 
@@ -247,7 +249,7 @@ class WorkQueue(QueueAdmin):
         if isinstance(completion, Completed):
             if claim.expected_revisions:
                 served = {**key, "generation": claim.generation}
-                yield from ((sql.FORGET_EXPECTED, served), (sql.ACKNOWLEDGE, served))
+                yield from ((expected_revisions.FORGET, served), (expected_revisions.ACKNOWLEDGE, served))
             if claim.key.startswith((MEMBERS, *ADDRESSES)):
                 yield sql.FORGET, key
         if isinstance(completion, Completed | Retry) and completion.wrote:
@@ -311,17 +313,6 @@ def _row_of(item: WorkItem) -> dict[str, object]:
     }
 
 
-def _expected(key: str, expected: ExpectedRevision) -> dict[str, object]:
-    return {
-        "key": key,
-        "document": expected.document,
-        "revision": expected.revision,
-        "updated_at": expected.updated_at,
-        "deleted": int(expected.deleted),
-        "acknowledged": int(not expected.news),
-    }
-
-
 def _retry(retry: Retry) -> dict[str, object]:
     return {
         "key": retry.claim.key,
@@ -334,14 +325,9 @@ def _retry(retry: Retry) -> dict[str, object]:
 
 def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> list[Claim]:
     """Return the claims of rows that were just taken, the longest due first, with the revisions they expect."""
-    expected: dict[str, list[ExpectedRevision]] = defaultdict(list)
-    if rows:
-        for key, document, revision, updated_at, deleted, acknowledged in tx.execute(
-            sql.EXPECTED_REVISIONS, {"token": token}
-        ):
-            expected[key].append(ExpectedRevision(document, revision, updated_at, bool(deleted), not acknowledged))
+    expected = expected_revisions.of_claim(tx, token) if rows else {}
     return [
-        Claim(key, lane, token, generation, attempts, tuple(expected[key]), *rest)
+        Claim(key, lane, token, generation, attempts, expected.get(key, ()), *rest)
         for key, lane, generation, attempts, *rest in sorted(rows, key=_age_and_key)
     ]
 

@@ -44,34 +44,6 @@ ON CONFLICT (key) DO UPDATE SET
   dead = 0
 """  # noqa: S608 - constants
 
-# Add what an event said of a document, or merge it into what is known. Of two the later one counts. Revisions have no
-# order, so of two in one moment neither proves that a read is fresh: then no revision is kept, and the document store
-# decides. A delete that a finished run has served stays acknowledged when it, or something older, comes again.
-# Without its Z a time with fractions of a second sorts after the same time without.
-EXPECT_REVISION = """
-INSERT INTO expected_revision (key, document, revision, updated_at, deleted, acknowledged, generation)
-VALUES (:key, :document, :revision, :updated_at, :deleted, :acknowledged,
-  (SELECT generation FROM work WHERE key = :key))
-ON CONFLICT (key, document) DO UPDATE SET
-  revision = CASE
-    WHEN rtrim(excluded.updated_at, 'Z') < rtrim(expected_revision.updated_at, 'Z') THEN expected_revision.revision
-    WHEN excluded.updated_at = expected_revision.updated_at AND excluded.revision <> expected_revision.revision THEN ''
-    ELSE excluded.revision END,
-  deleted = CASE
-    WHEN rtrim(excluded.updated_at, 'Z') < rtrim(expected_revision.updated_at, 'Z') THEN expected_revision.deleted
-    WHEN excluded.updated_at = expected_revision.updated_at THEN GREATEST(excluded.deleted, expected_revision.deleted)
-    ELSE excluded.deleted END,
-  acknowledged = CASE WHEN expected_revision.deleted = 0
-      OR rtrim(excluded.updated_at, 'Z') > rtrim(expected_revision.updated_at, 'Z')
-      OR (excluded.updated_at = expected_revision.updated_at AND excluded.deleted = 1
-        AND excluded.revision <> expected_revision.revision)
-    THEN excluded.acknowledged ELSE expected_revision.acknowledged END,
-  updated_at = CASE
-    WHEN rtrim(excluded.updated_at, 'Z') < rtrim(expected_revision.updated_at, 'Z') THEN expected_revision.updated_at
-    ELSE excluded.updated_at END,
-  generation = excluded.generation
-"""
-
 TAKE = """
 UPDATE work SET lease_token = :token, visible_at = NOW() + :lease, enqueued_at = COALESCE(enqueued_at, visible_at),
   re_enqueued_at = NULL
@@ -93,12 +65,6 @@ WITH ready AS MATERIALIZED (
   SELECT key FROM work WHERE key IN (EACH(:keys)) AND visible_at <= NOW() ORDER BY key FOR UPDATE SKIP LOCKED
 ) {TAKE}
 """  # noqa: S608 - constants
-
-# What the reads of claimed subjects must reflect.
-EXPECTED_REVISIONS = """
-SELECT e.key, document, revision, updated_at, deleted, acknowledged
-FROM expected_revision e JOIN work ON work.key = e.key WHERE work.lease_token = :token ORDER BY document
-"""
 
 # Lock the rows that a claim still owns: whether the lease has time left, how much was enqueued by now, and when the
 # clock alone changes the subject.
@@ -132,13 +98,6 @@ UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts
   transition_at = CAST(:transition_at AS double precision)
 WHERE key = :key
 """
-
-# Forget what a finished run has served. A delete stays until the row goes: its create may arrive later, and must not
-# bring the access back.
-FORGET_EXPECTED = "DELETE FROM expected_revision WHERE key = :key AND generation <= :generation AND deleted = 0"
-
-# Remember of a delete that a run has served it.
-ACKNOWLEDGE = "UPDATE expected_revision SET acknowledged = 1 WHERE key = :key AND generation <= :generation"
 
 # A run failed and is tried again; a Retry-After is kept even if the subject is enqueued meanwhile.
 RETRY = """

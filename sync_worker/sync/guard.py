@@ -16,6 +16,7 @@ import structlog
 
 from sync_worker.domain.changeset import changeset_id
 from sync_worker.domain.entitlements import ChangeKind
+from sync_worker.domain.revisions import reports_delete
 from sync_worker.domain.work import CLERK, FAN_OUT, POLL
 from sync_worker.errors import RevocationHeld
 
@@ -82,7 +83,7 @@ class Guard:
 
     def _is_meant(self, due: Due) -> bool:
         """Tell whether an entitlement was deleted, or a window has come, beside the cause that is counted."""
-        deleted = any(e.ends and FAN_OUT + e.document != due.cause for e in due.expected_revisions)
+        deleted = any(reports_delete(e) and FAN_OUT + e.document != due.cause for e in due.expected_revisions)
         return deleted or (due.transition is not None and due.transition <= self.clock.now())
 
     async def _review_cause(self, cause: str, subjects: Sequence[str]) -> dict[str, str]:

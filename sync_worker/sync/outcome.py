@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.entitlements import ChangeKind
-from sync_worker.domain.freshness import moment
+from sync_worker.domain.revisions import deletion_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sync_worker.domain.entitlements import Access, Change, ExpectedRevision
+    from sync_worker.domain.entitlements import Access, Change
     from sync_worker.domain.lease import Lease
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.subjects import Subject
     from sync_worker.errors import SyncWorkerError
 
@@ -84,5 +85,6 @@ class Outcome:
         """
         if self.queue_seconds is None or self.written is None or not self.due.expected_revisions:
             return None
-        published = (moment(e.updated_at).timestamp() for e in self.due.expected_revisions if not e.deleted)
-        return max([self.queue_seconds, *(self.written.timestamp() - at for at in published if at > 0)])
+        updates = (e.updated_at for e in self.due.expected_revisions if deletion_of(e) is None)
+        published = (at / 1_000_000 for at in updates if at is not None)
+        return max([self.queue_seconds, *(self.written.timestamp() - at for at in published)])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sync_worker.domain.diff import diff, managed_values
 from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.merge import merge
+from sync_worker.domain.revisions import reports_delete
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import NoSuchSubject, SyncWorkerError
 from sync_worker.sanity.rows import read_row
@@ -128,7 +129,7 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout) -> Outcome:
                 layout,
                 at=facts.now.isoformat(timespec="seconds"),
                 cause=due.cause,
-                witnessed=due.adopt or any(expected.ends for expected in due.expected_revisions),
+                witnessed=due.adopt or any(map(reports_delete, due.expected_revisions)),
             )
         except SyncWorkerError as error:
             outcome = Outcome(due, access, error=error)

@@ -16,6 +16,7 @@ import structlog
 
 from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind
+from sync_worker.domain.revisions import reports_delete
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     DatabaseUnavailable,
@@ -240,12 +241,12 @@ def _documents(batch: Iterable[Due]) -> set[str]:
 def _end_was_reported(due: Due, observed: Observed) -> bool:
     """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
     sources = observed.marker.sources if observed.marker else ()
-    return any(w.ends or w.document in sources for w in due.expected_revisions)
+    return any(reports_delete(e) or e.document in sources for e in due.expected_revisions)
 
 
 def _proof_needed(due: Due, observed: Observed) -> set[str]:
     sources = observed.marker.sources if observed.marker else ()
-    return {*sources, *(expected.document for expected in due.expected_revisions if expected.ends)}
+    return {*sources, *(expected.document for expected in due.expected_revisions if reports_delete(expected))}
 
 
 def _entry(change: Change, due: Due) -> Entry:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sync_worker.domain.clock import utc
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.revisions import expected_revision, microseconds
 from sync_worker.domain.work import POLL
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.sanity.rows import SubjectFields
@@ -61,7 +61,7 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
 
 def _item(row: Mapping[str, Any]) -> WorkItem:
     document = str(row["_id"])
-    expected = ExpectedRevision(document, str(row.get("_rev") or ""), str(row.get("_updatedAt") or ""))
+    expected = expected_revision(document, str(row.get("_rev") or ""), microseconds(str(row.get("_updatedAt"))))
     if row.get("_type") != "entitlement":
         return WorkItem(FANOUT + document, FANOUT_LANE, None, expected, POLL + document)
     try:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.revisions import Deletion, ExpectedRevision, expected_revision, microseconds
 from sync_worker.domain.work import WEBHOOK
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.redaction import redact
@@ -77,7 +77,8 @@ class DocumentEvent(BaseModel):
     @property
     def expected(self) -> ExpectedRevision:
         """What a later read must show."""
-        return ExpectedRevision(self.id, self.rev or "", self.updated_at or "", deleted=self.operation == "delete")
+        deletion = Deletion.REPORTED if self.operation == "delete" else None
+        return expected_revision(self.id, self.rev, microseconds(self.updated_at), deletion)
 
 
 @dataclass(slots=True)

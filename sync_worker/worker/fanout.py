@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.entitlements import ExpectedRevision
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Source
     from sync_worker.sync.address_resolution import Find, Resolution

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.revisions import indirect
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import StaleRead
 from sync_worker.storage.queue import ADDRESSES, FANOUT, MEMBERS, Completed, WorkItem
@@ -151,7 +152,7 @@ def items_for(claim: Claim, subjects: Iterable[Subject]) -> Iterator[WorkItem]:
     for subject in subjects:
         for known in claim.expected_revisions or (None,):
             # That a document is gone proves nothing about what else the current owner of an address holds.
-            expected = None if known is None else replace(known, news=False)
+            expected = None if known is None else indirect(known)
             yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
 
 

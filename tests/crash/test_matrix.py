@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from tests.builders import created, reference
+from tests.expected import deleted
 from tests.nursery import NOTHING_WRONG
 from tests.oracle import GUARD, until, wrong
 from tests.parts import working
@@ -105,7 +105,7 @@ async def edit(site: Site, name: str) -> None:
             {"delete": {"id": f"e-{revoked}"}},
         ]
     )
-    expected = ExpectedRevision(f"e-{revoked}", "", "", deleted=True)
+    expected = deleted(f"e-{revoked}", "", "")
     await mark(
         site, WorkItem(f"user:{granted}"), WorkItem(f"user:{updated}"), WorkItem(f"user:{revoked}", expected=expected)
     )

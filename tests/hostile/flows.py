@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from sync_worker.domain.changeset import RevocationLimit
-from sync_worker.domain.entitlements import ExpectedRevision, Layout
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
@@ -31,6 +30,7 @@ from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.full_reconcile import FullReconcile
 from tests.clock import TIMINGS, ImpatientClock
+from tests.expected import deleted, updated
 from tests.leases import lease_of
 from tests.parts import RUNTIME, settings_of
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from sync_worker.domain.entitlements import Layout
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.storage.queue import WorkItem
 
 NAMED = {
@@ -209,25 +211,21 @@ def due(entitlement: str, expected: ExpectedRevision) -> Due:
 async def a_webhook(world: World) -> None:
     """Everybody was told of, by events that the index shows already."""
     batch = [
-        Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", "2020-01-01T00:00:00Z"),))
-        for e, who in OWNER.items()
+        Due(Subject.parse(who), lease_of(who), (updated(e, "r", "2020-01-01T00:00:00Z"),)) for e, who in OWNER.items()
     ]
     await _converge(world, batch)
 
 
 async def a_lagging_index(world: World) -> None:
     """Events told of a change and of a deletion that neither the index nor the document store shows."""
-    told = {"e1": ExpectedRevision("e1", "r", LATER), "e2": ExpectedRevision("e2", "r", LATER, deleted=True)}
+    told: dict[str, ExpectedRevision] = {"e1": updated("e1", "r", LATER), "e2": deleted("e2", "r", LATER)}
     await _converge(world, [due(e, expected) for e, expected in told.items()])
 
 
 async def a_blind_token(world: World) -> None:
     """Events told of deletions that did not happen, and queries show nothing, because the token may see nothing."""
     world.sanity.dataset_empty = True
-    batch = [
-        Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", LATER, deleted=True),))
-        for e, who in OWNER.items()
-    ]
+    batch = [Due(Subject.parse(who), lease_of(who), (deleted(e, "r", LATER),)) for e, who in OWNER.items()]
     try:
         await _converge(world, batch)
     except DatasetEmpty:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
-from sync_worker.storage import queue, queue_statements
+from sync_worker.domain.revisions import Ambiguous, Deletion, ExpectedRevision, microseconds
+from sync_worker.storage import expected_revisions, queue, queue_statements
 from sync_worker.storage import queue_admin as admin
 from sync_worker.storage.database import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Depth, LaneDepth
 from tests.clock import CLOCK, TIMINGS, ManualClock
+from tests.expected import deleted, updated
 from tests.leases import holds
 
 if TYPE_CHECKING:
@@ -198,21 +199,19 @@ async def witnesses_after(ws: WorkQueue, *told: ExpectedRevision) -> set[Expecte
 
 
 async def test_a_claim_brings_the_witness_of_each_document(ws: WorkQueue) -> None:
-    one, two = ExpectedRevision("doc-1", "r1", MONDAY), ExpectedRevision("doc-2", "r2", MONDAY, deleted=True)
+    one, two = updated("doc-1", "r1", MONDAY), deleted("doc-2", "r2", MONDAY)
     assert await witnesses_after(ws, one, two) == {one, two}
 
 
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
-        pytest.param(ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r2", TUESDAY), id="by time"),
+        pytest.param(updated("d", "r1", MONDAY), updated("d", "r2", TUESDAY), id="by time"),
+        pytest.param(updated("d", "r1", MONDAY), deleted("d", "r1", MONDAY), id="by the delete"),
+        pytest.param(updated("d", "r1"), updated("d", "r2", MONDAY), id="known after unknown"),
         pytest.param(
-            ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r1", MONDAY, deleted=True), id="by the delete"
-        ),
-        pytest.param(ExpectedRevision("d", "r1"), ExpectedRevision("d", "r2", MONDAY), id="known after unknown"),
-        pytest.param(
-            ExpectedRevision("d", "r1", "2025-03-03T10:00:00Z"),
-            ExpectedRevision("d", "r2", "2025-03-03T10:00:00.5Z"),
+            updated("d", "r1", "2025-03-03T10:00:00Z"),
+            updated("d", "r2", "2025-03-03T10:00:00.5Z"),
             id="by a fraction",
         ),
     ],
@@ -226,8 +225,8 @@ async def test_of_two_witnesses_of_a_document_the_later_stays(
 
 
 async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkQueue) -> None:
-    first, second = ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r2", MONDAY)
-    assert await witnesses_after(ws, first, second) == {ExpectedRevision("d", "", MONDAY)}
+    first, second = updated("d", "r1", MONDAY), updated("d", "r2", MONDAY)
+    assert await witnesses_after(ws, first, second) == {Ambiguous("d", microseconds(MONDAY))}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
@@ -235,11 +234,13 @@ async def test_a_delete_is_told_of_although_its_moment_has_several_revisions(
     ws: WorkQueue, order: tuple[int, int, int]
 ) -> None:
     told = (
-        ExpectedRevision("d", "r1", MONDAY),
-        ExpectedRevision("d", "r2", MONDAY),
-        ExpectedRevision("d", "r2", MONDAY, deleted=True),
+        updated("d", "r1", MONDAY),
+        updated("d", "r2", MONDAY),
+        deleted("d", "r2", MONDAY),
     )
-    assert await witnesses_after(ws, *(told[n] for n in order)) == {ExpectedRevision("d", "", MONDAY, deleted=True)}
+    assert await witnesses_after(ws, *(told[n] for n in order)) == {
+        Ambiguous("d", microseconds(MONDAY), Deletion.REPORTED)
+    }
 
 
 async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(
@@ -255,15 +256,15 @@ async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(
 
 
 async def test_a_finished_run_has_served_its_witnesses(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(A, expected=ExpectedRevision("d", "r1", MONDAY))])
+    await ws.enqueue([WorkItem(A, expected=updated("d", "r1", MONDAY))])
     await ws.complete([Completed(await claim_one(ws))])
     await ws.enqueue([WorkItem(A)])
     assert (await claim_one(ws)).expected_revisions == ()
 
 
 async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkQueue) -> None:
-    later = ExpectedRevision("d", "r2", TUESDAY)
-    await ws.enqueue([WorkItem(A, expected=ExpectedRevision("d", "r1", MONDAY))])
+    later = updated("d", "r2", TUESDAY)
+    await ws.enqueue([WorkItem(A, expected=updated("d", "r1", MONDAY))])
     claim = await claim_one(ws)
     await ws.enqueue([WorkItem(A, expected=later)])
     await ws.complete([Completed(claim)])
@@ -272,7 +273,7 @@ async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkQu
 
 @pytest.mark.parametrize("outcome", ["retry", "released", "failed and revived"])
 async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkQueue, outcome: str) -> None:
-    expected = ExpectedRevision("d", "r1", MONDAY)
+    expected = updated("d", "r1", MONDAY)
     await ws.enqueue([WorkItem(A, expected=expected)])
     claim = await claim_one(ws)
     match outcome:
@@ -707,7 +708,7 @@ async def test_a_row_tells_how_a_subject_is_doing(ws: WorkQueue, clock: ManualCl
 
 async def test_only_rows_that_nobody_needs_are_purged(ws: WorkQueue, clock: ManualClock) -> None:
     names = ["idle", "dead", "noted", "scheduled", "retried", "running"]
-    await ws.enqueue([WorkItem(f"user:user_{name}", expected=ExpectedRevision("d", "r")) for name in names])
+    await ws.enqueue([WorkItem(f"user:user_{name}", expected=updated("d", "r")) for name in names])
     claims = {claim.key.removeprefix("user:user_"): claim for claim in await ws.claim(0, 10, 1e6)}
     await ws.complete(
         [
@@ -771,7 +772,7 @@ def claim_of(needs_lookup: int, lane: int, limit: int) -> dict[str, object]:
 QUESTIONS: dict[str, tuple[str, Parameters, str]] = {
     "claim": (queue_statements.CLAIM, claim_of(0, 0, 100), "work_due"),
     "claim of documents": (queue_statements.CLAIM, claim_of(1, 1, 1), "work_due"),
-    "expected revisions": (queue_statements.EXPECTED_REVISIONS, {"token": "token"}, "work_owner"),
+    "expected revisions": (expected_revisions.OF_CLAIM, {"token": "token"}, "work_owner"),
     "next due": (admin.NEXT_DUE, (), "work_due"),
     "running": (admin.RUNNING, (), "work_owner"),
     "failed": (admin.FAILED, ("", 10), "work_dead"),
@@ -844,15 +845,15 @@ async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finis
 
 
 async def test_a_delete_is_remembered_when_an_older_event_comes_late(ws: WorkQueue) -> None:
-    gone = ExpectedRevision("e", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    gone = deleted("e", "r1", "2026-05-01T12:00:00Z")
     await ws.enqueue([WorkItem("user:user_a", expected=gone)])
     claim = await claim_one(ws)
     assert claim.expected_revisions == (gone,)
     await ws.complete([Completed(claim)])
-    await ws.enqueue([WorkItem("user:user_a", expected=ExpectedRevision("other", "r9"))])
+    await ws.enqueue([WorkItem("user:user_a", expected=updated("other", "r9"))])
     claim = await claim_one(ws)
-    assert claim.expected_revisions == (replace(gone, news=False), ExpectedRevision("other", "r9"))
+    assert claim.expected_revisions == (replace(gone, deletion=Deletion.ACKNOWLEDGED), updated("other", "r9"))
     await ws.complete([Completed(claim)])
-    await ws.enqueue([WorkItem("user:user_a", expected=replace(gone, deleted=False))])
+    await ws.enqueue([WorkItem("user:user_a", expected=updated("e", "r1", "2026-05-01T12:00:00Z"))])
     (late,) = (await claim_one(ws)).expected_revisions
-    assert late == replace(gone, news=False)
+    assert late == replace(gone, deletion=Deletion.ACKNOWLEDGED)

@@ -15,7 +15,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.revisions import (
+    Ambiguous,
+    Deleted,
+    Deletion,
+    ExpectedRevision,
+    Updated,
+    deletion_of,
+    expected_revision,
+    merge,
+    reports_delete,
+)
 from sync_worker.storage.database import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from tests.clock import TIMINGS, ManualClock
@@ -30,12 +40,12 @@ KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
 START = 1_000_000.0
 
 SECONDS = st.sampled_from([0.25, 1.0, 2.0, 5.0, 30.0])
-WITNESSES = st.builds(
-    ExpectedRevision,
-    document=st.sampled_from(["doc-1", "doc-2"]),
-    revision=st.sampled_from(["r1", "r2"]),
-    updated_at=st.sampled_from(["", "2025-03-03T10:00:00Z", "2025-03-03T10:00:00.5Z", "2025-03-03T10:00:01Z"]),
-    deleted=st.booleans(),
+DOCUMENTS, REVISIONS = st.sampled_from(["doc-1", "doc-2"]), st.sampled_from(["r1", "r2"])
+MOMENTS = st.none() | st.integers(0, 2)
+WITNESSES = st.one_of(
+    st.builds(Updated, DOCUMENTS, REVISIONS, MOMENTS),
+    st.builds(Deleted, DOCUMENTS, REVISIONS, MOMENTS, st.sampled_from([Deletion.INDIRECT, Deletion.REPORTED])),
+    st.builds(Ambiguous, DOCUMENTS, MOMENTS),
 )
 MARKS = st.builds(
     WorkItem,
@@ -71,19 +81,11 @@ class ModelRow:
     witnesses: dict[str, tuple[ExpectedRevision, int]] = field(default_factory=dict)
 
 
-def merged(known: ExpectedRevision, told: ExpectedRevision) -> ExpectedRevision:
-    """The later of two; of two revisions in one moment none, for neither proves that a read is fresh.
-
-    A delete is news once: not again when it, or something older, is told once more.
-    """
-    if told.updated_at != known.updated_at:
-        later = max(known, told, key=lambda witness: witness.updated_at.rstrip("Z"))
-        return later if later is told or known.deleted else replace(known, news=True)
-    same = told.revision == known.revision
-    news = known.news if known.deleted and (same or not told.deleted) else True
-    return ExpectedRevision(
-        told.document, told.revision if same else "", told.updated_at, told.deleted or known.deleted, news
-    )
+def acknowledged(expected: ExpectedRevision) -> ExpectedRevision:
+    """A delete that was served is remembered as such."""
+    if isinstance(expected, Updated) or not reports_delete(expected):
+        return expected
+    return replace(expected, deletion=Deletion.ACKNOWLEDGED)
 
 
 class Model:
@@ -126,7 +128,7 @@ class Model:
         row = self.rows[mark.key]
         known = row.witnesses.get(mark.expected.document)
         row.witnesses[mark.expected.document] = (
-            merged(known[0], mark.expected) if known else mark.expected,
+            merge(known[0], mark.expected) if known else mark.expected,
             row.wanted,
         )
 
@@ -186,9 +188,9 @@ class Model:
             row.cause = row.cause if marked_again else ""
             row.transition = completion.transition
             row.witnesses = {
-                document: (replace(witness, news=witness.news and generation > claim.generation), generation)
+                document: (witness if generation > claim.generation else acknowledged(witness), generation)
                 for document, (witness, generation) in row.witnesses.items()
-                if generation > claim.generation or witness.deleted
+                if generation > claim.generation or deletion_of(witness) is not None
             }
         if not isinstance(completion, Released):
             row.note, row.settled = (completion.code, completion.detail), self.now
@@ -234,12 +236,10 @@ class Model:
 def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
     witnesses: dict[str, dict[str, ExpectedRevision]] = {}
-    for key, document, revision, updated_at, deleted, served in tx.execute(
-        "SELECT key, document, revision, updated_at, deleted, acknowledged FROM expected_revision"
+    for key, document, *row in tx.execute(
+        "SELECT key, document, revision, updated_at, deletion FROM expected_revision"
     ):
-        witnesses.setdefault(key, {})[document] = ExpectedRevision(
-            document, revision, updated_at, bool(deleted), not served
-        )
+        witnesses.setdefault(key, {})[document] = expected_revision(document, *row)
     rows = tx.execute(
         "SELECT key, lane, visible_at, generation, completed_generation, lease_token, attempts, dead, error_code, "
         "error_detail, cause, enqueued_at, re_enqueued_at, last_finished_at, "

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.queue import WorkItem
 from sync_worker.webhooks.clerk_events import ECHO_LANE
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import deleted
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -111,7 +111,7 @@ async def test_a_deleted_plan_takes_nothing_from_many_people_unseen(
         await until(lambda: not wrong(box))
         gone = box.lake.documents["p1"]
         await box.lake.mutate([{"delete": {"id": "p1"}}])
-        expected = ExpectedRevision("p1", gone["_rev"], gone["_updatedAt"], deleted=True)
+        expected = deleted("p1", gone["_rev"], gone["_updatedAt"])
         await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, expected=expected)])
         await until_held(parts.store.runs, 30)
     assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)

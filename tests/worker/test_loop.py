@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.wiring import open_reconcile, reconciler_of
@@ -27,6 +26,7 @@ from sync_worker.sync.outcome import Due
 from sync_worker.worker import lookups
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import deleted, updated
 from tests.leases import lease_of
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -34,6 +34,7 @@ from tests.parts import opened, working
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sync_worker.domain.revisions import Deleted, Updated
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sanity.client import Snapshot, Source
     from tests.parts import Parts
@@ -41,14 +42,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def expected(box: Sandbox, document: str) -> ExpectedRevision:
+def expected(box: Sandbox, document: str) -> Updated:
     held = box.lake.documents[document]
-    return ExpectedRevision(document, held["_rev"], held["_updatedAt"])
+    return updated(document, held["_rev"], held["_updatedAt"])
 
 
-def deleted(box: Sandbox, document: str) -> ExpectedRevision:
-    seen = expected(box, document)
-    return ExpectedRevision(document, seen.revision, seen.updated_at, deleted=True)
+def gone(box: Sandbox, document: str) -> Deleted:
+    held = box.lake.documents[document]
+    return deleted(document, held["_rev"], held["_updatedAt"])
 
 
 async def enqueue(parts: Parts, *subjects: str, **given: Any) -> None:
@@ -110,10 +111,10 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_expected_to
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        gone = deleted(box, "e1")
+        delete = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await parts.store.queue.enqueue(
-            [WorkItem("user:user_1", 1, expected=expected(box, "c1")), WorkItem("user:user_1", expected=gone)]
+            [WorkItem("user:user_1", 1, expected=expected(box, "c1")), WorkItem("user:user_1", expected=delete)]
         )
         await until(lambda: not wrong(box))
 
@@ -125,14 +126,14 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
     plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
     await box.lake.mutate([{"create": plan}, created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        told = deleted(box, "p1")
+        told = gone(box, "p1")
         await box.lake.mutate([{"delete": {"id": "p1"}}])
         await enqueue(parts, "user:user_1", expected=told)
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"create": plan}])
-        gone = deleted(box, "e1")
+        delete = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await enqueue(parts, "user:user_1", expected=gone)
+        await enqueue(parts, "user:user_1", expected=delete)
         await until(lambda: not wrong(box))
 
 
@@ -141,7 +142,7 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
 ) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
-    replaced = ExpectedRevision("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
+    replaced = updated("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         await enqueue(parts, "user:user_1", expected=replaced)
         await until(lambda: not wrong(box), 10)
@@ -167,7 +168,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
     box.lake.lag = 1.0
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     async with working(box, sqlite_url) as parts:
-        await enqueue(parts, "user:user_1", expected=ExpectedRevision("e1", revision))
+        await enqueue(parts, "user:user_1", expected=updated("e1", revision))
         await until(lambda: not wrong(box))
 
 
@@ -513,7 +514,7 @@ async def test_a_token_that_sees_nothing_for_one_read_takes_nothing_away(box: Sa
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        told = deleted(box, "e1")
+        told = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
         sees = reconciler_of(parts.settings, parts.store, parts.services)
