@@ -17,7 +17,7 @@ import structlog
 from sync_worker.domain.changeset import changeset_id
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.revisions import reports_delete
-from sync_worker.domain.work import CLERK, FAN_OUT, POLL
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import RevocationHeld
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from sync_worker.storage.reconcile_runs import Runs
     from sync_worker.sync.outcome import Due, Outcome
 
-COUNTED = (FAN_OUT, POLL, CLERK)
-"""The prefixes of causes that nobody published for one person."""
+COUNTED = frozenset({CauseKind.FAN_OUT, CauseKind.POLL, CauseKind.CLERK})
+"""The causes that nobody published for one person."""
 
 log = structlog.get_logger("guard")
 
@@ -71,19 +71,21 @@ class Guard:
 
     async def review_batch(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes of a batch, with the revocations that are held turned into errors."""
-        by_cause: dict[str, list[str]] = defaultdict(list)
+        by_cause: dict[Cause, list[str]] = defaultdict(list)
         for outcome in outcomes:
             revokes = outcome.change is not None and outcome.change.kind is ChangeKind.REVOKE
-            if revokes and outcome.due.cause.startswith(COUNTED) and not self._is_meant(outcome.due):
+            if revokes and outcome.due.cause.kind in COUNTED and not self._is_meant(outcome.due):
                 by_cause[outcome.due.cause].append(str(outcome.due.subject))
         held: dict[str, str] = {}
         for cause, subjects in by_cause.items():
-            held |= await self._review_cause(cause, subjects)
+            held |= await self._review_cause(str(cause), subjects)
         return [_hold(o, held[key]) if (key := str(o.due.subject)) in held else o for o in outcomes]
 
     def _is_meant(self, due: Due) -> bool:
         """Tell whether an entitlement was deleted, or a window has come, beside the cause that is counted."""
-        deleted = any(reports_delete(e) and FAN_OUT + e.document != due.cause for e in due.expected_revisions)
+        deleted = any(
+            reports_delete(e) and Cause(CauseKind.FAN_OUT, e.document) != due.cause for e in due.expected_revisions
+        )
         return deleted or (due.transition is not None and due.transition <= self.clock.now())
 
     async def _review_cause(self, cause: str, subjects: Sequence[str]) -> dict[str, str]:

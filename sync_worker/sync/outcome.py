@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.revisions import deletion_of
+from sync_worker.domain.work import NO_CAUSE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.lease import Lease
     from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.subjects import Subject
+    from sync_worker.domain.work import Cause
     from sync_worker.errors import SyncWorkerError
 
 
@@ -30,7 +32,7 @@ class Due:
     subject: Subject
     lease: Lease
     expected_revisions: tuple[ExpectedRevision, ...] = ()
-    cause: str = ""
+    cause: Cause = NO_CAUSE
     since: float | None = None
     adopt: bool = False
     delivery: str = ""

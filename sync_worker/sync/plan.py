@@ -128,7 +128,7 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout) -> Outcome:
                 stored,
                 layout,
                 at=facts.now.isoformat(timespec="seconds"),
-                cause=due.cause,
+                cause=str(due.cause),
                 witnessed=due.adopt or any(map(reports_delete, due.expected_revisions)),
             )
         except SyncWorkerError as error:

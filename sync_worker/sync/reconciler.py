@@ -231,7 +231,7 @@ def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
 def requeue_document(document: str, outcome: Outcome) -> WorkItem:
     """Return the item that has a document's owners looked up again after this outcome of one of them."""
     due = outcome.due
-    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
+    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
 
 
 def _documents(batch: Iterable[Due]) -> set[str]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from sync_worker.domain.clock import utc
 from sync_worker.domain.revisions import expected_revision, microseconds
-from sync_worker.domain.work import POLL
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.sanity.rows import SubjectFields
 from sync_worker.storage.queue import FANOUT, WorkItem
@@ -62,14 +62,15 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
 def _item(row: Mapping[str, Any]) -> WorkItem:
     document = str(row["_id"])
     expected = expected_revision(document, str(row.get("_rev") or ""), microseconds(str(row.get("_updatedAt"))))
+    cause = Cause(CauseKind.POLL, document)
     if row.get("_type") != "entitlement":
-        return WorkItem(FANOUT + document, FANOUT_LANE, None, expected, POLL + document)
+        return WorkItem(FANOUT + document, FANOUT_LANE, None, expected, cause)
     try:
         subject = SubjectFields.model_validate(row).subject()
     except (ValidationError, InvalidSubject):
         subject = None
     key = FANOUT + document if subject is None or subject.is_address else str(subject)
-    return WorkItem(key, LANE, None, expected, POLL + document)
+    return WorkItem(key, LANE, None, expected, cause)
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from sync_worker.domain.revisions import Deletion, ExpectedRevision, expected_revision, microseconds
-from sync_worker.domain.work import WEBHOOK
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.redaction import redact
 from sync_worker.sanity.rows import SubjectFields
@@ -234,7 +234,7 @@ def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
         items.append((FANOUT + event.id, FANOUT_LANE))
     elif addressed or nameless or not items:
         items.append((FANOUT + event.id, DIRECT))
-    cause = WEBHOOK + event.id
+    cause = Cause(CauseKind.WEBHOOK, event.id)
     return [WorkItem(key, lane, expected=event.expected, cause=cause, delivery=delivery) for key, lane in items]
 
 

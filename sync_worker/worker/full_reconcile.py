@@ -20,6 +20,7 @@ from sync_worker.domain import merge as policy
 from sync_worker.domain.changeset import classify
 from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind, Entitlement, Refusal
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import (
     AccessTooLarge,
     DatasetEmpty,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from sync_worker.sync.reconciler import Reconciler
 
 LANE = 2
-CAUSE = "reconcile"
+CAUSE = Cause(CauseKind.RECONCILE)
 log = structlog.get_logger("reconcile")
 
 
@@ -242,7 +243,7 @@ class FullReconcile:
             findings.transitions[subject] = access.next_transition
         try:
             change = changes.diff(
-                access, observed, layout, at=now.isoformat(timespec="seconds"), cause=CAUSE, witnessed=self.adopt
+                access, observed, layout, at=now.isoformat(timespec="seconds"), cause=str(CAUSE), witnessed=self.adopt
             )
         except AccessTooLarge as error:
             findings.refused.append(Refusal(", ".join(access.sources[:3]), "size", error.detail))
@@ -253,7 +254,10 @@ class FullReconcile:
     async def _schedule(self, transitions: Mapping[Subject, datetime]) -> None:
         """Enqueue each subject for the next time at which its access changes."""
         moments = {str(subject): moment.timestamp() for subject, moment in transitions.items()}
-        items = [WorkItem(key, 1, due=at, cause="window", transition=at) for key, at in moments.items()]
+        items = [
+            WorkItem(key, 1, visible_at=at, cause=Cause(CauseKind.WINDOW), transition_at=at)
+            for key, at in moments.items()
+        ]
         for start in range(0, len(items), 1000):
             await self.queue.enqueue(items[start : start + 1000])
 

@@ -17,6 +17,7 @@ import httpx
 
 from sync_worker.domain.changeset import RevocationLimit
 from sync_worker.domain.subjects import Subject
+from sync_worker.domain.work import NO_CAUSE
 from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
@@ -249,7 +250,7 @@ async def a_fan_out(world: World) -> None:
     async def mark(items: Sequence[WorkItem]) -> None:
         await world.store.queue.enqueue(items)
 
-    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause="test")
+    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause=NO_CAUSE)
     await resolve_documents(source, find, dict.fromkeys(NAMED, ()), clock=CLOCK, timings=TIMINGS)
     await world.services.target.instance()
 

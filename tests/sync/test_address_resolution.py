@@ -31,7 +31,7 @@ entitlement = partial(created, plan="pro")
 
 
 async def codes(parts: Parts) -> dict[str, str]:
-    return {row.key: row.code for row in await parts.store.queue.noted(100)}
+    return {row.key: row.error_code for row in await parts.store.queue.noted(100)}
 
 
 async def enqueue(parts: Parts, *keys: str) -> None:
@@ -83,7 +83,7 @@ async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sq
         await enqueue(parts, "document:e1")
         await _until_codes(parts, {"document:e1": "row_refused"})
         (row,) = await parts.store.queue.noted(10)
-    assert row.detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
+    assert row.error_detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
 
 
 async def test_an_organization_with_an_address_never_stands_for_the_whole_organization(

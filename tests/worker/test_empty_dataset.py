@@ -109,7 +109,7 @@ async def test_what_never_ran_meanwhile_is_left_alone(box: Sandbox, sqlite_url: 
     await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
     async with opened(box, sqlite_url) as parts:
         queue = parts.store.queue
-        await queue.enqueue([WorkItem("user:waits", due=4e9), WorkItem("user:runs")])
+        await queue.enqueue([WorkItem("user:waits", visible_at=4e9), WorkItem("user:runs")])
         (running_now,) = await queue.claim(0, 10, 30.0)
         await report_empty_read(queue, TIMINGS)
         assert await requeue_after_empty_read(parts.services.source, queue) == 1

@@ -17,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sync_worker.domain.subjects import Subject
+from sync_worker.domain.work import NO_CAUSE
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.wiring import open_reconcile, reconciler_of
 from sync_worker.settings import packaged_groq
@@ -93,7 +94,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
         await enqueue(parts, "user:user_vip", expected=expected(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
         async with asyncio.timeout(10):
-            while (await row_of(parts, "user:user_vip")).cause:
+            while (await row_of(parts, "user:user_vip")).cause != NO_CAUSE:
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_vip"]["public_metadata"] == {"plan": "vip"}
 
@@ -157,7 +158,7 @@ async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
-            while (await row_of(parts, "user:user_1")).code != "dataset_empty":
+            while (await row_of(parts, "user:user_1")).error_code != "dataset_empty":
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
 
@@ -242,9 +243,9 @@ async def test_retry_after_is_kept_where_the_run_is_cut_off_afterwards(box: Sand
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_a")).attempts:
                 await asyncio.sleep(0.02)
-        assert row.code == "retryable_error"
-        assert row.due - time.time() > 50
-        assert (await row_of(parts, "user:user_b")).due - time.time() < 5
+        assert row.error_code == "retryable_error"
+        assert row.visible_at - time.time() > 50
+        assert (await row_of(parts, "user:user_b")).visible_at - time.time() < 5
 
 
 def refuse_results(database_url: str) -> None:
@@ -264,8 +265,8 @@ async def test_retry_after_is_kept_where_the_ledger_cannot_be_written(box: Sandb
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_1")).attempts:
                 await asyncio.sleep(0.02)
-    assert row.code == "rate_limited"
-    assert row.due - time.time() > 50
+    assert row.error_code == "rate_limited"
+    assert row.visible_at - time.time() > 50
 
 
 async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_again(
@@ -281,7 +282,7 @@ async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_
             while (row := await row_of(parts, "user:user_1")).pending:
                 await asyncio.sleep(0.02)
     assert box.clerk.requests.count("PATCH") == 1
-    assert 5 < row.due - time.time() < 15
+    assert 5 < row.visible_at - time.time() < 15
 
 
 async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str) -> None:
@@ -291,8 +292,8 @@ async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str
             await enqueue(parts, "document:e1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs))
             row = await row_of(parts, "document:e1")
-    assert row.code == "row_refused"
-    told = json.dumps(logs, default=str) + row.detail
+    assert row.error_code == "row_refused"
+    told = json.dumps(logs, default=str) + row.error_detail
     assert "ada@" not in told
     assert box.clerk.secret_key not in told
 
@@ -346,8 +347,8 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
         async with asyncio.timeout(10):
             while (row := await row_of(parts, "user:user_1")).pending:
                 await asyncio.sleep(0.02)
-    assert row.due is not None
-    assert 5 < row.due - time.time() < 15
+    assert row.visible_at is not None
+    assert 5 < row.visible_at - time.time() < 15
 
 
 @pytest.mark.parametrize("plan", ["old", "pro"])
@@ -362,7 +363,7 @@ async def test_an_item_in_between_does_not_undo_the_second_look(box: Sandbox, sq
             async with asyncio.timeout(10):
                 while (row := await row_of(parts, "user:user_1")).pending:
                     await asyncio.sleep(0.02)
-    assert row.due is not None
+    assert row.visible_at is not None
 
 
 async def given_up(parts: Parts, key: str) -> None:
@@ -486,9 +487,9 @@ async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
-            while (row := await row_of(parts, "user:user_1")).code != "access_too_large":
+            while (row := await row_of(parts, "user:user_1")).error_code != "access_too_large":
                 await asyncio.sleep(0.02)
-    assert "user:user_1" in row.detail
+    assert "user:user_1" in row.error_detail
     assert box.clerk.requests.count("PATCH") == 0
 
 
