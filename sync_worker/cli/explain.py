@@ -127,7 +127,7 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
     state = work_state(facts.work, facts.now) if facts.work else "idle"
     if facts.work is not None and state not in {"idle", "scheduled"}:
-        yield "in the queue", f"{state} {facts.work.detail}"
+        yield "in the queue", f"{state} {facts.work.error_detail}"
     for changeset in facts.held:
         yield "held in", changeset
 

@@ -46,6 +46,7 @@ def sync(
 
 
 async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    from sync_worker.domain.work import Cause, CauseKind
     from sync_worker.runtime.service import running_worker
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
     from sync_worker.storage.queue import WorkItem
@@ -58,7 +59,7 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
             by_address = await services.target.find(addresses) if addresses else {}
         found = {subject: owners(subject, by_address) if subject.is_address else (subject,) for subject in subjects}
         keys = [str(one) for resolved in found.values() for one in resolved]
-        await store.queue.enqueue([WorkItem(key, cause="sync") for key in keys])
+        await store.queue.enqueue([WorkItem(key, cause=Cause(CauseKind.OPERATOR)) for key in keys])
         async with running_worker(settings, store):
             await _until_idle(store, keys)
         since = newest[0].id if newest else 0
@@ -121,5 +122,5 @@ async def _result(store: Store, key: str, since: int) -> dict[str, Any]:
         "result": result,
         "before": change["before"],
         "after": change["after"],
-        "detail": (row.detail if row else "") or "",
+        "detail": (row.error_detail if row else "") or "",
     }

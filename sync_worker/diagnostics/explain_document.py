@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sync_worker.diagnostics.explanation import ADVICE, NO_ACCESS, RowStatus, SyncState, Verdict, is_waiting
 from sync_worker.diagnostics.issues import next_step
-from sync_worker.domain.freshness import moment
 from sync_worker.errors import StaleRead
 from sync_worker.formatting import at
 from sync_worker.storage.ledger import State as LedgerState
@@ -79,8 +78,8 @@ class DocumentFacts:
     @property
     def published(self) -> float | None:
         """When the published revision was made; None when there is none."""
-        read = moment(self.stored.updated_at) if self.stored else None
-        return read.timestamp() if read is not None and read.year > 1 else None
+        updated_at = self.stored.updated_at if self.stored else None
+        return None if updated_at is None else updated_at / 1_000_000
 
     @property
     def index_lags(self) -> bool:
@@ -197,10 +196,10 @@ def _referenced(facts: DocumentFacts) -> Judgement:
         return Verdict(SyncState.SYNCED, "No entitlement depends on it, so it affects nobody's access."), None
     dependents = _dependents(reach)
     if work is not None and work.dead:
-        headline = f"{dependents} Its last change could not be processed. {work.detail}"
-        return Verdict(SyncState.REFUSED, headline, next_step(work.code, work.key)), None
+        headline = f"{dependents} Its last change could not be processed. {work.error_detail}"
+        return Verdict(SyncState.REFUSED, headline, next_step(work.error_code, work.key)), None
     if work is not None and is_waiting(work, facts.now):
-        headline = f"{dependents} Its last change is being processed. {work.detail}".rstrip()
+        headline = f"{dependents} Its last change is being processed. {work.error_detail}".rstrip()
         return Verdict(SyncState.LATE, headline), None
     if reach.waiting:
         waiting = f"{reach.waiting} subject{'' if reach.waiting == 1 else 's'}"
@@ -237,7 +236,8 @@ def _arrived(facts: DocumentFacts, subject: Explanation) -> float | None:
     if marked is not None and marked >= published:
         return marked
     work = subject.facts.work
-    return work.settled if work is not None and work.settled and work.settled >= published else None
+    finished = work.last_finished_at if work is not None else None
+    return finished if finished and finished >= published else None
 
 
 def _removed(facts: DocumentFacts, subjects: Iterable[Explanation]) -> float | None:

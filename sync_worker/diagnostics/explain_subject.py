@@ -166,8 +166,8 @@ def _out_of_sync(facts: SubjectFacts, timings: Timings, change: Change, drift: D
             SyncState.HELD, headline, f"Review the list, then run `sync-worker approve {facts.held[0]}` to apply it."
         )
     if work is not None and work.dead:
-        headline = f"Failed after {_attempts(work.attempts)}. {work.detail}"
-        return Verdict(SyncState.REFUSED, headline, next_step(work.code, key))
+        headline = f"Failed after {_attempts(work.attempts)}. {work.error_detail}"
+        return Verdict(SyncState.REFUSED, headline, next_step(work.error_code, key))
     if work is None or not is_waiting(work, facts.now):
         unmanaged = "the value in Clerk is unmanaged" if change.before else NO_WEBHOOK
         why = {Drift.EDITED: "it was edited in Clerk", Drift.UNMANAGED: unmanaged}.get(drift, NO_WEBHOOK)
@@ -183,11 +183,11 @@ def _out_of_sync(facts: SubjectFacts, timings: Timings, change: Change, drift: D
 
 
 def _progress(work: Row, now: float) -> str:
-    if work.owner is not None:
+    if work.lease_token is not None:
         return "A worker is processing it."
-    when = "now" if work.due is None or work.due <= now else f"in {ago(work.due - now)}"
+    when = "now" if work.visible_at is None or work.visible_at <= now else f"in {ago(work.visible_at - now)}"
     if work.attempts:
-        return f"{_attempts(work.attempts)} failed, next attempt {when}. {work.detail}"
+        return f"{_attempts(work.attempts)} failed, next attempt {when}. {work.error_detail}"
     return f"It is queued to sync {when}."
 
 

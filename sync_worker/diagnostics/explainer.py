@@ -14,10 +14,10 @@ from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind
 from sync_worker.diagnostics.explain_subject import explain_subject
 from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
 from sync_worker.domain.entitlements import Refusal
-from sync_worker.domain.freshness import moment
 from sync_worker.domain.ownership import NOTHING_WRITTEN
+from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Subject
-from sync_worker.domain.work import FAN_OUT, POLL, REFERENCE_DEPTH, WEBHOOK
+from sync_worker.domain.work import REFERENCE_DEPTH, Cause, CauseKind
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.queue import FANOUT
@@ -174,7 +174,7 @@ class Explainer:
             documents.update(page.between)
             page = await self.reconciler.source.affected(documents, "", ())
         subjects = {read_row(row, ())[0] for row in page.rows} - {None} if page.last else None
-        waiting = await self.queue.caused_by(FAN_OUT + document)
+        waiting = await self.queue.caused_by(Cause(CauseKind.FAN_OUT, document))
         return Reach(page.remaining, None if subjects is None else len(subjects), waiting)
 
     async def _with_former(self, facts: DocumentFacts) -> DocumentFacts:
@@ -193,11 +193,11 @@ class Explainer:
 
 
 def _row(raw: Mapping[str, Any], content: Entitlement | Refusal) -> PublishedRow:
-    published = moment(str(raw.get("_updatedAt") or ""))
-    at = published.timestamp() if published.year > 1 else None
-    return PublishedRow(str(raw["_id"]), str(raw.get("_rev") or ""), at, content)
+    updated_at = microseconds(str(raw.get("_updatedAt")))
+    published = None if updated_at is None else updated_at / 1_000_000
+    return PublishedRow(str(raw["_id"]), str(raw.get("_rev") or ""), published, content)
 
 
 def causes_of(document: str) -> list[str]:
     """Return the causes under which the ledger records changes triggered by a document."""
-    return [WEBHOOK + document, POLL + document, FAN_OUT + document]
+    return [str(Cause(kind, document)) for kind in (CauseKind.WEBHOOK, CauseKind.POLL, CauseKind.FAN_OUT)]

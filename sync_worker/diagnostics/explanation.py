@@ -190,4 +190,4 @@ class Explanation:
 
 def is_waiting(work: Row, now: float) -> bool:
     """Return whether a row waits for a run now, rather than for an access window to open or close."""
-    return work.pending and (work.since is None or work.since <= now)
+    return work.pending and (work.enqueued_at is None or work.enqueued_at <= now)

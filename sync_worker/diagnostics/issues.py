@@ -62,16 +62,16 @@ def next_step(code: str, key: str = "SUBJECT") -> str:
 def from_row(row: Row) -> Issue:
     """Return the issue of a row that failed, is being retried or carries a code."""
     key = masked(row.key)
-    kind = IssueKind.FAILED if row.dead else kind_of(row.code)
+    kind = IssueKind.FAILED if row.dead else kind_of(row.error_code)
     return Issue(
         kind=kind,
         key=key,
-        code=row.code,
-        reason=masked(row.detail),
-        since=row.since if kind is IssueKind.RETRYING else row.settled,
+        code=row.error_code,
+        reason=masked(row.error_detail),
+        since=row.enqueued_at if kind is IssueKind.RETRYING else row.last_finished_at,
         attempts=row.attempts,
-        retry_at=None if row.dead else row.due,
-        next_step=next_step(row.code, key),
+        retry_at=None if row.dead else row.visible_at,
+        next_step=next_step(row.error_code, key),
     )
 
 
@@ -93,7 +93,7 @@ def from_held(held: HeldChangeset) -> Issue:
 def collect_issues(rows: Iterable[Row], held: Sequence[HeldChangeset]) -> list[Issue]:
     """Return all issues, most urgent first. A subject on a held list is covered by the issue of that list."""
     order = list(IssueKind)
-    issues = [from_row(row) for row in rows if not (held and row.code == HELD_CODE)]
+    issues = [from_row(row) for row in rows if not (held and row.error_code == HELD_CODE)]
     return sorted([*map(from_held, held), *issues], key=lambda issue: (order.index(issue.kind), issue.key))
 
 

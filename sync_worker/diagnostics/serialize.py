@@ -117,11 +117,11 @@ def _work_json(row: Row | None, now: float) -> dict[str, object] | None:
         return None
     return {
         "state": work_state(row, now),
-        "since": rfc3339(row.since),
-        "nextAttempt": None if row.dead or row.owner else rfc3339(row.due),
+        "since": rfc3339(row.enqueued_at),
+        "nextAttempt": None if row.dead or row.lease_token else rfc3339(row.visible_at),
         "attempts": row.attempts,
-        "code": row.code,
-        "reason": row.detail,
+        "code": row.error_code,
+        "reason": row.error_detail,
     }
 
 
@@ -129,8 +129,8 @@ def work_state(row: Row, now: float) -> str:
     """Return in one word what a row of the work queue is doing."""
     if row.dead:
         return "failed"
-    if row.owner is not None:
+    if row.lease_token is not None:
         return "running"
     if is_waiting(row, now):
         return "retrying" if row.attempts else "waiting"
-    return "idle" if row.due is None else "scheduled"
+    return "idle" if row.visible_at is None else "scheduled"

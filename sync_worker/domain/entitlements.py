@@ -139,27 +139,6 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectedRevision:
-    """The revision of a document that an event reported. A read that does not reflect it is stale.
-
-    `updated_at` is Sanity's `_updatedAt` (RFC 3339, UTC), empty when unknown. For a delete, `revision` is the last one
-    that existed, because that is what Sanity sends. `news` is False once a finished run has handled it: deletes are
-    kept, so that an older event that arrives late is not taken for a newer one.
-    """
-
-    document: str
-    revision: str
-    updated_at: str = ""
-    deleted: bool = False
-    news: bool = True
-
-    @property
-    def ends(self) -> bool:
-        """Whether it reports a delete that no run has handled yet."""
-        return self.deleted and self.news
-
-
-@dataclass(frozen=True, slots=True)
 class Marker:
     """Our note in private metadata, beside the keys that it lists.
 

@@ -7,23 +7,22 @@ subject only when it reflects all revisions that are expected of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from sync_worker.domain.revisions import Ambiguous, Deleted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sync_worker.domain.entitlements import ExpectedRevision
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+    from sync_worker.domain.revisions import ExpectedRevision
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRevision:
-    """One document as a read showed it: its `_rev` and `_updatedAt`."""
+    """One document as a read showed it: its `_rev`, and its `_updatedAt` in microseconds since the epoch, if known."""
 
     revision: str
-    updated_at: str
+    updated_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +36,23 @@ class Stored:
 def reflects(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevision) -> bool:
     """Return whether a query shows the expected revision, a later one, or absence after a delete.
 
-    Revisions have no order; `_updatedAt` has one, but in places only a resolution of a second. Of two revisions in one
-    second neither proves the other, so the document store has to decide. An expectation without a revision stands for
-    such two.
+    Of two revisions of one moment neither proves the other, so the document store has to decide.
     """
+    if isinstance(expected, Ambiguous):
+        return False
     seen = revisions.get(expected.document)
     if seen is None:
-        return expected.deleted and bool(expected.revision)
-    published = moment(expected.updated_at)
-    later = published > _LONG_AGO and moment(seen.updated_at) > published
-    return later or (seen.revision == expected.revision and not expected.deleted)
+        return isinstance(expected, Deleted)
+    if expected.updated_at is not None and seen.updated_at is not None and seen.updated_at > expected.updated_at:
+        return True
+    return seen.revision == expected.revision and not isinstance(expected, Deleted)
 
 
 def is_ambiguous(revisions: Mapping[str, DocumentRevision], expected: ExpectedRevision) -> bool:
     """Return whether the document store has to decide: the query shows another revision of the same moment."""
-    seen = revisions.get(expected.document)
-    if not expected.revision:
+    if isinstance(expected, Ambiguous):
         return True
+    seen = revisions.get(expected.document)
     return seen is not None and seen.revision != expected.revision and seen.updated_at == expected.updated_at
 
 
@@ -63,12 +62,3 @@ def matches_store(revisions: Mapping[str, DocumentRevision], stored: Stored, doc
     if truth is None:
         return seen is None and document in stored.missing
     return seen is not None and seen.revision == truth.revision
-
-
-def moment(text: str) -> datetime:
-    """Read an `_updatedAt`. An unreadable one is long ago, so that it proves nothing."""
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
-        return _LONG_AGO
-    return read if read.tzinfo else read.replace(tzinfo=UTC)

@@ -1,22 +1,62 @@
-"""The causes of work, as prefixes. A document id or the id of a Clerk event follows the prefix."""
+"""The vocabulary of the work queue: what a row is about, and what caused it."""
 
 from __future__ import annotations
 
-WEBHOOK = "webhook:"
-"""A document was published. The item keeps this cause until a run completes it, whatever else enqueues the subject in
-between, so that an editor's change is never attributed to the poll or to a Clerk event."""
+from dataclasses import dataclass
+from enum import StrEnum
 
-POLL = "poll:"
-"""A poll found published documents; the time of the poll follows."""
 
-FAN_OUT = "document:"
-"""A document that many subjects depend on changed: a plan, a course or a cohort."""
+class WorkKind(StrEnum):
+    """What a row of the work queue is about, which decides how it is run."""
 
-CLERK = "clerk:"
-"""Something changed in Clerk: a sign-up, an address or a membership."""
+    SUBJECT = "subject"
+    """A subject to reconcile. All other kinds are lookups: they find out which subjects to reconcile."""
+    DOCUMENT = "document"
+    """A document to fan out, or whose owner is to be looked up."""
+    ADDRESS = "address"
+    """An e-mail address or external id whose owner is to be looked up."""
+    MEMBERS = "members"
+    """A user whose address may have changed, and whose memberships are to be looked up."""
 
-OPERATOR = "sync"
-"""An operator asked for this subject."""
+
+class CauseKind(StrEnum):
+    """What led to a run. `docs/logs.md` lists them for operators."""
+
+    NONE = ""
+    """No event: an earlier run scheduled this one."""
+    WEBHOOK = "webhook"
+    """A document was published."""
+    POLL = "poll"
+    """A poll found changed documents; the id is the time of the poll, so that all it found is one cause."""
+    FAN_OUT = "document"
+    """A document that many subjects depend on changed: a plan, a course or a cohort."""
+    CLERK = "clerk"
+    """Something changed in Clerk: a sign-up, an address or a membership."""
+    OPERATOR = "sync"
+    """An operator asked for it."""
+    RECONCILE = "reconcile"
+    """A full reconcile found a difference; the id is the run's."""
+    WINDOW = "window"
+    """The full reconcile found that access starts or ends then."""
+    DATASET_VISIBLE_AGAIN = "dataset_visible_again"
+    """Entitlements are visible again, after reads that showed none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What led to a run, and the id of what it came from: a document, the type of a Clerk event, a poll or a run.
+
+    Its text, such as `webhook:ent-1`, is what logs, JSON and the ledger show.
+    """
+
+    kind: CauseKind
+    id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}" if self.id else str(self.kind)
+
+
+NO_CAUSE = Cause(CauseKind.NONE)
 
 REFERENCE_DEPTH = 3
 """How many levels of references are followed: course to plan or cohort, to entitlement, and one spare."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from sync_worker.domain.freshness import DocumentRevision, Stored
+from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Kind
 from sync_worker.errors import (
     ConfigurationError,
@@ -261,7 +262,7 @@ def _revisions_of(documents: object) -> dict[str, DocumentRevision]:
     found = _objects(documents)
     if not all(_is_id(document.get("_id")) for document in found):
         raise UnreadableAnswer("Sanity returned a document without an _id")
-    return {d["_id"]: DocumentRevision(str(d.get("_rev") or ""), str(d.get("_updatedAt") or "")) for d in found}
+    return {d["_id"]: DocumentRevision(str(d.get("_rev") or ""), microseconds(str(d.get("_updatedAt")))) for d in found}
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ class Step:
 WORK = """
 CREATE TABLE work (
   key TEXT COLLATE "C" PRIMARY KEY,
-  needs_lookup INTEGER NOT NULL,                     -- 1: a document, address or member to look up; 0: a subject
+  kind TEXT NOT NULL,                                -- a domain.work.WorkKind
   lane INTEGER NOT NULL,
   visible_at DOUBLE PRECISION,                       -- NULL: nothing to do; while leased: the end of the lease
   generation BIGINT NOT NULL DEFAULT 0,              -- how often it was enqueued
@@ -39,7 +39,8 @@ CREATE TABLE work (
   dead INTEGER NOT NULL DEFAULT 0,                   -- 1: given up until it is enqueued or retried
   error_code TEXT NOT NULL DEFAULT '',
   error_detail TEXT NOT NULL DEFAULT '',
-  cause TEXT NOT NULL DEFAULT '',
+  cause_kind TEXT NOT NULL DEFAULT '',               -- a domain.work.CauseKind
+  cause_id TEXT NOT NULL DEFAULT '',                 -- of the document, or the type of the Clerk event
   delivery TEXT NOT NULL DEFAULT '',                 -- the id of the webhook that the cause came from
   enqueued_at DOUBLE PRECISION,                      -- of the oldest item that no finished run has served
   re_enqueued_at DOUBLE PRECISION,                   -- of the first item after the claim
@@ -54,10 +55,9 @@ EXPECTED_REVISION = """
 CREATE TABLE expected_revision (
   key TEXT COLLATE "C" NOT NULL,
   document TEXT COLLATE "C" NOT NULL,
-  revision TEXT NOT NULL,
-  updated_at TEXT COLLATE "C" NOT NULL,
-  deleted INTEGER NOT NULL,
-  acknowledged INTEGER NOT NULL DEFAULT 0,           -- 1: a delete that a finished run has served
+  revision TEXT,                                     -- NULL: ambiguous
+  updated_at BIGINT,                                 -- microseconds since the epoch; NULL: unknown
+  deletion INTEGER,                                  -- NULL: an update; else a domain.revisions.Deletion
   generation BIGINT NOT NULL,                        -- work.generation of the item that brought it
   PRIMARY KEY (key, document)
 )
@@ -114,7 +114,13 @@ STEPS: Sequence[Step] = (
         compatible_from=1,
         statements=(
             WORK,
-            "CREATE INDEX work_due ON work (needs_lookup, lane, visible_at) WHERE visible_at IS NOT NULL",
+            """
+            CREATE INDEX work_due ON work (lane, visible_at, kind) WHERE kind = 'subject' AND visible_at IS NOT NULL
+            """,
+            """
+            CREATE INDEX work_due_lookups ON work (lane, visible_at, kind)
+              WHERE kind <> 'subject' AND visible_at IS NOT NULL
+            """,
             "CREATE INDEX work_owner ON work (lease_token) WHERE lease_token IS NOT NULL",
             "CREATE INDEX work_dead ON work (key) WHERE dead = 1",
             "CREATE INDEX work_noted ON work (key) WHERE error_code <> ''",

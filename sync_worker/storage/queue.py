@@ -15,85 +15,98 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.work import NO_CAUSE, Cause, CauseKind, WorkKind
+from sync_worker.storage import expected_revisions
 from sync_worker.storage import queue_statements as sql
 from sync_worker.storage.process_identity import identity, is_gone
 from sync_worker.storage.queue_admin import QueueAdmin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.storage.database import Transaction
 
 SCHEDULED_LANE = 1
 """Where a subject waits for a window to open or close: a course that opens for thousands must not hold up a publish."""
 
 FANOUT = "document:"
-"""The prefix of keys that are documents, not subjects: to fan out, or to look up whom they are for."""
+"""The prefix of keys of documents."""
 
 MEMBERS = "members:"
-"""The prefix of keys that are users whose memberships are to be looked up: an address of theirs may have changed."""
+"""The prefix of keys of users whose memberships are to be looked up."""
 
 ADDRESSES = ("email:", "external:")
-"""The prefixes of keys that are addresses to look up. They are personal data, so a row goes as soon as it is done."""
+"""The prefixes of keys of addresses. They are personal data, so a row goes as soon as it is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A subject that may be out of sync, now or at `due` (epoch seconds).
+    """A subject that may be out of sync, now or at `visible_at` (epoch seconds).
 
-    `delivery` is the id of the webhook behind it. `since` is when the first item of the chain was enqueued, where this
-    one follows from an earlier one. `transition` is when the clock alone will change the subject (epoch seconds).
+    `delivery` is the id of the webhook behind it. `enqueued_at` is when the first item of the chain was enqueued, where
+    this one follows from an earlier one. `transition_at` is when the clock alone will change the subject (epoch
+    seconds).
     """
 
     key: str
     lane: int = 0
-    due: float | None = None
+    visible_at: float | None = None
     expected: ExpectedRevision | None = None
-    cause: str = ""
+    cause: Cause = NO_CAUSE
     delivery: str = ""
-    since: float | None = None
-    transition: float | None = None
+    enqueued_at: float | None = None
+    transition_at: float | None = None
+
+    @property
+    def kind(self) -> WorkKind:
+        """What the key names."""
+        if self.key.startswith(FANOUT):
+            return WorkKind.DOCUMENT
+        if self.key.startswith(MEMBERS):
+            return WorkKind.MEMBERS
+        return WorkKind.ADDRESS if self.key.startswith(ADDRESSES) else WorkKind.SUBJECT
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A row that this process may work on until `lease_until` (epoch seconds, clock of the database).
 
-    `attempts` counts the failed runs before. `since` is when the oldest item was enqueued that no finished run has
-    served, or the due time if that is later. `code` is what the last run noted. `transition` is when the clock alone
-    changes the subject, by the last finished run (epoch seconds).
+    `attempts` counts the failed runs before. `enqueued_at` is when the oldest item was enqueued that no finished run
+    has served, or when it became due if that is later. `error_code` is what the last run noted. `transition_at` is when
+    the clock alone changes the subject, by the last finished run (epoch seconds).
     """
 
     key: str
+    kind: WorkKind
     lane: int
-    token: str
+    lease_token: str
     generation: int
     attempts: int
     expected_revisions: tuple[ExpectedRevision, ...]
-    cause: str
-    code: str
+    cause: Cause
+    error_code: str
     lease_until: float
-    since: float
+    enqueued_at: float
     delivery: str = ""
-    transition: float | None = None
+    transition_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
     """The run finished. `wrote` is set when Clerk counted a write to the subject.
 
-    It is due again at `next_due`, in `lane`; at `transition`, which is not earlier, the clock alone changes it. `code`
-    and `detail` stay visible as a note, such as rows that were refused.
+    It is due again at `next_due`, in `lane`; at `transition_at`, which is not earlier, the clock alone changes it.
+    `error_code` and `error_detail` stay visible as a note, such as rows that were refused.
     """
 
     claim: Claim
     next_due: float | None = None
     wrote: bool = False
-    code: str = ""
-    detail: str = ""
+    error_code: str = ""
+    error_detail: str = ""
     lane: int = SCHEDULED_LANE
-    transition: float | None = None
+    transition_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +117,8 @@ class Retry:
     """
 
     claim: Claim
-    code: str
-    detail: str
+    error_code: str
+    error_detail: str
     delay: float
     wrote: bool = False
     not_before: float = 0.0
@@ -116,8 +129,8 @@ class DeadLettered:
     """The run failed for good: kept and listed, but not run until it is enqueued or retried, or until `next_due`."""
 
     claim: Claim
-    code: str
-    detail: str
+    error_code: str
+    error_detail: str
     next_due: float | None = None
 
 
@@ -141,19 +154,18 @@ class WorkQueue(QueueAdmin):
         """Record durably, all or nothing, that these subjects may be out of sync.
 
         A subject that waits keeps the earlier time and the more urgent lane; one that runs will run once more; one that
-        was given up is tried afresh. Of two expected revisions of one document the later one stays.
+        was given up is tried afresh. Expected revisions of one document are merged.
         """
         if items:
             await self._db.run(lambda tx: self._enqueue(tx, items))
 
-    async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
-        """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first.
+    async def claim(self, lane: int, limit: int, lease: float) -> list[Claim]:
+        """Take up to `limit` due subjects of a lane for `lease` seconds, the longest due first."""
+        return await self._claim(sql.CLAIM, {"lane": lane, "limit": limit, "lease": lease})
 
-        With `documents` it takes documents, addresses and members to look up instead of subjects.
-        """
-        token = _token()
-        wanted = {"needs_lookup": int(documents), "lane": lane, "limit": limit, "token": token, "lease": lease}
-        return await self._db.run(lambda tx: _claims(tx, tx.execute(sql.CLAIM, wanted), token))
+    async def claim_lookups(self, lane: int, limit: int, lease: float) -> list[Claim]:
+        """Take up to `limit` due documents, addresses and members of a lane, the longest due first."""
+        return await self._claim(sql.CLAIM_LOOKUPS, {"lane": lane, "limit": limit, "lease": lease})
 
     async def enqueue_and_claim(self, items: Sequence[WorkItem], lease: float) -> list[Claim]:
         """Enqueue these subjects and take them in the same transaction, so that nobody else does in between.
@@ -197,7 +209,7 @@ class WorkQueue(QueueAdmin):
         Nothing is changed for those. A subject that was enqueued after its claim is due now, however its run ended
         for good.
         """
-        by_claim = {(c.claim.key, c.claim.token): c for c in completions}
+        by_claim = {(c.claim.key, c.claim.lease_token): c for c in completions}
 
         def work(tx: Transaction) -> set[str]:
             locked = _lock(tx, [completion.claim for completion in by_claim.values()])
@@ -207,6 +219,10 @@ class WorkQueue(QueueAdmin):
 
         return await self._db.run(work) if by_claim else set()
 
+    async def _claim(self, statement: str, limits: Mapping[str, object]) -> list[Claim]:
+        token = _token()
+        return await self._db.run(lambda tx: _claims(tx, tx.execute(statement, {**limits, "token": token}), token))
+
     def _enqueue(self, tx: Transaction, items: Sequence[WorkItem]) -> None:
         ordered = sorted(items, key=lambda item: item.key)
         limits = {
@@ -214,7 +230,7 @@ class WorkQueue(QueueAdmin):
             "max_kept_retry_after": self._timings.max_kept_retry_after,
         }
         tx.executemany(sql.ENQUEUE, [{**_row_of(item), **limits} for item in ordered])
-        tx.executemany(sql.EXPECT_REVISION, [_expected(i.key, i.expected) for i in ordered if i.expected is not None])
+        expected_revisions.expect(tx, [(i.key, i.expected) for i in ordered if i.expected is not None])
         tx.notify()
 
     def _record(self, tx: Transaction, ended: Sequence[tuple[Completion, Locked]]) -> None:
@@ -225,7 +241,8 @@ class WorkQueue(QueueAdmin):
                 batch[statement].append(parameters)
         for statement in (
             *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.COMPLETE),
-            *(sql.FORGET_EXPECTED, sql.ACKNOWLEDGE, sql.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
+            *(expected_revisions.FORGET, expected_revisions.ACKNOWLEDGE),
+            *(sql.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
         ):
             tx.executemany(statement, batch.pop(statement, ()))
 
@@ -247,8 +264,8 @@ class WorkQueue(QueueAdmin):
         if isinstance(completion, Completed):
             if claim.expected_revisions:
                 served = {**key, "generation": claim.generation}
-                yield from ((sql.FORGET_EXPECTED, served), (sql.ACKNOWLEDGE, served))
-            if claim.key.startswith((MEMBERS, *ADDRESSES)):
+                yield from ((expected_revisions.FORGET, served), (expected_revisions.ACKNOWLEDGE, served))
+            if claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
                 yield sql.FORGET, key
         if isinstance(completion, Completed | Retry) and completion.wrote:
             pace = self._timings.subject_pace
@@ -257,18 +274,18 @@ class WorkQueue(QueueAdmin):
 
     def _ended(self, completion: Completed | DeadLettered, row: Locked) -> dict[str, object]:
         if isinstance(completion, Completed):
-            lane, transition = completion.lane, completion.transition
+            lane, transition_at = completion.lane, completion.transition_at
         else:
-            lane, transition = completion.claim.lane, row.transition
+            lane, transition_at = completion.claim.lane, row.transition_at
         return {
             "key": completion.claim.key,
             "generation": completion.claim.generation,
-            "code": completion.code,
-            "detail": completion.detail,
+            "error_code": completion.error_code,
+            "error_detail": completion.error_detail,
             "next_due": completion.next_due,
             "min_schedule_delay": self._timings.min_schedule_delay,
             "lane": lane,
-            "transition_at": transition,
+            "transition_at": transition_at,
         }
 
 
@@ -278,14 +295,14 @@ class Locked:
 
     has_time: bool
     generation: int
-    transition: float | None
+    transition_at: float | None
 
 
 def _lock(tx: Transaction, claims: Iterable[Claim]) -> dict[tuple[str, str], Locked]:
     """Lock the rows that these claims still own; return them by key and token."""
     keys: dict[str, list[str]] = defaultdict(list)
     for claim in claims:
-        keys[claim.token].append(claim.key)
+        keys[claim.lease_token].append(claim.key)
     return {
         (key, token): Locked(*row)
         for token, some in keys.items()
@@ -301,32 +318,22 @@ def _token() -> str:
 def _row_of(item: WorkItem) -> dict[str, object]:
     return {
         "key": item.key,
-        "needs_lookup": int(item.key.startswith((FANOUT, MEMBERS, *ADDRESSES))),
+        "kind": item.kind,
         "lane": item.lane,
-        "visible_at": item.due,
-        "enqueued_at": item.since,
-        "cause": item.cause,
+        "visible_at": item.visible_at,
+        "enqueued_at": item.enqueued_at,
+        "cause_kind": item.cause.kind,
+        "cause_id": item.cause.id,
         "delivery": item.delivery,
-        "transition_at": item.transition,
-    }
-
-
-def _expected(key: str, expected: ExpectedRevision) -> dict[str, object]:
-    return {
-        "key": key,
-        "document": expected.document,
-        "revision": expected.revision,
-        "updated_at": expected.updated_at,
-        "deleted": int(expected.deleted),
-        "acknowledged": int(not expected.news),
+        "transition_at": item.transition_at,
     }
 
 
 def _retry(retry: Retry) -> dict[str, object]:
     return {
         "key": retry.claim.key,
-        "code": retry.code,
-        "detail": retry.detail,
+        "error_code": retry.error_code,
+        "error_detail": retry.error_detail,
         "delay": retry.delay,
         "not_before": retry.not_before,
     }
@@ -334,17 +341,19 @@ def _retry(retry: Retry) -> dict[str, object]:
 
 def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> list[Claim]:
     """Return the claims of rows that were just taken, the longest due first, with the revisions they expect."""
-    expected: dict[str, list[ExpectedRevision]] = defaultdict(list)
-    if rows:
-        for key, document, revision, updated_at, deleted, acknowledged in tx.execute(
-            sql.EXPECTED_REVISIONS, {"token": token}
-        ):
-            expected[key].append(ExpectedRevision(document, revision, updated_at, bool(deleted), not acknowledged))
-    return [
-        Claim(key, lane, token, generation, attempts, tuple(expected[key]), *rest)
-        for key, lane, generation, attempts, *rest in sorted(rows, key=_age_and_key)
+    expected = expected_revisions.of_claim(tx, token) if rows else {}
+    claims = [
+        Claim(
+            key,
+            WorkKind(kind),
+            lane,
+            token,
+            generation,
+            attempts,
+            expected.get(key, ()),
+            Cause(CauseKind(cause_kind), cause_id),
+            *rest,
+        )
+        for key, kind, lane, generation, attempts, cause_kind, cause_id, *rest in rows
     ]
-
-
-def _age_and_key(row: tuple[Any, ...]) -> tuple[float, str]:
-    return row[7], row[0]
+    return sorted(claims, key=lambda claim: (claim.enqueued_at, claim.key))

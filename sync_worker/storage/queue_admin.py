@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.work import Cause, CauseKind, WorkKind
+from sync_worker.storage.queue_statements import IS_LOOKUP, IS_SUBJECT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -26,7 +29,7 @@ PURGE_BATCH = 500
 
 COLUMNS = (
     "key, lane, visible_at, lease_token, generation, completed_generation, attempts, dead, error_code, error_detail, "
-    "cause, enqueued_at, last_finished_at"
+    "cause_kind, cause_id, enqueued_at, last_finished_at"
 )
 
 GET = f"SELECT {COLUMNS} FROM work WHERE key = ?"  # noqa: S608 - constants
@@ -36,20 +39,23 @@ FAILED = f"SELECT {COLUMNS} FROM work WHERE dead = 1 AND key > ? ORDER BY key LI
 NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND error_code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
 
 EARLIEST = """
-SELECT MIN(visible_at) AS visible_at FROM work WHERE needs_lookup = {} AND lane = {} AND visible_at IS NOT NULL
+SELECT MIN(visible_at) AS visible_at FROM work WHERE {} AND lane = {} AND visible_at IS NOT NULL
 """
 
 # Lane by lane, because over all lanes at once no index would serve.
 NEXT_DUE = "SELECT MIN(visible_at) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
-    " UNION ALL ".join(EARLIEST.format(fanout, lane) for fanout in (0, 1) for lane in LANES)
+    " UNION ALL ".join(EARLIEST.format(kind, lane) for kind in (IS_SUBJECT, IS_LOOKUP) for lane in LANES)
 )
 
 # Only columns of the index, in its order: so it is answered from the index alone.
-DUES = """
+DUES = " UNION ALL ".join(
+    f"""
 SELECT lane, COUNT(*) FILTER (WHERE visible_at <= NOW()), COUNT(*) FILTER (WHERE visible_at > NOW()),
   NOW() - MIN(visible_at)
-FROM work WHERE visible_at IS NOT NULL GROUP BY needs_lookup, lane
-"""
+FROM work WHERE {kind} AND visible_at IS NOT NULL GROUP BY lane
+"""  # noqa: S608 - constants
+    for kind in (IS_SUBJECT, IS_LOOKUP)
+)
 
 RUNNING = """
 SELECT lane, COUNT(*) FILTER (WHERE visible_at > NOW()) FROM work WHERE lease_token IS NOT NULL GROUP BY lane
@@ -61,15 +67,18 @@ SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WH
 
 CODES = "SELECT error_code, COUNT(*) FROM work WHERE dead = 0 AND error_code <> '' GROUP BY error_code"
 
-CAUSED = "SELECT COUNT(*) FROM work WHERE cause = ? AND needs_lookup = 0 AND generation > completed_generation"
+CAUSED = f"""
+SELECT COUNT(*) FROM work
+WHERE cause_kind = ? AND cause_id = ? AND {IS_SUBJECT} AND generation > completed_generation
+"""  # noqa: S608 - constants
 
-IN_STEP = """
+IN_STEP = f"""
 SELECT COUNT(*) FILTER (
-    WHERE needs_lookup = 0 AND (generation = completed_generation OR enqueued_at > NOW())
+    WHERE {IS_SUBJECT} AND (generation = completed_generation OR enqueued_at > NOW())
       AND dead = 0 AND error_code = ''),
   MIN(enqueued_at) FILTER (WHERE generation > completed_generation AND dead = 0 AND enqueued_at <= NOW())
 FROM work
-"""
+"""  # noqa: S608 - constants
 
 REVIVE = """
 UPDATE work SET dead = 0, attempts = 0, error_code = '', error_detail = '', generation = generation + 1,
@@ -89,11 +98,12 @@ CLEAR_NOTES = """
 UPDATE work SET error_code = '', error_detail = '' WHERE key IN (EACH(?)) AND error_code = ? AND dead = 0
 """
 
-NOTE = """
-INSERT INTO work (key, needs_lookup, lane, error_code, error_detail, last_finished_at) VALUES (?, 1, 2, ?, ?, NOW())
+NOTE = f"""
+INSERT INTO work (key, kind, lane, error_code, error_detail, last_finished_at)
+VALUES (?, '{WorkKind.DOCUMENT}', 2, ?, ?, NOW())
 ON CONFLICT (key) DO UPDATE SET error_code = excluded.error_code, error_detail = excluded.error_detail
 WHERE work.dead = 0 AND work.lease_token IS NULL AND work.visible_at IS NULL
-"""
+"""  # noqa: S608 - constants
 
 COUNT = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
@@ -112,24 +122,24 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the work queue. Times are epoch seconds; `settled` is when a run last ended.
+    """One row of the work queue. Times are epoch seconds; `last_finished_at` is when a run last ended.
 
-    `due` is None when there is nothing to do, and the end of the lease while `owner` is set. `pending` is set while an
-    item has not been served by a finished run.
+    `visible_at` is None when there is nothing to do, and the end of the lease while `lease_token` is set. `pending` is
+    set while an item has not been served by a finished run.
     """
 
     key: str
     lane: int
-    due: float | None
-    owner: str | None
+    visible_at: float | None
+    lease_token: str | None
     pending: bool
     attempts: int
     dead: bool
-    code: str
-    detail: str
-    cause: str
-    since: float | None
-    settled: float | None
+    error_code: str
+    error_detail: str
+    cause: Cause
+    enqueued_at: float | None
+    last_finished_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +222,9 @@ class QueueAdmin:
         """Count subjects in sync. It reads every row, so it is for people, not for every scrape."""
         return Tally(*(await self._db.read(lambda tx: tx.execute(IN_STEP)))[0])
 
-    async def caused_by(self, cause: str) -> int:
+    async def caused_by(self, cause: Cause) -> int:
         """Return how many subjects still wait because of `cause`."""
-        return int((await self._db.read(lambda tx: tx.execute(CAUSED, (cause,))))[0][0])
+        return int((await self._db.read(lambda tx: tx.execute(CAUSED, (cause.kind, cause.id))))[0][0])
 
     async def revive(self, keys: Iterable[str] | None = None) -> int:
         """Make failed rows due now, all or those named; return how many it were."""
@@ -289,8 +299,22 @@ class QueueAdmin:
 
 
 def _row(columns: Columns) -> Row:
-    key, lane, due, owner, wanted, done, attempts, dead, *rest = columns
-    return Row(key, lane, due, owner, wanted > done, attempts, bool(dead), *rest)
+    key, lane, visible_at, lease_token, generation, completed_generation, attempts, dead, *rest = columns
+    code, detail, cause_kind, cause_id, enqueued_at, last_finished_at = rest
+    return Row(
+        key,
+        lane,
+        visible_at,
+        lease_token,
+        generation > completed_generation,
+        attempts,
+        bool(dead),
+        code,
+        detail,
+        Cause(CauseKind(cause_kind), cause_id),
+        enqueued_at,
+        last_finished_at,
+    )
 
 
 def _note(rows: Sequence[tuple[str, str, str]], tx: Transaction) -> None:

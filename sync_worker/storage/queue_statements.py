@@ -5,27 +5,36 @@ Two transactions that lock the same rows do so in the order of their keys, so th
 
 from __future__ import annotations
 
-from sync_worker.domain.work import WEBHOOK
+from sync_worker.domain.work import CauseKind, WorkKind
+
+IS_SUBJECT = f"kind = '{WorkKind.SUBJECT}'"
+IS_LOOKUP = f"kind <> '{WorkKind.SUBJECT}'"
 
 # When a waiting row may run at the earliest, whatever enqueues it: after the pace of Clerk's limit for one subject, and
 # after a Retry-After. The upper bounds hold where the clock was set back meanwhile.
 EARLIEST_RUN = """GREATEST(excluded.visible_at,
     LEAST(work.next_write_at, NOW() + :subject_pace), LEAST(work.retry_not_before, NOW() + :max_kept_retry_after))"""
 
-IS_WEBHOOK = f"substr({{}}, 1, {len(WEBHOOK)}) = '{WEBHOOK}'"
-
 # A webhook's cause stays until a run has served it: what else enqueues the subject must not pass for the reason.
-KEEPS_CAUSE = f"""(excluded.cause = '' OR (
+KEEPS_CAUSE = f"""(excluded.cause_kind = '{CauseKind.NONE}' OR (
     (work.generation > work.completed_generation OR work.dead = 1)
-    AND {IS_WEBHOOK.format("work.cause")} AND NOT {IS_WEBHOOK.format("excluded.cause")}))"""
+    AND work.cause_kind = '{CauseKind.WEBHOOK}' AND excluded.cause_kind <> '{CauseKind.WEBHOOK}'))"""
 
-# Insert a subject, or merge into its row. Lane: the most urgent of what waits. Time: the earliest, but a running row
-# keeps the end of its lease. Generation: one more, so that a run under way is followed by another. Cause: see above.
-# Enqueued: the oldest that no run has served. A dead-lettered row starts afresh.
+# Insert a row, or merge an item into it, field by field:
+# - lane: the most urgent of all that waits.
+# - visible_at: the earliest, but not before the pace and Retry-After allow it; while leased, it stays the lease's end.
+# - generation: one more, so that a run under way is followed by another.
+# - enqueued_at: that of the oldest item that no run has served.
+# - re_enqueued_at: that of the first item since the claim.
+# - cause, delivery: the newest, but a publish wins until it is served.
+# - transition_at: the earliest.
+# - attempts, error, dead: a dead-lettered row starts afresh.
 ENQUEUE = f"""
-INSERT INTO work (key, needs_lookup, lane, visible_at, generation, enqueued_at, cause, delivery, transition_at)
-VALUES (:key, :needs_lookup, :lane, COALESCE(:visible_at, NOW()), 1,
-  COALESCE(:enqueued_at, GREATEST(NOW(), COALESCE(:visible_at, NOW()))), :cause, :delivery, :transition_at)
+INSERT INTO work
+  (key, kind, lane, visible_at, generation, enqueued_at, cause_kind, cause_id, delivery, transition_at)
+VALUES (:key, :kind, :lane, COALESCE(:visible_at, NOW()), 1,
+  COALESCE(:enqueued_at, GREATEST(NOW(), COALESCE(:visible_at, NOW()))),
+  :cause_kind, :cause_id, :delivery, :transition_at)
 ON CONFLICT (key) DO UPDATE SET
   lane = CASE WHEN work.generation > work.completed_generation THEN LEAST(work.lane, excluded.lane)
     ELSE excluded.lane END,
@@ -34,7 +43,8 @@ ON CONFLICT (key) DO UPDATE SET
   generation = work.generation + 1,
   enqueued_at = LEAST(COALESCE(work.enqueued_at, excluded.enqueued_at), excluded.enqueued_at),
   re_enqueued_at = CASE WHEN work.lease_token IS NOT NULL THEN COALESCE(work.re_enqueued_at, excluded.enqueued_at) END,
-  cause = CASE WHEN {KEEPS_CAUSE} THEN work.cause ELSE excluded.cause END,
+  cause_kind = CASE WHEN {KEEPS_CAUSE} THEN work.cause_kind ELSE excluded.cause_kind END,
+  cause_id = CASE WHEN {KEEPS_CAUSE} THEN work.cause_id ELSE excluded.cause_id END,
   delivery = CASE WHEN {KEEPS_CAUSE} THEN work.delivery ELSE excluded.delivery END,
   transition_at = LEAST(COALESCE(work.transition_at, excluded.transition_at),
     COALESCE(excluded.transition_at, work.transition_at)),
@@ -44,48 +54,23 @@ ON CONFLICT (key) DO UPDATE SET
   dead = 0
 """  # noqa: S608 - constants
 
-# Add what an event said of a document, or merge it into what is known. Of two the later one counts. Revisions have no
-# order, so of two in one moment neither proves that a read is fresh: then no revision is kept, and the document store
-# decides. A delete that a finished run has served stays acknowledged when it, or something older, comes again.
-# Without its Z a time with fractions of a second sorts after the same time without.
-EXPECT_REVISION = """
-INSERT INTO expected_revision (key, document, revision, updated_at, deleted, acknowledged, generation)
-VALUES (:key, :document, :revision, :updated_at, :deleted, :acknowledged,
-  (SELECT generation FROM work WHERE key = :key))
-ON CONFLICT (key, document) DO UPDATE SET
-  revision = CASE
-    WHEN rtrim(excluded.updated_at, 'Z') < rtrim(expected_revision.updated_at, 'Z') THEN expected_revision.revision
-    WHEN excluded.updated_at = expected_revision.updated_at AND excluded.revision <> expected_revision.revision THEN ''
-    ELSE excluded.revision END,
-  deleted = CASE
-    WHEN rtrim(excluded.updated_at, 'Z') < rtrim(expected_revision.updated_at, 'Z') THEN expected_revision.deleted
-    WHEN excluded.updated_at = expected_revision.updated_at THEN GREATEST(excluded.deleted, expected_revision.deleted)
-    ELSE excluded.deleted END,
-  acknowledged = CASE WHEN expected_revision.deleted = 0
-      OR rtrim(excluded.updated_at, 'Z') > rtrim(expected_revision.updated_at, 'Z')
-      OR (excluded.updated_at = expected_revision.updated_at AND excluded.deleted = 1
-        AND excluded.revision <> expected_revision.revision)
-    THEN excluded.acknowledged ELSE expected_revision.acknowledged END,
-  updated_at = CASE
-    WHEN rtrim(excluded.updated_at, 'Z') < rtrim(expected_revision.updated_at, 'Z') THEN expected_revision.updated_at
-    ELSE excluded.updated_at END,
-  generation = excluded.generation
-"""
-
 TAKE = """
 UPDATE work SET lease_token = :token, visible_at = NOW() + :lease, enqueued_at = COALESCE(enqueued_at, visible_at),
   re_enqueued_at = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, lane, generation, attempts, cause, error_code, visible_at, enqueued_at, delivery, transition_at
+RETURNING key, kind, lane, generation, attempts, cause_kind, cause_id, error_code, visible_at, enqueued_at, delivery,
+  transition_at
 """
 
-# Claim what is due in a lane, the longest due first.
-CLAIM = f"""
+# Claim what is due in a lane, the longest due first. Each of the two conditions on `kind` has an index of its own.
+_CLAIM = f"""
 WITH ready AS MATERIALIZED (
-  SELECT key FROM work WHERE needs_lookup = :needs_lookup AND lane = :lane AND visible_at <= NOW()
+  SELECT key FROM work WHERE {{kind}} AND lane = :lane AND visible_at <= NOW()
   ORDER BY visible_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ) {TAKE}
 """  # noqa: S608 - constants
+CLAIM = _CLAIM.format(kind=IS_SUBJECT)
+CLAIM_LOOKUPS = _CLAIM.format(kind=IS_LOOKUP)
 
 # Claim these subjects, unless somebody runs them or they must wait.
 CLAIM_KEYS = f"""
@@ -93,12 +78,6 @@ WITH ready AS MATERIALIZED (
   SELECT key FROM work WHERE key IN (EACH(:keys)) AND visible_at <= NOW() ORDER BY key FOR UPDATE SKIP LOCKED
 ) {TAKE}
 """  # noqa: S608 - constants
-
-# What the reads of claimed subjects must reflect.
-EXPECTED_REVISIONS = """
-SELECT e.key, document, revision, updated_at, deleted, acknowledged
-FROM expected_revision e JOIN work ON work.key = e.key WHERE work.lease_token = :token ORDER BY document
-"""
 
 # Lock the rows that a claim still owns: whether the lease has time left, how much was enqueued by now, and when the
 # clock alone changes the subject.
@@ -118,31 +97,25 @@ NEXT_RUN = """CASE WHEN CAST(:next_due AS double precision) IS NOT NULL
 # A run finished and nothing was enqueued meanwhile: the row rests, or waits for its next run.
 COMPLETE = f"""
 UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts = 0, dead = 0,
-  error_code = :code, error_detail = :detail, last_finished_at = NOW(), re_enqueued_at = NULL,
+  error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(), re_enqueued_at = NULL,
   visible_at = {NEXT_RUN},
-  lane = :lane, enqueued_at = NULL, cause = '', delivery = '', transition_at = CAST(:transition_at AS double precision)
+  lane = :lane, enqueued_at = NULL, cause_kind = '', cause_id = '', delivery = '',
+  transition_at = CAST(:transition_at AS double precision)
 WHERE key = :key
 """  # noqa: S608 - constants
 
 # A run ended for good and the subject was enqueued meanwhile: it runs once more, for what came since.
 REQUEUE = """
 UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts = 0, dead = 0,
-  error_code = :code, error_detail = :detail, last_finished_at = NOW(),
+  error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(),
   visible_at = NOW(), enqueued_at = re_enqueued_at, re_enqueued_at = NULL,
   transition_at = CAST(:transition_at AS double precision)
 WHERE key = :key
 """
 
-# Forget what a finished run has served. A delete stays until the row goes: its create may arrive later, and must not
-# bring the access back.
-FORGET_EXPECTED = "DELETE FROM expected_revision WHERE key = :key AND generation <= :generation AND deleted = 0"
-
-# Remember of a delete that a run has served it.
-ACKNOWLEDGE = "UPDATE expected_revision SET acknowledged = 1 WHERE key = :key AND generation <= :generation"
-
 # A run failed and is tried again; a Retry-After is kept even if the subject is enqueued meanwhile.
 RETRY = """
-UPDATE work SET lease_token = NULL, attempts = attempts + 1, error_code = :code, error_detail = :detail,
+UPDATE work SET lease_token = NULL, attempts = attempts + 1, error_code = :error_code, error_detail = :error_detail,
   last_finished_at = NOW(), re_enqueued_at = NULL,
   visible_at = NOW() + :delay, retry_not_before = NOW() + :not_before
 WHERE key = :key
@@ -151,7 +124,8 @@ WHERE key = :key
 # A run failed for good and nothing was enqueued meanwhile: kept and listed.
 DEAD_LETTER = f"""
 UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts = attempts + 1, dead = 1,
-  error_code = :code, error_detail = :detail, last_finished_at = NOW(), re_enqueued_at = NULL, enqueued_at = NULL,
+  error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(),
+  re_enqueued_at = NULL, enqueued_at = NULL,
   visible_at = {NEXT_RUN}
 WHERE key = :key
 """  # noqa: S608 - constants

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sync_worker.clerk.client import AddressOwners
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.entitlements import ExpectedRevision
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Page, Source
 

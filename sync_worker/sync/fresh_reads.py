@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sync_worker.domain.freshness import is_ambiguous, matches_store, reflects
+from sync_worker.domain.revisions import revision_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.entitlements import ExpectedRevision
     from sync_worker.domain.freshness import DocumentRevision
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Source
 
@@ -46,7 +47,7 @@ async def read_until_fresh(
         result = await read(waiting.keys())
         behind = await _behind(result.revisions or {}, waiting, source, last=wait is None)
         # Two publishes in one moment leave no revision to wait for: a further read would not tell which was the last.
-        lagging = {key for key, missed in behind.items() if wait is not None and any(e.revision for e in missed)}
+        lagging = {key for key, missed in behind.items() if wait is not None and any(revision_of(e) for e in missed)}
         fresh = [key for key in waiting if key not in behind]
         stale = {key: [e.document for e in missed] for key, missed in behind.items() if key not in lagging}
         if fresh or stale:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.work import FAN_OUT, OPERATOR, WEBHOOK
+from sync_worker.domain.work import CauseKind
 from sync_worker.storage.approvals import HeldChange
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Change
+    from sync_worker.domain.work import Cause
     from sync_worker.storage.approvals import Approvals
     from sync_worker.storage.reconcile_runs import ReconcileRuns
     from sync_worker.sync.outcome import Due, Outcome
@@ -49,7 +50,7 @@ class Guard:
         if not losing:
             return outcomes
         lists = await self.approvals.lists_of([str(o.due.subject) for o in losing])
-        by_cause: dict[str, list[Outcome]] = defaultdict(list)
+        by_cause: dict[Cause, list[Outcome]] = defaultdict(list)
         held: dict[str, str] = {}
         for outcome in losing:
             if self._ended(outcome):
@@ -63,9 +64,9 @@ class Guard:
                 held |= await self._hold(cause, some, reason)
         return [_harmless(o, held[key]) if (key := str(o.due.subject)) in held else o for o in outcomes]
 
-    async def verdict(self, cause: str, subjects: Sequence[str]) -> str:
+    async def verdict(self, cause: Cause, subjects: Sequence[str]) -> str:
         """Count losses by a cause. Return why they must be held; empty when they are allowed."""
-        total = await self.approvals.count_losses(cause, subjects)
+        total = await self.approvals.count_losses(str(cause), subjects)
         allowed = self.limit.allowed(await self._managed())
         if total <= allowed:
             return ""
@@ -92,9 +93,9 @@ class Guard:
         gone = set(change.former_documents) - set(change.sources) if change is not None else set()
         return _is_own(outcome) and not gone.isdisjoint(_reported(due))
 
-    async def _hold(self, cause: str, outcomes: Sequence[Outcome], reason: str) -> Mapping[str, str]:
+    async def _hold(self, cause: Cause, outcomes: Sequence[Outcome], reason: str) -> Mapping[str, str]:
         changes = [_held_change(o.change) for o in outcomes if o.change is not None]
-        lists = await self.approvals.hold(cause, changes, reason)
+        lists = await self.approvals.hold(str(cause), changes, reason)
         if reason:
             for id_ in sorted(set(lists.values())):
                 log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
@@ -102,22 +103,20 @@ class Guard:
 
 
 def _is_approved(due: Due) -> bool:
-    return due.approved or due.cause == OPERATOR
+    return due.approved or due.cause.kind is CauseKind.OPERATOR
 
 
 def _is_own(outcome: Outcome) -> bool:
     """Return whether an event about an entitlement of this subject alone is the cause."""
     due, change = outcome.due, outcome.change
-    if due.cause.startswith(WEBHOOK):
-        return True
-    document = due.cause.removeprefix(FAN_OUT)
-    return document != due.cause and change is not None and document in (*change.former_documents, *change.sources)
+    if due.cause.kind is CauseKind.FAN_OUT:
+        return change is not None and due.cause.id in (*change.former_documents, *change.sources)
+    return due.cause.kind is CauseKind.WEBHOOK
 
 
 def _reported(due: Due) -> set[str]:
     """Return the documents that events reported."""
-    named = {due.cause.removeprefix(prefix) for prefix in (WEBHOOK, FAN_OUT) if due.cause.startswith(prefix)}
-    return named | {expected.document for expected in due.expected_revisions}
+    return {due.cause.id, *(expected.document for expected in due.expected_revisions)}
 
 
 def _held_change(change: Change) -> HeldChange:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.freshness import moment
 from sync_worker.domain.ownership import NO_ADOPTION
+from sync_worker.domain.revisions import deletion_of
+from sync_worker.domain.work import NO_CAUSE
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sync_worker.domain.entitlements import Access, Change, ExpectedRevision
+    from sync_worker.domain.entitlements import Access, Change
     from sync_worker.domain.lease import Lease
     from sync_worker.domain.ownership import Adoption
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.subjects import Subject
+    from sync_worker.domain.work import Cause
     from sync_worker.errors import SyncWorkerError
 
 
@@ -31,7 +34,7 @@ class Due:
     subject: Subject
     lease: Lease
     expected_revisions: tuple[ExpectedRevision, ...] = ()
-    cause: str = ""
+    cause: Cause = NO_CAUSE
     since: float | None = None
     adoption: Adoption = NO_ADOPTION
     approved: bool = False
@@ -95,5 +98,6 @@ class Outcome:
         """
         if self.queue_seconds is None or self.written is None or not self.due.expected_revisions:
             return None
-        published = (moment(e.updated_at).timestamp() for e in self.due.expected_revisions if not e.deleted)
-        return max([self.queue_seconds, *(self.written.timestamp() - at for at in published if at > 0)])
+        updates = (e.updated_at for e in self.due.expected_revisions if deletion_of(e) is None)
+        published = (at / 1_000_000 for at in updates if at is not None)
+        return max([self.queue_seconds, *(self.written.timestamp() - at for at in published)])

@@ -149,7 +149,7 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout, written: Mappin
                 observed,
                 layout,
                 at=facts.now.isoformat(timespec="seconds"),
-                cause=due.cause,
+                cause=str(due.cause),
                 written=written.get(str(due.subject), NOTHING_WRITTEN),
                 adoption=due.adoption,
             )

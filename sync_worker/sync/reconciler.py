@@ -16,6 +16,7 @@ import structlog
 
 from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind
+from sync_worker.domain.revisions import reports_delete
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     DatabaseUnavailable,
@@ -235,7 +236,7 @@ def requeue_reassigned_documents(outcomes: Iterable[Outcome]) -> list[WorkItem]:
 def requeue_document(document: str, outcome: Outcome) -> WorkItem:
     """Return the item that has a document's owners looked up again after this outcome of one of them."""
     due = outcome.due
-    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, since=due.since)
+    return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
 
 
 def _documents(batch: Iterable[Due]) -> set[str]:
@@ -248,12 +249,12 @@ def _revokes(change: Change) -> bool:
 
 def _end_was_reported(due: Due, change: Change) -> bool:
     """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
-    reported = (e.ends or e.document in change.former_documents for e in due.expected_revisions)
+    reported = (reports_delete(e) or e.document in change.former_documents for e in due.expected_revisions)
     return any(reported) or (due.accepts_empty and bool(change.former_documents))
 
 
 def _proof_needed(due: Due, change: Change) -> set[str]:
-    return {*change.former_documents, *(e.document for e in due.expected_revisions if e.ends)}
+    return {*change.former_documents, *(e.document for e in due.expected_revisions if reports_delete(e))}
 
 
 def _entry(change: Change, due: Due) -> Entry:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sync_worker.domain.clock import utc
-from sync_worker.domain.entitlements import ExpectedRevision
-from sync_worker.domain.work import POLL
+from sync_worker.domain.revisions import expected_revision, microseconds
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.sanity.rows import SubjectFields
 from sync_worker.storage.queue import FANOUT, WorkItem
@@ -48,8 +48,9 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
         return 0
     since, after = json.loads(known[0])
     found = 0
+    cause = Cause(CauseKind.POLL, before)
     while rows := await source.changed(since, after, before):
-        await queue.enqueue([_item(row, POLL + before) for row in rows])
+        await queue.enqueue([_item(row, cause) for row in rows])
         last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
         if not (since, after) < last < (before, ""):
             # A cursor outside this span would never find anything again.
@@ -60,9 +61,9 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
     return found
 
 
-def _item(row: Mapping[str, Any], cause: str) -> WorkItem:
+def _item(row: Mapping[str, Any], cause: Cause) -> WorkItem:
     document = str(row["_id"])
-    expected = ExpectedRevision(document, str(row.get("_rev") or ""), str(row.get("_updatedAt") or ""))
+    expected = expected_revision(document, str(row.get("_rev") or ""), microseconds(str(row.get("_updatedAt"))))
     if row.get("_type") != "entitlement":
         return WorkItem(FANOUT + document, FANOUT_LANE, None, expected, cause)
     try:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sync_worker.domain.entitlements import Observed
 from sync_worker.domain.ownership import is_untouched, own_marker, read_markers
 from sync_worker.domain.subjects import Kind, Subject
-from sync_worker.domain.work import CLERK
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject
 from sync_worker.storage.queue import MEMBERS, WorkItem
 
@@ -77,8 +77,8 @@ def items_of(event: Event, layout: Layout, now: float, timings: Timings, deliver
         return []
     if event.type != "user.updated":
         return [item]
-    members, due = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
-    return [item, WorkItem(members, REPAIR_LANE, due=due, cause=item.cause, delivery=delivery)]
+    members, later = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
+    return [item, WorkItem(members, REPAIR_LANE, later, cause=item.cause, delivery=delivery)]
 
 
 def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> WorkItem | None:
@@ -90,9 +90,9 @@ def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery
     subject = event.subject()
     if subject is None:
         return None
-    cause = CLERK + event.type
+    cause = Cause(CauseKind.CLERK, event.type)
     if _is_echo(subject, event.data, layout, now - timings.echo_window):
-        return WorkItem(str(subject), ECHO_LANE, due=now + timings.echo_delay, cause=cause, delivery=delivery)
+        return WorkItem(str(subject), ECHO_LANE, now + timings.echo_delay, cause=cause, delivery=delivery)
     return WorkItem(str(subject), DIRECT, cause=cause, delivery=delivery)
 
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from sync_worker.domain.entitlements import ExpectedRevision
-from sync_worker.domain.work import WEBHOOK
+from sync_worker.domain.revisions import Deletion, ExpectedRevision, expected_revision, microseconds
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.redaction import redact
 from sync_worker.sanity.rows import SubjectFields
@@ -77,7 +77,8 @@ class DocumentEvent(BaseModel):
     @property
     def expected(self) -> ExpectedRevision:
         """What a later read must show."""
-        return ExpectedRevision(self.id, self.rev or "", self.updated_at or "", deleted=self.operation == "delete")
+        deletion = Deletion.REPORTED if self.operation == "delete" else None
+        return expected_revision(self.id, self.rev, microseconds(self.updated_at), deletion)
 
 
 @dataclass(slots=True)
@@ -233,7 +234,7 @@ def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
         items.append((FANOUT + event.id, FANOUT_LANE))
     elif addressed or nameless or not items:
         items.append((FANOUT + event.id, DIRECT))
-    cause = WEBHOOK + event.id
+    cause = Cause(CauseKind.WEBHOOK, event.id)
     return [WorkItem(key, lane, expected=event.expected, cause=cause, delivery=delivery) for key, lane in items]
 
 

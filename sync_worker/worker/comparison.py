@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Access, Layout, Observed
     from sync_worker.domain.ownership import Adoption, LastWrites
     from sync_worker.domain.subjects import Subject
+    from sync_worker.domain.work import Cause
     from sync_worker.storage.reconcile_runs import ReconcileRuns
     from sync_worker.sync.reconciler import Reconciler
 
@@ -38,7 +39,7 @@ class Comparison:
     reconciler: Reconciler
     runs: ReconcileRuns
     clock: Clock
-    cause: str
+    cause: Cause
     adoption: Adoption
     progress: Callable[[str, int, int], None]
     accept_fewer: bool
@@ -112,7 +113,7 @@ class _Comparing:
     desired: Desired
     directory: Directory
     layout: Layout
-    cause: str
+    cause: Cause
     adoption: Adoption
     now: datetime
     seen: set[Subject] = field(default_factory=set)
@@ -140,7 +141,7 @@ class _Comparing:
                 observed,
                 self.layout,
                 at=self.now.isoformat(timespec="seconds"),
-                cause=self.cause,
+                cause=str(self.cause),
                 written=written,
                 adoption=self.adoption,
             )

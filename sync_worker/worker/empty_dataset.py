@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import DatasetEmpty
 from sync_worker.storage.queue import FANOUT, WorkItem
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 STATE = "dataset_empty"
 """The name under which the time of the first empty read is kept, in epoch seconds."""
-CAUSE = "dataset_visible_again"
+CAUSE = Cause(CauseKind.DATASET_VISIBLE_AGAIN)
 LANE, FANOUT_LANE = 2, 1
 PAGE = 1000
 

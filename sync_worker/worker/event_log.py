@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.domain.diff import claims_size
-from sync_worker.domain.work import POLL
+from sync_worker.domain.work import CauseKind
 from sync_worker.sync.address_resolution import PENDING
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def log_resolution(resolution: Resolution, claim: Claim) -> None:
 
 def log_context(work: Due | Claim) -> dict[str, str]:
     """Return the cause of a run, and the webhook that brought it, if there was one."""
-    return {"cause": work.cause} | ({"delivery": work.delivery} if work.delivery else {})
+    return {"cause": str(work.cause)} | ({"delivery": work.delivery} if work.delivery else {})
 
 
 def is_missed_webhook(outcome: Outcome) -> bool:
     """Return whether something was written that only the poll found."""
-    return outcome.written is not None and outcome.due.cause.startswith(POLL)
+    return outcome.written is not None and outcome.due.cause.kind is CauseKind.POLL
 
 
 def _seconds(outcome: Outcome) -> dict[str, float]:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.entitlements import ExpectedRevision
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
+    from sync_worker.domain.work import Cause
     from sync_worker.sanity.client import Source
     from sync_worker.sync.address_resolution import Find, Resolution
 
@@ -34,7 +35,7 @@ async def fan_out(
     *,
     clock: Clock,
     timings: Timings,
-    cause: str,
+    cause: Cause,
 ) -> list[Resolution]:
     """Enqueue all that `document` decides about. Returns whom it names itself, where that is worth a note.
 

@@ -18,6 +18,7 @@ import structlog
 
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.ownership import NO_ADOPTION
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import (
     RefusedError,
     SyncWorkerError,
@@ -48,9 +49,9 @@ LANE = 2
 log = structlog.get_logger("reconcile")
 
 
-def new_cause() -> str:
+def new_cause() -> Cause:
     """Return the cause of one run, so that its losses are counted together, and apart from any other run's."""
-    return f"reconcile:{secrets.token_hex(4)}"
+    return Cause(CauseKind.RECONCILE, secrets.token_hex(4))
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ class FullReconcile:
     adoption: Adoption = NO_ADOPTION
     accept_fewer: bool = False
     approved: bool = False
-    cause: str = field(default_factory=new_cause)
+    cause: Cause = field(default_factory=new_cause)
     progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None
     random: Random = field(default_factory=Random)
 
@@ -182,7 +183,10 @@ class FullReconcile:
     async def _schedule(self, transitions: Mapping[Subject, datetime]) -> None:
         """Enqueue each subject for the next time at which its access changes."""
         moments = {str(subject): moment.timestamp() for subject, moment in transitions.items()}
-        items = [WorkItem(key, 1, due=at, cause="window", transition=at) for key, at in moments.items()]
+        items = [
+            WorkItem(key, 1, visible_at=at, cause=Cause(CauseKind.WINDOW), transition_at=at)
+            for key, at in moments.items()
+        ]
         for start in range(0, len(items), 1000):
             await self.queue.enqueue(items[start : start + 1000])
 

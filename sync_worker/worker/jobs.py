@@ -15,7 +15,7 @@ import structlog
 
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.subjects import Subject
-from sync_worker.domain.work import FAN_OUT, POLL
+from sync_worker.domain.work import Cause, CauseKind, WorkKind
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -27,7 +27,6 @@ from sync_worker.errors import (
 )
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.queue import (
-    ADDRESSES,
     FANOUT,
     Claim,
     Completed,
@@ -64,7 +63,7 @@ log = structlog.get_logger("worker")
 
 def lease_of(claim: Claim, clock: Clock, timings: Timings) -> Lease:
     """Return the lease of a claim that was just made. It ends a margin before the claim does."""
-    return Lease.begin(claim.key, claim.token, clock, timings.lease - timings.lease_margin)
+    return Lease.begin(claim.key, claim.lease_token, clock, timings.lease - timings.lease_margin)
 
 
 def due_of(claim: Claim, lease: Lease) -> Due:
@@ -74,9 +73,9 @@ def due_of(claim: Claim, lease: Lease) -> Due:
         lease=lease,
         expected_revisions=claim.expected_revisions,
         cause=claim.cause,
-        since=claim.since,
+        since=claim.enqueued_at,
         delivery=claim.delivery,
-        transition=claim.transition,
+        transition=claim.transition_at,
     )
 
 
@@ -88,9 +87,9 @@ def done(claim: Claim, outcome: Outcome) -> Completed:
         claim,
         next_due=outcome.next_due,
         wrote=outcome.writes,
-        code=(AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED) if refusals else "",
-        detail="; ".join(str(refusal) for refusal in refusals),
-        transition=transition.timestamp() if transition else None,
+        error_code=(AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED) if refusals else "",
+        error_detail="; ".join(str(refusal) for refusal in refusals),
+        transition_at=transition.timestamp() if transition else None,
     )
 
 
@@ -139,14 +138,17 @@ class Jobs:
             for resolution, claim in (pair for one in found for pair in one.resolutions):
                 log_resolution(resolution, claim)
 
-    async def fan_out(self, claim: Claim) -> None:
-        """Enqueue everybody whose access leads to a claimed document."""
+    async def fan_out(self, claims: Sequence[Claim]) -> None:
+        """Enqueue everybody whose access leads to the one claimed document."""
+        (claim,) = claims
         document = claim.key.removeprefix(FANOUT)
         async with self._run([claim]) as run:
 
             async def enqueue(items: Sequence[WorkItem]) -> None:
                 """Enqueue one page. However many pages there are, each has its own deadline and renews the lease."""
-                await self.queue.enqueue([replace(one, delivery=claim.delivery, since=claim.since) for one in items])
+                await self.queue.enqueue(
+                    [replace(one, delivery=claim.delivery, enqueued_at=claim.enqueued_at) for one in items]
+                )
                 if not await self.queue.renew([claim], self.timings.lease):
                     raise LeaseLost(claim.key)
                 run.deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
@@ -159,7 +161,7 @@ class Jobs:
                 enqueue,
                 clock=self.clock,
                 timings=self.timings,
-                cause=claim.cause if claim.cause.startswith(POLL) else FAN_OUT + document,
+                cause=claim.cause if claim.cause.kind is CauseKind.POLL else Cause(CauseKind.FAN_OUT, document),
             )
             await self.queue.complete([completed_document(claim, resolutions, self.clock.now(), self.timings)])
             log.info("document_fanned_out", document=document, **log_context(claim))
@@ -182,7 +184,7 @@ class Jobs:
             await self.queue.complete([Released(claim) for claim in run.pending.values()])
             raise
         except Exception:  # a bug must cost an attempt, or its subject would run for ever
-            log.exception("run_crashed", keys=[key for key in run.pending if not key.startswith(ADDRESSES)])
+            log.exception("run_crashed", keys=[c.key for c in run.pending.values() if c.kind is not WorkKind.ADDRESS])
             await self._fail(run, RetryableError("a bug in sync-worker; the log has the trace"))
 
     async def _fail(self, run: Run, error: SyncWorkerError) -> None:
@@ -235,7 +237,9 @@ class Jobs:
         failed finds the same the next time.
         """
         in_sync = [(claim, outcome) for claim, outcome in ended if outcome.error is None]
-        newly = [(document, o) for claim, o in in_sync if claim.code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)]
+        newly = [
+            (document, o) for claim, o in in_sync if claim.error_code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)
+        ]
         await self.queue.enqueue([requeue_document(document, outcome) for document, outcome in newly])
         added_sources = {FANOUT + document for _, outcome in in_sync for document in outcome.added_sources}
         if added_sources:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.revisions import indirect
 from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.domain.work import WorkKind
 from sync_worker.errors import StaleRead
-from sync_worker.storage.queue import ADDRESSES, FANOUT, MEMBERS, Completed, WorkItem
+from sync_worker.storage.queue import FANOUT, MEMBERS, Completed, WorkItem
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, owners, resolve_documents
 from sync_worker.sync.reconciler import REPAIR_LANE
 
@@ -27,24 +28,6 @@ if TYPE_CHECKING:
 
 ENTRIES = 1000
 """Changes by one document that are searched, the newest first, for members who had access by an address."""
-
-
-class KeyKind(Enum):
-    """What the key of a row names."""
-
-    SUBJECT = auto()
-    DOCUMENT = auto()
-    ADDRESS = auto()
-    MEMBERS = auto()
-
-
-def kind_of(key: str) -> KeyKind:
-    """Return what a key names."""
-    if key.startswith(FANOUT):
-        return KeyKind.DOCUMENT
-    if key.startswith(MEMBERS):
-        return KeyKind.MEMBERS
-    return KeyKind.ADDRESS if key.startswith(ADDRESSES) else KeyKind.SUBJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +54,15 @@ class Lookups:
     timings: Timings
 
     async def run(self, claims: Sequence[Claim]) -> list[Found]:
-        """Look up claims, each by the kind of its key."""
+        """Look up claims, each by its kind."""
         handlers = {
-            KeyKind.DOCUMENT: self.documents,
-            KeyKind.ADDRESS: self.addresses,
-            KeyKind.MEMBERS: self.members,
+            WorkKind.DOCUMENT: self.documents,
+            WorkKind.ADDRESS: self.addresses,
+            WorkKind.MEMBERS: self.members,
         }
-        by_kind: dict[KeyKind, list[Claim]] = defaultdict(list)
+        by_kind: dict[WorkKind, list[Claim]] = defaultdict(list)
         for claim in claims:
-            by_kind[kind_of(claim.key)].append(claim)
+            by_kind[claim.kind].append(claim)
         return [await handlers[kind](some) for kind, some in by_kind.items()]
 
     async def documents(self, claims: Sequence[Claim]) -> Found:
@@ -151,8 +134,8 @@ def items_for(claim: Claim, subjects: Iterable[Subject]) -> Iterator[WorkItem]:
     for subject in subjects:
         for known in claim.expected_revisions or (None,):
             # That a document is gone proves nothing about what else the current owner of an address holds.
-            expected = None if known is None else replace(known, news=False)
-            yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.since)
+            expected = None if known is None else indirect(known)
+            yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.enqueued_at)
 
 
 def completed_document(claim: Claim, resolutions: Sequence[Resolution], now: float, timings: Timings) -> Completed:
@@ -161,7 +144,7 @@ def completed_document(claim: Claim, resolutions: Sequence[Resolution], now: flo
     return Completed(
         claim,
         next_due=now + timings.shared_address_recheck if ambiguous else None,
-        code=resolutions[0].code if resolutions else "",
-        detail="; ".join(one.reason for one in resolutions if one.reason),
+        error_code=resolutions[0].code if resolutions else "",
+        error_detail="; ".join(one.reason for one in resolutions if one.reason),
         lane=REPAIR_LANE,  # where documents are looked up together; in lane 1 they are walked one by one
     )

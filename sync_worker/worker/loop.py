@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Database
-    from sync_worker.storage.queue import WorkQueue
+    from sync_worker.storage.queue import Claim, WorkQueue
     from sync_worker.worker.jobs import Jobs
 
 AT_ONCE = {0: 4, 1: 2, 2: 1}
@@ -53,12 +53,13 @@ class Budget(Protocol):
 class Lane:
     """How one lane is doing: the `slots` free for further runs, and how long to gather before the next claim.
 
-    With `documents` its claims are documents, addresses and users to look up, not subjects.
+    `claim` takes what is due in a lane: at most so many, for so many seconds. `run` runs it.
     """
 
     number: int
     slots: int
-    documents: bool = False
+    claim: Callable[[int, int, float], Awaitable[Sequence[Claim]]]
+    run: Callable[[Sequence[Claim]], Awaitable[None]]
     gather: float = 0.0
     not_before: float = 0.0
 
@@ -113,9 +114,10 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped, then drain."""
-        lanes = [Lane(number, slots) for number, slots in AT_ONCE.items()]
-        lanes += [Lane(number, slots, documents=True) for number, slots in RESOLVING_AT_ONCE.items()]
-        fan_outs = Lane(1, FAN_OUTS_AT_ONCE)
+        queue, jobs = self.queue, self.jobs
+        lanes = [Lane(n, slots, queue.claim, jobs.reconcile_subjects) for n, slots in AT_ONCE.items()]
+        lanes += [Lane(n, slots, queue.claim_lookups, jobs.look_up) for n, slots in RESOLVING_AT_ONCE.items()]
+        fan_outs = Lane(1, FAN_OUTS_AT_ONCE, queue.claim_lookups, jobs.fan_out)
         beating = asyncio.create_task(self._heartbeat())
         try:
             await self._until_configured()
@@ -169,20 +171,20 @@ class Worker:
         if left < min(SCARCE, self.budget.limit // 4):
             return Throttled(timings.scarce_budget_wait)  # a list call for one or two subjects would use up the rest
         limit = max(1, min(BATCH, left - 2))
-        claims = await self.queue.claim(lane.number, limit, timings.lease, documents=lane.documents)
+        claims = await lane.claim(lane.number, limit, timings.lease)
         flood = FEW < len(claims) < limit
         lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
         lane.not_before = now + lane.gather
         if not claims:
             return Idle(timings.idle_interval)
-        self._launch(lane, self.jobs.look_up(claims) if lane.documents else self.jobs.reconcile_subjects(claims))
+        self._launch(lane, lane.run(claims))
         return Started(lane.gather)
 
     async def _start_fan_out(self, lane: Lane) -> Start:
-        claims = await self.queue.claim(lane.number, 1, self.timings.lease, documents=True) if lane.slots else []
+        claims = await lane.claim(lane.number, 1, self.timings.lease) if lane.slots else []
         if not claims:
             return Idle(self.timings.idle_interval)
-        self._launch(lane, self.jobs.fan_out(claims[0]))
+        self._launch(lane, lane.run(claims))
         return Started(0.0)
 
     def _launch(self, lane: Lane, work: Awaitable[None]) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.domain.entitlements import Change, ChangeKind
-from sync_worker.domain.freshness import DocumentRevision, moment
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, CredentialsRefused, NoSuchSubject
 from sync_worker.sanity.client import DOCUMENTS_PER_CALL
@@ -23,6 +22,7 @@ from tests.contract.places import CLERK_KEY, SANITY_ACCOUNT, clerk_account
 if TYPE_CHECKING:
     import httpx
 
+    from sync_worker.domain.freshness import DocumentRevision
     from tests.contract.places import ClerkPlace, SanityPlace
 
 pytestmark = pytest.mark.anyio
@@ -298,6 +298,15 @@ async def test_one_query_shows_rows_witnesses_and_a_count(sanity: SanityPlace) -
     assert snapshot.visible >= 2
 
 
+def moment_of(revision: DocumentRevision) -> datetime:
+    assert revision.updated_at is not None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=revision.updated_at)
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 async def test_a_witness_is_the_same_in_the_index_and_in_the_store(sanity: SanityPlace) -> None:
     before = datetime.now(UTC) - timedelta(minutes=2)
     await sanity.create("e1", clerkUserId="user_1")
@@ -306,7 +315,7 @@ async def test_a_witness_is_the_same_in_the_index_and_in_the_store(sanity: Sanit
     stored = await sanity.source.stored([sanity.id("e1")])
     seen: DocumentRevision = snapshot.revisions[sanity.id("e1")]
     assert stored.documents[sanity.id("e1")] == seen
-    assert before < moment(seen.updated_at) < datetime.now(UTC) + timedelta(minutes=2)
+    assert before < moment_of(seen) < datetime.now(UTC) + timedelta(minutes=2)
 
 
 async def test_references_lead_to_courses_and_dead_ones_to_nothing(sanity: SanityPlace) -> None:
@@ -348,8 +357,8 @@ async def test_a_walk_over_everything_comes_by_and_ends(sanity: SanityPlace) -> 
 async def test_what_was_published_since_a_moment_is_found(sanity: SanityPlace) -> None:
     await sanity.create("e1", clerkUserId="user_1")
     (told,) = (await sanity.source.by_subject([], [sanity.id("e1")])).revisions.values()
-    before = (moment(told.updated_at) + timedelta(seconds=1)).isoformat().replace("+00:00", "Z")
-    rows = await sanity.source.changed(told.updated_at, "", before)
+    since, before = (rfc3339(moment_of(told) + timedelta(seconds=seconds)) for seconds in (0, 1))
+    rows = await sanity.source.changed(since, "", before)
     assert sanity.id("e1") in [row["_id"] for row in rows]
     later = await sanity.source.changed(before, "", "2999-01-01T00:00:00Z")
     assert sanity.id("e1") not in [row["_id"] for row in later]

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from tests.builders import created, reference
+from tests.causes import cause_of
+from tests.expected import deleted
 from tests.nursery import NOTHING_WRONG
 from tests.oracle import GUARD, until, wrong
 from tests.parts import working
@@ -105,7 +106,7 @@ async def edit(site: Site, name: str) -> None:
             {"delete": {"id": f"e-{revoked}"}},
         ]
     )
-    expected = ExpectedRevision(f"e-{revoked}", "", "", deleted=True)
+    expected = deleted(f"e-{revoked}", "", "")
     await mark(
         site, WorkItem(f"user:{granted}"), WorkItem(f"user:{updated}"), WorkItem(f"user:{revoked}", expected=expected)
     )
@@ -192,7 +193,7 @@ async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_addres
         old, address = f"user_old_{number}", f"crm-{number}"
         box.clerk.update_user(old, external_id=None)
         box.clerk.add_user(f"user_new_{number}", external_id=address)
-        await mark(site, WorkItem(f"user:{old}", cause="clerk:user.updated"))
+        await mark(site, WorkItem(f"user:{old}", cause=cause_of("clerk:user.updated")))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
         await site.comes_right()
@@ -211,7 +212,7 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
     await mark(site, WorkItem("user:user_ada"))
     await site.dies(to(site, "WorkQueue.complete", "after"))
     async with site.worker(to(site)), site.store() as store, asyncio.timeout(GUARD):
-        while (noted := await store.queue.get("document:e1")) is None or noted.due is None:
+        while (noted := await store.queue.get("document:e1")) is None or noted.visible_at is None:
             await asyncio.sleep(0.05)
 
 

@@ -149,7 +149,7 @@ async def test_an_older_release_works_on_while_a_newer_one_is_rolled_out_and_aft
 @DEPLOYS
 async def test_an_older_release_that_cannot_work_any_more_refuses_to_start_and_loses_nothing(site: Site) -> None:
     box, account = site.box, Account(site.box)
-    breaking = len(STEPS) + 1, "ALTER TABLE work RENAME COLUMN cause TO reason"
+    breaking = len(STEPS) + 1, "ALTER TABLE work RENAME COLUMN cause_kind TO reason"
     users = [box.clerk.add_user(f"user_{n}") for n in range(2)]
     async with site.receiver() as older:
         site.install_hook()
@@ -162,7 +162,7 @@ async def test_an_older_release_that_cannot_work_any_more_refuses_to_start_and_l
         assert older.returncode is None
     assert await site.ends("worker") == 1
     assert "Install the newer release again." in site.log.read_text()
-    back = "ALTER TABLE work RENAME COLUMN reason TO cause"
+    back = "ALTER TABLE work RENAME COLUMN reason TO cause_kind"
     newest = Trouble(steps=(breaking, (len(STEPS) + 2, back)))
     async with site.receiver(trouble=newest), site.worker(newest):
         await box.lake.hooks_idle()

@@ -19,6 +19,7 @@ from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
+from tests.causes import cause_of
 from tests.oracle import until
 from tests.parts import opened
 
@@ -51,7 +52,7 @@ async def delete(box: Sandbox, document: str) -> None:
 
 async def sync(parts: Parts, *keys: str, cause: str = "") -> None:
     """Enqueue the keys, and run a worker until they are done."""
-    await parts.store.queue.enqueue([WorkItem(key, lane=0, cause=cause) for key in keys])
+    await parts.store.queue.enqueue([WorkItem(key, lane=0, cause=cause_of(cause)) for key in keys])
     async with running_worker(parts.settings, parts.store):
         for key in keys:
             while (row := await parts.store.queue.get(key)) and row.pending and not row.dead:
@@ -335,7 +336,7 @@ async def test_a_course_is_late_until_its_last_subject_is_in_sync(box: Sandbox, 
     box.clerk.add_user("user_1")
     await box.lake.mutate([{"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}}])
     await publish(box, "e1", clerkUserId="user_1", courses=[{"_ref": "course-1"}])
-    await parts.store.queue.enqueue([WorkItem("user:user_1", lane=1, cause="document:course-1")])
+    await parts.store.queue.enqueue([WorkItem("user:user_1", lane=1, cause=cause_of("document:course-1"))])
     result = await document(parts, "course-1")
     assert (result.verdict.state, result.facts.reach and result.facts.reach.waiting) == (SyncState.LATE, 1)
     await sync(parts, "user:user_1", cause="document:course-1")

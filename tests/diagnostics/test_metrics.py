@@ -12,13 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sync_worker.cli.processes import settings_for
 from sync_worker.diagnostics.metrics import METRICS, NAMES
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.approvals import HeldChange
 from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import judged
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 from sync_worker.web.app import create_app
 from tests.builders import created
+from tests.expected import updated
 from tests.nursery import run
 from tests.oracle import until, wrong
 from tests.parts import opened, settings_of, working
@@ -94,7 +94,7 @@ async def test_a_web_process_exports_what_a_worker_did_even_after_a_restart(box:
     async with web(box, database_url) as client:
         before = await scrape(client)
         async with working(box, database_url) as parts:
-            expected = ExpectedRevision("e1", document["_rev"], document["_updatedAt"])
+            expected = updated("e1", document["_rev"], document["_updatedAt"])
             await parts.store.queue.enqueue([WorkItem("user:user_1", expected=expected)])
             await until(lambda: not wrong(box))
         after = await scrape(client)

@@ -2,38 +2,45 @@ from __future__ import annotations
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.freshness import DocumentRevision, Stored, matches_store, reflects
+from sync_worker.domain.revisions import Ambiguous, Deletion, ExpectedRevision, microseconds
+from tests.expected import deleted, updated
 
 OLD, NEW = "2026-05-01T12:00:00Z", "2026-05-01T12:00:01Z"
-PUBLISHED = ExpectedRevision("e1", "r2", OLD)
-DELETED = ExpectedRevision("e1", "r2", OLD, deleted=True)
+PUBLISHED = updated("e1", "r2", OLD)
+DELETED = deleted("e1", "r2", OLD)
+GONE_IN_A_MOMENT_OF_SEVERAL = Ambiguous("e1", microseconds(OLD), Deletion.REPORTED)
+
+
+def shown(revision: str, updated_at: str) -> DocumentRevision:
+    return DocumentRevision(revision, microseconds(updated_at))
 
 
 @pytest.mark.parametrize(
     ("expected", "seen", "fresh"),
     [
-        pytest.param(PUBLISHED, DocumentRevision("r2", OLD), True, id="the published revision"),
-        pytest.param(PUBLISHED, DocumentRevision("r3", NEW), True, id="a later one"),
-        pytest.param(PUBLISHED, DocumentRevision("r1", "2026-05-01T11:59:59Z"), False, id="an earlier one"),
-        pytest.param(PUBLISHED, DocumentRevision("r1", OLD), False, id="another one of the same second"),
+        pytest.param(PUBLISHED, shown("r2", OLD), True, id="the published revision"),
+        pytest.param(PUBLISHED, shown("r3", NEW), True, id="a later one"),
+        pytest.param(PUBLISHED, shown("r1", "2026-05-01T11:59:59Z"), False, id="an earlier one"),
+        pytest.param(PUBLISHED, shown("r1", OLD), False, id="another one of the same second"),
         pytest.param(PUBLISHED, None, False, id="not there yet, or deleted since"),
         pytest.param(DELETED, None, True, id="gone after a delete"),
-        pytest.param(DELETED, DocumentRevision("r2", OLD), False, id="still there after a delete"),
+        pytest.param(DELETED, shown("r2", OLD), False, id="still there after a delete"),
         pytest.param(
-            ExpectedRevision("e1", "", OLD, deleted=True), None, False, id="gone in a moment of several revisions"
+            Ambiguous("e1", microseconds(OLD), Deletion.REPORTED),
+            None,
+            False,
+            id="gone in a moment of several revisions",
         ),
-        pytest.param(DELETED, DocumentRevision("r3", NEW), True, id="created again after a delete"),
+        pytest.param(DELETED, shown("r3", NEW), True, id="created again after a delete"),
         pytest.param(
-            ExpectedRevision("e1", "r2"),
-            DocumentRevision("r2", OLD),
+            updated("e1", "r2"),
+            shown("r2", OLD),
             True,
             id="the revision, when the event had no time",
         ),
-        pytest.param(
-            ExpectedRevision("e1", "r2", "odd"), DocumentRevision("r1", "odd"), False, id="times that cannot be read"
-        ),
-        pytest.param(PUBLISHED, DocumentRevision("r3", "2026-05-01T12:00:00.001Z"), True, id="a millisecond later"),
+        pytest.param(updated("e1", "r2", "odd"), shown("r1", "odd"), False, id="times that cannot be read"),
+        pytest.param(PUBLISHED, shown("r3", "2026-05-01T12:00:00.001Z"), True, id="a millisecond later"),
     ],
 )
 def test_a_read_reflects_the_expected_revision_or_is_stale(
@@ -54,5 +61,5 @@ def test_a_read_reflects_the_expected_revision_or_is_stale(
     ],
 )
 def test_the_document_store_decides(seen: str | None, stored: str | None, missing: bool, equal: bool) -> None:
-    store = Stored({"e1": DocumentRevision(stored, OLD)} if stored else {}, frozenset({"e1"} if missing else ()))
-    assert matches_store({"e1": DocumentRevision(seen, OLD)} if seen else {}, store, "e1") is equal
+    store = Stored({"e1": shown(stored, OLD)} if stored else {}, frozenset({"e1"} if missing else ()))
+    assert matches_store({"e1": shown(seen, OLD)} if seen else {}, store, "e1") is equal

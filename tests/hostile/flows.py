@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from sync_worker.domain.changeset import LossLimit
-from sync_worker.domain.entitlements import ExpectedRevision, Layout
 from sync_worker.domain.subjects import Subject
+from sync_worker.domain.work import NO_CAUSE
 from sync_worker.errors import DatasetEmpty
 from sync_worker.runtime.wiring import Services, Store, open_services, open_store
 from sync_worker.sandbox.server import Sandbox
@@ -32,6 +32,7 @@ from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.full_reconcile import FullReconcile
 from tests.clock import TIMINGS, ImpatientClock
+from tests.expected import deleted, updated
 from tests.leases import lease_of
 from tests.parts import RUNTIME, settings_of
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from sync_worker.domain.entitlements import Layout
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.storage.queue import WorkItem
 
 
@@ -218,25 +221,21 @@ def due(entitlement: str, expected: ExpectedRevision) -> Due:
 async def a_webhook(world: World) -> None:
     """Everybody was told of, by events that the index shows already."""
     batch = [
-        Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", "2020-01-01T00:00:00Z"),))
-        for e, who in OWNER.items()
+        Due(Subject.parse(who), lease_of(who), (updated(e, "r", "2020-01-01T00:00:00Z"),)) for e, who in OWNER.items()
     ]
     await _converge(world, batch)
 
 
 async def a_lagging_index(world: World) -> None:
     """Events told of a change and of a deletion that neither the index nor the document store shows."""
-    told = {"e1": ExpectedRevision("e1", "r", LATER), "e2": ExpectedRevision("e2", "r", LATER, deleted=True)}
+    told: dict[str, ExpectedRevision] = {"e1": updated("e1", "r", LATER), "e2": deleted("e2", "r", LATER)}
     await _converge(world, [due(e, expected) for e, expected in told.items()])
 
 
 async def a_blind_token(world: World) -> None:
     """Events told of deletions that did not happen, and queries show nothing, because the token may see nothing."""
     world.sanity.dataset_empty = True
-    batch = [
-        Due(Subject.parse(who), lease_of(who), (ExpectedRevision(e, "r", LATER, deleted=True),))
-        for e, who in OWNER.items()
-    ]
+    batch = [Due(Subject.parse(who), lease_of(who), (deleted(e, "r", LATER),)) for e, who in OWNER.items()]
     try:
         await _converge(world, batch)
     except DatasetEmpty:
@@ -260,7 +259,7 @@ async def a_fan_out(world: World) -> None:
     async def mark(items: Sequence[WorkItem]) -> None:
         await world.store.queue.enqueue(items)
 
-    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause="test")
+    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause=NO_CAUSE)
     await resolve_documents(source, find, dict.fromkeys(NAMED, ()), clock=CLOCK, timings=TIMINGS)
     await world.services.target.instance()
 

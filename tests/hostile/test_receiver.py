@@ -133,10 +133,10 @@ class World:
             worked = True
             while worked:
                 worked = False
-                for claim in await queue.claim(1, 100, 30.0, documents=True):
-                    await jobs.fan_out(claim)
+                for claim in await queue.claim_lookups(1, 100, 30.0):
+                    await jobs.fan_out([claim])
                     worked = True
-                if claims := await queue.claim(0, 100, 30.0, documents=True):
+                if claims := await queue.claim_lookups(0, 100, 30.0):
                     await jobs.look_up(claims)
                     worked = True
                 for lane in (0, 1):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sync_worker.domain.entitlements import ExpectedRevision
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.sanity.client import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkItem

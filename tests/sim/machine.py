@@ -235,8 +235,11 @@ class WatchedWorkQueue(WorkQueue):
         super().__init__(process.session, TIMINGS)
         self._process = process
 
-    async def claim(self, lane: int, limit: int, lease: float, *, documents: bool = False) -> list[Claim]:
-        return self._tell(await super().claim(lane, limit, lease, documents=documents))
+    async def claim(self, lane: int, limit: int, lease: float) -> list[Claim]:
+        return self._tell(await super().claim(lane, limit, lease))
+
+    async def claim_lookups(self, lane: int, limit: int, lease: float) -> list[Claim]:
+        return self._tell(await super().claim_lookups(lane, limit, lease))
 
     async def enqueue_and_claim(self, items: Sequence[WorkItem], lease: float) -> list[Claim]:
         return self._tell(await super().enqueue_and_claim(items, lease))

@@ -14,6 +14,7 @@ from sync_worker.errors import SyncWorkerError
 from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import exclusive_run
 from sync_worker.worker.full_reconcile import Result
+from tests.causes import cause_of
 from tests.clock import TIMINGS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def sync(world: World) -> str:
 
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):
-            await process.queue.enqueue([WorkItem(key, cause="sync") for key in keys])
+            await process.queue.enqueue([WorkItem(key, cause=cause_of("sync")) for key in keys])
 
     await world.run_errand("sync", work)
     return f"an operator syncs {', '.join(keys)}"

@@ -31,10 +31,10 @@ BEFORE, AFTER = 10.0, 60.0
 BUSY = """
 SELECT key, lane, visible_at - NOW(), lease_token, generation, completed_generation, attempts, error_code FROM work
 WHERE lease_token IS NOT NULL OR visible_at <= NOW()
-OR (dead = 0 AND (generation > completed_generation OR attempts > 0) AND NOT (lane > 0 AND cause LIKE 'clerk:%'))
+OR (dead = 0 AND (generation > completed_generation OR attempts > 0) AND NOT (lane > 0 AND cause_kind = 'clerk'))
 """
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
-SOON = "SELECT 1 FROM work WHERE visible_at < NOW() + 11 AND dead = 0 AND NOT cause LIKE 'clerk:%'"
+SOON = "SELECT 1 FROM work WHERE visible_at < NOW() + 11 AND dead = 0 AND cause_kind <> 'clerk'"
 EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
 AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE error_code = 'ambiguous_address'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"

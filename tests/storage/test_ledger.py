@@ -72,7 +72,7 @@ async def test_a_change_whose_lease_somebody_else_has_by_now_is_not_recorded(
     second, other = await queue.claim(0, 2, 30.0)
     assert [first.key, second.key, other.key] == [A, A, B]
     late, own, elsewhere = await ledger.intend(
-        [replace(entry(one.key), lease=one.token) for one in (first, second, other)]
+        [replace(entry(one.key), lease=one.lease_token) for one in (first, second, other)]
     )
     assert late is None
     assert [one.id for one in await ledger.history()] == [elsewhere, own]

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.revisions import Ambiguous, Deletion, ExpectedRevision, microseconds
 from sync_worker.runtime.wiring import open_database
-from sync_worker.storage import queue, queue_statements
+from sync_worker.storage import expected_revisions, queue, queue_statements
 from sync_worker.storage import queue_admin as admin
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Depth, LaneDepth
+from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ManualClock
+from tests.expected import deleted, updated
 from tests.leases import holds
 
 if TYPE_CHECKING:
@@ -61,10 +63,10 @@ async def keys(ws: WorkQueue, lane: int = 0, limit: int = 10) -> list[str]:
 
 
 async def test_a_marked_subject_can_be_claimed_at_once(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook:doc")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook:doc"))])
     claim = await claim_one(ws)
-    assert (claim.key, claim.lane, claim.attempts, claim.cause) == (A, 0, 0, "webhook:doc")
-    assert (claim.since, claim.lease_until) == (clock.now(), clock.now() + LEASE)
+    assert (claim.key, claim.lane, claim.attempts, str(claim.cause)) == (A, 0, 0, "webhook:doc")
+    assert (claim.enqueued_at, claim.lease_until) == (clock.now(), clock.now() + LEASE)
 
 
 async def test_many_marks_of_a_waiting_subject_are_one_run(ws: WorkQueue) -> None:
@@ -92,7 +94,7 @@ async def test_a_mark_wakes_who_waits(db: Database, ws: WorkQueue) -> None:
 
 
 async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, due=clock.now() + 60)])
+    await ws.enqueue([WorkItem(A, visible_at=clock.now() + 60)])
     assert (await keys(ws), await ws.next_due()) == ([], 60)
     clock.advance(60)
     assert await keys(ws) == [A]
@@ -100,7 +102,11 @@ async def test_a_subject_marked_for_later_is_not_due_before(ws: WorkQueue, clock
 
 async def test_of_two_due_times_the_earlier_stays(ws: WorkQueue, clock: ManualClock) -> None:
     await ws.enqueue(
-        [WorkItem(A, due=clock.now() + 60), WorkItem(A, due=clock.now() + 20), WorkItem(A, due=clock.now() + 40)]
+        [
+            WorkItem(A, visible_at=clock.now() + 60),
+            WorkItem(A, visible_at=clock.now() + 20),
+            WorkItem(A, visible_at=clock.now() + 40),
+        ]
     )
     assert await ws.next_due() == 20
 
@@ -125,45 +131,45 @@ async def test_a_finished_subject_takes_the_lane_of_its_next_mark(ws: WorkQueue)
 
 
 async def test_the_last_cause_that_was_told_is_handed_to_the_run(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(A, cause="first")])
-    await ws.enqueue([WorkItem(A, cause="second")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("sync"))])
+    await ws.enqueue([WorkItem(A, cause=cause_of("reconcile"))])
     await ws.enqueue([WorkItem(A)])
-    assert (await claim_one(ws)).cause == "second"
+    assert (await claim_one(ws)).cause == cause_of("reconcile")
 
 
 async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook:a", delivery="d1")])
-    await ws.enqueue([WorkItem(A, cause="webhook:b", delivery="d2")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook:a"), delivery="d1")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook:b"), delivery="d2")])
     await ws.enqueue([WorkItem(A)])
     claim = await claim_one(ws)
-    assert (claim.cause, claim.delivery) == ("webhook:b", "d2")
-    await ws.enqueue([WorkItem(A, cause="webhook:c", delivery="d3")])
+    assert (str(claim.cause), claim.delivery) == ("webhook:b", "d2")
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook:c"), delivery="d3")])
     await ws.complete([Completed(claim)])
     claim = await claim_one(ws)
-    assert (claim.cause, claim.delivery) == ("webhook:c", "d3")
+    assert (str(claim.cause), claim.delivery) == ("webhook:c", "d3")
     await ws.complete([Completed(claim, next_due=clock.now() + 60)])
     clock.advance(60)
     claim = await claim_one(ws, lane=queue.SCHEDULED_LANE)
-    assert (claim.cause, claim.delivery) == ("", "")
+    assert (str(claim.cause), claim.delivery) == ("", "")
 
 
 async def test_a_row_that_an_editor_waits_for_keeps_its_webhook_whatever_else_marks_it(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook:a", delivery="d1")])
-    await ws.enqueue([WorkItem(A, cause="clerk:user.updated", delivery="d2")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook:a"), delivery="d1")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("clerk:user.updated"), delivery="d2")])
     claim = await claim_one(ws)
-    assert (claim.cause, claim.delivery) == ("webhook:a", "d1")
+    assert (str(claim.cause), claim.delivery) == ("webhook:a", "d1")
     await ws.complete([DeadLettered(claim, "rate_limited", "")])
-    await ws.enqueue([WorkItem(A, cause="poll:a")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("poll:a"))])
     claim = await claim_one(ws)
-    assert (claim.cause, claim.delivery) == ("webhook:a", "d1")
+    assert (str(claim.cause), claim.delivery) == ("webhook:a", "d1")
 
 
 async def test_a_cause_without_a_webhook_takes_that_of_a_served_one_away(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook:a", delivery="d1")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook:a"), delivery="d1")])
     await ws.complete([Completed(await claim_one(ws))])
-    await ws.enqueue([WorkItem(A, cause="poll:a")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("poll:a"))])
     claim = await claim_one(ws)
-    assert (claim.cause, claim.delivery) == ("poll:a", "")
+    assert (str(claim.cause), claim.delivery) == ("poll:a", "")
 
 
 async def test_a_run_knows_since_when_it_was_wanted(ws: WorkQueue, clock: ManualClock) -> None:
@@ -171,14 +177,14 @@ async def test_a_run_knows_since_when_it_was_wanted(ws: WorkQueue, clock: Manual
     await ws.enqueue([WorkItem(A)])
     clock.advance(5)
     await ws.enqueue([WorkItem(A)])
-    assert (await claim_one(ws)).since == first
+    assert (await claim_one(ws)).enqueued_at == first
 
 
 async def test_a_scheduled_run_was_wanted_since_its_due_time(ws: WorkQueue, clock: ManualClock) -> None:
     due = clock.now() + 60
-    await ws.enqueue([WorkItem(A, due=due)])
+    await ws.enqueue([WorkItem(A, visible_at=due)])
     clock.advance(70)
-    assert (await claim_one(ws)).since == due
+    assert (await claim_one(ws)).enqueued_at == due
 
 
 async def test_a_thousand_marks_are_one_call(ws: WorkQueue) -> None:
@@ -198,21 +204,19 @@ async def witnesses_after(ws: WorkQueue, *told: ExpectedRevision) -> set[Expecte
 
 
 async def test_a_claim_brings_the_witness_of_each_document(ws: WorkQueue) -> None:
-    one, two = ExpectedRevision("doc-1", "r1", MONDAY), ExpectedRevision("doc-2", "r2", MONDAY, deleted=True)
+    one, two = updated("doc-1", "r1", MONDAY), deleted("doc-2", "r2", MONDAY)
     assert await witnesses_after(ws, one, two) == {one, two}
 
 
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
-        pytest.param(ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r2", TUESDAY), id="by time"),
+        pytest.param(updated("d", "r1", MONDAY), updated("d", "r2", TUESDAY), id="by time"),
+        pytest.param(updated("d", "r1", MONDAY), deleted("d", "r1", MONDAY), id="by the delete"),
+        pytest.param(updated("d", "r1"), updated("d", "r2", MONDAY), id="known after unknown"),
         pytest.param(
-            ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r1", MONDAY, deleted=True), id="by the delete"
-        ),
-        pytest.param(ExpectedRevision("d", "r1"), ExpectedRevision("d", "r2", MONDAY), id="known after unknown"),
-        pytest.param(
-            ExpectedRevision("d", "r1", "2025-03-03T10:00:00Z"),
-            ExpectedRevision("d", "r2", "2025-03-03T10:00:00.5Z"),
+            updated("d", "r1", "2025-03-03T10:00:00Z"),
+            updated("d", "r2", "2025-03-03T10:00:00.5Z"),
             id="by a fraction",
         ),
     ],
@@ -226,8 +230,8 @@ async def test_of_two_witnesses_of_a_document_the_later_stays(
 
 
 async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkQueue) -> None:
-    first, second = ExpectedRevision("d", "r1", MONDAY), ExpectedRevision("d", "r2", MONDAY)
-    assert await witnesses_after(ws, first, second) == {ExpectedRevision("d", "", MONDAY)}
+    first, second = updated("d", "r1", MONDAY), updated("d", "r2", MONDAY)
+    assert await witnesses_after(ws, first, second) == {Ambiguous("d", microseconds(MONDAY))}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
@@ -235,11 +239,13 @@ async def test_a_delete_is_told_of_although_its_moment_has_several_revisions(
     ws: WorkQueue, order: tuple[int, int, int]
 ) -> None:
     told = (
-        ExpectedRevision("d", "r1", MONDAY),
-        ExpectedRevision("d", "r2", MONDAY),
-        ExpectedRevision("d", "r2", MONDAY, deleted=True),
+        updated("d", "r1", MONDAY),
+        updated("d", "r2", MONDAY),
+        deleted("d", "r2", MONDAY),
     )
-    assert await witnesses_after(ws, *(told[n] for n in order)) == {ExpectedRevision("d", "", MONDAY, deleted=True)}
+    assert await witnesses_after(ws, *(told[n] for n in order)) == {
+        Ambiguous("d", microseconds(MONDAY), Deletion.REPORTED)
+    }
 
 
 async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(
@@ -255,15 +261,15 @@ async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(
 
 
 async def test_a_finished_run_has_served_its_witnesses(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(A, expected=ExpectedRevision("d", "r1", MONDAY))])
+    await ws.enqueue([WorkItem(A, expected=updated("d", "r1", MONDAY))])
     await ws.complete([Completed(await claim_one(ws))])
     await ws.enqueue([WorkItem(A)])
     assert (await claim_one(ws)).expected_revisions == ()
 
 
 async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkQueue) -> None:
-    later = ExpectedRevision("d", "r2", TUESDAY)
-    await ws.enqueue([WorkItem(A, expected=ExpectedRevision("d", "r1", MONDAY))])
+    later = updated("d", "r2", TUESDAY)
+    await ws.enqueue([WorkItem(A, expected=updated("d", "r1", MONDAY))])
     claim = await claim_one(ws)
     await ws.enqueue([WorkItem(A, expected=later)])
     await ws.complete([Completed(claim)])
@@ -272,7 +278,7 @@ async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkQu
 
 @pytest.mark.parametrize("outcome", ["retry", "released", "failed and revived"])
 async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkQueue, outcome: str) -> None:
-    expected = ExpectedRevision("d", "r1", MONDAY)
+    expected = updated("d", "r1", MONDAY)
     await ws.enqueue([WorkItem(A, expected=expected)])
     claim = await claim_one(ws)
     match outcome:
@@ -291,7 +297,11 @@ async def test_a_run_that_did_not_finish_keeps_its_witnesses(ws: WorkQueue, outc
 
 async def test_the_longest_due_is_claimed_first(ws: WorkQueue, clock: ManualClock) -> None:
     await ws.enqueue(
-        [WorkItem(A, due=clock.now() - 1), WorkItem(B, due=clock.now() - 3), WorkItem(C, due=clock.now() - 2)]
+        [
+            WorkItem(A, visible_at=clock.now() - 1),
+            WorkItem(B, visible_at=clock.now() - 3),
+            WorkItem(C, visible_at=clock.now() - 2),
+        ]
     )
     assert await keys(ws, limit=2) == [B, C]
     assert await keys(ws, limit=2) == [A]
@@ -309,7 +319,7 @@ async def test_claims_take_one_lane(ws: WorkQueue) -> None:
 
 async def test_documents_are_claimed_apart_from_subjects(ws: WorkQueue) -> None:
     await ws.enqueue([WorkItem(A, lane=1), WorkItem(DOCUMENT, lane=1)])
-    assert [claim.key for claim in await ws.claim(1, 10, LEASE, documents=True)] == [DOCUMENT]
+    assert [claim.key for claim in await ws.claim_lookups(1, 10, LEASE)] == [DOCUMENT]
     assert await keys(ws, lane=1) == [A]
 
 
@@ -319,8 +329,8 @@ async def test_a_lease_that_ended_makes_the_subject_due_again(ws: WorkQueue, clo
     clock.advance(LEASE)
     second = await claim_one(ws)
     assert (first.key, first.attempts) == (second.key, second.attempts)
-    assert first.token != second.token
-    assert first.since == second.since
+    assert first.lease_token != second.lease_token
+    assert first.enqueued_at == second.enqueued_at
 
 
 async def test_next_due_is_the_end_of_a_lease_too(ws: WorkQueue) -> None:
@@ -388,31 +398,31 @@ async def test_what_follows_from_an_earlier_mark_is_wanted_since_that_was_heard_
 ) -> None:
     heard = clock.now()
     clock.advance(5)
-    await ws.enqueue([WorkItem(A, since=heard), WorkItem(B, due=clock.now() + 60, since=heard)])
+    await ws.enqueue([WorkItem(A, enqueued_at=heard), WorkItem(B, visible_at=clock.now() + 60, enqueued_at=heard)])
     clock.advance(60)
-    assert {claim.since for claim in await ws.claim(0, 10, LEASE)} == {heard}
+    assert {claim.enqueued_at for claim in await ws.claim(0, 10, LEASE)} == {heard}
 
 
 async def test_the_run_once_more_knows_when_its_first_mark_came(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, cause="first")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("sync"))])
     claim = await claim_one(ws)
     clock.advance(3)
     marked = clock.now()
-    await ws.enqueue([WorkItem(A, cause="second")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("reconcile"))])
     clock.advance(3)
     await ws.enqueue([WorkItem(A)])
     await ws.complete([Completed(claim)])
     again = await claim_one(ws)
-    assert (again.since, again.cause) == (marked, "second")
+    assert (again.enqueued_at, str(again.cause)) == (marked, "reconcile")
 
 
 async def test_the_next_window_is_the_next_due_time(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook"))])
     await ws.complete([Completed(await claim_one(ws), next_due=clock.now() + 3600)])
     assert await ws.next_due() == 3600
     clock.advance(3600 + 7)
     claim = await claim_one(ws, lane=queue.SCHEDULED_LANE)
-    assert (claim.key, claim.cause, claim.since) == (A, "", clock.now() - 7)
+    assert (claim.key, str(claim.cause), claim.enqueued_at) == (A, "", clock.now() - 7)
 
 
 async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkQueue, clock: ManualClock) -> None:
@@ -426,9 +436,15 @@ async def test_a_mark_during_the_run_comes_before_the_next_window(ws: WorkQueue,
 async def test_a_note_stays_visible_until_the_next_run(ws: WorkQueue) -> None:
     await ws.enqueue([WorkItem(A), WorkItem(B)])
     first, second = await ws.claim(0, 10, LEASE)
-    await ws.complete([Completed(first, code="row_refused", detail="doc-1: plan"), Completed(second)])
+    await ws.complete([Completed(first, error_code="row_refused", error_detail="doc-1: plan"), Completed(second)])
     (row,) = await ws.noted(10)
-    assert (row.key, row.code, row.detail, row.due, row.dead) == (A, "row_refused", "doc-1: plan", None, False)
+    assert (row.key, row.error_code, row.error_detail, row.visible_at, row.dead) == (
+        A,
+        "row_refused",
+        "doc-1: plan",
+        None,
+        False,
+    )
     await ws.enqueue([WorkItem(A)])
     await ws.complete([Completed(await claim_one(ws))])
     assert await ws.noted(10) == []
@@ -438,23 +454,23 @@ async def test_a_note_stays_visible_until_the_next_run(ws: WorkQueue) -> None:
 
 
 async def test_a_retry_waits_and_counts(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook"))])
     first = await claim_one(ws)
     await ws.complete([Retry(first, "rate_limited", "429", 12)])
     assert (await keys(ws), await ws.next_due()) == ([], 12)
     clock.advance(12)
     again = await claim_one(ws)
-    assert (again.attempts, again.cause, again.since) == (1, "webhook", first.since)
+    assert (again.attempts, str(again.cause), again.enqueued_at) == (1, "webhook", first.enqueued_at)
 
 
 async def test_a_retry_is_noted_until_it_succeeds(ws: WorkQueue) -> None:
     await ws.enqueue([WorkItem(A)])
     await ws.complete([Retry(await claim_one(ws), "rate_limited", "429", 0)])
-    assert [(row.code, row.attempts) for row in await ws.noted(10)] == [("rate_limited", 1)]
+    assert [(row.error_code, row.attempts) for row in await ws.noted(10)] == [("rate_limited", 1)]
     await ws.complete([Completed(await claim_one(ws))])
     row = await ws.get(A)
     assert row is not None
-    assert (row.code, row.attempts) == ("", 0)
+    assert (row.error_code, row.attempts) == ("", 0)
 
 
 async def test_a_mark_does_not_shorten_what_the_service_asked_to_wait(ws: WorkQueue, clock: ManualClock) -> None:
@@ -480,7 +496,13 @@ async def test_a_failed_subject_is_listed_and_never_due(ws: WorkQueue, clock: Ma
     clock.advance(1e6)
     assert (await keys(ws), await ws.next_due()) == ([], None)
     (row,) = await ws.failed(10)
-    assert (row.key, row.code, row.detail, row.attempts, row.dead) == (A, "no_such_subject", "user_a", 1, True)
+    assert (row.key, row.error_code, row.error_detail, row.attempts, row.dead) == (
+        A,
+        "no_such_subject",
+        "user_a",
+        1,
+        True,
+    )
     assert await ws.noted(10) == []
 
 
@@ -522,12 +544,12 @@ async def test_revived_subjects_are_due_now(db: Database, ws: WorkQueue) -> None
 
 
 async def test_a_released_subject_is_due_now_as_it_was(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A, cause="webhook")])
+    await ws.enqueue([WorkItem(A, cause=cause_of("webhook"))])
     first = await claim_one(ws)
     clock.advance(3)
     await ws.complete([Released(first)])
     again = await claim_one(ws)
-    assert (again.attempts, again.cause, again.since) == (first.attempts, first.cause, first.since)
+    assert (again.attempts, again.cause, again.enqueued_at) == (first.attempts, first.cause, first.enqueued_at)
 
 
 # --- the fence -------------------------------------------------------------------------------------------------------
@@ -542,7 +564,7 @@ async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkQueue, cl
     owner = await claim_one(ws)
     before = await ws.get(A)
     late: dict[str, Completion] = {
-        "done": Completed(lost, next_due=1.0, wrote=True, code="late", detail="late"),
+        "done": Completed(lost, next_due=1.0, wrote=True, error_code="late", error_detail="late"),
         "retry": Retry(lost, "late", "late", 0, wrote=True),
         "failed": DeadLettered(lost, "late", "late"),
         "released": Released(lost),
@@ -552,7 +574,7 @@ async def test_a_claim_that_somebody_took_over_changes_nothing(ws: WorkQueue, cl
     assert await holds(ws, [owner]) == {A}
     row = await ws.get(B)
     assert row is not None
-    assert row.due is None
+    assert row.visible_at is None
 
 
 async def test_a_claim_whose_lease_ended_can_be_settled_while_nobody_took_it(ws: WorkQueue, clock: ManualClock) -> None:
@@ -669,11 +691,13 @@ async def test_runs_that_wrote_nothing_are_not_paced(ws: WorkQueue) -> None:
 
 
 async def test_depth_counts_each_lane(ws: WorkQueue, clock: ManualClock) -> None:
-    await ws.enqueue([WorkItem(A), WorkItem(B), WorkItem(C, lane=2, due=clock.now() + 60), WorkItem(DOCUMENT, lane=1)])
+    await ws.enqueue(
+        [WorkItem(A), WorkItem(B), WorkItem(C, lane=2, visible_at=clock.now() + 60), WorkItem(DOCUMENT, lane=1)]
+    )
     await ws.enqueue([WorkItem(f"user:user_{n}", lane=2) for n in range(3)])
     (claim,) = await ws.claim(0, 1, LEASE)
     (dead, noted) = await ws.claim(2, 2, LEASE)
-    await ws.complete([DeadLettered(dead, "x", ""), Completed(noted, code="row_refused")])
+    await ws.complete([DeadLettered(dead, "x", ""), Completed(noted, error_code="row_refused")])
     clock.advance(5)
     assert await ws.depth() == Depth(
         (LaneDepth(0, 1, 0, 1), LaneDepth(1, 1, 0, 0), LaneDepth(2, 1, 1, 0)), failed=1, noted=1, oldest=5
@@ -690,30 +714,36 @@ async def test_an_empty_work_set_has_no_depth(ws: WorkQueue) -> None:
 
 async def test_a_row_tells_how_a_subject_is_doing(ws: WorkQueue, clock: ManualClock) -> None:
     assert await ws.get(A) is None
-    await ws.enqueue([WorkItem(A, lane=1, cause="webhook")])
+    await ws.enqueue([WorkItem(A, lane=1, cause=cause_of("webhook"))])
     waiting = await ws.get(A)
     assert waiting is not None
-    assert (waiting.pending, waiting.owner, waiting.due, waiting.settled) == (True, None, clock.now(), None)
+    assert (waiting.pending, waiting.lease_token, waiting.visible_at, waiting.last_finished_at) == (
+        True,
+        None,
+        clock.now(),
+        None,
+    )
     claim = await claim_one(ws, lane=1)
     running = await ws.get(A)
     assert running is not None
-    assert (running.owner, running.due) == (claim.token, claim.lease_until)
+    assert (running.lease_token, running.visible_at) == (claim.lease_token, claim.lease_until)
     clock.advance(1)
     await ws.complete([Completed(claim)])
     finished = await ws.get(A)
     assert finished is not None
-    assert (finished.pending, finished.owner, finished.due, finished.settled) == (False, None, None, clock.now())
+    assert (finished.pending, finished.lease_token) == (False, None)
+    assert (finished.visible_at, finished.last_finished_at) == (None, clock.now())
 
 
 async def test_only_rows_that_nobody_needs_are_purged(ws: WorkQueue, clock: ManualClock) -> None:
     names = ["idle", "dead", "noted", "scheduled", "retried", "running"]
-    await ws.enqueue([WorkItem(f"user:user_{name}", expected=ExpectedRevision("d", "r")) for name in names])
+    await ws.enqueue([WorkItem(f"user:user_{name}", expected=updated("d", "r")) for name in names])
     claims = {claim.key.removeprefix("user:user_"): claim for claim in await ws.claim(0, 10, 1e6)}
     await ws.complete(
         [
             Completed(claims["idle"], wrote=True),
             DeadLettered(claims["dead"], "x", ""),
-            Completed(claims["noted"], code="row_refused"),
+            Completed(claims["noted"], error_code="row_refused"),
             Completed(claims["scheduled"], next_due=clock.now() + 1e6),
             Retry(claims["retried"], "x", "", 1e6),
         ]
@@ -754,24 +784,26 @@ COUNTING = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHER
 
 SCHEDULED = f"""{COUNTING}
 INSERT INTO work
-  (key, needs_lookup, lane, visible_at, generation, completed_generation, error_code, dead, last_finished_at)
-SELECT 'user:user_' || i, CASE WHEN i % 10 = 0 THEN 1 ELSE 0 END, i % 3, NOW() + 3600 + i, 1, 1, '', 0, NOW() FROM n
+  (key, kind, lane, visible_at, generation, completed_generation, error_code, dead, last_finished_at)
+SELECT 'user:user_' || i, CASE WHEN i % 10 = 0 THEN 'document' ELSE 'subject' END, i % 3, NOW() + 3600 + i,
+  1, 1, '', 0, NOW()
+FROM n
 """.replace("%", "%%")
 
 IDLE = f"""{COUNTING}
-INSERT INTO work (key, needs_lookup, lane, generation, completed_generation, error_code, dead, last_finished_at)
-SELECT 'user:idle_' || i, 0, 0, 1, 1, '', 0, NOW() - i FROM n
+INSERT INTO work (key, kind, lane, generation, completed_generation, error_code, dead, last_finished_at)
+SELECT 'user:idle_' || i, 'subject', 0, 1, 1, '', 0, NOW() - i FROM n
 """
 
 
-def claim_of(needs_lookup: int, lane: int, limit: int) -> dict[str, object]:
-    return {"needs_lookup": needs_lookup, "lane": lane, "limit": limit, "token": "token", "lease": LEASE}
+def claim_of(lane: int, limit: int) -> dict[str, object]:
+    return {"lane": lane, "limit": limit, "token": "token", "lease": LEASE}
 
 
 QUESTIONS: dict[str, tuple[str, Parameters, str]] = {
-    "claim": (queue_statements.CLAIM, claim_of(0, 0, 100), "work_due"),
-    "claim of documents": (queue_statements.CLAIM, claim_of(1, 1, 1), "work_due"),
-    "expected revisions": (queue_statements.EXPECTED_REVISIONS, {"token": "token"}, "work_owner"),
+    "claim": (queue_statements.CLAIM, claim_of(0, 100), "work_due"),
+    "claim of documents": (queue_statements.CLAIM_LOOKUPS, claim_of(1, 1), "work_due_lookups"),
+    "expected revisions": (expected_revisions.OF_CLAIM, {"token": "token"}, "work_owner"),
     "next due": (admin.NEXT_DUE, (), "work_due"),
     "running": (admin.RUNNING, (), "work_owner"),
     "failed": (admin.FAILED, ("", 10), "work_dead"),
@@ -844,15 +876,15 @@ async def test_subjects_marked_and_run_by_many_tasks_never_overlap_and_all_finis
 
 
 async def test_a_delete_is_remembered_when_an_older_event_comes_late(ws: WorkQueue) -> None:
-    gone = ExpectedRevision("e", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    gone = deleted("e", "r1", "2026-05-01T12:00:00Z")
     await ws.enqueue([WorkItem("user:user_a", expected=gone)])
     claim = await claim_one(ws)
     assert claim.expected_revisions == (gone,)
     await ws.complete([Completed(claim)])
-    await ws.enqueue([WorkItem("user:user_a", expected=ExpectedRevision("other", "r9"))])
+    await ws.enqueue([WorkItem("user:user_a", expected=updated("other", "r9"))])
     claim = await claim_one(ws)
-    assert claim.expected_revisions == (replace(gone, news=False), ExpectedRevision("other", "r9"))
+    assert claim.expected_revisions == (replace(gone, deletion=Deletion.ACKNOWLEDGED), updated("other", "r9"))
     await ws.complete([Completed(claim)])
-    await ws.enqueue([WorkItem("user:user_a", expected=replace(gone, deleted=False))])
+    await ws.enqueue([WorkItem("user:user_a", expected=updated("e", "r1", "2026-05-01T12:00:00Z"))])
     (late,) = (await claim_one(ws)).expected_revisions
-    assert late == replace(gone, news=False)
+    assert late == replace(gone, deletion=Deletion.ACKNOWLEDGED)

@@ -9,6 +9,7 @@ import pytest
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Retry, WorkItem, WorkQueue
 from sync_worker.storage.queue_admin import Tally
+from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ async def test_rows_are_counted_by_how_they_are(ws: WorkQueue, clock: ManualCloc
     await ws.complete(
         [
             Completed(right),
-            Completed(noted, code="row_refused"),
+            Completed(noted, error_code="row_refused"),
             Retry(retried, "rate_limited", "", 60.0),
             DeadLettered(failed, "no_such_subject", ""),
         ]
     )
     since = clock.now()
     clock.advance(10)
-    await ws.enqueue([WorkItem("user:e"), WorkItem("user:f", due=clock.now() + 1000)])
+    await ws.enqueue([WorkItem("user:e"), WorkItem("user:f", visible_at=clock.now() + 1000)])
     assert await ws.tally() == Tally(2, since)  # user:a, and user:f, whose window opens later
     assert await ws.noted_by_code() == {"row_refused": 1, "rate_limited": 1}
 
@@ -61,11 +62,14 @@ async def test_the_time_is_that_of_the_database(ws: WorkQueue, clock: ManualCloc
 
 
 async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_served(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(f"user:{n}", cause="document:course-1") for n in range(3)])
+    await ws.enqueue([WorkItem(f"user:{n}", cause=cause_of("document:course-1")) for n in range(3)])
     await ws.enqueue(
-        [WorkItem("user:x", cause="document:course-2"), WorkItem("document:course-1", cause="document:course-1")]
+        [
+            WorkItem("user:x", cause=cause_of("document:course-2")),
+            WorkItem("document:course-1", cause=cause_of("document:course-1")),
+        ]
     )
-    assert await ws.caused_by("document:course-1") == 3
+    assert await ws.caused_by(cause_of("document:course-1")) == 3
     (first,) = await ws.claim(0, 1, 30.0)
     await ws.complete([Completed(first)])
-    assert await ws.caused_by("document:course-1") == 2
+    assert await ws.caused_by(cause_of("document:course-1")) == 2

@@ -15,9 +15,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sync_worker.domain.entitlements import ExpectedRevision
+from sync_worker.domain.revisions import (
+    Ambiguous,
+    Deleted,
+    Deletion,
+    ExpectedRevision,
+    Updated,
+    deletion_of,
+    expected_revision,
+    merge,
+    reports_delete,
+)
+from sync_worker.domain.work import NO_CAUSE, Cause, CauseKind, WorkKind
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
+from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds
 from tests.sizes import examples
@@ -30,21 +42,21 @@ KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
 START = 1_000_000.0
 
 SECONDS = st.sampled_from([0.25, 1.0, 2.0, 5.0, 30.0])
-WITNESSES = st.builds(
-    ExpectedRevision,
-    document=st.sampled_from(["doc-1", "doc-2"]),
-    revision=st.sampled_from(["r1", "r2"]),
-    updated_at=st.sampled_from(["", "2025-03-03T10:00:00Z", "2025-03-03T10:00:00.5Z", "2025-03-03T10:00:01Z"]),
-    deleted=st.booleans(),
+DOCUMENTS, REVISIONS = st.sampled_from(["doc-1", "doc-2"]), st.sampled_from(["r1", "r2"])
+MOMENTS = st.none() | st.integers(0, 2)
+WITNESSES = st.one_of(
+    st.builds(Updated, DOCUMENTS, REVISIONS, MOMENTS),
+    st.builds(Deleted, DOCUMENTS, REVISIONS, MOMENTS, st.sampled_from([Deletion.INDIRECT, Deletion.REPORTED])),
+    st.builds(Ambiguous, DOCUMENTS, MOMENTS),
 )
 MARKS = st.builds(
     WorkItem,
     key=st.sampled_from(KEYS),
     lane=st.sampled_from([0, 1, 2]),
-    due=st.none() | st.sampled_from([-5.0, 0.5, 3.0, 40.0]).map(lambda seconds: START + seconds),
+    visible_at=st.none() | st.sampled_from([-5.0, 0.5, 3.0, 40.0]).map(lambda seconds: START + seconds),
     expected=st.none() | WITNESSES,
-    cause=st.sampled_from(["", "webhook:a", "webhook:b", "poll:a", "reconcile"]),
-    transition=st.none() | st.sampled_from([-5.0, 3.0, 40.0]).map(lambda seconds: START + seconds),
+    cause=st.sampled_from(["", "webhook:a", "webhook:b", "poll:a", "reconcile"]).map(cause_of),
+    transition_at=st.none() | st.sampled_from([-5.0, 3.0, 40.0]).map(lambda seconds: START + seconds),
 )
 
 
@@ -60,7 +72,7 @@ class ModelRow:
     attempts: int = 0
     dead: bool = False
     note: tuple[str, str] = ("", "")
-    cause: str = ""
+    cause: Cause = NO_CAUSE
     since: float | None = None
     again: float | None = None
     settled: float | None = None
@@ -71,19 +83,15 @@ class ModelRow:
     witnesses: dict[str, tuple[ExpectedRevision, int]] = field(default_factory=dict)
 
 
-def merged(known: ExpectedRevision, told: ExpectedRevision) -> ExpectedRevision:
-    """The later of two; of two revisions in one moment none, for neither proves that a read is fresh.
+def acknowledged(expected: ExpectedRevision) -> ExpectedRevision:
+    """A delete that was served is remembered as such."""
+    if isinstance(expected, Updated) or not reports_delete(expected):
+        return expected
+    return replace(expected, deletion=Deletion.ACKNOWLEDGED)
 
-    A delete is news once: not again when it, or something older, is told once more.
-    """
-    if told.updated_at != known.updated_at:
-        later = max(known, told, key=lambda witness: witness.updated_at.rstrip("Z"))
-        return later if later is told or known.deleted else replace(known, news=True)
-    same = told.revision == known.revision
-    news = known.news if known.deleted and (same or not told.deleted) else True
-    return ExpectedRevision(
-        told.document, told.revision if same else "", told.updated_at, told.deleted or known.deleted, news
-    )
+
+def kind_of(key: str) -> WorkKind:
+    return WorkKind.DOCUMENT if key.startswith("document:") else WorkKind.SUBJECT
 
 
 class Model:
@@ -98,9 +106,9 @@ class Model:
         return self.clock.now()
 
     def mark(self, mark: WorkItem) -> None:
-        due = self.now if mark.due is None else mark.due
+        due = self.now if mark.visible_at is None else mark.visible_at
         row = self.rows.setdefault(mark.key, ModelRow(mark.lane, None))
-        waits_for_an_editor = row.cause.startswith("webhook:") and (row.wanted > row.done or row.dead)
+        waits_for_an_editor = row.cause.kind is CauseKind.WEBHOOK and (row.wanted > row.done or row.dead)
         if row.dead:
             row.dead, row.attempts, row.note = False, 0, ("", "")
         row.lane = min(row.lane, mark.lane) if row.wanted > row.done else mark.lane
@@ -115,9 +123,10 @@ class Model:
         elif row.again is None:
             row.again = wanted_since
         row.since = wanted_since if row.since is None else min(row.since, wanted_since)
-        if mark.cause.startswith("webhook:") or not waits_for_an_editor:
-            row.cause = mark.cause or row.cause
-        row.transition = min((t for t in (row.transition, mark.transition) if t is not None), default=None)
+        is_webhook = mark.cause.kind is CauseKind.WEBHOOK
+        if mark.cause != NO_CAUSE and (is_webhook or not waits_for_an_editor):
+            row.cause = mark.cause
+        row.transition = min((t for t in (row.transition, mark.transition_at) if t is not None), default=None)
         row.wanted += 1
 
     def witness(self, mark: WorkItem) -> None:
@@ -126,7 +135,7 @@ class Model:
         row = self.rows[mark.key]
         known = row.witnesses.get(mark.expected.document)
         row.witnesses[mark.expected.document] = (
-            merged(known[0], mark.expected) if known else mark.expected,
+            merge(known[0], mark.expected) if known else mark.expected,
             row.wanted,
         )
 
@@ -143,8 +152,9 @@ class Model:
         since = row.due if row.since is None else row.since
         assert claim == Claim(
             claim.key,
+            kind_of(claim.key),
             row.lane,
-            claim.token,
+            claim.lease_token,
             row.wanted,
             row.attempts,
             tuple(witness for _, (witness, _generation) in sorted(row.witnesses.items())),
@@ -155,10 +165,10 @@ class Model:
             "",
             row.transition,
         )
-        row.owner, row.due, row.since, row.again = claim.token, self.now + lease, since, None
+        row.owner, row.due, row.since, row.again = claim.lease_token, self.now + lease, since, None
 
     def owns(self, claim: Claim) -> bool:
-        return self.rows[claim.key].owner == claim.token if claim.key in self.rows else False
+        return self.rows[claim.key].owner == claim.lease_token if claim.key in self.rows else False
 
     def has_time(self, claim: Claim) -> bool:
         return self.owns(claim) and (self.rows[claim.key].due or 0.0) > self.now
@@ -183,15 +193,15 @@ class Model:
                 row.attempts = row.attempts + 1 if row.dead else 0
         if isinstance(completion, Completed):
             row.lane = row.lane if marked_again else 1
-            row.cause = row.cause if marked_again else ""
-            row.transition = completion.transition
+            row.cause = row.cause if marked_again else NO_CAUSE
+            row.transition = completion.transition_at
             row.witnesses = {
-                document: (replace(witness, news=witness.news and generation > claim.generation), generation)
+                document: (witness if generation > claim.generation else acknowledged(witness), generation)
                 for document, (witness, generation) in row.witnesses.items()
-                if generation > claim.generation or witness.deleted
+                if generation > claim.generation or deletion_of(witness) is not None
             }
         if not isinstance(completion, Released):
-            row.note, row.settled = (completion.code, completion.detail), self.now
+            row.note, row.settled = (completion.error_code, completion.error_detail), self.now
         if isinstance(completion, Completed | Retry) and completion.wrote:
             row.writes.append(self.now)
             capped = min(row.paced, self.now + TIMINGS.subject_pace)
@@ -224,7 +234,7 @@ class Model:
         return {
             key: (
                 *(row.lane, row.due, row.wanted, row.done, row.owner, row.attempts, row.dead),
-                *(row.note, row.cause, row.since, row.again, row.settled, row.transition),
+                *(row.note, str(row.cause.kind), row.cause.id, row.since, row.again, row.settled, row.transition),
                 {document: witness for document, (witness, _) in row.witnesses.items()},
             )
             for key, row in self.rows.items()
@@ -234,15 +244,13 @@ class Model:
 def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
     witnesses: dict[str, dict[str, ExpectedRevision]] = {}
-    for key, document, revision, updated_at, deleted, served in tx.execute(
-        "SELECT key, document, revision, updated_at, deleted, acknowledged FROM expected_revision"
+    for key, document, *row in tx.execute(
+        "SELECT key, document, revision, updated_at, deletion FROM expected_revision"
     ):
-        witnesses.setdefault(key, {})[document] = ExpectedRevision(
-            document, revision, updated_at, bool(deleted), not served
-        )
+        witnesses.setdefault(key, {})[document] = expected_revision(document, *row)
     rows = tx.execute(
         "SELECT key, lane, visible_at, generation, completed_generation, lease_token, attempts, dead, error_code, "
-        "error_detail, cause, enqueued_at, re_enqueued_at, last_finished_at, "
+        "error_detail, cause_kind, cause_id, enqueued_at, re_enqueued_at, last_finished_at, "
         "transition_at FROM work"
     )
     return {
@@ -291,7 +299,8 @@ class WorkSetMachine(RuleBasedStateMachine):
     @rule(lane=st.sampled_from([0, 1, 2]), limit=st.integers(1, 3), lease=SECONDS, documents=st.booleans())
     def claim(self, lane: int, limit: int, lease: float, documents: bool) -> None:
         candidates = self.model.claimable(lane, documents=documents)
-        claims = self.runner.run(self.ws.claim(lane, limit, lease, documents=documents))
+        take = self.ws.claim_lookups if documents else self.ws.claim
+        claims = self.runner.run(take(lane, limit, lease))
         taken = {claim.key for claim in claims}
         assert taken <= candidates.keys()
         assert len(taken) == len(claims) == min(limit, len(candidates))
@@ -334,7 +343,7 @@ class WorkSetMachine(RuleBasedStateMachine):
                 next_due,
                 st.booleans(),
                 st.sampled_from(["", "row_refused"]),
-                transition=st.none() | SECONDS.map(lambda seconds: self.model.now + seconds),
+                transition_at=st.none() | SECONDS.map(lambda seconds: self.model.now + seconds),
             ),
             st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
             st.builds(DeadLettered, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),

@@ -60,7 +60,7 @@ async def test_an_address_that_was_looked_up_is_gone_from_the_file_too(path: Pat
         queue = WorkQueue(db, TIMINGS)
         await queue.enqueue([WorkItem(f"email:ada-{number}@example.com") for number in range(100)])
         for _ in range(2):
-            claims = await queue.claim(0, 50, 30.0, documents=True)
+            claims = await queue.claim_lookups(0, 50, 30.0)
             await queue.complete([Completed(claim) for claim in claims])
     assert b"ada-" not in path.read_bytes()  # noqa: ASYNC240 - it is small
 

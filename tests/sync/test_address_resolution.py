@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from tests.builders import created
 from tests.clock import PATIENT, TIMINGS
+from tests.expected import deleted, updated
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -31,7 +31,7 @@ entitlement = partial(created, plan="pro")
 
 
 async def codes(parts: Parts) -> dict[str, str]:
-    return {row.key: row.code for row in await parts.store.queue.noted(100)}
+    return {row.key: row.error_code for row in await parts.store.queue.noted(100)}
 
 
 async def enqueue(parts: Parts, *keys: str) -> None:
@@ -83,7 +83,7 @@ async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sq
         await enqueue(parts, "document:e1")
         await _until_codes(parts, {"document:e1": "row_refused"})
         (row,) = await parts.store.queue.noted(10)
-    assert row.detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
+    assert row.error_detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
 
 
 async def test_an_organization_with_an_address_never_stands_for_the_whole_organization(
@@ -102,7 +102,7 @@ async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
     await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
     held = box.lake.documents["e1"]
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
-        both = [ExpectedRevision("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
+        both = [updated("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
         await parts.store.queue.enqueue([WorkItem("document:e1", expected=expected) for expected in both])
         await until(lambda: not wrong(box), 10)
 
@@ -149,7 +149,7 @@ async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_
         await enqueue(parts, "document:e1")
         await until_idle(sqlite_url)
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        gone = ExpectedRevision("e1", document["_rev"], document["_updatedAt"], deleted=True)
+        gone = deleted("e1", document["_rev"], document["_updatedAt"])
         await parts.store.queue.enqueue(
             [WorkItem(key, expected=gone) for key in ("document:e1", "email:ada@example.org")]
         )
@@ -211,9 +211,7 @@ async def test_a_membership_ends_with_the_entitlement_although_nobody_has_its_ad
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ada", "elsewhere@example.org")
-        gone = ExpectedRevision(
-            "e1", box.lake.documents["e1"]["_rev"], box.lake.documents["e1"]["_updatedAt"], deleted=True
-        )
+        gone = deleted("e1", box.lake.documents["e1"]["_rev"], box.lake.documents["e1"]["_updatedAt"])
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await parts.store.queue.enqueue([WorkItem("email:org_1/ada@example.org", expected=gone)])
         await until(lambda: not wrong(box))

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.storage.queue import WorkItem
 from tests import builders
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import updated
 from tests.oracle import until, until_idle, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.sandbox.server import Sandbox
     from tests.parts import Parts
 
@@ -32,7 +33,7 @@ async def enqueue(parts: Parts, *keys: str, **given: Any) -> None:
 
 def expected(box: Sandbox, document: str) -> ExpectedRevision:
     held = box.lake.documents[document]
-    return ExpectedRevision(document, held["_rev"], held["_updatedAt"])
+    return updated(document, held["_rev"], held["_updatedAt"])
 
 
 async def comes_to_rest(parts: Parts) -> None:

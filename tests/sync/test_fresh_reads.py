@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.freshness import DocumentRevision, Stored
+from sync_worker.domain.revisions import Ambiguous, ExpectedRevision, Updated
 from sync_worker.sync.fresh_reads import read_until_fresh
 from tests.clock import TIMINGS, ManualClock
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from sync_worker.sanity.client import Source
 
 pytestmark = pytest.mark.anyio
-NOON, LATER = "2026-05-01T12:00:00Z", "2026-05-01T12:00:01Z"
-OLD, NEW = DocumentRevision("old", NOON), DocumentRevision("new", LATER)
-PUBLISHED = ExpectedRevision("e1", "new", LATER)
-TWO_IN_ONE_MOMENT = ExpectedRevision("e2", "", NOON)
+OLD, NEW = DocumentRevision("old", 0), DocumentRevision("new", 1_000_000)
+PUBLISHED = Updated("e1", "new", 1_000_000)
+TWO_IN_ONE_MOMENT = Ambiguous("e2", 0)
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ async def test_a_fresh_read_is_the_only_one() -> None:
 
 async def test_who_is_fresh_does_not_wait_for_who_lags() -> None:
     clock = ManualClock()
-    known = ExpectedRevision("e3", "r", NOON)
-    fresh = {"e3": DocumentRevision("r", NOON)}
+    known = Updated("e3", "r", 0)
+    fresh = {"e3": DocumentRevision("r", 0)}
     found = await decided([{**fresh, "e1": OLD}, {**fresh, "e1": NEW}], Store(), clock, ada=PUBLISHED, ben=known)
     assert found == [(["ben"], {}), (["ada"], {})]
     assert clock.slept == [TIMINGS.stale_read_waits[0]]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.queue import WorkItem
 from sync_worker.webhooks.clerk_events import ECHO_LANE
+from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import deleted
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -63,7 +64,7 @@ async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
         async with asyncio.timeout(GUARD):
             while not (failed := await parts.store.queue.failed(1)):
                 await asyncio.sleep(0.05)
-        assert failed[0].code == "revocation_held"
+        assert failed[0].error_code == "revocation_held"
 
 
 async def test_what_people_do_in_clerk_does_not_take_their_access_away_over_a_wrong_query(
@@ -74,7 +75,9 @@ async def test_what_people_do_in_clerk_does_not_take_their_access_away_over_a_wr
         await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
-        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="clerk:user.updated") for user in users])
+        await parts.store.queue.enqueue(
+            [WorkItem(f"user:{user}", cause=cause_of("clerk:user.updated")) for user in users]
+        )
         await until_held(parts.store.approvals, 60)
     assert wrong(box) == []
 
@@ -89,7 +92,7 @@ async def test_what_is_held_is_not_taken_away_because_somebody_edits_a_profile(
     async with working(box, sqlite_url, groq_dir=with_a_wrong_query(tmp_path)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:c1", lane=1)])
         await until_held(parts.store.approvals, 120)
-        await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause="clerk:user.updated")])
+        await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause=cause_of("clerk:user.updated"))])
         await until_idle(sqlite_url)
     assert wrong(box) == []
 
@@ -112,7 +115,7 @@ async def test_a_deleted_plan_takes_nothing_from_many_people_unseen(
         await until(lambda: not wrong(box))
         gone = box.lake.documents["p1"]
         await box.lake.mutate([{"delete": {"id": "p1"}}])
-        expected = ExpectedRevision("p1", gone["_rev"], gone["_updatedAt"], deleted=True)
+        expected = deleted("p1", gone["_rev"], gone["_updatedAt"])
         await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, expected=expected)])
         await until_held(parts.store.approvals, 30)
     assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)
@@ -130,7 +133,7 @@ async def test_a_webhook_of_one_entitlement_is_never_held(box: Sandbox, sqlite_u
         await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:20]])
-        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="webhook:x") for user in users[:20]])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of("webhook:x")) for user in users[:20]])
         await until(lambda: not wrong(box))
 
 
@@ -144,7 +147,7 @@ async def test_an_edit_that_ends_access_is_not_held_because_clerk_reports_its_pe
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"status": "ended"}}} for user in users])
     async with opened(box, sqlite_url) as parts:
         for cause in ("webhook:x", "clerk:user.updated", "poll:x"):
-            await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause) for user in users])
+            await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of(cause)) for user in users])
     async with working(box, sqlite_url, max_revocations="0"):
         await until(lambda: not wrong(box))
 
@@ -155,11 +158,11 @@ async def test_the_end_of_a_window_is_not_held_because_clerk_reported_our_write(
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
     await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"endsAt": soon}}} for user in users])
     async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
-        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="webhook:x") for user in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of("webhook:x")) for user in users])
         await until(lambda: all("plan" in box.clerk.users[user]["public_metadata"] for user in users))
         echo = clock.now() + 600 + TIMINGS.echo_delay
         await parts.store.queue.enqueue(
-            [WorkItem(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
+            [WorkItem(f"user:{u}", ECHO_LANE, visible_at=echo, cause=cause_of("clerk:user.updated")) for u in users]
         )
         clock.ahead += 601
         await until(lambda: not any("plan" in box.clerk.users[user]["public_metadata"] for user in users))
@@ -176,7 +179,7 @@ async def test_the_end_of_a_window_that_a_reconcile_scheduled_is_not_held_either
         assert all("plan" in box.clerk.users[user]["public_metadata"] for user in users)
         echo = clock.now() + 600 + TIMINGS.echo_delay
         await parts.store.queue.enqueue(
-            [WorkItem(f"user:{u}", ECHO_LANE, due=echo, cause="clerk:user.updated") for u in users]
+            [WorkItem(f"user:{u}", ECHO_LANE, visible_at=echo, cause=cause_of("clerk:user.updated")) for u in users]
         )
     clock.ahead += 601
     async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0"):

@@ -11,8 +11,8 @@ import pytest
 from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.queue import WorkItem
-from sync_worker.worker.empty_dataset import CAUSE as VISIBLE_AGAIN
 from sync_worker.worker.full_reconcile import Result
+from tests.causes import cause_of
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.parts import working
 from tests.sizes import sizes
@@ -40,7 +40,7 @@ async def publish(box: Sandbox, count: int) -> list[str]:
 
 
 async def sync_all(parts: Parts, users: list[str], box: Sandbox) -> None:
-    await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause="webhook:x") for user in users])
+    await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of("webhook:x")) for user in users])
     await until(lambda: not wrong(box))
     await until_idle(parts.settings.database_url)
 
@@ -61,7 +61,7 @@ async def test_all_holders_of_a_renamed_course_follow_at_once(box: Sandbox, data
     async with working(box, database_url, max_revocations="0") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug": {"current": "algebra-2"}}}}])
-        await parts.store.queue.enqueue([WorkItem("document:c1", lane=1, cause="webhook:c1")])
+        await parts.store.queue.enqueue([WorkItem("document:c1", lane=1, cause=cause_of("webhook:c1"))])
         await until(lambda: not wrong(box))
         assert await parts.store.approvals.changesets() == []
 
@@ -73,7 +73,7 @@ async def test_holders_of_a_plan_whose_slug_is_cleared_are_on_one_list_which_its
     async with working(box, database_url, max_revocations="5") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
-        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause="webhook:p1")])
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
         await until_idle(database_url)
         lost = 60 - len(with_plan(box))
         (held,) = await parts.store.approvals.changesets()
@@ -81,7 +81,7 @@ async def test_holders_of_a_plan_whose_slug_is_cleared_are_on_one_list_which_its
         (first, *_) = await parts.store.approvals.changes(held.id)
         assert (first.before["plan"], "plan" in first.after) == ("pro", False)
         await box.lake.mutate([{"patch": {"id": "p1", "set": {"slug": {"current": "pro"}}}}])
-        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause="webhook:p1")])
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
         await until_held(parts.store.approvals, 0)
         await until(lambda: len(with_plan(box)) == 60)
         assert await parts.store.approvals.changesets() == []
@@ -97,7 +97,7 @@ async def test_of_a_held_change_the_part_that_gives_is_written(box: Sandbox, sql
                 {"patch": {"id": "p1", "unset": ["slug"], "set": {"courses": [{**COURSE, "_ref": "c2", "_key": "k"}]}}},
             ]
         )
-        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause="webhook:p1")])
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
         await until_held(parts.store.approvals, 8)
         await until_idle(sqlite_url)
         public = {user: box.clerk.users[user]["public_metadata"] for user in users}
@@ -109,7 +109,7 @@ async def test_what_ended_while_nothing_was_visible_is_held_together(box: Sandbo
     async with working(box, database_url, max_revocations="5") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users[:30]])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=VISIBLE_AGAIN) for u in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("dataset_visible_again")) for u in users])
         await until_held(parts.store.approvals, 30)
         assert len(with_plan(box)) == 34
 
@@ -119,7 +119,9 @@ async def test_what_one_poll_found_is_held_together(box: Sandbox, sqlite_url: st
     async with working(box, sqlite_url, max_revocations="5") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": f"ent-{u}", "unset": ["plan"]}} for u in users])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause="poll:2026-05-01T12:00:00Z") for u in users])
+        await parts.store.queue.enqueue(
+            [WorkItem(f"user:{u}", cause=cause_of("poll:2026-05-01T12:00:00Z")) for u in users]
+        )
         await until_held(parts.store.approvals, 20)
 
 
@@ -128,7 +130,7 @@ async def test_one_bad_edit_makes_one_list_for_the_same_people(box: Sandbox, dat
     async with working(box, database_url, max_revocations="5") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": f"ent-{u}", "unset": ["plan"]}} for u in users[:15]])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause="document:p1") for u in users[:15]])
+        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users[:15]])
         await until_held(parts.store.approvals, 15)
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             result = await run.apply(await run.find())
@@ -143,12 +145,12 @@ async def test_somebody_on_a_list_loses_what_is_held_when_the_own_entitlement_en
     async with working(box, sqlite_url, max_revocations="0") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
-        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause="webhook:p1")])
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
         await until_held(parts.store.approvals, 10)
         await box.lake.mutate([{"patch": {"id": f"ent-{users[1]}", "set": {"note": "harmless"}}}])
         for user in users[:2]:
             await box.lake.mutate([{"delete": {"id": f"ent-{users[0]}"}}] if user == users[0] else [])
-            await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=f"webhook:ent-{user}")])
+            await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of(f"webhook:ent-{user}"))])
         await until_held(parts.store.approvals, 9)
         await until_idle(sqlite_url)
         assert (users[0] in with_plan(box), users[1] in with_plan(box)) == (False, True)
@@ -159,7 +161,7 @@ async def test_who_was_not_approved_yet_stays_on_the_list(box: Sandbox, database
     async with working(box, database_url, max_revocations="0") as parts:
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause="document:p1") for u in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users])
         await until_held(parts.store.approvals, 10)
         await until_idle(database_url)
         (held,) = await parts.store.approvals.changesets()
@@ -177,6 +179,6 @@ async def test_two_workers_that_hold_at_once_lose_nobody(box: Sandbox, database_
     ):
         await sync_all(parts, users, box)
         await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause="document:p1") for u in users])
+        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users])
         await until_held(parts.store.approvals, 120)
     assert len(with_plan(box)) == 120

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.subjects import Subject
 from sync_worker.sync.outcome import Due, Outcome
+from tests.expected import deleted, updated
 from tests.leases import lease_of
+
+if TYPE_CHECKING:
+    from sync_worker.domain.revisions import ExpectedRevision
 
 USER = Subject.parse("user:user_1")
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -19,8 +23,9 @@ def seconds(after_noon: float) -> float:
     return NOON.timestamp() + after_noon
 
 
-def published(document: str, after_noon: float, *, deleted: bool = False) -> ExpectedRevision:
-    return ExpectedRevision(document, "r", (NOON + timedelta(seconds=after_noon)).isoformat(), deleted=deleted)
+def published(document: str, after_noon: float, *, delete: bool = False) -> ExpectedRevision:
+    event = deleted if delete else updated
+    return event(document, "r", (NOON + timedelta(seconds=after_noon)).isoformat())
 
 
 def outcome(*expected_revisions: ExpectedRevision, enqueued: float | None, written: float | None) -> Outcome:
@@ -41,12 +46,12 @@ def test_a_publish_that_a_later_one_of_the_same_document_overtook_still_counts_f
 
 
 def test_a_delete_counts_from_its_item_because_its_time_is_that_of_the_last_edit() -> None:
-    assert outcome(published("e1", -86_400, deleted=True), enqueued=2, written=3).publish_latency_seconds == 1
+    assert outcome(published("e1", -86_400, delete=True), enqueued=2, written=3).publish_latency_seconds == 1
 
 
 @pytest.mark.parametrize("text", ["", "yesterday"])
 def test_a_publish_without_a_time_that_can_be_read_counts_from_its_item(text: str) -> None:
-    assert outcome(ExpectedRevision("e1", "r", text), enqueued=2, written=3).publish_latency_seconds == 1
+    assert outcome(updated("e1", "r", text), enqueued=2, written=3).publish_latency_seconds == 1
 
 
 def test_a_clock_that_is_ahead_makes_no_publish_faster_than_its_item() -> None:

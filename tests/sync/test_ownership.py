@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.ownership import Adoption
 from sync_worker.errors import ConfigurationError, EveryoneLoses
 from sync_worker.runtime.wiring import installation_of, open_reconcile
 from sync_worker.storage.ledger import State
 from sync_worker.storage.queue import WorkItem
+from tests.causes import cause_of
+from tests.expected import deleted
 from tests.oracle import until, until_idle
 from tests.parts import opened, working
 
@@ -101,12 +102,12 @@ async def test_an_entitlement_that_never_counted_takes_nothing_of_the_app_with_i
     await publish(box, "other", clerkUserId="user_2", plan="pro")
     await publish(box, "e1", clerkUserId="user_1", plan="pro", **fields)
     document = box.lake.documents["e1"]
-    deleted = ExpectedRevision("e1", document["_rev"], document["_updatedAt"], deleted=True)
+    gone = deleted("e1", document["_rev"], document["_updatedAt"])
     async with working(box, database_url) as parts:
-        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1")])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"))])
         await until_idle(database_url)
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1", expected=deleted)])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"), expected=gone)])
         await until_idle(database_url)
     assert public(box) == APP
 
@@ -116,16 +117,16 @@ async def test_a_replayed_delete_takes_nothing_that_support_set_by_hand(box: San
     await publish(box, "other", clerkUserId="user_2", plan="pro")
     await publish(box, "e1", clerkUserId="user_1", plan="pro")
     document = box.lake.documents["e1"]
-    deleted = ExpectedRevision("e1", document["_rev"], document["_updatedAt"], deleted=True)
+    gone = deleted("e1", document["_rev"], document["_updatedAt"])
     async with working(box, sqlite_url) as parts:
-        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1")])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"))])
         await until_idle(sqlite_url)
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1", expected=deleted)])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"), expected=gone)])
         await until(lambda: public(box) == {})
         await until_idle(sqlite_url)
         box.clerk.users["user_1"]["public_metadata"]["plan"] = "by support"
-        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1", expected=deleted)])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"), expected=gone)])
         await until_idle(sqlite_url)
     assert public(box) == {"plan": "by support"}
 
@@ -189,7 +190,7 @@ async def test_a_field_that_is_added_to_the_settings_leaves_the_apps_key_of_that
 ) -> None:
     box.clerk.add_user("user_1", public_metadata={"onboardingStep": 7, "features": ["own"]})
     await publish(box, "e1", clerkUserId="user_1", plan="pro")
-    more = {"extra_fields": "features=union,onboardingStep=latest", "groq_dir": groq_with_features}
+    more: dict[str, Any] = {"extra_fields": "features=union,onboardingStep=latest", "groq_dir": groq_with_features}
     async with opened(box, sqlite_url, **more) as parts:
         await reconcile(parts)
     assert public(box) == {"onboardingStep": 7, "features": ["own"], "plan": "pro", "courseSlugs": []}

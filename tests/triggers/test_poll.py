@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from sync_worker.triggers.poll import catch_up
 from tests.builders import created
+from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -54,7 +55,7 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
         await box.lake.mutate([created("e1", "user_1", plan="pro")])
         from sync_worker.storage.queue import WorkItem  # noqa: PLC0415 - only here
 
-        await parts.store.queue.enqueue([WorkItem("user:user_1", cause="webhook:e1")])
+        await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"))])
         await until(lambda: not wrong(box))
         writes = box.clerk.requests.count("PATCH")
         reads = box.clerk.requests.count("GET")

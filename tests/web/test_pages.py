@@ -20,6 +20,7 @@ from sync_worker.transport import ssl_context
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle
 from sync_worker.web.pages import SESSION
+from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import listening
 from tests.parts import settings_of
@@ -63,7 +64,7 @@ class Web:
 
     async def sync(self, *keys: str, cause: str = "") -> None:
         """Enqueue the keys, and run a worker until they are done."""
-        await self.store.queue.enqueue([WorkItem(key, cause=cause) for key in keys])
+        await self.store.queue.enqueue([WorkItem(key, cause=cause_of(cause)) for key in keys])
         async with running_worker(self.settings, self.store):
             for key in keys:
                 while (row := await self.store.queue.get(key)) and row.pending and not row.dead:
@@ -274,7 +275,7 @@ async def test_the_status_shows_recent_activity(web: Web) -> None:
 
 async def test_the_status_says_how_long_a_change_has_been_waiting(web: Web) -> None:
     await web.store.queue.remember("heartbeat", "worker")
-    await web.store.queue.enqueue([WorkItem("user:user_1"), WorkItem("user:user_2", due=4e9)])
+    await web.store.queue.enqueue([WorkItem("user:user_1"), WorkItem("user:user_2", visible_at=4e9)])
     await web.store.database.run(
         lambda tx: tx.execute("UPDATE work SET enqueued_at = enqueued_at - 300 WHERE visible_at < 4e9")
     )

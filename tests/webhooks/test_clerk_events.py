@@ -81,7 +81,7 @@ def membership(type_: str) -> dict[str, Any]:
 async def test_the_mark_carries_clerks_id_of_the_delivery(web: Web) -> None:
     await web.post(event("user.created", id="user_1"))
     (claim,) = await web.queue.claim(0, 10, 30.0)
-    assert (claim.cause, claim.delivery) == ("clerk:user.created", "msg_1")
+    assert (str(claim.cause), claim.delivery) == ("clerk:user.created", "msg_1")
 
 
 @pytest.mark.parametrize("action", ["created", "updated", "deleted"])
@@ -199,7 +199,7 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
     _, members = items_of(parsed, LAYOUT, NOW, TIMINGS)
-    assert (members.key, members.due) == ("members:user_1", NOW + TIMINGS.memberships_delay)
+    assert (members.key, members.visible_at) == ("members:user_1", NOW + TIMINGS.memberships_delay)
 
 
 @pytest.mark.parametrize(
@@ -217,4 +217,4 @@ def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dic
     assert parsed is not None
     mark = item_of(parsed, LAYOUT, NOW, TIMINGS)
     assert mark is not None
-    assert (mark.lane, mark.due) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))
+    assert (mark.lane, mark.visible_at) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))

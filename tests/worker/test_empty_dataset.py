@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.wiring import open_explainer, open_reconcile
 from sync_worker.storage.queue import WorkItem
@@ -18,6 +17,7 @@ from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_a
 from sync_worker.worker.full_reconcile import Result
 from tests.builders import created
 from tests.clock import TIMINGS
+from tests.expected import deleted
 from tests.oracle import until, until_idle, wrong
 from tests.parts import opened, working
 
@@ -50,7 +50,7 @@ async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_a
 async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key: str) -> None:
     """A deleted plan is walked; without an expected revision it is looked up together with other documents."""
     box.clerk.add_user("user_1")
-    gone = ExpectedRevision("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    gone = deleted("plan-1", "r1", "2026-05-01T12:00:00Z")
     lane = 2 if key.endswith("several") else 1
     async with working(box, sqlite_url) as parts:
         await parts.store.queue.enqueue([WorkItem(key.split(maxsplit=1)[0], lane, expected=gone)])
@@ -60,7 +60,7 @@ async def test_whatever_sees_nothing_says_so(box: Sandbox, sqlite_url: str, key:
 
 async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    gone = ExpectedRevision("plan-1", "r1", "2026-05-01T12:00:00Z", deleted=True)
+    gone = deleted("plan-1", "r1", "2026-05-01T12:00:00Z")
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:plan-1", 1, expected=gone)])
         async with asyncio.timeout(10):
@@ -109,7 +109,7 @@ async def test_what_never_ran_meanwhile_is_left_alone(box: Sandbox, sqlite_url: 
     await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
     async with opened(box, sqlite_url) as parts:
         queue = parts.store.queue
-        await queue.enqueue([WorkItem("user:waits", due=4e9), WorkItem("user:runs")])
+        await queue.enqueue([WorkItem("user:waits", visible_at=4e9), WorkItem("user:runs")])
         (running_now,) = await queue.claim(0, 10, 30.0)
         await report_empty_read(queue, TIMINGS)
         assert await requeue_after_empty_read(parts.services.source, queue) == 1

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.domain.entitlements import ExpectedRevision
 from sync_worker.domain.subjects import Subject
+from sync_worker.domain.work import NO_CAUSE
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.wiring import open_reconcile, reconciler_of
 from sync_worker.settings import packaged_groq
@@ -27,6 +27,7 @@ from sync_worker.sync.outcome import Due
 from sync_worker.worker import lookups
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import deleted, updated
 from tests.leases import lease_of
 from tests.oracle import until, wrong
 from tests.parts import opened, working
@@ -34,6 +35,7 @@ from tests.parts import opened, working
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sync_worker.domain.revisions import Deleted, Updated
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sanity.client import Snapshot, Source
     from tests.parts import Parts
@@ -41,14 +43,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def expected(box: Sandbox, document: str) -> ExpectedRevision:
+def expected(box: Sandbox, document: str) -> Updated:
     held = box.lake.documents[document]
-    return ExpectedRevision(document, held["_rev"], held["_updatedAt"])
+    return updated(document, held["_rev"], held["_updatedAt"])
 
 
-def deleted(box: Sandbox, document: str) -> ExpectedRevision:
-    seen = expected(box, document)
-    return ExpectedRevision(document, seen.revision, seen.updated_at, deleted=True)
+def gone(box: Sandbox, document: str) -> Deleted:
+    held = box.lake.documents[document]
+    return deleted(document, held["_rev"], held["_updatedAt"])
 
 
 async def enqueue(parts: Parts, *subjects: str, **given: Any) -> None:
@@ -92,7 +94,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
         await enqueue(parts, "user:user_vip", expected=expected(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
         async with asyncio.timeout(10):
-            while (await row_of(parts, "user:user_vip")).cause:
+            while (await row_of(parts, "user:user_vip")).cause != NO_CAUSE:
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_vip"]["public_metadata"] == {"plan": "vip"}
 
@@ -110,10 +112,10 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_expected_to
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        gone = deleted(box, "e1")
+        delete = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await parts.store.queue.enqueue(
-            [WorkItem("user:user_1", 1, expected=expected(box, "c1")), WorkItem("user:user_1", expected=gone)]
+            [WorkItem("user:user_1", 1, expected=expected(box, "c1")), WorkItem("user:user_1", expected=delete)]
         )
         await until(lambda: not wrong(box))
 
@@ -125,14 +127,14 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
     plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
     await box.lake.mutate([{"create": plan}, created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        told = deleted(box, "p1")
+        told = gone(box, "p1")
         await box.lake.mutate([{"delete": {"id": "p1"}}])
         await enqueue(parts, "user:user_1", expected=told)
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"create": plan}])
-        gone = deleted(box, "e1")
+        delete = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await enqueue(parts, "user:user_1", expected=gone)
+        await enqueue(parts, "user:user_1", expected=delete)
         await until(lambda: not wrong(box))
 
 
@@ -141,7 +143,7 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
 ) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
-    replaced = ExpectedRevision("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
+    replaced = updated("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         await enqueue(parts, "user:user_1", expected=replaced)
         await until(lambda: not wrong(box), 10)
@@ -156,7 +158,7 @@ async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
-            while (await row_of(parts, "user:user_1")).code != "dataset_empty":
+            while (await row_of(parts, "user:user_1")).error_code != "dataset_empty":
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
 
@@ -167,7 +169,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
     box.lake.lag = 1.0
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     async with working(box, sqlite_url) as parts:
-        await enqueue(parts, "user:user_1", expected=ExpectedRevision("e1", revision))
+        await enqueue(parts, "user:user_1", expected=updated("e1", revision))
         await until(lambda: not wrong(box))
 
 
@@ -241,9 +243,9 @@ async def test_retry_after_is_kept_where_the_run_is_cut_off_afterwards(box: Sand
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_a")).attempts:
                 await asyncio.sleep(0.02)
-        assert row.code == "retryable_error"
-        assert row.due - time.time() > 50
-        assert (await row_of(parts, "user:user_b")).due - time.time() < 5
+        assert row.error_code == "retryable_error"
+        assert row.visible_at - time.time() > 50
+        assert (await row_of(parts, "user:user_b")).visible_at - time.time() < 5
 
 
 def refuse_results(database_url: str) -> None:
@@ -263,8 +265,8 @@ async def test_retry_after_is_kept_where_the_ledger_cannot_be_written(box: Sandb
         async with asyncio.timeout(10):
             while not (row := await row_of(parts, "user:user_1")).attempts:
                 await asyncio.sleep(0.02)
-    assert row.code == "rate_limited"
-    assert row.due - time.time() > 50
+    assert row.error_code == "rate_limited"
+    assert row.visible_at - time.time() > 50
 
 
 async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_again(
@@ -280,7 +282,7 @@ async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_
             while (row := await row_of(parts, "user:user_1")).pending:
                 await asyncio.sleep(0.02)
     assert box.clerk.requests.count("PATCH") == 1
-    assert 5 < row.due - time.time() < 15
+    assert 5 < row.visible_at - time.time() < 15
 
 
 async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str) -> None:
@@ -290,8 +292,8 @@ async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str
             await enqueue(parts, "document:e1", lane=1)
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs))
             row = await row_of(parts, "document:e1")
-    assert row.code == "row_refused"
-    told = json.dumps(logs, default=str) + row.detail
+    assert row.error_code == "row_refused"
+    told = json.dumps(logs, default=str) + row.error_detail
     assert "ada@" not in told
     assert box.clerk.secret_key not in told
 
@@ -345,8 +347,8 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
         async with asyncio.timeout(10):
             while (row := await row_of(parts, "user:user_1")).pending:
                 await asyncio.sleep(0.02)
-    assert row.due is not None
-    assert 5 < row.due - time.time() < 15
+    assert row.visible_at is not None
+    assert 5 < row.visible_at - time.time() < 15
 
 
 @pytest.mark.parametrize("plan", ["old", "pro"])
@@ -361,7 +363,7 @@ async def test_an_item_in_between_does_not_undo_the_second_look(box: Sandbox, sq
             async with asyncio.timeout(10):
                 while (row := await row_of(parts, "user:user_1")).pending:
                     await asyncio.sleep(0.02)
-    assert row.due is not None
+    assert row.visible_at is not None
 
 
 async def given_up(parts: Parts, key: str) -> None:
@@ -485,9 +487,9 @@ async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         async with asyncio.timeout(10):
-            while (row := await row_of(parts, "user:user_1")).code != "access_too_large":
+            while (row := await row_of(parts, "user:user_1")).error_code != "access_too_large":
                 await asyncio.sleep(0.02)
-    assert "user:user_1" in row.detail
+    assert "user:user_1" in row.error_detail
     assert box.clerk.requests.count("PATCH") == 0
 
 
@@ -513,7 +515,7 @@ async def test_a_token_that_sees_nothing_for_one_read_takes_nothing_away(box: Sa
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        told = deleted(box, "e1")
+        told = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
         sees = reconciler_of(parts.settings, parts.store, parts.services)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sync_worker.domain.work import NO_CAUSE, WorkKind
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -21,7 +22,7 @@ NOW = 1_000_000.0
 
 
 def claim(attempts: int = 0) -> Claim:
-    return Claim("user:user_1", 0, "token", 1, attempts, (), "", "", NOW + 30, NOW)
+    return Claim("user:user_1", WorkKind.SUBJECT, 0, "token", 1, attempts, (), NO_CAUSE, "", NOW + 30, NOW)
 
 
 def decided(
