@@ -228,7 +228,7 @@ class _Comparison:
             kind=self._kind(),
             before=before,
             after=values,
-            sources=self.desired.sources,
+            sources=documents or self.desired.sources,
             cause=self.cause,
             refusals=self.desired.refusals,
             public=patches[Placement.PUBLIC],

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRevision:
-    """One document as a read showed it: its `_rev`, and its `_updatedAt` in microseconds since the epoch, if known."""
+    """One document as a read showed it: its `_rev`, and its `_updatedAt` in microseconds since the epoch, if known.
+
+    `type` is its `_type`, where the read shows it.
+    """
 
     revision: str
     updated_at: int | None
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

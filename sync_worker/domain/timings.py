@@ -170,6 +170,8 @@ class Timings:
     reconcile_stale_after: float = 26 * HOUR
     """The age at which the last successful reconcile counts as overdue: it runs nightly and may take a while. A new
     installation has this long for its first."""
+    log_retention: float = 3 * DAY
+    """How long Sanity's transaction log is kept at least, which is on the Free plan."""
     loss_window: float = HOUR
     """The window over which losses by one cause are counted."""
     approval_expiry: float = 3 * DAY

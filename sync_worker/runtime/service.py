@@ -16,7 +16,7 @@ from sync_worker.runtime.periodic import daily, every
 from sync_worker.runtime.wiring import installation_of, open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.reconcile_runs import exclusive_run, judged
-from sync_worker.triggers.poll import catch_up
+from sync_worker.triggers.poll import Poll
 from sync_worker.webhooks.clerk_events import INSTANCE
 from sync_worker.worker.empty_dataset import requeue_after_empty_read
 from sync_worker.worker.full_reconcile import report
@@ -62,7 +62,7 @@ async def running_worker(
         task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
         ask_instance_every = timings.instance_interval if settings.clerk_webhook_secret else 0
         timers = [
-            every(settings.poll_seconds, "poll", lambda: _poll(services, store), clock),
+            every(settings.poll_seconds, "poll", lambda: _poll(services, store, settings), clock),
             every(
                 timings.empty_dataset_interval, "emptiness", lambda: _requeue_after_empty_read(services, store), clock
             ),
@@ -81,9 +81,11 @@ async def running_worker(
             log.info("worker_stopped", worker=name)
 
 
-async def _poll(services: Services, store: Store) -> None:
-    documents = await catch_up(services.source, store.queue, store.runtime.clock, store.runtime.timings)
-    log.info("polled", documents=documents)
+async def _poll(services: Services, store: Store, settings: Settings) -> None:
+    clock, timings = store.runtime.clock, store.runtime.timings
+    poll = Poll(services.source, store.queue, store.access, clock, timings, settings.full_check_seconds)
+    documents, deleted = await poll.run()
+    log.info("polled", documents=documents, deleted=deleted)
 
 
 async def _requeue_after_empty_read(services: Services, store: Store) -> None:

@@ -15,6 +15,7 @@ from sync_worker.domain.timings import Timings
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
+from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
 from sync_worker.storage.installation import InstallationRecord
@@ -63,6 +64,7 @@ class Store:
     ledger: Ledger
     runs: ReconcileRuns
     approvals: Approvals
+    access: AccessIndex
     counters: Counters
 
     def count_change(self, outcome: Outcome) -> None:
@@ -130,6 +132,7 @@ async def open_store(settings: Settings, runtime: Runtime, *, watch: bool = Fals
                 Ledger(database),
                 ReconcileRuns(database, timings),
                 Approvals(database, timings),
+                AccessIndex(database),
                 counters,
             )
     finally:
@@ -199,6 +202,7 @@ def reconciler_of(settings: Settings, store: Store, services: Services) -> Recon
         services.target,
         store.ledger,
         store.queue,
+        store.access,
         installation_of(settings, store),
         guard_of(settings, store),
         settings.layout,

@@ -27,7 +27,7 @@ from sync_worker.errors import (
 from sync_worker.transport import ServiceTransport, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sync_worker.domain.subjects import Subject
@@ -38,6 +38,8 @@ GET_LIMIT = 11_264
 """The length of an encoded query, in characters, from which it is sent as a POST, as in Sanity's own client."""
 DOCUMENTS_PER_CALL = 100
 TAG = "sync-worker"
+TRANSACTIONS = 1000
+"""Transactions in one page of the log."""
 _INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
 
@@ -84,11 +86,14 @@ class Page:
 class Source(Protocol):
     """The source of published entitlements."""
 
-    async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
-        """Read the entitlements of `subjects` and the revisions of the expected documents, in one snapshot.
+    async def by_subject(self, subjects: Collection[Subject], documents: Collection[str]) -> Snapshot:
+        """Read the entitlements of `subjects`, and those among `documents` with their revisions, in one snapshot.
 
         `subjects` are users, organizations, memberships, and addresses without an organization.
         """
+
+    async def by_address(self, addresses: Collection[Subject]) -> frozenset[str]:
+        """Return the ids of the entitlements that name somebody by one of `addresses`, however they are written."""
 
     async def everything(self, after: str) -> Page:
         """Read the page of all entitlements whose ids follow `after`."""
@@ -99,6 +104,9 @@ class Source(Protocol):
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
         """Read what was published between (`since`, `after`) and `before`: `_updatedAt` times, and an id for ties."""
 
+    async def deleted(self, since: str, until: str) -> frozenset[str]:
+        """Read from the transaction log which published documents were deleted between two times (RFC 3339)."""
+
     async def stored(self, ids: Collection[str]) -> Stored:
         """Read documents by id from the strongly consistent store."""
 
@@ -108,6 +116,7 @@ class Queries:
     """The GROQ queries, composed from the files of one directory."""
 
     by_subject: str
+    by_address: str
     everything: str
     affected: str
     changed: str
@@ -139,18 +148,23 @@ class Sanity:
         self._base = base
         self._dataset = dataset
 
-    async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
+    async def by_subject(self, subjects: Collection[Subject], documents: Collection[str]) -> Snapshot:
         """See Source. One query for all subjects, at most 100."""
         parameters = {
             "users": sorted({s.id if s.kind is Kind.USER else s.user_id for s in subjects if s.kind in _WITH_USER}),
             "organizations": sorted({s.id for s in subjects if s.kind is Kind.ORGANIZATION}),
-            "emails": sorted({s.id.lower() for s in subjects if s.kind is Kind.EMAIL}),  # as GROQ's lower() makes them
-            "externalIds": sorted({s.id for s in subjects if s.kind is Kind.EXTERNAL}),
-            "witnesses": sorted(expected_revisions),
+            **_addresses(subjects),
+            "documents": sorted(documents),
         }
         result = _object(await self._query(self._queries.by_subject, parameters))
         counts = (_count(result, name) for name in ("visible", "addressed", "addressedMembers"))
-        return Snapshot(_rows(result), _revisions(result), *counts)
+        rows = {str(row["_id"]): row for row in _rows(result)}  # a row may be found in several ways
+        return Snapshot(tuple(rows[id_] for id_ in sorted(rows)), _revisions(result), *counts)
+
+    async def by_address(self, addresses: Collection[Subject]) -> frozenset[str]:
+        """See Source."""
+        result = _object(await self._query(self._queries.by_address, _addresses(addresses)))
+        return frozenset(str(row["_id"]) for row in _rows(result))
 
     async def everything(self, after: str) -> Page:
         """See Source."""
@@ -158,13 +172,29 @@ class Sanity:
 
     async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
         """See Source."""
-        parameters = {"documents": sorted(documents), "after": after, "witnesses": sorted(expected_revisions)}
+        parameters = {"documents": sorted(documents), "after": after, "expected": sorted(expected_revisions)}
         return _page(_object(await self._query(self._queries.affected, parameters)))
 
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
         """See Source. Returns at most 500 rows; continue after the last one."""
         result = _object(await self._query(self._queries.changed, {"since": since, "after": after, "before": before}))
         return _rows(result, "changed")
+
+    async def deleted(self, since: str, until: str) -> frozenset[str]:
+        """See Source. Pages overlap by one transaction; a line that cannot be read makes the whole log unreadable."""
+        url = f"{self._base}/data/history/{self._dataset}/transactions"
+        begin = {"fromTime": since}
+        deleted: set[str] = set()
+        last = ""
+        while True:
+            options = {"excludeContent": "true", "toTime": until, "limit": str(TRANSACTIONS), "tag": TAG}
+            transactions = _lines(await self._client.get(url, params={**options, **begin}))
+            for transaction in transactions:
+                deleted.update(_deleted_by(transaction))
+            if len(transactions) < TRANSACTIONS or transactions[-1]["id"] == last:
+                return frozenset(id_ for id_ in deleted if not id_.startswith(("drafts.", "versions.")))
+            last = transactions[-1]["id"]
+            begin = {"fromTransaction": last}
 
     async def stored(self, ids: Collection[str]) -> Stored:
         """See Source. A document counts as missing only if it was omitted for "existence", not for "permission"."""
@@ -230,6 +260,13 @@ def reads_only(request: httpx.Request) -> bool:
     return request.method == "GET" or (request.method == "POST" and "/data/query/" in request.url.path)
 
 
+def _addresses(subjects: Collection[Subject]) -> dict[str, list[str]]:
+    return {
+        "emails": sorted({s.id.lower() for s in subjects if s.kind is Kind.EMAIL}),  # as GROQ's lower() makes them
+        "externalIds": sorted({s.id for s in subjects if s.kind is Kind.EXTERNAL}),
+    }
+
+
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableAnswer("Sanity's response is not the expected object")
@@ -255,14 +292,43 @@ def _count(result: Mapping[str, Any], name: str) -> int:
 
 
 def _revisions(result: Mapping[str, Any]) -> dict[str, DocumentRevision]:
-    return _revisions_of(result.get("witnesses"))
+    return _revisions_of(result.get("revisions"))
 
 
 def _revisions_of(documents: object) -> dict[str, DocumentRevision]:
     found = _objects(documents)
     if not all(_is_id(document.get("_id")) for document in found):
         raise UnreadableAnswer("Sanity returned a document without an _id")
-    return {d["_id"]: DocumentRevision(str(d.get("_rev") or ""), microseconds(str(d.get("_updatedAt")))) for d in found}
+    return {
+        d["_id"]: DocumentRevision(
+            str(d.get("_rev") or ""), microseconds(str(d.get("_updatedAt"))), str(d.get("_type") or "")
+        )
+        for d in found
+    }
+
+
+def _lines(response: httpx.Response) -> list[dict[str, Any]]:
+    """Parse a page of the transaction log: a JSON object a line. Raises UnreadableAnswer."""
+    try:
+        lines = [json.loads(line) for line in response.text.splitlines() if line.strip()]
+    except ValueError:
+        raise UnreadableAnswer("a line of Sanity's transaction log is not JSON") from None
+    for line in lines:
+        if not isinstance(line, dict) or "error" in line or not isinstance(line.get("id"), str):
+            raise UnreadableAnswer("a line of Sanity's transaction log is not a transaction")
+    return lines
+
+
+def _deleted_by(transaction: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the documents that a transaction deleted: by a mutation, or by an effect that leaves nothing."""
+    for mutation in transaction.get("mutations") or ():
+        delete = mutation.get("delete") if isinstance(mutation, dict) else None
+        if isinstance(delete, dict) and isinstance(delete.get("id"), str):
+            yield delete["id"]
+    effects = transaction.get("effects")
+    for document, effect in effects.items() if isinstance(effects, dict) else ():
+        if isinstance(effect, dict) and list(effect.get("apply") or ())[:2] == [0, None]:
+            yield document
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
@@ -284,7 +350,7 @@ def _page(result: Mapping[str, Any]) -> Page:
         rows=rows,
         remaining=remaining,
         between=tuple(between),
-        revisions=_revisions(result) if "witnesses" in result else None,
+        revisions=_revisions(result) if "revisions" in result else None,
         visible=_count(result, "visible") if "visible" in result else None,
     )
 

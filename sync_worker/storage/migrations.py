@@ -109,6 +109,14 @@ CREATE TABLE loss (
 )
 """
 
+ACCESS = """
+CREATE TABLE access (
+  document TEXT COLLATE "C" NOT NULL,
+  subject TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (document, subject)
+)
+"""
+
 STEPS: Sequence[Step] = (
     Step(
         compatible_from=1,
@@ -136,6 +144,8 @@ STEPS: Sequence[Step] = (
             "CREATE INDEX ledger_open ON ledger (subject) WHERE state IN ('intended', 'unknown')",
             "CREATE INDEX ledger_applied ON ledger (subject, id) WHERE state = 'applied'",
             "CREATE TABLE budget (name TEXT PRIMARY KEY, slots TEXT NOT NULL, paused_until DOUBLE PRECISION NOT NULL)",
+            ACCESS,
+            "CREATE INDEX access_subject ON access (subject, document)",
             CHANGESET,
             HELD,
             "CREATE INDEX held_changeset ON held (changeset, subject)",

@@ -41,6 +41,7 @@ class Due:
     accepts_empty: bool = False
     delivery: str = ""
     transition: float | None = None
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from sync_worker.sync.address_resolution import rows_for_owner
 from sync_worker.sync.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.clerk.client import AddressOwners
@@ -58,10 +58,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An outcome for each subject, nothing written yet, and how writes of earlier runs turned out to have ended."""
+    """An outcome for each subject, nothing written yet, and how writes of earlier runs turned out to have ended.
+
+    `documents` are the rows that are for each subject, by its key, whether they count now or not.
+    """
 
     outcomes: list[Outcome]
     ended_writes: Mapping[State, list[int]]
+    documents: Mapping[str, Collection[str]]
 
 
 def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timings) -> Plan:
@@ -72,7 +76,9 @@ def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timin
     outcomes = [_outcome(due, rows[due.subject], facts, layout, written) for due in batch]
     recheck_at = second_look(facts.now, timings)
     return Plan(
-        [replace(o, recheck_at=recheck_at) if o.due.subject in in_flight else o for o in outcomes], ended_writes
+        [replace(o, recheck_at=recheck_at) if o.due.subject in in_flight else o for o in outcomes],
+        ended_writes,
+        {str(due.subject): {document_of(row) for row in rows[due.subject]} for due in batch},
     )
 
 
@@ -84,6 +90,11 @@ def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, Rows]:
         for owner, row in rows_for_owner(subject, read, reading.holders) if subject is not None else ():
             rows[owner].append(row)
     return rows
+
+
+def document_of(row: Entitlement | Refusal) -> str:
+    """Return the id of the document that a row is read from."""
+    return row.id if isinstance(row, Entitlement) else row.document
 
 
 def second_look(now: datetime, timings: Timings) -> datetime:
@@ -164,7 +175,7 @@ def _with_sources(outcome: Outcome, rows: Rows) -> Outcome:
     """Add which documents came and went. One that is still for the subject, but ended, is nobody else's now."""
     before = set(outcome.change.former_documents) if outcome.change is not None else set()
     after = set(outcome.change.sources) if outcome.change is not None else set()
-    theirs = {row.id if isinstance(row, Entitlement) else row.document for row in rows}
+    theirs = set(map(document_of, rows))
     return replace(
         outcome,
         added_sources=tuple(sorted(after - before)),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.client import Snapshot, Source
+    from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.installation import InstallationRecord
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
@@ -65,6 +66,7 @@ class Reconciler:
     target: Target
     ledger: Ledger
     queue: WorkQueue
+    access: AccessIndex
     installation: InstallationRecord
     guard: Guard
     layout: Layout
@@ -79,12 +81,13 @@ class Reconciler:
         and says nothing about any subject that was not yielded yet.
         """
         dues = {due.subject: due for due in batch}
-        observed, first = await self._observe_and_read(batch)
+        known = await self.access.documents_of([str(due.subject) for due in batch])
+        observed, first = await self._observe_and_read(batch, known)
         addresses: Collection[Subject] | None = None
 
         async def read(subjects: Collection[Subject]) -> Reading:
             nonlocal first, addresses
-            documents = _documents(dues[subject] for subject in subjects)
+            documents = _documents((dues[subject] for subject in subjects), known)
             reading = first or await self.read(subjects, documents, addresses or ())
             first = None
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
@@ -96,13 +99,15 @@ class Reconciler:
         reads = read_until_fresh(read, expected, source=self.source, clock=self.clock, timings=self.timings)
         async for reading, fresh, stale in reads:
             if fresh:
-                yield await self._reconcile([dues[subject] for subject in fresh], reading, observed)
+                yield await self._reconcile([dues[subject] for subject in fresh], reading, observed, known)
             if stale:
                 yield [Outcome(dues[s], error=StaleRead(", ".join(documents))) for s, documents in stale.items()]
 
-    async def _observe_and_read(self, batch: Sequence[Due]) -> tuple[Mapping[Subject, Observed], Reading | None]:
+    async def _observe_and_read(
+        self, batch: Sequence[Due], known: Mapping[str, Sequence[str]]
+    ) -> tuple[Mapping[Subject, Observed], Reading | None]:
         subjects = [due.subject for due in batch]
-        reading = asyncio.create_task(self.read(subjects, _documents(batch), ()))
+        reading = asyncio.create_task(self.read(subjects, _documents(batch, known), ()))
         try:
             return await self.target.observe(subjects), await reading
         finally:
@@ -128,7 +133,11 @@ class Reconciler:
         return Reading(snapshot, await self.target.find(wanted) if wanted else {})
 
     async def _reconcile(
-        self, batch: Sequence[Due], reading: Reading, observed: Mapping[Subject, Observed]
+        self,
+        batch: Sequence[Due],
+        reading: Reading,
+        observed: Mapping[Subject, Observed],
+        known: Mapping[str, Sequence[str]],
     ) -> list[Outcome]:
         """Plan, review, write and record what a fresh read shows."""
         now = utc(self.clock)
@@ -140,10 +149,29 @@ class Reconciler:
         outcomes = await self.guard.review(outcomes)
         # Before the write that takes these documents out of the marker: after it only a killed process would know.
         await self.queue.enqueue(requeue_reassigned_documents(outcomes))
+        await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
         outcomes = await self._apply(outcomes)
+        await self.access.replace(known, plan.documents)
         await self.guard.withdraw(outcomes)
         return [
             _failed(o, RevocationHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes
+        ]
+
+    async def _others_concerned(
+        self, batch: Sequence[Due], reading: Reading, documents: Mapping[str, Collection[str]]
+    ) -> list[WorkItem]:
+        """Return items for those whom a reported document was for before: its move to this subject may be news to them.
+
+        They come without the revision, so that their runs do not lead back here.
+        """
+        former = await self.access.subjects_of(_documents(batch, {}))
+        return [
+            WorkItem(subject, due.lane, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
+            for due in batch
+            for document in sorted({expected.document for expected in due.expected_revisions})
+            if document in documents[str(due.subject)] or document not in reading.revisions
+            for subject in former.get(document, ())
+            if subject not in documents
         ]
 
     async def _prove_emptiness(self, outcomes: list[Outcome], snapshot: Snapshot) -> list[Outcome]:
@@ -239,8 +267,11 @@ def requeue_document(document: str, outcome: Outcome) -> WorkItem:
     return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
 
 
-def _documents(batch: Iterable[Due]) -> set[str]:
-    return {expected.document for due in batch for expected in due.expected_revisions}
+def _documents(batch: Iterable[Due], known: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the documents that events reported, and those that were for these subjects when they ran last."""
+    dues = list(batch)
+    reported = {expected.document for due in dues for expected in due.expected_revisions}
+    return reported.union(*(known.get(str(due.subject), ()) for due in dues))
 
 
 def _revokes(change: Change) -> bool:

@@ -16,11 +16,11 @@ from sync_worker.errors import DatasetEmpty, EveryoneLoses, RefusedError, Source
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
 from sync_worker.sync.address_resolution import FIELDS, PENDING_REASON, owners, rows_for_owner
-from sync_worker.sync.plan import last_writes
+from sync_worker.sync.plan import document_of, last_writes
 from sync_worker.worker.desired_state import Desired, Directory, Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.domain.clock import Clock
@@ -61,9 +61,11 @@ class Comparison:
         comparing = _Comparing(desired, directory, layout, self.cause, self.adoption, utc(self.clock))
         async for page in self.reconciler.target.sweep():
             written = await self._last_writes(page)
+            known = await self.reconciler.access.documents_of([str(observed.subject) for observed in page])
             for observed in page:
                 directory.add(observed)
-                comparing.compare(observed, written.get(str(observed.subject), NOTHING_WRITTEN))
+                key = str(observed.subject)
+                comparing.compare(observed, written.get(key, NOTHING_WRITTEN), known.get(key, ()))
             self.progress("compared with Clerk", len(comparing.seen), 0)
         for subject, rows in desired.named.items():
             comparing.account(subject, [row for row in rows if isinstance(row, Entitlement)])
@@ -122,11 +124,15 @@ class _Comparing:
     def __post_init__(self) -> None:
         self.findings = Findings(self.desired.rows, refused=[*self.desired.unaddressed])
 
-    def compare(self, observed: Observed, written: LastWrites) -> None:
-        """Compare one subject, and add what differs to the findings."""
+    def compare(self, observed: Observed, written: LastWrites, known: Collection[str]) -> None:
+        """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
         subject, findings = observed.subject, self.findings
         self.seen.add(subject)
-        access = self._access(subject)
+        rows = self._rows(subject)
+        documents = {document_of(row) for row in rows}
+        if documents != set(known):
+            findings.index_changes[str(subject)] = (known, documents)
+        access = self._access(rows)
         live = managed_values(observed, self.layout, written)
         findings.checked += 1
         findings.managed += bool(live)
@@ -161,14 +167,16 @@ class _Comparing:
             missing = f"{owned_by[0]} is not in Clerk"
             self.findings.refused += [Refusal(row.id, "subject", missing) for row in rows]
 
-    def _access(self, subject: Subject) -> Access:
-        rows = [
+    def _rows(self, subject: Subject) -> list[Entitlement | Refusal]:
+        return [
             row
             for name in self.directory.names_of(subject)
             for read in self.desired.named.get(name, ())
             for owner, row in rows_for_owner(name, read, self.directory.holders)
             if owner == subject
         ]
+
+    def _access(self, rows: Sequence[Entitlement | Refusal]) -> Access:
         entitlements = [row for row in rows if isinstance(row, Entitlement)]
         return merge(entitlements, self.layout.fields, self.now, [row for row in rows if isinstance(row, Refusal)])
 

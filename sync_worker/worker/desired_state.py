@@ -64,7 +64,10 @@ class Directory:
 
 @dataclass(slots=True)
 class Findings:
-    """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why."""
+    """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why.
+
+    `index_changes` are the documents of subjects by the access index and by what is published, where these differ.
+    """
 
     rows: int
     checked: int = 0
@@ -72,6 +75,7 @@ class Findings:
     differences: list[Difference] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
+    index_changes: dict[str, tuple[Collection[str], Collection[str]]] = field(default_factory=dict)
     transitions: dict[Subject, datetime] = field(default_factory=dict)
     published: Tally = field(default_factory=Tally.empty)
     held_in_clerk: Tally = field(default_factory=Tally.empty)

@@ -45,11 +45,15 @@ class RecordingSource:
     queue: WorkQueue
     timings: Timings
 
-    async def by_subject(self, subjects: Collection[Subject], expected_revisions: Collection[str]) -> Snapshot:
+    async def by_subject(self, subjects: Collection[Subject], documents: Collection[str]) -> Snapshot:
         """See Source."""
-        snapshot = await self.source.by_subject(subjects, expected_revisions)
+        snapshot = await self.source.by_subject(subjects, documents)
         await self._record(snapshot.visible)
         return snapshot
+
+    async def by_address(self, addresses: Collection[Subject]) -> frozenset[str]:
+        """See Source."""
+        return await self.source.by_address(addresses)
 
     async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
         """See Source."""
@@ -66,6 +70,10 @@ class RecordingSource:
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
         """See Source."""
         return await self.source.changed(since, after, before)
+
+    async def deleted(self, since: str, until: str) -> frozenset[str]:
+        """See Source."""
+        return await self.source.deleted(since, until)
 
     async def stored(self, ids: Collection[str]) -> Stored:
         """See Source."""

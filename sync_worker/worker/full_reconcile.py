@@ -32,7 +32,7 @@ from sync_worker.worker.jobs import BATCH, done, due_of, lease_of
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.domain.clock import Clock
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from sync_worker.worker.desired_state import Findings
 
 LANE = 2
+INDEXED = 500
+"""Subjects whose documents are indexed in one transaction."""
 log = structlog.get_logger("reconcile")
 
 
@@ -111,6 +113,7 @@ class FullReconcile:
         result = Result(refused=len(findings.refused))
         if not self.accept_fewer:
             refuse_common_loss(findings, self.reconciler.layout)
+        await self._index(findings.index_changes)
         guard = replace(self.reconciler.guard, managed=findings.managed)
         # Counted at once, so that the guard knows how many they are from the first batch on.
         await guard.verdict(self.cause, [str(change.subject) for change in findings.losing])
@@ -179,6 +182,13 @@ class FullReconcile:
             wrote=outcome.writes,
             removes=outcome.removes,
         )
+
+    async def _index(self, changes: Mapping[str, tuple[Collection[str], Collection[str]]]) -> None:
+        """Bring the access index up to date, in small transactions."""
+        keys = sorted(changes)
+        for start in range(0, len(keys), INDEXED):
+            some = keys[start : start + INDEXED]
+            await self.reconciler.access.replace({k: changes[k][0] for k in some}, {k: changes[k][1] for k in some})
 
     async def _schedule(self, transitions: Mapping[Subject, datetime]) -> None:
         """Enqueue each subject for the next time at which its access changes."""

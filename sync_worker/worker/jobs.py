@@ -42,7 +42,7 @@ from sync_worker.sync.address_resolution import (
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import requeue_document
 from sync_worker.worker.event_log import is_missed_webhook, log_context, log_outcome, log_resolution
-from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.fanout import LANE, fan_out
 from sync_worker.worker.lookups import Lookups, completed_document
 from sync_worker.worker.retry import decide
 
@@ -76,6 +76,7 @@ def due_of(claim: Claim, lease: Lease) -> Due:
         since=claim.enqueued_at,
         delivery=claim.delivery,
         transition=claim.transition_at,
+        lane=claim.lane,
     )
 
 
@@ -127,7 +128,7 @@ class Jobs:
     async def look_up(self, claims: Sequence[Claim]) -> None:
         """Find out which subjects claimed entitlements, addresses and changed users are about, and enqueue them."""
         reconciler = self.reconciler
-        lookups = Lookups(reconciler.source, reconciler.target, reconciler.ledger, self.clock, self.timings)
+        lookups = Lookups(reconciler.source, reconciler.target, reconciler.access, self.clock, self.timings)
         async with self._run(claims) as run:
             found = await lookups.run(claims)
             await self.queue.enqueue([item for one in found for item in one.items])
@@ -153,6 +154,8 @@ class Jobs:
                     raise LeaseLost(claim.key)
                 run.deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
+            former = (await self.reconciler.access.subjects_of([document])).get(document, ())
+            await enqueue([WorkItem(subject, LANE, cause=claim.cause) for subject in former])
             resolutions = await fan_out(
                 self.reconciler.source,
                 self.reconciler.target.find,

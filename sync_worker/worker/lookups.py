@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
     from sync_worker.errors import SyncWorkerError
     from sync_worker.sanity.client import Source
-    from sync_worker.storage.ledger import Ledger
+    from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.queue import Claim
     from sync_worker.sync.address_resolution import Resolution
-
-ENTRIES = 1000
-"""Changes by one document that are searched, the newest first, for members who had access by an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +42,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Looks claims up, many with few calls; reads only. Errors: those of the source, the target and the ledger."""
+    """Looks claims up, many with few calls; reads only. Errors: those of the source, the target and the index."""
 
     source: Source
     target: Target
-    ledger: Ledger
+    access: AccessIndex
     clock: Clock
     timings: Timings
 
@@ -66,7 +63,7 @@ class Lookups:
         return [await handlers[kind](some) for kind, some in by_kind.items()]
 
     async def documents(self, claims: Sequence[Claim]) -> Found:
-        """Find the owners of entitlements; one that is gone, or is no entitlement, has none."""
+        """Find the owners of entitlements, and whom they were for before; one that is gone has no owner."""
         by_document = {claim.key.removeprefix(FANOUT): claim for claim in claims}
         named, stale = await resolve_documents(
             self.source,
@@ -76,9 +73,11 @@ class Lookups:
             timings=self.timings,
         )
         found = Found(failed=[(by_document[document], StaleRead(document)) for document in stale])
+        former = await self.access.subjects_of(named.keys())
         for document, resolution in named.items():
             claim = by_document[document]
-            found.items.extend(items_for(claim, resolution.subjects))
+            subjects = {*resolution.subjects, *map(Subject.parse, former.get(document, ()))}
+            found.items.extend(items_for(claim, sorted(subjects, key=str)))
             found.completed.append(completed_document(claim, [resolution], self.clock.now(), self.timings))
             found.resolutions.append((resolution, claim))
         return found
@@ -111,8 +110,8 @@ class Lookups:
                 found.items.extend(items_for(claim, await self.target.memberships(user.id)))
         observed = await self.target.observe(users)
         addresses = {address for stored in observed.values() for address in stored.addresses}
-        rows = (await self.source.by_subject(addresses, ())).rows if addresses else ()
-        found.items.extend(WorkItem(FANOUT + str(row["_id"]), REPAIR_LANE, cause=claims[0].cause) for row in rows)
+        documents = await self.source.by_address(addresses) if addresses else frozenset()
+        found.items.extend(WorkItem(FANOUT + one, REPAIR_LANE, cause=claims[0].cause) for one in sorted(documents))
         return found
 
     async def _former_members(self, address: Subject, claim: Claim) -> list[Subject]:
@@ -122,9 +121,8 @@ class Lookups:
         """
         if not address.organization_id:
             return []
-        documents = {expected.document for expected in claim.expected_revisions}
-        entries = [e for one in documents for e in await self.ledger.of_document(one, (), ENTRIES)]
-        subjects = {Subject.parse(entry.subject) for entry in entries}
+        former = await self.access.subjects_of([expected.document for expected in claim.expected_revisions])
+        subjects = {Subject.parse(key) for keys in former.values() for key in keys}
         members = {s for s in subjects if s.kind is Kind.MEMBERSHIP and s.organization_id == address.organization_id}
         return sorted(members, key=str)
 

@@ -132,7 +132,7 @@ def _blinded(body: bytes) -> bytes:
     return json.dumps({**answer, "result": {n: type(v)() for n, v in answer["result"].items()}}).encode()
 
 
-TABLES = ("work", "expected_revision", "ledger", "changeset", "held", "loss", "state")
+TABLES = ("work", "access", "expected_revision", "ledger", "changeset", "held", "loss", "state")
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,7 @@ class World:
             services.target,
             store.ledger,
             store.queue,
+            store.access,
             installation,
             self.guard,
             self.layout,

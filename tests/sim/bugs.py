@@ -93,7 +93,7 @@ original_marks_of = receiver.items_of
 original_page = sanity._page
 
 BUGS = {
-    "skip the witness check": Bug(
+    "skip the freshness check": Bug(
         0,
         ((fresh_reads, "reflects", believe_any_read),),
         ("no write from a stale read", "right after a quiet while"),

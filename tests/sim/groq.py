@@ -26,23 +26,34 @@ def published(documents: Mapping[str, Document]) -> Documents:
 
 def by_subject(documents: Documents, parameters: Parameters, _page: int) -> Document:
     def wanted(document: Document) -> bool:
-        email = document.get("userEmail")
+        named_otherwise = any(document.get(f) is not None for f in ("clerkUserId", "userEmail", "userExternalId"))
         return (
-            names(document.get("clerkUserId"), parameters["users"])
-            or names(document.get("clerkOrganizationId"), parameters["organizations"])
-            or names(email.lower() if isinstance(email, str) else None, parameters["emails"])
-            or names(document.get("userExternalId"), parameters["externalIds"])
+            document.get("clerkUserId") in parameters["users"]
+            or (document.get("clerkOrganizationId") in parameters["organizations"] and not named_otherwise)
+            or document.get("userEmail") in parameters["emails"]
+            or document.get("userExternalId") in parameters["externalIds"]
+            or document["_id"] in parameters["documents"]
         )
 
     entitlements = _of_type(documents, "entitlement")
     addressed = [one for one in entitlements if any(one.get(f) is not None for f in ("userEmail", "userExternalId"))]
     return {
         "entitlements": [entitlement(documents, one) for one in entitlements if wanted(one)],
-        "witnesses": _witnesses(documents, parameters),
+        "revisions": _revisions(documents, parameters["documents"]),
         "visible": len(entitlements),
         "addressed": len(addressed),
         "addressedMembers": sum(one.get("clerkOrganizationId") is not None for one in addressed),
     }
+
+
+def by_address(documents: Documents, parameters: Parameters, _page: int) -> Document:
+    def wanted(document: Document) -> bool:
+        email = document.get("userEmail")
+        return names(email.lower() if isinstance(email, str) else None, parameters["emails"]) or names(
+            document.get("userExternalId"), parameters["externalIds"]
+        )
+
+    return {"entitlements": [{"_id": one["_id"]} for one in _of_type(documents, "entitlement") if wanted(one)]}
 
 
 def everything(documents: Documents, parameters: Parameters, page: int) -> Document:
@@ -61,7 +72,7 @@ def affected(documents: Documents, parameters: Parameters, page: int) -> Documen
         "entitlements": [_fields(one, ("_id", *SUBJECT_FIELDS)) for one in left[:page]],
         "remaining": len(left),
         "between": [one["_id"] for one in _of_type(documents, "plan", "cohort") if asked & references(one)],
-        "witnesses": _witnesses(documents, parameters),
+        "revisions": _revisions(documents, parameters["expected"]),
         "visible": len(_of_type(documents, "entitlement")),
     }
 
@@ -96,7 +107,8 @@ def webhook(before: Document | None, after: Document | None) -> Document | None:
     """Return what the webhook sends of one document's change; None when its filter does not match."""
     document = after or before
     assert document is not None
-    if document["_type"] not in TYPES or document["_id"].startswith(("drafts.", "versions.")):
+    types = {side["_type"] for side in (before, after) if side is not None}
+    if types.isdisjoint(TYPES) or document["_id"].startswith(("drafts.", "versions.")):
         return None
     return {
         "v": 1,
@@ -107,8 +119,8 @@ def webhook(before: Document | None, after: Document | None) -> Document | None:
         "type": document["_type"],
         "rev": document["_rev"],
         "updatedAt": document["_updatedAt"],
-        "before": before and _fields(before, SUBJECT_FIELDS),
-        "after": after and _fields(after, SUBJECT_FIELDS),
+        "before": before and _fields(before, ("_type", *SUBJECT_FIELDS)),
+        "after": after and _fields(after, ("_type", *SUBJECT_FIELDS)),
     }
 
 
@@ -127,6 +139,7 @@ def references(value: object) -> set[str]:
 
 MEANINGS: dict[str, Callable[[Documents, Parameters, int], Document]] = {
     "by_subject": by_subject,
+    "by_address": by_address,
     "everything": everything,
     "affected": affected,
     "changed": changed,
@@ -138,9 +151,8 @@ def _of_type(documents: Documents, *types: str) -> list[Document]:
     return [documents[id_] for id_ in sorted(documents) if documents[id_]["_type"] in types]
 
 
-def _witnesses(documents: Documents, parameters: Parameters) -> list[Document]:
-    asked = set(parameters["witnesses"])
-    return [_fields(documents[id_], ("_id", "_rev", "_updatedAt")) for id_ in documents if id_ in asked]
+def _revisions(documents: Documents, ids: Sequence[str]) -> list[Document]:
+    return [_fields(documents[id_], ("_id", "_rev", "_updatedAt")) for id_ in documents if id_ in ids]
 
 
 def _fields(document: Document, fields: Iterable[str]) -> Document:

@@ -17,6 +17,7 @@ from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout
 from sync_worker.runtime.periodic import every
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
@@ -81,6 +82,7 @@ class Process:
         self.ledger = Ledger(self.session)
         self.runs = ReconcileRuns(self.session, TIMINGS)
         self.approvals = Approvals(self.session, TIMINGS)
+        self.access = AccessIndex(self.session)
         self.guard = Guard(self.approvals, self.runs, LossLimit(world.config.max_revocations), world.clock)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
@@ -156,7 +158,7 @@ class Process:
         clock = self.world.clock
         installation = InstallationRecord(self.session, {})
         return Reconciler(
-            source, self.target, self.ledger, self.queue, installation, self.guard, LAYOUT, clock, TIMINGS
+            source, self.target, self.ledger, self.queue, self.access, installation, self.guard, LAYOUT, clock, TIMINGS
         )
 
     async def check_projection(self) -> None:

@@ -81,16 +81,24 @@ def parameters(random: Random, documents: dict[str, Any]) -> dict[str, dict[str,
             "organizations": random.sample(content.ORGANIZATIONS, 1),
             "emails": [email.lower() for email in random.sample(content.EMAILS, 2)],
             "externalIds": random.sample(content.EXTERNAL_IDS, 1),
-            "witnesses": some,
+            "documents": some,
+        },
+        "by_address": {
+            "emails": [email.lower() for email in random.sample(content.EMAILS, 2)],
+            "externalIds": random.sample(content.EXTERNAL_IDS, 1),
         },
         "everything": {"after": random.choice(("", *ids))},
-        "affected": {"documents": some, "after": random.choice(("", "", *ids)), "witnesses": random.sample(ids, 2)},
+        "affected": {"documents": some, "after": random.choice(("", "", *ids)), "expected": random.sample(ids, 2)},
         "changed": {
             "since": random.choice(times),
             "after": random.choice(("", *ids)),
             "before": "2026-05-01T12:00:03Z",
         },
     }
+
+
+def _id(row: dict[str, Any]) -> str:
+    return str(row["_id"])
 
 
 async def test_the_model_of_the_queries_answers_as_groq_js(box: Sandbox) -> None:
@@ -104,10 +112,12 @@ async def test_the_model_of_the_queries_answers_as_groq_js(box: Sandbox) -> None
             text = getattr(queries, name).replace("[0...1000]", f"[0...{PAGE}]").replace("[0...500]", f"[0...{PAGE}]")
             expected = await box.lake.query(text, given)
             answer = groq.MEANINGS[name](seen, given, PAGE)
-            for part in ("witnesses", "between"):  # what has no promised order
+            for part in ("revisions", "between"):  # what has no promised order
                 for side in (expected, answer):
                     if part in side:
                         side[part].sort(key=str)
+            if name == "by_subject":  # the worker takes a row once, in whatever order the ways to find it give it
+                expected["entitlements"] = sorted({r["_id"]: r for r in expected["entitlements"]}.values(), key=_id)
             assert answer == expected, name
             rows += len(expected.get("entitlements", expected.get("changed", ())))
     assert rows > 300
