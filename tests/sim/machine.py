@@ -154,9 +154,16 @@ class Process:
     def reconciler(self) -> Reconciler:
         source = RecordingSource(self.source, self.queue, TIMINGS)
         clock = self.world.clock
-        installation = InstallationRecord(self.session, {})
         return Reconciler(
-            source, self.target, self.ledger, self.queue, installation, self.guard, LAYOUT, clock, TIMINGS
+            source,
+            self.target,
+            self.ledger,
+            self.queue,
+            InstallationRecord(self.session, {}),
+            self.guard,
+            LAYOUT,
+            clock,
+            TIMINGS,
         )
 
     async def check_projection(self) -> None:
