@@ -1,7 +1,6 @@
 """Clerk: the sandbox's own instance and handlers, called without HTTP in between.
 
-Why it exists: the sandbox has Clerk's merge, limits and filters already; here only the way in is shorter. `foreign` is
-what other writers put into metadata, kept apart, so that the watch can say whether we ever touched it.
+The sandbox has Clerk's merge, limits and filters already; here only the way in is shorter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What editors do: publish, edit, move, unpublish, delete, in drafts and releases, entitlements and what they refer to.
 
-Why it exists: each function is one step of the simulation; it draws everything from the world's random numbers and
+Each function is one step of the simulation; it draws everything from the world's random numbers and
 returns what it did, in words.
 """
 
@@ -131,6 +131,26 @@ def plan(world: World) -> str:
         return _mutate(world, f"delete {id_}", [{"delete": {"id": id_}}])
     document = _plan(world, id_)
     return _mutate(world, f"publish {_told(document)}", [{"createOrReplace": document}])
+
+
+def clear_slug(world: World) -> str:
+    """Publish a plan or a course without its slug, as an editor does by mistake: its holders would lose it."""
+    id_ = world.random.choice((*PLANS, *PLANS, *COURSES))
+    before = world.lake.store.documents.get(id_)
+    if before is None:
+        return f"{id_} is not there"
+    return _mutate(world, f"clear the slug of {id_}", [{"createOrReplace": {**before, "slug": None}}])
+
+
+def restore_slugs(world: World) -> str:
+    """Give every plan and course without a slug one again."""
+    found = [world.lake.store.documents.get(id_) for id_ in (*PLANS, *COURSES)]
+    cleared = [document for document in found if document is not None and document.get("slug") is None]
+    slugs = {d["_id"]: (_plan if d["_type"] == "plan" else _course)(world, d["_id"])["slug"] for d in cleared}
+    mutations: list[Mutation] = [{"createOrReplace": {**d, "slug": slugs[d["_id"]]}} for d in cleared]
+    if not mutations:
+        return "no slug is missing"
+    return _mutate(world, f"restore the slugs of {', '.join(sorted(slugs))}", mutations)
 
 
 def cohort(world: World) -> str:

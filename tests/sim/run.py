@@ -1,6 +1,6 @@
 """Runs seeds: draws a trace, lets it happen, and, when a rule was broken, drops steps for as long as it still is.
 
-Why it exists: one entry for the tests, the soak and the replay of one seed. A failure is a text with the seed, the rule
+One entry for the tests, the soak and the replay of one seed. A failure is a text with the seed, the rule
 and the shortest trace found.
 """
 
@@ -36,6 +36,8 @@ STEPS = 400
 SHRINKING = 60.0
 """Seconds at most for the search of a shorter trace."""
 HASHES = {"PYTHONHASHSEED": "0"}
+RARELY = 0.65
+"""How often a world has none of a dimension."""
 RENEWED = 300
 """Seeds after which new processes go on."""
 BUGS = frozenset({"run_crashed", "timer_broken"})
@@ -79,13 +81,16 @@ class Failure:
 def config_of(seed: int) -> Config:
     """Return what a seed chooses once."""
     random = Random(f"config {seed}")
+    core = [name for name in steps.NAMED if not any(name in names for names in steps.DIMENSIONS.values())]
     often = {"crash": 0.5, "jump": 1.0, "disk": 0.5, "empty": 0.7, "keys": 0.6, "blind": 0.4, "change_email": 0.4}
-    without = {name for name in steps.NAMED if random.random() < often.get(name, 0.12)}
+    without = {name for name in core if random.random() < often.get(name, 0.12)}
     mischief = ("twice", "late", "unreachable", "unanswered", "cut")
     webhooks = {name: random.choice((0.05, 0.2)) for name in mischief if random.random() < 0.5}
     if random.random() < 0.3:
         webhooks["lost"] = random.choice((0.02, 0.2))
     jumps = random.random() < 0.15
+    more = Random(f"dimensions {seed}")  # numbers of their own, so that worlds without them stay what they were
+    without |= {name for names in steps.DIMENSIONS.values() if more.random() < RARELY for name in names}
     return Config(
         seed,
         budget=random.choice((20, 50, 90)),
