@@ -7,10 +7,11 @@ returns what it did, in words.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tests.sim import truth
+from tests.sim import groq, truth
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.documents import Mutation
@@ -133,13 +134,32 @@ def plan(world: World) -> str:
     return _mutate(world, f"publish {_told(document)}", [{"createOrReplace": document}])
 
 
-def clear_slug(world: World) -> str:
-    """Publish a plan or a course without its slug, as an editor does by mistake: its holders would lose it."""
-    id_ = world.random.choice((*PLANS, *PLANS, *COURSES))
-    before = world.lake.store.documents.get(id_)
-    if before is None:
-        return f"{id_} is not there"
-    return _mutate(world, f"clear the slug of {id_}", [{"createOrReplace": {**before, "slug": None}}])
+def enrol(world: World) -> str:
+    """Give everybody a plan and a course, by an entitlement each."""
+    plan, course = _reference(world, PLANS), _reference(world, COURSES)
+    everybody = [{"clerkUserId": user} for user in USERS] + [{"clerkOrganizationId": one} for one in ORGANIZATIONS]
+    documents = [
+        {"_id": id_, "_type": "entitlement", **dict.fromkeys(NAMES), **named, "plan": plan, "courses": [course]}
+        for id_, named in zip(ENTITLEMENTS, everybody, strict=False)
+    ]
+    return _mutate(
+        world, f"enrol everybody in {plan['_ref']} and {course['_ref']}", [{"createOrReplace": d} for d in documents]
+    )
+
+
+async def clear_slug(world: World) -> str:
+    """Publish a plan or a course that many have without its slug, as an editor does by mistake."""
+    done = enrol(world) if world.random.random() < 0.7 else "nobody is enrolled"
+    await asyncio.sleep(world.random.uniform(1.0, 15.0))
+    ids = [one for one in (*PLANS, *COURSES) if one in world.lake.store.documents]
+    held = Counter(
+        ref for d in world.lake.now.documents.values() if d["_type"] == "entitlement" for ref in groq.references(d)
+    )
+    id_ = max(ids, key=lambda one: (held[one], one), default="")
+    if not id_:
+        return f"{done}; no plan and no course is left"
+    document = {**world.lake.store.documents[id_], "slug": None}
+    return _mutate(world, f"{done}; then the slug of {id_} is cleared", [{"createOrReplace": document}])
 
 
 def restore_slugs(world: World) -> str:

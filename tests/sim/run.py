@@ -11,7 +11,7 @@ import os
 import random as global_random
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from random import Random
 from typing import TYPE_CHECKING
@@ -38,6 +38,8 @@ SHRINKING = 60.0
 HASHES = {"PYTHONHASHSEED": "0"}
 RARELY = 0.65
 """How often a world has none of a dimension."""
+STRICT = 0.7
+"""How often a world in which slugs vanish allows two losses by one cause."""
 RENEWED = 300
 """Seeds after which new processes go on."""
 BUGS = frozenset({"run_crashed", "timer_broken"})
@@ -91,7 +93,8 @@ def config_of(seed: int) -> Config:
     jumps = random.random() < 0.15
     more = Random(f"dimensions {seed}")  # numbers of their own, so that worlds without them stay what they were
     without |= {name for names in steps.DIMENSIONS.values() if more.random() < RARELY for name in names}
-    return Config(
+    strict = "clear_slug" not in without and more.random() < STRICT
+    config = Config(
         seed,
         budget=random.choice((20, 50, 90)),
         poll_seconds=random.choice((0, 0, 30)),
@@ -105,6 +108,7 @@ def config_of(seed: int) -> Config:
         webhooks=webhooks,
         without=frozenset(without - {"jump"} if jumps else without),
     )
+    return replace(config, max_revocations="2") if strict else config
 
 
 def trace_of(config: Config, count: int = STEPS) -> list[Step]:

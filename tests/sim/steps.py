@@ -70,6 +70,7 @@ STEPS: dict[Callable[[World], Any], float] = {
     writers.wipe_all: 1,
     writers.grant_elsewhere: 4,
     writers.revoke_elsewhere: 2,
+    content.enrol: 1,
     content.clear_slug: 3,
     content.restore_slugs: 3,
     operators.release: 0.7,
@@ -78,7 +79,7 @@ STEPS: dict[Callable[[World], Any], float] = {
 DIMENSIONS = {
     "app": ("set_our_names", "wipe_private", "wipe_all"),
     "second installation": ("grant_elsewhere", "revoke_elsewhere"),
-    "slugs": ("clear_slug", "restore_slugs"),
+    "slugs": ("enrol", "clear_slug", "restore_slugs"),
     "settings": ("release",),
 }
 """Steps that only some worlds know."""
