@@ -64,7 +64,6 @@ GIVEN_UP = {
     "shows": "reflects",
     "sightings": "revisions",
     "since_publish": "publish_latency_seconds",
-    "taken_over": "orphans_reclaimed",
     "tell_of_document": "log_resolution",
     "tell_of_subject": "log_outcome",
     "tied": "is_ambiguous",

@@ -175,8 +175,8 @@ class Explanation:
         """Each key that Clerk holds in our places: whose it is, and since when."""
         if self.facts.observed is None:
             return ()
-        ours = {slot.name for slot in managed(self.facts.observed, self.facts.layout, self.facts.written).slots}
-        return tuple(self._key(name, value, is_managed=name in ours) for name, value in self.clerk_values.items())
+        own = {slot.name for slot in managed(self.facts.observed, self.facts.layout, self.facts.written).slots}
+        return tuple(self._key(name, value, is_managed=name in own) for name, value in self.clerk_values.items())
 
     def _key(self, name: str, value: object, *, is_managed: bool) -> ExplainedKey:
         if not is_managed:

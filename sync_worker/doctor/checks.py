@@ -210,7 +210,7 @@ async def ownership(installation: Installation) -> Finding:
     """Check whose keys the users updated last have: another installation's, or values that nobody manages."""
     layout = installation.settings.layout
     observed = await _latest_users(installation)
-    others = sorted({ours.other for one in observed if (ours := managed(one, layout)).other})
+    others = sorted({own.other for one in observed if (own := managed(one, layout)).other})
     if others:
         return problem(
             f"{', '.join(others)} manages the same keys of some of the {len(observed)} users updated last",
@@ -236,8 +236,8 @@ async def claims(installation: Installation) -> Finding:
     """Check that access fits into session tokens, for the users updated last."""
     layout = installation.settings.layout
     observed = await _latest_users(installation)
-    ours = [one for one in observed if own_marker(one, layout)]
-    sizes = {claims_size(managed_values(one, layout), layout): one.subject for one in ours}
+    own = [one for one in observed if own_marker(one, layout)]
+    sizes = {claims_size(managed_values(one, layout), layout): one.subject for one in own}
     if not sizes:
         return ok("no user has synced access yet")
     largest = max(sizes)
@@ -267,6 +267,6 @@ CHECKS: Sequence[Check] = (
     Check("last webhook", last_webhook, needs=("database", "Sanity", "GROQ files")),
     Check("Clerk webhook", clerk_webhook, uses=("CLERK_WEBHOOK_SECRET",), needs=("database", "Sanity", "GROQ files")),
     Check("reconcile", reconcile, needs=("database",)),
-    Check("ownership", ownership, uses=FIELDS, needs=("Clerk", "database")),
+    Check("ownership", ownership, uses=FIELDS, needs=("Sanity", "Clerk", "database")),
     Check("claims", claims, uses=("CLAIMS_BUDGET", *FIELDS), needs=("Clerk",)),
 )

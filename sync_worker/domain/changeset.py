@@ -94,8 +94,8 @@ def classify(change: Change, observed: Observed, layout: Layout) -> Difference:
     """Return why a subject is out of sync, by comparing what Clerk holds with our marker."""
     marker = managed(observed, layout).marker
     if marker is None:
-        ours = change.before.keys() - change.taken_over.keys()
-        return Difference(change, Drift.EDITED if ours else Drift.UNMANAGED)
+        own = change.before.keys() - change.taken_over.keys()
+        return Difference(change, Drift.EDITED if own else Drift.UNMANAGED)
     if not set(marker.keys) <= set(layout.slots) or layout.namespace not in observed.markers:
         return Difference(change, Drift.MOVED)
     return Difference(change, Drift.MISSED if is_untouched(observed, marker) else Drift.EDITED)

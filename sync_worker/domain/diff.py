@@ -50,15 +50,15 @@ def diff(
     Raises AccessTooLarge when nothing of it fits, ManagedElsewhere when another installation manages the subject, and
     NamespaceOccupied when the app has a value where the namespace would be.
     """
-    ours = managed(observed, layout, written, adoption)
-    if ours.other and desired.sources:
-        raise ManagedElsewhere(f"{observed.subject} is managed by {ours.other}")
+    own = managed(observed, layout, written, adoption)
+    if own.other and desired.sources:
+        raise ManagedElsewhere(f"{observed.subject} is managed by {own.other}")
     if desired.sources and layout.namespace is not None:
         for metadata in (observed.public, observed.private):
             if not isinstance(metadata.get(layout.namespace, {}), Mapping):
                 raise NamespaceOccupied(f"{observed.subject} has {layout.namespace} in its metadata")
-    comparison = _Comparison(desired, observed, layout, at, cause, ours)
-    if ours.other or not (desired.sources or ours.slots or ours.marker):
+    comparison = _Comparison(desired, observed, layout, at, cause, own)
+    if own.other or not (desired.sources or own.slots or own.marker):
         return comparison.unchanged()
     return comparison.change()
 
@@ -88,7 +88,7 @@ class _Comparison:
     layout: Layout
     at: str
     cause: str
-    ours: Managed
+    own: Managed
 
     def unchanged(self) -> Change:
         """Return the change that writes nothing."""
@@ -101,8 +101,8 @@ class _Comparison:
             self.desired.sources,
             self.cause,
             self.desired.refusals,
-            keys=self.ours.slots,
-            former_documents=self.ours.documents,
+            keys=self.own.slots,
+            former_documents=self.own.documents,
         )
 
     def change(self) -> Change:
@@ -135,10 +135,10 @@ class _Comparison:
 
     def _may_get_baseline(self, name: str) -> bool:
         slot = next(slot for slot in self.layout.slots if slot.name == name)
-        return name in {s.name for s in self.ours.slots} and not self._is_unmanaged_value(slot)
+        return name in {s.name for s in self.own.slots} and not self._is_unmanaged_value(slot)
 
     def _is_unmanaged_value(self, slot: Slot) -> bool:
-        return slot not in self.ours.slots and stored(self.observed, slot) is not None
+        return slot not in self.own.slots and stored(self.observed, slot) is not None
 
     def _taken_over(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return the app's own values that the rows replace, or that become ours because they are the same."""
@@ -147,7 +147,7 @@ class _Comparison:
         return {s.name: value for s in slots if (value := stored(self.observed, s)) != baselines[s.name]}
 
     def _managed_before(self) -> dict[str, object]:
-        return _by_name(self.observed, sorted(self.ours.slots, key=self.layout.slots.__contains__))
+        return _by_name(self.observed, sorted(self.own.slots, key=self.layout.slots.__contains__))
 
     def _harmless(
         self,
@@ -160,9 +160,9 @@ class _Comparison:
         values = giving(before, after, self.layout.fields)
         lowered = {loss.key for loss in losses(taken_over, after, self.layout.fields)}
         values = {name: value for name, value in values.items() if name not in lowered}
-        kept = {slot.name for slot in self.ours.slots}
+        kept = {slot.name for slot in self.own.slots}
         names = [name for name in values if name in given or name in kept]
-        documents = tuple(dict.fromkeys((*self.ours.documents, *self.desired.sources)))
+        documents = tuple(dict.fromkeys((*self.own.documents, *self.desired.sources)))
         change = self._written(before, values, names, documents)
         if change is None or change.kind is ChangeKind.NONE:
             return None
@@ -175,7 +175,7 @@ class _Comparison:
         lost = losses(before, values, self.layout.fields)
         if not lost:
             raise AccessTooLarge(f"{self.observed.subject}: {size}")
-        kept = {slot.name for slot in self.ours.slots}
+        kept = {slot.name for slot in self.own.slots}
         names = [name for name in values if name in given or name in kept]
         change = self._written(before, values, names) or self._patched(before, values, names, None)
         refused = sorted(name for name, value in after.items() if not same_json(values.get(name), value))
@@ -208,18 +208,18 @@ class _Comparison:
         """Return the change to these values. Without `documents` the marker is left as it is."""
         here = {slot.name: slot for slot in self.layout.slots}
         target: dict[Slot, object] = {
-            slot: None for slot in self.ours.slots if slot.name in here or slot.name not in values
+            slot: None for slot in self.own.slots if slot.name in here or slot.name not in values
         }
         target |= {here[name]: value for name, value in values.items() if name in here}
         managed_now = tuple(
             [slot for slot in self.layout.slots if slot.name in keys]
-            + [slot for slot in self.ours.slots if slot.name not in here and slot.name in keys]
+            + [slot for slot in self.own.slots if slot.name not in here and slot.name in keys]
         )
         patches = self._patches(target)
         marker = self.observed.markers.get(self.layout.namespace)
         marked = marker is not None and marker.source == self.layout.source and set(marker.keys) == set(managed_now)
         places = {self.layout.namespace} if managed_now else set()
-        if not any(patches.values()) and set(self.ours.places) == places and (marked or not managed_now):
+        if not any(patches.values()) and set(self.own.places) == places and (marked or not managed_now):
             return self.unchanged()
         if documents is not None:
             self._mark(patches, managed_now, values, documents)
@@ -234,7 +234,7 @@ class _Comparison:
             public=patches[Placement.PUBLIC],
             private=patches[Placement.PRIVATE],
             keys=managed_now,
-            former_documents=self.ours.documents,
+            former_documents=self.own.documents,
         )
 
     def _mark(
@@ -246,7 +246,7 @@ class _Comparison:
     ) -> None:
         """Add the marker to the patches, and remove ours from wherever else it stood."""
         private = patches[Placement.PRIVATE]
-        for place in self.ours.places:
+        for place in self.own.places:
             _inside(private, place)[MARKER_KEY] = None
         if keys:
             print_ = fingerprint({slot: values[slot.name] for slot in keys})

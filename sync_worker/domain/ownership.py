@@ -55,7 +55,7 @@ class Managed:
     """The managed keys of one subject, and the documents that gave their values.
 
     `marker` is ours, and `places` are the namespaces it stands in; without it the ledger proves the keys. `other` is
-    another installation whose marker stands where ours would.
+    another installation whose marker stands where own would.
     """
 
     slots: tuple[Slot, ...] = ()
@@ -70,19 +70,19 @@ def managed(
 ) -> Managed:
     """Return which keys of `observed` are managed, wherever they stand."""
     sources = {layout.source, adoption.source} if adoption.source else {layout.source}
-    ours = {place: marker for place, marker in observed.markers.items() if marker.source in sources}
+    own = {place: marker for place, marker in observed.markers.items() if marker.source in sources}
     here = observed.markers.get(layout.namespace)
-    listed = [slot for marker in ours.values() for slot in marker.keys]
+    listed = [slot for marker in own.values() for slot in marker.keys]
     proven = [
         slot for slot, values in written.values.items() if any(same_json(stored(observed, slot), v) for v in values)
     ]
     adopted = [slot for slot in layout.slots if adoption.unmarked and stored(observed, slot) is not None]
-    marker = ours.get(layout.namespace) or next(iter(ours.values()), None)
+    marker = own.get(layout.namespace) or next(iter(own.values()), None)
     return Managed(
         slots=tuple(dict.fromkeys((*listed, *proven, *adopted))),
         documents=marker.documents if marker is not None and marker.documents else written.documents,
         marker=marker,
-        places=tuple(ours),
+        places=tuple(own),
         other=here.source if here is not None and here.source not in sources else "",
     )
 

@@ -20,7 +20,7 @@ class WorkKind(StrEnum):
 
 
 class CauseKind(StrEnum):
-    """What led to a run. `docs/logs.md` lists them for operators."""
+    """What led to a run. The log reference lists them for operators."""
 
     NONE = ""
     """No event: an earlier run scheduled this one."""

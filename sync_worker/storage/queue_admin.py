@@ -1,6 +1,6 @@
 """The work queue as operators see it: what waits, what failed and why, what is noted, and how to retry it.
 
-Health checks and the nightly clean-up use it too. It also keeps the few named values that must outlive a process.
+Health checks and the nightly clean-up use it too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.work import Cause, CauseKind, WorkKind
 from sync_worker.storage.queue_statements import IS_LOOKUP, IS_SUBJECT
+from sync_worker.storage.state import NamedValues
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -105,20 +106,6 @@ ON CONFLICT (key) DO UPDATE SET error_code = excluded.error_code, error_detail =
 WHERE work.dead = 0 AND work.lease_token IS NULL AND work.visible_at IS NULL
 """  # noqa: S608 - constants
 
-COUNT = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
-ON CONFLICT (name) DO UPDATE
-SET value = CAST(CAST(state.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT), at = excluded.at
-"""
-
-# The collation of the database may overlook a colon.
-RECALL_ALL = 'SELECT name, value FROM state WHERE name COLLATE "C" >= ? AND name COLLATE "C" < ?'
-
-REMEMBER = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
-ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -173,11 +160,11 @@ class Tally:
     oldest: float | None
 
 
-class QueueAdmin:
+class QueueAdmin(NamedValues):
     """Reads of the work queue, and the changes operators make to it. Errors: DatabaseUnavailable."""
 
     def __init__(self, db: Database, timings: Timings) -> None:
-        self._db = db
+        super().__init__(db)
         self._timings = timings
 
     async def get(self, key: str) -> Row | None:
@@ -259,43 +246,14 @@ class QueueAdmin:
             total += deleted
         return total + deleted
 
-    async def remember(self, name: str, value: str) -> None:
-        """Keep a named value, with the time."""
-        await self._db.run(lambda tx: tx.execute(REMEMBER, (name, value)))
-
-    async def forget(self, name: str, at: float) -> None:
-        """Drop a named value, unless it was kept anew after `at` (epoch seconds)."""
-        await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND at = ?", (name, at)))
-
     async def settled_since(self, at: float) -> list[str]:
         """Return the keys of rows whose run ended after `at` (epoch seconds), or is under way."""
         sql = "SELECT key FROM work WHERE last_finished_at >= ? OR lease_token IS NOT NULL"
         return [row[0] for row in await self._db.read(lambda tx: tx.execute(sql, (at,)))]
 
-    async def count(self, more: Mapping[str, int]) -> None:
-        """Add to numbers that all processes share, in one transaction."""
-        rows = [(name, str(number)) for name, number in sorted(more.items())]
-        await self._db.run(lambda tx: tx.executemany(COUNT, rows))
-
     async def now(self) -> float:
         """Return the time by the clock of the database, which sets all times of rows."""
         return await self._db.read(lambda tx: tx.now)
-
-    async def age(self, name: str) -> float | None:
-        """Return for how many seconds a named value has been kept, by the clock of the database."""
-        sql = "SELECT NOW() - at FROM state WHERE name = ?"
-        rows = await self._db.read(lambda tx: tx.execute(sql, (name,)))
-        return float(rows[0][0]) if rows else None
-
-    async def recall(self, name: str) -> tuple[str, float] | None:
-        """Return a named value and when it was kept (epoch seconds)."""
-        rows = await self._db.read(lambda tx: tx.execute("SELECT value, at FROM state WHERE name = ?", (name,)))
-        return (rows[0][0], rows[0][1]) if rows else None
-
-    async def recall_all(self, prefix: str) -> Mapping[str, str]:
-        """Return all named values whose name begins with `prefix`, which ends with a colon."""
-        bounds = (prefix, prefix.removesuffix(":") + ";")  # the character after the colon
-        return dict(await self._db.read(lambda tx: tx.execute(RECALL_ALL, bounds)))
 
 
 def _row(columns: Columns) -> Row:

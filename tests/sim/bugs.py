@@ -13,23 +13,31 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from sync_worker.clerk import client as clerk
+from sync_worker.domain import diff, ownership
 from sync_worker.domain.lease import Lease
+from sync_worker.domain.ownership import NOTHING_WRITTEN, Adoption
 from sync_worker.sanity import client as sanity
 from sync_worker.storage import queue_statements
+from sync_worker.storage.approvals import Approvals
+from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
-from sync_worker.sync import fresh_reads
+from sync_worker.sync import fresh_reads, plan
+from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.webhooks import receiver
+from sync_worker.worker import comparison
 from tests.sim.lake import PAGE
 from tests.sim.run import config_of, run, trace_of
+from tests.sim.truth import OTHER_SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import httpx
 
-    from sync_worker.domain.revisions import ExpectedRevision
+    from sync_worker.domain.ownership import LastWrites, Managed
+    from sync_worker.domain.revisions import ExpectedRevision, Layout, Observed
     from sync_worker.sanity.client import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkItem
@@ -87,8 +95,39 @@ async def intend_for_anybody(ledger: Ledger, entries: Sequence[Entry]) -> list[i
     return await original_intend(ledger, [replace(entry, lease="") for entry in entries])
 
 
+def manage_every_value(observed: Observed, layout: Layout, *given: Any) -> Managed:
+    written = given[0] if given else NOTHING_WRITTEN
+    return original_managed(observed, layout, written, Adoption(unmarked=True))
+
+
+def trust_only_the_marker(_: Iterable[Entry]) -> dict[str, LastWrites]:
+    return {}
+
+
+def take_over_from_others(observed: Observed, layout: Layout, *given: Any) -> Managed:
+    written = given[0] if given else NOTHING_WRITTEN
+    return original_managed(observed, layout, written, Adoption(source=OTHER_SOURCE))
+
+
+async def count_no_loss(_: Guard, __: str, ___: Sequence[str]) -> str:
+    return ""
+
+
+async def forget_lists(_: Approvals, __: Collection[str]) -> dict[str, str]:
+    return {}
+
+
+async def keep_lists(_: Guard, __: Sequence[Outcome]) -> None:
+    return
+
+
+async def write_under_any_settings(_: InstallationRecord, **__: str) -> None:
+    return
+
+
 original_explain = clerk.error_from_response
 original_intend = Ledger.intend
+original_managed = ownership.managed
 original_marks_of = receiver.items_of
 original_page = sanity._page
 
@@ -147,6 +186,41 @@ BUGS = {
         0,
         ((Ledger, "intend", intend_later),),
         ("a write follows a ledger row",),
+    ),
+    "manage every key that has a value": Bug(
+        0,
+        ((diff, "managed", manage_every_value),),
+        ("unmanaged keys stay as they are",),
+    ),
+    "trust only the marker": Bug(
+        0,
+        ((plan, "last_writes", trust_only_the_marker), (comparison, "last_writes", trust_only_the_marker)),
+        ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
+    ),
+    "revoke another installation's keys": Bug(
+        0,
+        ((diff, "managed", take_over_from_others),),
+        ("another installation's keys stay as they are",),
+    ),
+    "count nobody's losses": Bug(
+        0,
+        ((Guard, "verdict", count_no_loss),),
+        ("no cause takes more than it may",),
+    ),
+    "keep lists of those who would lose nothing": Bug(
+        0,
+        ((Guard, "withdraw", keep_lists),),
+        ("a list is withdrawn once nothing would be lost",),
+    ),
+    "forget what is held": Bug(
+        0,
+        ((Approvals, "lists_of", forget_lists),),
+        ("what is held waits for approval",),
+    ),
+    "write under other settings": Bug(
+        0,
+        ((InstallationRecord, "ensure", write_under_any_settings),),
+        ("nothing is written under settings that were replaced",),
     ),
 }
 SEARCHED = 120

@@ -1,7 +1,6 @@
 """Clerk: the sandbox's instance and handlers, called without HTTP.
 
-`foreign` is what other writers put into metadata. It is kept apart, so that the watch can check that the worker never
-changes it.
+The sandbox has Clerk's merge, limits and filters already; here only the way in is shorter.
 """
 
 from __future__ import annotations

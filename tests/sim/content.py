@@ -1,16 +1,17 @@
 """What editors do: publish, edit, move, unpublish and delete entitlements and the documents they refer to.
 
-Each function is one step of the simulation. It draws everything from the random numbers of the world, and returns a
-description of what it did. Drafts and releases are included.
+Each function is one step of the simulation; it draws everything from the world's random numbers and
+returns what it did, in words.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tests.sim import truth
+from tests.sim import groq, truth
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.documents import Mutation
@@ -131,6 +132,45 @@ def plan(world: World) -> str:
         return _mutate(world, f"delete {id_}", [{"delete": {"id": id_}}])
     document = _plan(world, id_)
     return _mutate(world, f"publish {_told(document)}", [{"createOrReplace": document}])
+
+
+def enrol(world: World) -> str:
+    """Give everybody a plan and a course, by an entitlement each."""
+    plan, course = _reference(world, PLANS), _reference(world, COURSES)
+    everybody = [{"clerkUserId": user} for user in USERS] + [{"clerkOrganizationId": one} for one in ORGANIZATIONS]
+    documents = [
+        {"_id": id_, "_type": "entitlement", **dict.fromkeys(NAMES), **named, "plan": plan, "courses": [course]}
+        for id_, named in zip(ENTITLEMENTS, everybody, strict=False)
+    ]
+    return _mutate(
+        world, f"enrol everybody in {plan['_ref']} and {course['_ref']}", [{"createOrReplace": d} for d in documents]
+    )
+
+
+async def clear_slug(world: World) -> str:
+    """Publish a plan or a course that many have without its slug, as an editor does by mistake."""
+    done = enrol(world) if world.random.random() < 0.7 else "nobody is enrolled"
+    await asyncio.sleep(world.random.uniform(1.0, 15.0))
+    ids = [one for one in (*PLANS, *COURSES) if one in world.lake.store.documents]
+    held = Counter(
+        ref for d in world.lake.now.documents.values() if d["_type"] == "entitlement" for ref in groq.references(d)
+    )
+    id_ = max(ids, key=lambda one: (held[one], one), default="")
+    if not id_:
+        return f"{done}; no plan and no course is left"
+    document = {**world.lake.store.documents[id_], "slug": None}
+    return _mutate(world, f"{done}; then the slug of {id_} is cleared", [{"createOrReplace": document}])
+
+
+def restore_slugs(world: World) -> str:
+    """Give every plan and course without a slug one again."""
+    found = [world.lake.store.documents.get(id_) for id_ in (*PLANS, *COURSES)]
+    cleared = [document for document in found if document is not None and document.get("slug") is None]
+    slugs = {d["_id"]: (_plan if d["_type"] == "plan" else _course)(world, d["_id"])["slug"] for d in cleared}
+    mutations: list[Mutation] = [{"createOrReplace": {**d, "slug": slugs[d["_id"]]}} for d in cleared]
+    if not mutations:
+        return "no slug is missing"
+    return _mutate(world, f"restore the slugs of {', '.join(sorted(slugs))}", mutations)
 
 
 def cohort(world: World) -> str:

@@ -40,7 +40,7 @@ from tests.sim.disk import Session
 from tests.sim.lake import QUERIES, TOKEN
 from tests.sim.network import SimTransport
 from tests.sim.quick import QuickClerk, client_of
-from tests.sim.truth import ORDERS
+from tests.sim.truth import ORDERS, SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -52,7 +52,7 @@ SECRET = "sandbox-webhook-secret"
 CLERK_SECRET = "whsec_c2FuZGJveC1zYW5kYm94LXNhbmRib3g="
 VERSION = "2025-02-19"
 CLERK_URL, SANITY_URL = "https://clerk.test", "https://sandbox.sanity.test"
-LAYOUT = Layout(tuple(Field(f.name, f.rule, order=ORDERS.get(f.name, ())) for f in CORE_FIELDS))
+FIELDS = tuple(Field(f.name, f.rule, order=ORDERS.get(f.name, ())) for f in CORE_FIELDS)
 
 running: contextvars.ContextVar[Process | None] = contextvars.ContextVar("running", default=None)
 
@@ -69,16 +69,22 @@ def owned_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any) ->
 
 
 class Process:
-    """One process of `sync-worker`."""
+    """One process of `sync-worker`, with the settings of the last release. While an operator has it apply what is
+    approved, it `may_take` as much as there is.
+    """
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
         self.alive = True
+        self.namespace = world.namespace
+        self.layout = Layout(FIELDS, self.namespace, source=SOURCE)
+        self.may_take = False
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.reads: list[tuple[int, Read]] = []
         self.session = Session(world.disk, self)
         self.queue = WatchedWorkQueue(self)
+        self.installation = InstallationRecord(self.session, {"METADATA_NAMESPACE": self.namespace or ""})
         self.ledger = Ledger(self.session)
         self.runs = ReconcileRuns(self.session, TIMINGS)
         self.approvals = Approvals(self.session, TIMINGS)
@@ -88,7 +94,7 @@ class Process:
         self.source, self.target = self._services()
         self.receiver = Receiver(
             self.queue,
-            LAYOUT,
+            self.layout,
             "sandbox",
             "production",
             Liveness(self.queue, world.clock, TIMINGS),
@@ -156,15 +162,24 @@ class Process:
     def reconciler(self) -> Reconciler:
         source = RecordingSource(self.source, self.queue, TIMINGS)
         clock = self.world.clock
-        installation = InstallationRecord(self.session, {})
         return Reconciler(
-            source, self.target, self.ledger, self.queue, self.access, installation, self.guard, LAYOUT, clock, TIMINGS
+            source,
+            self.target,
+            self.ledger,
+            self.queue,
+            self.access,
+            self.installation,
+            self.guard,
+            self.layout,
+            clock,
+            TIMINGS,
         )
 
     async def check_projection(self) -> None:
         """Do what the worker does before it claims anything."""
+        await self.installation.ensure()
         page = await self.source.everything("")
-        refuse_wrong_shape(page.rows, LAYOUT.fields)
+        refuse_wrong_shape(page.rows, self.layout.fields)
 
     def reconciliation(self, **given: Any) -> FullReconcile:
         """Return a reconcile, as `open_reconcile` makes it."""

@@ -1,7 +1,7 @@
 """What operators do: reconcile, approve, sync, retry and purge, as commands beside the servers.
 
-Each function is one step, which starts a command and does not wait for it. A command may fail with a typed error; the
-watch checks that it does nothing wrong.
+Each function is one step, which starts a command and does not wait for it. A command may fail with a
+typed error in bad weather; that is its business. What it must never do, the watch sees.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import SyncWorkerError
+from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import exclusive_run
 from sync_worker.worker.full_reconcile import Result
 from tests.causes import cause_of
 from tests.clock import TIMINGS
+from tests.sim import truth
+from tests.sim.machine import Process
+
+RELEASE_ATTEMPTS = 100
 
 if TYPE_CHECKING:
     from sync_worker.storage.approvals import HeldChangeset
     from sync_worker.worker.desired_state import Findings
-    from tests.sim.machine import Process
     from tests.sim.world import World
 
 
@@ -44,7 +48,7 @@ async def approve(world: World) -> str:
 
 
 async def sync(world: World) -> str:
-    keys = world.random.sample(sorted(world.foreign), min(3, len(world.foreign)))
+    keys = world.random.sample(sorted(world.unmanaged), min(3, len(world.unmanaged)))
 
     async def work(process: Process) -> None:
         with suppress(SyncWorkerError):
@@ -52,6 +56,25 @@ async def sync(world: World) -> str:
 
     await world.run_errand("sync", work)
     return f"an operator syncs {', '.join(keys)}"
+
+
+async def release(world: World) -> str:
+    """Release other settings: the managed keys stand elsewhere from now on. What runs already goes on for a while."""
+    first, second = truth.NAMESPACES
+    namespace = second if world.namespace == first else first
+    process = Process(world, "release")
+    record = InstallationRecord(process.session, {"METADATA_NAMESPACE": namespace or ""})
+    for _ in range(RELEASE_ATTEMPTS):
+        with suppress(SyncWorkerError):
+            await record.record()
+            break
+    else:
+        return "a release fails"
+    world.namespace = namespace
+    world.watch.settings_replaced()
+    world.watch.excuse(world.clerk.records(), "its keys have not moved yet")
+    server = await world.start_server()
+    return f"{server.name} starts with METADATA_NAMESPACE={namespace or ''}"
 
 
 async def retry(world: World) -> str:
@@ -85,6 +108,7 @@ async def approve_one(process: Process, held: HeldChangeset) -> Result:
     result = Result()
     async with exclusive_run(process.runs, process.world.clock, TIMINGS):
         changes = await process.approvals.all_changes(held.id)
-        run = process.reconciliation(approved=True)
+        run, process.may_take = process.reconciliation(approved=True), True
         await run.repair([Subject.parse(change.subject) for change in changes], result)
+    process.may_take = False
     return result

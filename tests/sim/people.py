@@ -1,24 +1,14 @@
-"""What happens in Clerk: people sign up and leave, join organizations, and other programs write metadata.
-
-The worker shares Clerk with the customer's app and the dashboard. What they write must stay.
-"""
+"""What happens in Clerk: people come and go, join and leave, and get other addresses."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sync_worker.domain.diff import merge_patch
 from sync_worker.sandbox.clerk_bodies import email_body
-from sync_worker.sandbox.clerk_errors import ClerkError
-from tests.sim import truth
 from tests.sim.content import EMAILS, EXTERNAL_IDS, ORGANIZATIONS, USERS
 
 if TYPE_CHECKING:
     from tests.sim.world import World
-
-
-EVENTS = {"user": "user", "org": "organization", "membership": "organizationMembership"}
 
 
 def first_people(world: World) -> None:
@@ -73,9 +63,9 @@ def delete_user(world: World) -> str:
         return f"{user} is gone already"
     for organization, member in list(world.clerk.api.memberships):
         if member == user:
-            world.foreign.pop(f"membership:{organization}/{user}", None)
+            world.unmanaged.pop(f"membership:{organization}/{user}", None)
     world.clerk.api.delete_user(user)
-    world.foreign.pop(f"user:{user}", None)
+    world.unmanaged.pop(f"user:{user}", None)
     return f"{user} is deleted"
 
 
@@ -93,7 +83,7 @@ def leave(world: World) -> str:
         return "nobody is left to leave"
     organization, user = world.random.choice(sorted(world.clerk.api.memberships))
     world.clerk.api.remove_membership(organization, user)
-    world.foreign.pop(f"membership:{organization}/{user}", None)
+    world.unmanaged.pop(f"membership:{organization}/{user}", None)
     return f"{user} leaves {organization}"
 
 
@@ -105,46 +95,10 @@ def close_organization(world: World) -> str:
         return f"{organization} is founded again"
     for of, user in list(world.clerk.api.memberships):
         if of == organization:
-            world.foreign.pop(f"membership:{of}/{user}", None)
+            world.unmanaged.pop(f"membership:{of}/{user}", None)
     world.clerk.api.delete_organization(organization)
-    world.foreign.pop(f"org:{organization}", None)
+    world.unmanaged.pop(f"org:{organization}", None)
     return f"{organization} is deleted"
-
-
-def edit_foreign(world: World) -> str:
-    """Write a key that is not ours, as the customer's app does."""
-    key = _anybody(world)
-    where = world.random.choice(("public", "private"))
-    name = world.random.choice(("theme", "crm", "plan2"))
-    value = world.random.choice((None, 1, "x", ["b", "a"], {"deep": {"er": world.random.randrange(9)}}))
-    world.is_harmless = True
-    _write(world, key, where, {name: value})
-    world.is_harmless = False
-    world.foreign[key][where] = merge_patch(world.foreign[key][where], {name: value})
-    return f"the app sets {where} {name} of {key} to {value}"
-
-
-def edit_by_hand(world: World) -> str:
-    """Change an owned key in the dashboard; the next reconcile changes it back."""
-    key = _anybody(world)
-    patch: dict[str, Any] = world.random.choice(
-        ({"plan": "team"}, {"plan": "vip"}, {"plan": None}, {"courseSlugs": ["by-hand"]}, {"role": None})
-    )
-    _write(world, key, "public", patch)
-    world.touched.add(key)
-    return f"somebody sets {patch} of {key} by hand"
-
-
-def strip_marker(world: World) -> str:
-    """Remove or damage our marker in the dashboard."""
-    key = _anybody(world)
-    value = world.random.choice((None, {"sources": "x"}, {"sources": [], "fingerprint": 7}))
-    record = world.clerk.record(key)
-    if record is None or truth.MARKER not in record["private_metadata"]:
-        return f"{key} has no marker to remove"
-    _write(world, key, "private", {truth.MARKER: value})
-    world.touched.add(key)
-    return f"somebody sets the marker of {key} to {value}"
 
 
 def _some_user(world: World) -> str | None:
@@ -156,22 +110,6 @@ def _free_external_id(world: World) -> str | None:
     """Return an external id that nobody has: Clerk lets nobody share one."""
     taken = {user["external_id"] for user in world.clerk.api.users.values()}
     return world.random.choice((None, *(id_ for id_ in EXTERNAL_IDS if id_ not in taken)))
-
-
-def _anybody(world: World) -> str:
-    return world.random.choice(sorted(world.foreign))
-
-
-def _write(world: World, key: str, where: str, patch: dict[str, Any]) -> None:
-    """Merge metadata, as anybody with the key or the dashboard can; it counts against the limits of the subject."""
-    record = world.clerk.record(key)
-    assert record is not None
-    name = f"{where}_metadata"
-    with suppress(ClerkError):
-        world.clerk.api.limiter.check("dashboard", key.partition(":")[2])
-    world.clerk.api.touch(
-        record, f"{EVENTS[key.partition(':')[0]]}.updated", **{name: merge_patch(record[name], patch)}
-    )
 
 
 def _create(world: World, user: str) -> None:
@@ -190,4 +128,5 @@ def _join(world: World, organization: str, user: str) -> None:
 
 
 def _is_new(world: World, key: str) -> None:
-    world.foreign[key] = {"public": {}, "private": {}}
+    world.unmanaged[key] = {"public": {}, "private": {}}
+    world.ownership.changed(key)

@@ -1,7 +1,7 @@
 """The end of a run: all failures end, all queues drain, and then all subjects must be in sync.
 
-Failures may delay access, but not change it. Subjects whose webhooks were all delivered must be in sync without a
-reconcile. Then a reconcile must repair the others, and a second one must find nothing to do.
+Trouble may delay access, but not change it. First those are compared whom every webhook told of: they
+must be right without a reconcile. Then a reconcile has to make everybody right, and a second one has nothing to do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.clock import TIMINGS
 from tests.sim import content, operators, trouble, truth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from tests.sim.machine import Process
     from tests.sim.world import World
@@ -45,7 +45,7 @@ WHERE lease_token IS NULL AND dead = 0 AND (generation > completed_generation OR
 """
 DEAD = """
 SELECT key, error_code, error_detail FROM work
-WHERE dead = 1 AND error_code <> 'no_such_subject' AND error_code <> 'revocation_held'
+WHERE dead = 1 AND error_code NOT IN ('no_such_subject', 'managed_elsewhere')
 """
 
 
@@ -61,6 +61,7 @@ async def quiet(world: World) -> str:
     held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")}
     unready = held | world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
     _compare(world, "right after a quiet while", set(world.clerk.records()) - unready)
+    _lists_are_withdrawn(world, unready - held)
     await operator.session.close()
     return f"{last}; then it was quiet"
 
@@ -101,6 +102,7 @@ async def come_to_rest(world: World) -> None:
     await _put_right(world, operator)
     await _away_from_boundaries(world)
     _compare(world, "right after a reconcile", set(world.clerk.records()))
+    _lists_are_withdrawn(world, set())
     for key, code, detail in world.disk.ask(DEAD):
         world.watch.fail("nobody is given up for nothing", f"{key}: {code} {detail}")
     writes = world.watch.writes
@@ -123,6 +125,7 @@ async def _put_right(world: World, operator: Process) -> None:
 async def _calm(world: World) -> None:
     """End the trouble, and deliver what is on its way."""
     trouble.calm(world)
+    await world.replace_servers()
     if not any(server.takes_webhooks for server in world.servers):
         await world.start_server()
     await world.hooks.all_delivered()
@@ -227,21 +230,44 @@ def _compare(world: World, rule: str, keys: Iterable[str]) -> None:
         world.watch.fail(rule, "; ".join(wrong))
 
 
+def _lists_are_withdrawn(world: World, unready: Collection[str]) -> None:
+    """What a subject on a list would lose is still not published: else it would not have to wait."""
+    for key in sorted(world.watch.reasons.losses.held() - set(unready)):
+        if world.clerk.record(key) is not None and not list(_wrong(world, key)):
+            world.watch.fail("a list is withdrawn once nothing would be lost", key)
+
+
 def _wrong(world: World, key: str) -> Iterable[str]:
     """Yield how a subject differs from what is published and from what others wrote."""
     record = world.clerk.record(key)
     assert record is not None
-    public, private = record["public_metadata"], record["private_metadata"]
-    live = {name: value for name, value in public.items() if name in truth.OWNED}
+    unmanaged = truth.unmanaged_of(record)
+    if unmanaged != world.unmanaged[key]:
+        yield f"{key} has the unmanaged keys {unmanaged}, not {world.unmanaged[key]}"
     want = truth.desired(world.history.rows(world.names_of(key)), world.clock.true_time())
-    marked = truth.MARKER in private
-    foreign = {
-        "public": {name: value for name, value in public.items() if name not in truth.OWNED},
-        "private": {name: value for name, value in private.items() if name != truth.MARKER},
-    }
-    if foreign != world.foreign[key]:
-        yield f"{key} has the foreign keys {foreign}, not {world.foreign[key]}"
-    if not want and not marked and key in world.touched:
-        return  # keys that somebody set by hand on a subject that is not ours are left alone
-    if live != want or marked != bool(want):
-        yield f"{key} has {live} ({'' if marked else 'un'}marked), not {want}"
+    state = world.ownership.now(key)
+    if state.is_taken(world.namespace):
+        if want:
+            return  # it is another installation's; ours is refused
+        theirs = state.listed(ours=False)
+    else:
+        theirs = set[truth.Slot]()
+        yield from _differences(world, key, want)
+    for slot in sorted(state.managed - theirs, key=str):
+        if slot[0] != world.namespace or slot[1] not in want:
+            yield f"{key} still has {slot}={state.values[slot]!r}, which nothing gives"
+
+
+def _differences(world: World, key: str, want: truth.Values) -> Iterable[str]:
+    """Yield what is missing, or has another value, of what rows give. An empty list takes nothing over."""
+    state, place = world.ownership.now(key), world.namespace
+    given = set[truth.Slot]()
+    for name, value in want.items():
+        slot = (place, name)
+        if value != [] or slot in state.managed or slot not in state.values:
+            given.add(slot)
+            if not truth.same(state.values.get(slot), value):
+                yield f"{key} has {name}={state.values.get(slot)!r}, not {value!r}"
+    listed = state.listed(ours=True)
+    if listed != given or (bool(given) is not (place in state.markers)):
+        yield f"{key} has the marker {state.markers}, which should list {sorted(given, key=str)}"

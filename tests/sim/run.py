@@ -1,7 +1,7 @@
 """Runs seeds: draws a trace, executes it, and shrinks it if an invariant was violated.
 
-The tests, the soak and the replay of a seed use it. A failure is a text with the seed, the invariant and the shortest
-trace found.
+One entry for the tests, the soak and the replay of one seed. A failure is a text with the seed, the rule
+and the shortest trace found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import random as global_random
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from random import Random
 from typing import TYPE_CHECKING
@@ -38,6 +38,10 @@ QUICK_STEPS = 200
 SHRINKING = 60.0
 """Seconds at most for the search of a shorter trace."""
 HASHES = {"PYTHONHASHSEED": "0"}
+RARELY = 0.65
+"""How often a world has none of a dimension."""
+STRICT = 0.7
+"""How often a world in which slugs vanish allows two losses by one cause."""
 RENEWED = 300
 """Seeds after which new processes go on."""
 BUGS = frozenset({"run_crashed", "timer_broken"})
@@ -83,14 +87,18 @@ class Failure:
 def config_of(seed: int) -> Config:
     """Return what a seed chooses once."""
     random = Random(f"config {seed}")
+    core = [name for name in steps.NAMED if not any(name in names for names in steps.DIMENSIONS.values())]
     often = {"crash": 0.5, "jump": 1.0, "disk": 0.5, "empty": 0.7, "keys": 0.6, "blind": 0.4, "change_email": 0.4}
-    without = {name for name in steps.NAMED if random.random() < often.get(name, 0.12)}
+    without = {name for name in core if random.random() < often.get(name, 0.12)}
     mischief = ("twice", "late", "unreachable", "unanswered", "cut")
     webhooks = {name: random.choice((0.05, 0.2)) for name in mischief if random.random() < 0.5}
     if random.random() < 0.3:
         webhooks["lost"] = random.choice((0.02, 0.2))
     jumps = random.random() < 0.15
-    return Config(
+    more = Random(f"dimensions {seed}")  # numbers of their own, so that worlds without them stay what they were
+    without |= {name for names in steps.DIMENSIONS.values() if more.random() < RARELY for name in names}
+    strict = "clear_slug" not in without and more.random() < STRICT
+    config = Config(
         seed,
         budget=random.choice((20, 50, 90)),
         poll_seconds=random.choice((0, 0, 30)),
@@ -104,6 +112,7 @@ def config_of(seed: int) -> Config:
         webhooks=webhooks,
         without=frozenset(without - {"jump"} if jumps else without),
     )
+    return replace(config, max_revocations="2") if strict else config
 
 
 def trace_of(config: Config, count: int = STEPS) -> list[Step]:

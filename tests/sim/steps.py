@@ -1,7 +1,7 @@
 """The steps of the simulation, how often each is taken, and how much time passes after it.
 
-A trace is a list of numbered names. Each step has its own random numbers, so a trace means the same after steps were
-dropped from it.
+A trace is a list of numbered names. Each step draws from random numbers of its own number, so a trace
+from which steps were dropped still means the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.sim import content, operators, people, rest, trouble
+from tests.sim import content, operators, people, rest, trouble, writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -41,9 +41,9 @@ STEPS: dict[Callable[[World], Any], float] = {
     people.join: 3,
     people.leave: 1,
     people.close_organization: 0.5,
-    people.edit_foreign: 3,
-    people.edit_by_hand: 1,
-    people.strip_marker: 0.5,
+    writers.edit_foreign: 3,
+    writers.edit_by_hand: 1,
+    writers.strip_marker: 0.5,
     trouble.calm: 7,
     trouble.weather: 4,
     trouble.outage: 0.5,
@@ -65,8 +65,24 @@ STEPS: dict[Callable[[World], Any], float] = {
     operators.sync: 2,
     operators.retry: 0.5,
     operators.purge: 0.3,
+    writers.set_our_names: 6,
+    writers.wipe_private: 2.5,
+    writers.wipe_all: 1,
+    writers.grant_elsewhere: 4,
+    writers.revoke_elsewhere: 2,
+    content.enrol: 1,
+    content.clear_slug: 3,
+    content.restore_slugs: 3,
+    operators.release: 0.7,
 }
 """Weights."""
+DIMENSIONS = {
+    "app": ("set_our_names", "wipe_private", "wipe_all"),
+    "second installation": ("grant_elsewhere", "revoke_elsewhere"),
+    "slugs": ("enrol", "clear_slug", "restore_slugs"),
+    "settings": ("release",),
+}
+"""Steps that only some worlds know."""
 
 NAMED = {step.__name__: step for step in STEPS}
 PAUSES = ((0.0, 0.0), (0.005, 0.3), (0.3, 2.0), (4.0, 15.0))

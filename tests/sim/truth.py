@@ -1,11 +1,12 @@
 """The expected access, computed again and more simply than in the worker: plain loops over projected rows.
 
-The simulation must not rely on the code under test. `History` keeps the expected access of each state of the documents,
-because the worker may read states that are some seconds old.
+The simulation must not believe the code that it tests. `History` keeps what every state of the documents
+says of every subject, because the worker reads states that are some seconds old.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,13 @@ Directory = dict[str, tuple[str, ...]]
 PLANS = ("free", "pro", "team")
 ROLES = ("member", "admin")
 ORDERS = {"plan": PLANS, "role": ROLES}
-OWNED = ("plan", "role", "courseSlugs")
+MANAGED = ("plan", "role", "courseSlugs")
 MARKER = "entitlementSync"
+NAMESPACES = (None, "access")
+"""Where the managed keys may stand, by METADATA_NAMESPACE."""
+SOURCE, OTHER_SOURCE = "sandbox/production", "other/production"
+Slot = tuple[str | None, str]
+"""Where one managed key stands: the namespace and the name."""
 
 USER = re.compile(r"user_\w+", re.ASCII)
 ORGANIZATION = re.compile(r"org_\w+", re.ASCII)
@@ -70,7 +76,7 @@ def names_of(key: str, directory: Directory) -> set[str]:
 
 
 def desired(rows: Iterable[Row], now: float) -> Values:
-    """Return the owned keys that `rows` give at `now`."""
+    """Return the managed keys that `rows` give at `now`."""
     active = [row for row in rows if is_good(row) and is_active(row, now)]
     if not active:
         return {}
@@ -92,6 +98,64 @@ def is_good(row: Row) -> bool:
 def is_active(row: Row, now: float) -> bool:
     starts, ends = moment(row["startsAt"]), moment(row["endsAt"])
     return row["status"] in (None, "active") and (starts is None or starts <= now) and (ends is None or now < ends)
+
+
+def is_loss(name: str, before: object, after: object) -> bool:
+    """Tell whether somebody has less than before: nothing, a lower plan or role, or fewer courses."""
+    if before is None or after is None:
+        return before is not None
+    if isinstance(before, list) and isinstance(after, list):
+        return len(after) < len(before)
+    order = ORDERS.get(name, ())
+    return before in order and after in order and order.index(str(after)) < order.index(str(before))
+
+
+def values_in(public: Mapping[str, Any]) -> dict[Slot, Any]:
+    """Return what stands under our names, whoever wrote it."""
+    return {
+        (place, name): inside[name]
+        for place in NAMESPACES
+        for inside in [_inside(public, place)]
+        for name in MANAGED
+        if name in inside
+    }
+
+
+def markers_in(private: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
+    """Return the markers that say who wrote them and what they list, by namespace."""
+    found = {place: _inside(_inside(private, place), MARKER) for place in NAMESPACES}
+    return {
+        place: dict(marker)
+        for place, marker in found.items()
+        if isinstance(marker.get("source"), str) and isinstance(marker.get("keys"), list)
+    }
+
+
+def unmanaged_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of a subject without our names and markers: what we must never touch."""
+    return {
+        "public": _without(record["public_metadata"], MANAGED),
+        "private": _without(record["private_metadata"], (MARKER,)),
+    }
+
+
+def same(one: object, other: object) -> bool:
+    """Tell whether two values are the same JSON."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _inside(metadata: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
+    found = metadata if name is None else metadata.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _without(metadata: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    rest = {name: value for name, value in metadata.items() if name not in names}
+    for place in NAMESPACES:
+        if place is not None and isinstance(rest.get(place), dict):
+            rest[place] = {name: value for name, value in rest[place].items() if name not in names}
+            rest = rest if rest[place] else {name: value for name, value in rest.items() if name != place}
+    return rest
 
 
 def moment(text: object) -> float | None:

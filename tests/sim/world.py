@@ -1,11 +1,12 @@
 """The world of one seed: both services, the network, the database and the worker's processes.
 
-One random seed decides everything that happens, so every failure can be replayed. `steps` has the events, `watch` the
-invariants, and `rest` the final checks.
+One random seed decides everything that happens, so that whatever goes wrong can be seen again. It knows
+the parts and the time; what happens is `steps`, what must hold is `watch`, what must be true in the end is `rest`.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from tests.sim.hooks import ClerkHooks, Hooks
 from tests.sim.lake import Lake
 from tests.sim.machine import Process, Server
 from tests.sim.network import Reply, Weather
+from tests.sim.ownership import Ownership
 from tests.sim.truth import History, keys_of, names_of
 from tests.sim.watch import Watch
 
@@ -66,8 +68,10 @@ class World:
         self.hooks = Hooks(self)
         self.servers: list[Server] = []
         self.errands: dict[Process, asyncio.Task[Any]] = {}
-        self.foreign: dict[str, dict[str, dict[str, Any]]] = {}
-        self.touched: set[str] = set()
+        self.ownership = Ownership(self)
+        self.unmanaged: dict[str, dict[str, dict[str, Any]]] = {}
+        self.namespace: str | None = None
+        self.released = 0
         self.directory: Directory = {}
         self.is_harmless = False
         self.trace: list[str] = []
@@ -91,7 +95,9 @@ class World:
         self.is_harmless = request.method == "PATCH"
         reply = self.clerk.serve(request)
         if self.is_harmless and reply.status == 200:
-            self.watch.applied(key_of(request.url.path))
+            key = key_of(request.url.path)
+            self.ownership.applied(key, json.loads(request.content))
+            self.watch.applied(key)
         self.is_harmless = False
         return reply
 
@@ -131,6 +137,12 @@ class World:
         self.servers.append(server)
         await server.start()
         return server
+
+    async def replace_servers(self) -> None:
+        """Stop the servers that still run under settings that were replaced, as the end of a deployment does."""
+        for server in [one for one in self.servers if one.namespace != self.namespace]:
+            self.servers.remove(server)
+            await server.stop()
 
     async def kill_server(self, server: Server) -> None:
         self.servers.remove(server)

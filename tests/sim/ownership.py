@@ -1,0 +1,124 @@
+"""Whose key it is, decided a second time and more simply than by the worker: by following every write to Clerk.
+
+A key is managed when our marker lists it, or when our last write set it and it still holds exactly that value. Which
+write was applied the worker does not always know, so there are two bounds: what it must manage, and what it may.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.sim import truth
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.sim.truth import Slot
+    from tests.sim.world import World
+
+Metadata = dict[str, Any]
+
+IN_FLIGHT = 12.0
+"""Seconds after which a write without an answer has been applied or never will be."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What Clerk holds of a subject from `order` on: the values under our names, and the markers by namespace.
+
+    The keys in `managed` are ours beyond doubt, those in `perhaps_managed` as far as the worker can know.
+    """
+
+    order: int
+    values: Mapping[Slot, Any]
+    managed: frozenset[Slot]
+    perhaps_managed: frozenset[Slot]
+    markers: Mapping[str | None, Metadata]
+
+    def is_taken(self, namespace: str | None) -> bool:
+        """Return whether another installation's marker stands in a namespace."""
+        return namespace in self.markers and self.markers[namespace]["source"] != truth.SOURCE
+
+    def listed(self, *, ours: bool) -> set[Slot]:
+        """Return the keys that our markers list, or those of other installations."""
+        return listed(m for m in self.markers.values() if (m["source"] == truth.SOURCE) is ours)
+
+    def current(self, name: str, namespace: str | None) -> Any:
+        """Return the value under a name: in the namespace, or where a managed key still stands before a move."""
+        places = ((namespace, name), *(slot for slot in self.perhaps_managed if slot[1] == name))
+        return next((self.values[slot] for slot in places if slot in self.values), None)
+
+
+class Ownership:
+    """Follows every write to the metadata of every subject."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._written: dict[str, dict[Slot, Any]] = defaultdict(dict)
+        self._unanswered: dict[str, dict[int, tuple[float, dict[Slot, Any]]]] = defaultdict(dict)
+        self._snapshots: dict[str, list[Snapshot]] = defaultdict(list)
+
+    def sent(self, key: str, number: int, patch: Metadata) -> None:
+        """Note a write of ours that may be applied from now on."""
+        self._unanswered[key][number] = self._world.loop.time(), self._managed_after(key, patch)
+        self.changed(key)
+
+    def answered(self, key: str, number: int, *, well: bool) -> None:
+        """Note that a write was answered: what it left is certain, and so are writes that went well before."""
+        since = self._world.loop.time() - IN_FLIGHT
+        del self._unanswered[key][number]
+        if well:
+            self._unanswered[key] = {n: one for n, one in self._unanswered[key].items() if one[0] > since}
+
+    def applied(self, key: str, patch: Metadata) -> None:
+        """Note that Clerk has made a change of ours."""
+        self._written[key] = self._managed_after(key, patch)
+        self.changed(key)
+
+    def changed(self, key: str) -> None:
+        """Note what Clerk holds of a subject now."""
+        record = self._world.clerk.record(key)
+        if record is None:
+            return
+        self._world.watch.order += 1
+        values, markers = truth.values_in(record["public_metadata"]), truth.markers_in(record["private_metadata"])
+        ours = listed(marker for marker in markers.values() if marker["source"] == truth.SOURCE)
+        writes = [self._written[key], *(left for _, left in self._unanswered[key].values())]
+        by_write = [
+            {slot for slot in left if slot in values and truth.same(left[slot], values[slot])} for left in writes
+        ]
+        certain = frozenset(slot for slot in values if slot in ours or slot in by_write[0])
+        self._snapshots[key].append(
+            Snapshot(self._world.watch.order, values, certain, certain.union(*by_write), markers)
+        )
+
+    def since(self, key: str, order: int) -> list[Snapshot]:
+        """Return what Clerk held of a subject since a moment, the oldest first."""
+        snapshots = self._snapshots[key]
+        first = max((index for index, one in enumerate(snapshots) if one.order <= order), default=0)
+        return snapshots[first:]
+
+    def now(self, key: str) -> Snapshot:
+        """Return what Clerk holds of a subject."""
+        return self._snapshots[key][-1]
+
+    def _managed_after(self, key: str, patch: Metadata) -> dict[Slot, Any]:
+        """Return the keys that a write leaves managed, by the marker that it writes, with their values."""
+        record = self._world.clerk.record(key)
+        values = truth.values_in(record["public_metadata"]) if record is not None else {}
+        values |= truth.values_in(patch.get("public_metadata", {}))
+        managed = listed(truth.markers_in(patch.get("private_metadata", {})).values())
+        return {slot: value for slot, value in values.items() if slot in managed and value is not None}
+
+
+def listed(markers: Any) -> set[Slot]:
+    """Return the keys that markers list."""
+    texts = {str(text) for marker in markers for text in marker["keys"]}
+    return {(place, name) for place in truth.NAMESPACES for name in truth.MANAGED if _text((place, name)) in texts}
+
+
+def _text(slot: Slot) -> str:
+    """Return how a marker names a key."""
+    return slot[1] if slot[0] is None else f"public.{slot[0]}.{slot[1]}"
