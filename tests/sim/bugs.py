@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.ownership import LastWrites, Managed
-    from sync_worker.domain.revisions import ExpectedRevision, Layout, Observed
+    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.sanity.client import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkItem
