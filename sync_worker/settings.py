@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     the managed subjects (at least 5 revocations)."""
     poll_seconds: int = Setting(default=300, ge=0)
     """Seconds between polls for publishes without a webhook; 0 turns polling off. Each poll costs one query."""
+    full_check_seconds: int = Setting(default=3600, ge=60)
+    """Seconds between comparisons of all ids, which find deletes that the transaction log does not show."""
     reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")
     """When the worker reconciles every day, as HH:MM in UTC; default: never, your own scheduler does."""
     claims_budget: int = Setting(default=1000, gt=0)

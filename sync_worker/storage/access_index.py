@@ -40,6 +40,11 @@ class AccessIndex:
         """Return the documents of the index in order, from behind `document`."""
         return [row[0] for row in await self._db.read(lambda tx: tx.execute(DOCUMENTS_AFTER, (document, limit)))]
 
+    async def add(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Record that documents are for subjects, beside what else is known of them: pairs of both."""
+        if pairs:
+            await self._db.run(lambda tx: tx.executemany(REMEMBER, sorted(pairs)))
+
     async def replace(self, before: Mapping[str, Collection[str]], after: Mapping[str, Collection[str]]) -> None:
         """Record by subject the documents that are for it now, where they differ from those before."""
         gone = sorted((s, d) for s in after for d in set(before.get(s, ())) - set(after[s]))

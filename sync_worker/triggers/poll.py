@@ -23,7 +23,6 @@ from sync_worker.triggers.deletes import Deletes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
     from typing import Any
 
     from sync_worker.domain.clock import Clock
@@ -48,38 +47,46 @@ class Poll:
     full_check: float
 
     async def run(self) -> tuple[int, int]:
-        """Enqueue what was published and deleted since the last poll. Returns the number of documents of each.
-
-        All that one poll finds has one cause, so that the guard counts it together.
-        """
-        until = rfc3339(utc(self.clock) - timedelta(seconds=self.timings.poll_grace))
-        cause = Cause(CauseKind.POLL, until)
-        changed = await self._changed(until, cause)
+        """Enqueue what was published and deleted since the last poll. Returns the number of documents of each."""
+        until = horizon(self.clock, self.timings)
+        changed = await find_published(self.source, self.queue, until)
         deletes = Deletes(self.source, self.queue, self.access, self.clock, self.timings, self.full_check)
-        return changed, await deletes.find(until, cause)
+        return changed, await deletes.find(until, cause_of(until))
 
-    async def _changed(self, until: str, cause: Cause) -> int:
-        """Enqueue what was published, page by page.
 
-        The first poll only records where to begin: what is older is left to the reconcile. The cursor moves after the
-        items are durable, so the next poll makes up for one that was killed.
-        """
-        known = await self.queue.recall(CURSOR)
-        if known is None:
-            await self.queue.remember(CURSOR, json.dumps([until, ""]))
-            return 0
-        since, after = json.loads(known[0])
-        found = 0
-        while rows := await self.source.changed(since, after, until):
-            await self.queue.enqueue([_item(row, cause) for row in rows])
-            last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
-            if not (since, after) < last < (until, ""):
-                # A cursor outside this span would never find anything again.
-                raise UnreadableAnswer("a page of changes did not go on from the one before")
-            since, after = last
-            await self.queue.remember(CURSOR, json.dumps([since, after]))
-            found += len(rows)
-        return found
+async def find_published(source: Source, queue: WorkQueue, until: str) -> int:
+    """Enqueue what was published since the last poll, page by page. Returns the number of documents.
+
+    The first poll only records where to begin: what is older is left to the reconcile. The cursor moves after the items
+    are durable, so the next poll makes up for one that was killed.
+    """
+    known = await queue.recall(CURSOR)
+    if known is None:
+        await queue.remember(CURSOR, json.dumps([until, ""]))
+        return 0
+    since, after = json.loads(known[0])
+    found = 0
+    while rows := await source.changed(since, after, until):
+        await queue.enqueue([_item(row, cause_of(until)) for row in rows])
+        last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
+        if not (since, after) < last < (until, ""):
+            # A cursor outside this span would never find anything again.
+            raise UnreadableAnswer("a page of changes did not go on from the one before")
+        since, after = last
+        await queue.remember(CURSOR, json.dumps([since, after]))
+        found += len(rows)
+    return found
+
+
+def horizon(clock: Clock, timings: Timings) -> str:
+    """Return until when a poll looks (RFC 3339): what is newer has its webhook still on the way."""
+    moment = utc(clock) - timedelta(seconds=timings.poll_grace)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def cause_of(until: str) -> Cause:
+    """Return the cause of all that one poll finds, so that the guard counts it together."""
+    return Cause(CauseKind.POLL, until)
 
 
 def _item(row: Mapping[str, Any], cause: Cause) -> WorkItem:
@@ -93,8 +100,3 @@ def _item(row: Mapping[str, Any], cause: Cause) -> WorkItem:
         subject = None
     key = FANOUT + document if subject is None or subject.is_address else str(subject)
     return WorkItem(key, LANE, None, expected, cause)
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a time as Sanity writes it."""
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

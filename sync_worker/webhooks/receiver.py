@@ -221,11 +221,11 @@ def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
     """Return what an event may have changed: the subjects before and after, or the document to look up.
 
     A side that is no entitlement names nobody: a document that changes into another type is gone for us. A body of an
-    earlier projection does not say the types of both sides; then both are the event's. An entitlement by address, or
-    one that names nobody, is enqueued as a document, and looked up by the worker. An address that it named before, and
-    does not name now, is enqueued by itself.
+    earlier projection does not say the types of both sides. An entitlement by address, or one that names nobody, is
+    enqueued as a document, and looked up by the worker. An address that it named before, and does not name now, is
+    enqueued by itself.
     """
-    entitled = [fields if _type_of(fields, event) == ENTITLEMENT else None for fields in (event.before, event.after)]
+    entitled = [fields if _is_entitlement(fields) else None for fields in (event.before, event.after)]
     before, after = map(_subject, entitled)
     keys = {str(subject) for subject in (before, after) if subject is not None and not subject.is_address}
     if before is not None and before.is_address and before != after:
@@ -233,7 +233,7 @@ def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
     addressed = any(subject is not None and subject.is_address for subject in (before, after))
     nameless = any(fields and not who for fields, who in zip(entitled, (before, after), strict=True))
     items = [(key, DIRECT) for key in sorted(keys)]
-    if event.type != ENTITLEMENT or _type_of(event.before, event) not in {ENTITLEMENT, None}:
+    if event.type != ENTITLEMENT or (event.before is not None and not _is_entitlement(event.before)):
         items.append((FANOUT + event.id, FANOUT_LANE))
     elif addressed or nameless or not items:
         items.append((FANOUT + event.id, DIRECT))
@@ -241,8 +241,8 @@ def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
     return [WorkItem(key, lane, expected=event.expected, cause=cause, delivery=delivery) for key, lane in items]
 
 
-def _type_of(fields: dict[str, Any] | None, event: DocumentEvent) -> str | None:
-    return None if fields is None else str(fields.get("_type", event.type))
+def _is_entitlement(fields: dict[str, Any] | None) -> bool:
+    return fields is not None and fields.get("_type", ENTITLEMENT) == ENTITLEMENT
 
 
 def _subject(fields: dict[str, Any] | None) -> Subject | None:

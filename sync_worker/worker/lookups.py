@@ -42,7 +42,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Looks claims up, many with few calls; reads only. Errors: those of the source, the target and the index."""
+    """Looks claims up, many with few calls; writes nothing but the index. Errors: those of the source, the target and the index."""
 
     source: Source
     target: Target
@@ -74,6 +74,7 @@ class Lookups:
         )
         found = Found(failed=[(by_document[document], StaleRead(document)) for document in stale])
         former = await self.access.subjects_of(named.keys())
+        await self.access.add({(d, str(subject)) for d, one in named.items() for subject in one.subjects})
         for document, resolution in named.items():
             claim = by_document[document]
             subjects = {*resolution.subjects, *map(Subject.parse, former.get(document, ()))}

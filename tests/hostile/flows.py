@@ -27,7 +27,7 @@ from sync_worker.sync.guard import Guard
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport, inner_transport
-from sync_worker.triggers.poll import CURSOR, catch_up
+from sync_worker.triggers.poll import CURSOR, Poll
 from sync_worker.worker.empty_dataset import RecordingSource
 from sync_worker.worker.fanout import fan_out
 from sync_worker.worker.full_reconcile import FullReconcile
@@ -270,7 +270,8 @@ async def a_poll(world: World) -> None:
     queue = world.store.queue
     await queue.remember(CURSOR, json.dumps(["2020-01-01T00:00:00Z", ""]))
     try:
-        await catch_up(world.services.source, queue, StandingClock(NOW + timedelta(hours=1)), TIMINGS)
+        clock = StandingClock(NOW + timedelta(hours=1))
+        await Poll(world.services.source, queue, world.store.access, clock, TIMINGS, 3600.0).run()
     finally:
         cursor = await queue.recall(CURSOR)
         assert cursor is not None

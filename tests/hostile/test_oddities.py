@@ -17,7 +17,7 @@ from sync_worker.sanity import client as sanity
 from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
 from sync_worker.transport import ServiceTransport, retry_after
-from sync_worker.triggers.poll import CURSOR, catch_up
+from sync_worker.triggers.poll import CURSOR, find_published, horizon
 from tests.clock import CLOCK, TIMINGS, ImpatientClock
 from tests.parts import opened
 
@@ -155,7 +155,7 @@ async def test_no_answer_moves_the_poll_where_it_would_find_nothing_again(
         await parts.store.queue.remember(CURSOR, cursor)
         odd = source(httpx.Response(200, json={"result": {"changed": rows}}))
         with pytest.raises(UnreadableAnswer):
-            await catch_up(odd, parts.store.queue, CLOCK, TIMINGS)
+            await find_published(odd, parts.store.queue, horizon(CLOCK, TIMINGS))
         known = await parts.store.queue.recall(CURSOR)
         assert known is not None
         assert known[0] == cursor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -38,6 +39,7 @@ class State:
 
     number: int
     documents: groq.Documents
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Lake:
         except MutationError:
             return False
         self.store.commit(transaction)
-        self.history.append(State(len(self.history), groq.published(self.store.documents)))
+        self.history.append(State(len(self.history), groq.published(self.store.documents), rfc3339(self.clock())))
         self._visible_from.append(max(self._visible_from[-1], self.clock() + self.random.uniform(0.3, 1.0) * self.lag))
         for tell in self.told:
             tell(transaction, self.now.number)
@@ -106,6 +108,8 @@ class Lake:
         _, _, _, what, _, *rest = request.url.path.split("/", 5)
         if what == "doc":
             return self._documents(rest[0].split(","))
+        if what == "history":
+            return self._transactions(request.url.params)
         query, parameters = _asked(request)
         state = self.index
         result = groq.MEANINGS[query]({} if self.dataset_empty else state.documents, parameters, PAGE)
@@ -114,6 +118,18 @@ class Lake:
         read = Read(state.number, frozenset((*parameters.get("users", ()), *parameters.get("organizations", ()))))
         body = json.dumps({"ms": 1, "result": result}).encode()
         return Reply(200, body, read=read)
+
+    def _transactions(self, given: httpx.QueryParams) -> Reply:
+        """Answer with the log of deletes; to a token that may read nothing with 403."""
+        if self.dataset_empty:
+            return Reply.json(403, {"statusCode": 403, "error": "Forbidden", "message": "Insufficient permissions"})
+        lines = [
+            {"id": f"t{state.number}", "mutations": [{"delete": {"id": id_}} for id_ in sorted(gone)]}
+            for before, state in pairwise(self.history)
+            if (gone := before.documents.keys() - state.documents.keys())
+            and given.get("fromTime", "") <= state.at <= given["toTime"]
+        ]
+        return Reply(200, "\n".join(map(json.dumps, lines)).encode())
 
     def _documents(self, ids: Sequence[str]) -> Reply:
         asked = [unquote(id_) for id_ in ids]

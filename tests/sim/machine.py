@@ -28,7 +28,7 @@ from sync_worker.storage.reconcile_runs import ReconcileRuns
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport
-from sync_worker.triggers.poll import catch_up
+from sync_worker.triggers.poll import Poll
 from sync_worker.webhooks.receiver import Receiver
 from sync_worker.worker.empty_dataset import RecordingSource, requeue_after_empty_read
 from sync_worker.worker.full_reconcile import FullReconcile
@@ -55,6 +55,9 @@ CLERK_URL, SANITY_URL = "https://clerk.test", "https://sandbox.sanity.test"
 FIELDS = tuple(Field(f.name, f.rule, order=ORDERS.get(f.name, ())) for f in CORE_FIELDS)
 
 running: contextvars.ContextVar[Process | None] = contextvars.ContextVar("running", default=None)
+
+FULL_CHECK = 120.0
+"""Seconds between comparisons of all ids."""
 
 
 def owned_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any) -> asyncio.Task[Any]:
@@ -239,7 +242,8 @@ class Server(Process):
         await self.kill()
 
     async def _poll(self) -> None:
-        await catch_up(self.source, self.queue, self.world.clock, TIMINGS)
+        poll = Poll(self.source, self.queue, self.access, self.world.clock, TIMINGS, FULL_CHECK)
+        await poll.run()
 
     async def _look_again(self) -> None:
         await requeue_after_empty_read(self.source, self.queue)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.triggers.poll import catch_up
+from sync_worker.triggers.poll import find_published, horizon
 from tests.builders import created
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
@@ -16,9 +16,19 @@ from tests.oracle import until, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
+    from sync_worker.domain.clock import Clock
+    from sync_worker.domain.timings import Timings
     from sync_worker.sandbox.server import Sandbox
+    from sync_worker.sanity.client import Source
+    from sync_worker.storage.queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
+
+
+async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timings) -> int:
+    return await find_published(source, queue, horizon(clock, timings))
+
+
 LATER = 600.0
 
 
