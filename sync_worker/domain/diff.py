@@ -53,7 +53,7 @@ def diff(
     if ours.other and desired.sources:
         raise ManagedElsewhere(f"{observed.subject} is managed by {ours.other}")
     comparison = _Comparison(desired, observed, layout, at, cause, ours)
-    if ours.other or not (desired.sources or ours.slots or ours.marker):
+    if not (desired.sources or ours.slots or ours.marker):
         return comparison.unchanged()
     return comparison.change()
 
@@ -114,7 +114,7 @@ class _Comparison:
         if whole is None:
             return self._reduction(before, after, given.keys())
         lost = losses(before, after, self.layout.fields) if whole.kind is not ChangeKind.NONE else ()
-        harmless = self._harmless(before, after, given.keys(), taken_over) if lost else None
+        harmless = self._harmless(before, after, given.keys(), taken_over) if lost and not self.ours.other else None
         return replace(whole, taken_over=taken_over, losses=lost, giving=harmless)
 
     def _given(self) -> dict[str, object]:
@@ -130,7 +130,8 @@ class _Comparison:
 
     def _may_get_baseline(self, name: str) -> bool:
         slot = next(slot for slot in self.layout.slots if slot.name == name)
-        return name in {s.name for s in self.ours.slots} and not self._is_unmanaged_value(slot)
+        managed_names = {s.name for s in self.ours.slots}
+        return name in managed_names and not self.ours.other and not self._is_unmanaged_value(slot)
 
     def _is_unmanaged_value(self, slot: Slot) -> bool:
         return slot not in self.ours.slots and stored(self.observed, slot) is not None
