@@ -50,11 +50,15 @@ def diff(
     Raises AccessTooLarge when nothing of it fits, ManagedElsewhere when another installation manages the subject, and
     NamespaceOccupied when the app has a value where the namespace would be.
     """
-    ours = managed(observed, layout, written, adoption)
-    if ours.other and desired.sources:
-        raise ManagedElsewhere(f"{observed.subject} is managed by {ours.other}")
-    comparison = _Comparison(desired, observed, layout, at, cause, ours)
-    if not (desired.sources or ours.slots or ours.marker):
+    own = managed(observed, layout, written, adoption)
+    if own.other and desired.sources:
+        raise ManagedElsewhere(f"{observed.subject} is managed by {own.other}")
+    if desired.sources and layout.namespace is not None:
+        for metadata in (observed.public, observed.private):
+            if not isinstance(metadata.get(layout.namespace, {}), Mapping):
+                raise NamespaceOccupied(f"{observed.subject} has {layout.namespace} in its metadata")
+    comparison = _Comparison(desired, observed, layout, at, cause, own)
+    if not (desired.sources or own.slots or own.marker):
         return comparison.unchanged()
     return comparison.change()
 
@@ -115,7 +119,7 @@ class _Comparison:
         if whole is None:
             return self._reduction(before, after, given.keys())
         lost = losses(before, after, self.layout.fields) if whole.kind is not ChangeKind.NONE else ()
-        harmless = self._harmless(before, after, given.keys(), taken_over) if lost and not self.ours.other else None
+        harmless = self._harmless(before, after, given.keys(), taken_over) if lost and not self.own.other else None
         return replace(whole, taken_over=taken_over, losses=lost, giving=harmless)
 
     def _given(self) -> dict[str, object]:
@@ -131,8 +135,8 @@ class _Comparison:
 
     def _may_get_baseline(self, name: str) -> bool:
         slot = next(slot for slot in self.layout.slots if slot.name == name)
-        managed_names = {s.name for s in self.ours.slots}
-        return name in managed_names and not self.ours.other and not self._is_unmanaged_value(slot)
+        managed_names = {s.name for s in self.own.slots}
+        return name in managed_names and not self.own.other and not self._is_unmanaged_value(slot)
 
     def _is_unmanaged_value(self, slot: Slot) -> bool:
         return slot not in self.own.slots and stored(self.observed, slot) is not None

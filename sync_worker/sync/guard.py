@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.work import FAN_OUT, OPERATOR, POLL, WEBHOOK
+from sync_worker.domain.work import CauseKind
 from sync_worker.storage.approvals import HeldChange
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Guard:
             if str(outcome.due.subject) in lists:
                 held |= await self._hold(outcome.due.cause, [outcome], "")
             elif not _is_own(outcome):
-                by_cause[_counted(outcome.due.cause)].append(outcome)
+                by_cause[outcome.due.cause].append(outcome)
         for cause, some in by_cause.items():
             if reason := await self.verdict(cause, [str(o.due.subject) for o in some]):
                 held |= await self._hold(cause, some, reason)
@@ -104,11 +104,6 @@ class Guard:
 
 def _is_approved(due: Due) -> bool:
     return due.approved or due.cause.kind is CauseKind.OPERATOR
-
-
-def _counted(cause: str) -> str:
-    """Return the cause that a loss counts for: the losses that polls find count together, whatever the document."""
-    return POLL.removesuffix(":") if cause.startswith(POLL) else cause
 
 
 def _is_own(outcome: Outcome) -> bool:

@@ -158,7 +158,9 @@ async def test_what_polls_find_counts_together(box: Sandbox, sqlite_url: str) ->
         await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:3]])
-        await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=f"poll:ent-{user}") for user in users[:3]])
+        await parts.store.queue.enqueue(
+            [WorkItem(f"user:{user}", cause=cause_of("poll:2026-05-01T12:00:00Z")) for user in users[:3]]
+        )
         await until_held(parts.store.approvals, 3)
     assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)
 
