@@ -58,7 +58,7 @@ def diff(
             if not isinstance(metadata.get(layout.namespace, {}), Mapping):
                 raise NamespaceOccupied(f"{observed.subject} has {layout.namespace} in its metadata")
     comparison = _Comparison(desired, observed, layout, at, cause, own)
-    if own.other or not (desired.sources or own.slots or own.marker):
+    if not (desired.sources or own.slots or own.marker):
         return comparison.unchanged()
     return comparison.change()
 
@@ -119,7 +119,7 @@ class _Comparison:
         if whole is None:
             return self._reduction(before, after, given.keys())
         lost = losses(before, after, self.layout.fields) if whole.kind is not ChangeKind.NONE else ()
-        harmless = self._harmless(before, after, given.keys(), taken_over) if lost else None
+        harmless = self._harmless(before, after, given.keys(), taken_over) if lost and not self.own.other else None
         return replace(whole, taken_over=taken_over, losses=lost, giving=harmless)
 
     def _given(self) -> dict[str, object]:
@@ -135,7 +135,8 @@ class _Comparison:
 
     def _may_get_baseline(self, name: str) -> bool:
         slot = next(slot for slot in self.layout.slots if slot.name == name)
-        return name in {s.name for s in self.own.slots} and not self._is_unmanaged_value(slot)
+        managed_names = {s.name for s in self.own.slots}
+        return name in managed_names and not self.own.other and not self._is_unmanaged_value(slot)
 
     def _is_unmanaged_value(self, slot: Slot) -> bool:
         return slot not in self.own.slots and stored(self.observed, slot) is not None

@@ -68,7 +68,7 @@ class Managed:
 def managed(
     observed: Observed, layout: Layout, written: LastWrites = NOTHING_WRITTEN, adoption: Adoption = NO_ADOPTION
 ) -> Managed:
-    """Return which keys of `observed` are managed, wherever they stand."""
+    """Return which keys of `observed` are managed, wherever they stand; never one that another installation lists."""
     sources = {layout.source, adoption.source} if adoption.source else {layout.source}
     own = {place: marker for place, marker in observed.markers.items() if marker.source in sources}
     here = observed.markers.get(layout.namespace)
@@ -76,10 +76,11 @@ def managed(
     proven = [
         slot for slot, values in written.values.items() if any(same_json(stored(observed, slot), v) for v in values)
     ]
+    theirs = {slot for marker in observed.markers.values() if marker.source not in sources for slot in marker.keys}
     adopted = [slot for slot in layout.slots if adoption.unmarked and stored(observed, slot) is not None]
     marker = own.get(layout.namespace) or next(iter(own.values()), None)
     return Managed(
-        slots=tuple(dict.fromkeys((*listed, *proven, *adopted))),
+        slots=tuple(dict.fromkeys(slot for slot in (*listed, *proven, *adopted) if slot not in theirs)),
         documents=marker.documents if marker is not None and marker.documents else written.documents,
         marker=marker,
         places=tuple(own),

@@ -85,7 +85,7 @@ def _parameters(expected: Mapping[Place, ExpectedRevision]) -> list[dict[str, ob
             "document": document,
             "revision": revision_of(one),
             "updated_at": one.updated_at,
-            "deletion": deletion_of(one),
+            "deletion": None if (deletion := deletion_of(one)) is None else deletion.value,
         }
         for (key, document), one in sorted(expected.items(), key=itemgetter(0))
     ]

@@ -318,11 +318,11 @@ def _token() -> str:
 def _row_of(item: WorkItem) -> dict[str, object]:
     return {
         "key": item.key,
-        "kind": item.kind,
+        "kind": item.kind.value,
         "lane": item.lane,
         "visible_at": item.visible_at,
         "enqueued_at": item.enqueued_at,
-        "cause_kind": item.cause.kind,
+        "cause_kind": item.cause.kind.value,
         "cause_id": item.cause.id,
         "delivery": item.delivery,
         "transition_at": item.transition_at,

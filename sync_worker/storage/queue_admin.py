@@ -211,7 +211,7 @@ class QueueAdmin(NamedValues):
 
     async def caused_by(self, cause: Cause) -> int:
         """Return how many subjects still wait because of `cause`."""
-        return int((await self._db.read(lambda tx: tx.execute(CAUSED, (cause.kind, cause.id))))[0][0])
+        return int((await self._db.read(lambda tx: tx.execute(CAUSED, (cause.kind.value, cause.id))))[0][0])
 
     async def revive(self, keys: Iterable[str] | None = None) -> int:
         """Make failed rows due now, all or those named; return how many it were."""

@@ -128,8 +128,8 @@ def _earlier_writes(
 
 
 def _shows(observed: Observed, entry: Entry, layout: Layout) -> bool:
-    """Return whether Clerk holds what an entry says was written."""
-    slots = {slot.name: slot for slot in layout.slots}
+    """Return whether Clerk holds what an entry says was written, where it was written."""
+    slots = {slot.name: slot for slot in (*layout.slots, *map(Slot.parse, entry.keys))}
     names = {*entry.before, *entry.after} & slots.keys()
     return all(same_json(stored(observed, slots[name]), entry.after.get(name)) for name in names)
 

@@ -210,6 +210,22 @@ def test_what_another_installation_manages_is_neither_revoked_nor_overwritten() 
         diff(ENTITLED, theirs, ours, at=AT)
 
 
+def test_a_key_that_we_wrote_and_another_installation_lists_now_is_its_own() -> None:
+    last = LastWrites({Slot.parse("plan"): ["pro"], Slot.parse("role"): ["tutor"]})
+    ours = replace(LAYOUT, source="project/staging")
+    theirs = granted(role="tutor")
+    assert diff(NOTHING, theirs, ours, at=AT, written=last).public == {"role": None}
+
+
+def test_what_we_wrote_is_taken_away_although_another_installation_moved_in() -> None:
+    moved_in = granted(role="tutor")
+    ours = replace(
+        LAYOUT, source="project/staging", fields=(*CORE_FIELDS[:1], replace(CORE_FIELDS[1], baseline="user"))
+    )
+    change = diff(NOTHING, moved_in, ours, at=AT, written=LastWrites({Slot.parse("role"): ["tutor"]}))
+    assert (change.public, change.private, change.giving) == ({"role": None}, {}, None)
+
+
 def test_an_operator_takes_another_installation_over() -> None:
     theirs, ours = granted(), replace(LAYOUT, source="project/staging")
     adoption = Adoption(source="project/production")

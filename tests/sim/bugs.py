@@ -174,7 +174,7 @@ BUGS = {
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        1006,
+        0,
         ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",
@@ -194,32 +194,32 @@ BUGS = {
         ("unmanaged keys stay as they are",),
     ),
     "trust only the marker": Bug(
-        0,
+        5,
         ((plan, "last_writes", trust_only_the_marker), (comparison, "last_writes", trust_only_the_marker)),
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "revoke another installation's keys": Bug(
-        0,
+        2,
         ((diff, "managed", take_over_from_others),),
         ("another installation's keys stay as they are",),
     ),
     "count nobody's losses": Bug(
-        0,
+        15,
         ((Guard, "verdict", count_no_loss),),
         ("no cause takes more than it may",),
     ),
     "keep lists of those who would lose nothing": Bug(
-        0,
+        6,
         ((Guard, "withdraw", keep_lists),),
         ("a list is withdrawn once nothing would be lost",),
     ),
     "forget what is held": Bug(
-        0,
+        6,
         ((Approvals, "lists_of", forget_lists),),
         ("what is held waits for approval",),
     ),
     "write under other settings": Bug(
-        0,
+        1,
         ((InstallationRecord, "ensure", write_under_any_settings),),
         ("nothing is written under settings that were replaced",),
     ),

@@ -150,7 +150,7 @@ def enrol(world: World) -> str:
 async def clear_slug(world: World) -> str:
     """Publish a plan or a course that many have without its slug, as an editor does by mistake."""
     done = enrol(world) if world.random.random() < 0.7 else "nobody is enrolled"
-    await asyncio.sleep(world.random.uniform(1.0, 15.0))
+    await asyncio.sleep(world.random.uniform(2.0, 40.0))
     ids = [one for one in (*PLANS, *COURSES) if one in world.lake.store.documents]
     held = Counter(
         ref for d in world.lake.now.documents.values() if d["_type"] == "entitlement" for ref in groq.references(d)

@@ -44,13 +44,16 @@ class Losses:
         """Check one write that a read of `state` explains."""
         world, key, now = self._world, write.key, self._world.loop.time()
         before = self._explained.get(key, (0, 0, 0.0))
-        self._explained[key] = state, world.watch.order, now
+        if not (is_held := self.is_held(key)):
+            self._explained[key] = state, world.watch.order, now
         if not _loses(write) or world.clock.jumps or write.call.process.may_take or write.cause == "sync":
             return
         if self._own_changed(key, *before):
             return
-        if self.is_held(key):
+        if is_held:
             world.watch.fail("what is held waits for approval", f"{key}: {write.after} by {write.cause!r}")
+        if self._is_own_event(key, write.cause):
+            return
         lost = self._lost[_counted(write.cause)]
         lost[key] = now
         recent = [one for one, at in lost.items() if at > now - HOUR]
@@ -62,8 +65,18 @@ class Losses:
         text = self._world.config.max_revocations
         return AT_LEAST if text.endswith("%") else int(text)
 
+    def _is_own_event(self, key: str, cause: str) -> bool:
+        """Tell whether the cause is an event of an entitlement that names the subject, or once did."""
+        kind, _, document = cause.partition(":")
+        if kind not in ("webhook", "document"):
+            return False
+        directories = self._world.watch.reasons.directories_since(0)
+        names = set().union(*(truth.names_of(key, directory) for directory in directories))
+        states = range(self._world.lake.now.number + 1)
+        return any(row["_id"] == document for state in states for row in self._world.history.rows(names, state))
+
     def _own_changed(self, key: str, state: int, order: int, at: float) -> bool:
-        """Tell whether the subject's own entitlements, its addresses or a window changed since its last write."""
+        """Tell whether the subject's own entitlements, its addresses or a window changed since it was last in sync."""
         world = self._world
         named = [truth.names_of(key, directory) for directory in world.watch.reasons.directories_since(order)]
         if any(names != named[0] for names in named):
