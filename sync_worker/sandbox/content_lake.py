@@ -16,7 +16,8 @@ from sync_worker.sandbox.clock import rfc3339
 from sync_worker.sandbox.documents import AUTHOR, Document, DocumentStore, Mutation, Transaction
 from sync_worker.sandbox.faults import BAD_GATEWAY, Answer, Faults
 from sync_worker.sandbox.groq import Groq
-from sync_worker.sandbox.listeners import Listeners, failure
+from sync_worker.sandbox.listeners import Listeners
+from sync_worker.sandbox.mutation_events import failure
 from sync_worker.sandbox.query_index import QueryIndex
 from sync_worker.sandbox.traffic import Traffic
 from sync_worker.sandbox.transaction_log import TransactionLog

@@ -46,7 +46,7 @@ class _Interruption(Body):
     """What happens to all open connections; `reason` is for `fail` and `disconnect`."""
 
     action: Literal["end", "cut", "reset", "fail", "disconnect"]
-    reason: str = "the sandbox was told to"
+    reason: str = "stopped by the sandbox"
 
     def apply(self, listeners: Listeners) -> None:
         """Interrupt the connections."""

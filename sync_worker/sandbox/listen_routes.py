@@ -14,7 +14,8 @@ from starlette.routing import Route
 from sync_worker.sandbox.clock import rfc3339
 from sync_worker.sandbox.groq import GroqError
 from sync_worker.sandbox.lake_routes import authorize, boom, is_published_by_default, params_of
-from sync_worker.sandbox.listeners import Listener, Subscription, failure
+from sync_worker.sandbox.listeners import Listener
+from sync_worker.sandbox.mutation_events import Subscription, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ def routes(lake: ContentLake) -> list[Route]:
 
 
 def _covers(request: Request, role: str) -> Callable[[str], bool]:
-    """Return which documents a caller may hear of: by id, before the query is evaluated."""
+    """Return the check whether the caller may see a document, by its id."""
     if role == "anonymous":
         return lambda id_: "." not in id_
     options = request.query_params

@@ -1,62 +1,31 @@
 """Listeners: open connections that receive an event for each change of the documents that their query selects.
 
 An event is sent at commit or, for a listener that prefers it, once queries see the change. A listener that reconnects
-can resume within a window; it then receives the transaction that it saw last again. `listen_routes` serves them.
+can resume within a window; it then receives the transaction that it saw last again. `mutation_events` makes the events
+and `listen_routes` serves them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sync_worker.sandbox.documents import Transaction
-from sync_worker.sandbox.transaction_log import effects
+from sync_worker.sandbox.mutation_events import events_of, failure, frame
 
 if TYPE_CHECKING:
     from asyncio import Transport
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from random import Random
 
-    from sync_worker.sandbox.documents import Change
     from sync_worker.sandbox.groq import Groq
+    from sync_worker.sandbox.mutation_events import Subscription
     from sync_worker.sandbox.transaction_log import TransactionLog
 
 KEEP_ALIVE = b":\n\n"
 CUT_SHORT = b'60\r\nevent: mutation\nid: cut#short\ndata: {"documentId":"cu'
 """The beginning of a chunk that never ends."""
-TRANSITIONS = {(False, True): "appear", (True, True): "update", (True, False): "disappear"}
-"""By whether the query selected the document before and after the change."""
-
-
-def frame(event: str, data: Any, id_: str = "") -> bytes:
-    """Return one server-sent event with JSON data on a single line."""
-    identified = f"id: {id_}\n" if id_ else ""
-    return f"event: {event}\n{identified}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
-
-
-def failure(error: Any) -> bytes:
-    """Return the two events that end a listener for good; `error` is what went wrong, as in an error response."""
-    return frame("channelError", {"error": error}) + frame("disconnect", {"reason": "channel error"})
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What a listener asked for. `visibility` is `transaction` or `query`; `covers` tells by id which documents count.
-
-    `resume_from` is the id of the last event that the client received, or an empty string.
-    """
-
-    query: str
-    params: Mapping[str, Any]
-    covers: Callable[[str], bool]
-    visibility: str = "transaction"
-    with_previous: bool = False
-    with_result: bool = False
-    with_mutations: bool = True
-    with_effects: bool = False
-    resume_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +59,8 @@ class ListenFaults:
 class Listeners:
     """All listeners of one dataset. `settings` and `faults` may be replaced at any time.
 
-    `opened`, `sent` and `dropped` count connections and events since the last reset.
+    `opened`, `sent` and `dropped` count connections and events since the last reset; an event that is late, or that a
+    silent connection swallows, counts as sent.
     """
 
     groq: Groq
@@ -228,7 +198,7 @@ class Listener:
         """Return the events of a transaction that are to be sent now, after faults."""
         faults, random = self.listeners.faults, self.listeners.random
         now = []
-        for event in await self._selected(transaction):
+        for event in await events_of(self.listeners.groq, self.subscription, transaction):
             if random.random() < faults.drop:
                 self.listeners.dropped += 1
                 continue
@@ -240,51 +210,3 @@ class Listener:
             else:
                 now += copies
         return now
-
-    async def _selected(self, transaction: Transaction) -> list[bytes]:
-        """Return the events for the documents that the query selects before or after the transaction."""
-        wanted = self.subscription
-        covered = [change for change in transaction.changes if wanted.covers(change.id)]
-        sides = [side for change in covered for side in (change.before, change.after)]
-        matches = await self.listeners.groq.matches(wanted.query, wanted.params, sides, transaction.time)
-        pairs = zip(covered, matches[::2], matches[1::2], strict=True)
-        seen = [(change, TRANSITIONS[was, is_]) for change, was, is_ in pairs if was or is_]
-        return [
-            frame(
-                "mutation", self._mutation(transaction, change, transition, index, len(seen)), _id(transaction, change)
-            )
-            for index, (change, transition) in enumerate(seen)
-        ]
-
-    def _mutation(
-        self, transaction: Transaction, change: Change, transition: str, index: int, total: int
-    ) -> dict[str, Any]:
-        wanted = self.subscription
-        event: dict[str, Any] = {
-            "documentId": change.id,
-            "eventId": _id(transaction, change),
-            "identity": transaction.author,
-            "transactionId": transaction.id,
-            "transition": transition,
-            "timestamp": transaction.time,
-            "visibility": wanted.visibility,
-            "transactionTotalEvents": total,
-            "transactionCurrentEvent": index,
-        }
-        if change.before is not None:
-            event["previousRev"] = change.before["_rev"]
-        if change.after is not None:
-            event["resultRev"] = change.after["_rev"]
-        if wanted.with_mutations:
-            event["mutations"] = transaction.mutations_of(change.id)
-        if wanted.with_previous:
-            event["previous"] = change.before
-        if wanted.with_result and change.after is not None:
-            event["result"] = change.after
-        if wanted.with_effects:
-            event["effects"] = effects(change)
-        return event
-
-
-def _id(transaction: Transaction, change: Change) -> str:
-    return f"{transaction.id}#{change.id}"
