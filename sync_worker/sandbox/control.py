@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 OK: Mapping[str, Any] = {"ok": True}
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A request body; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _Fault(_Body):
+class _Fault(Body):
     """One fault, for the next `times` requests or a `fraction` of all; without `fault`, all faults are cleared."""
 
     fault: str | None = None
@@ -60,11 +62,11 @@ class _Fault(_Body):
                 faults.next(self.fault, self.times or 1, **where)
 
 
-class _Lag(_Body):
+class _Lag(Body):
     seconds: float
 
 
-class _Hook(_Body):
+class _Hook(Body):
     url: str
     secret: str = ""
     filter: str = ""
@@ -73,7 +75,7 @@ class _Hook(_Body):
     include_drafts: bool = False
 
 
-class _DeliveryFaults(_Body):
+class _DeliveryFaults(Body):
     """What goes wrong with the deliveries of the lake's webhooks; `paused` holds them back."""
 
     drop: float = 0.0
@@ -84,18 +86,18 @@ class _DeliveryFaults(_Body):
     paused: bool = False
 
 
-class _Limits(_Body):
+class _Limits(Body):
     instance: int | None = Field(default=None, ge=1)
     subject: int | None = Field(default=None, ge=1)
 
 
-class _Endpoint(_Body):
+class _Endpoint(Body):
     url: str
     secret: str
     events: list[str] = []
 
 
-def _route(method: str, path: str, serve: Callable[[Request], Awaitable[Any]]) -> Route:
+def route(method: str, path: str, serve: Callable[[Request], Awaitable[Any]]) -> Route:
     """Make a route from a function that returns the JSON response; None becomes `{"ok": true}`."""
 
     async def answer(request: Request) -> Response:
@@ -125,10 +127,10 @@ def _shared(faults: Faults, traffic: Traffic) -> list[Route]:
         traffic.clear()
 
     return [
-        _route("POST", "/faults", fault),
-        _route("GET", "/requests", requests),
-        _route("GET", "/requests/count", count),
-        _route("DELETE", "/requests", forget),
+        route("POST", "/faults", fault),
+        route("GET", "/requests", requests),
+        route("GET", "/requests/count", count),
+        route("DELETE", "/requests", forget),
     ]
 
 
@@ -165,13 +167,13 @@ def lake_routes(lake: ContentLake) -> list[Route]:
 
     return [
         *_shared(lake.faults, lake.requests),
-        _route("GET", "/state", state),
-        _route("POST", "/lag", lag),
-        _route("POST", "/load", load),
-        _route("POST", "/hooks", hook),
-        _route("POST", "/delivery-faults", delivery_faults),
-        _route("POST", "/idle", idle),
-        _route("POST", "/reset", reset),
+        route("GET", "/state", state),
+        route("POST", "/lag", lag),
+        route("POST", "/load", load),
+        route("POST", "/hooks", hook),
+        route("POST", "/delivery-faults", delivery_faults),
+        route("POST", "/idle", idle),
+        route("POST", "/reset", reset),
     ]
 
 
@@ -201,9 +203,9 @@ def clerk_routes(clerk: ClerkApi) -> list[Route]:
 
     return [
         *_shared(clerk.faults, clerk.requests),
-        _route("GET", "/state", state),
-        _route("POST", "/limits", limits),
-        _route("POST", "/users", users),
-        _route("POST", "/endpoints", endpoint),
-        _route("POST", "/reset", reset),
+        route("GET", "/state", state),
+        route("POST", "/limits", limits),
+        route("POST", "/users", users),
+        route("POST", "/endpoints", endpoint),
+        route("POST", "/reset", reset),
     ]

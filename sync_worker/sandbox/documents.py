@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 Mutation = dict[str, Any]
 
+AUTHOR = "p-sandbox"
+"""The user of the sandbox's own token."""
+
 
 class MutationError(Exception):
     """A whole transaction was refused. `status` and `body` are the response of the service."""
@@ -52,12 +55,22 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One transaction. `time` is RFC 3339 in UTC with whole seconds, as Sanity writes it."""
+    """One transaction. `time` is RFC 3339 in UTC with whole seconds, as Sanity writes it.
+
+    `results` are those of `mutations`, in the same order; `author` is the id of the user whose token was used.
+    """
 
     id: str
     time: str
     changes: tuple[Change, ...]
     results: tuple[Mapping[str, str], ...]
+    mutations: tuple[Mutation, ...] = ()
+    author: str = AUTHOR
+
+    def mutations_of(self, id_: str) -> list[Mutation]:
+        """Return the mutations of one document."""
+        pairs = zip(self.mutations, self.results, strict=True)
+        return [mutation for mutation, result in pairs if result["id"] == id_]
 
 
 def strong_references(value: Any) -> Iterable[str]:
@@ -83,7 +96,12 @@ class DocumentStore:
     _referrers: dict[str, set[str]] = field(default_factory=dict)
 
     def prepare(
-        self, mutations: Sequence[Mutation], transaction_id: str, time: str, new_id: Callable[[], str]
+        self,
+        mutations: Sequence[Mutation],
+        transaction_id: str,
+        time: str,
+        new_id: Callable[[], str],
+        author: str = AUTHOR,
     ) -> Transaction:
         """Return the transaction without committing it. Raises MutationError."""
         staged: dict[str, Document | None] = {}
@@ -102,7 +120,7 @@ class DocumentStore:
             if after is not None or id_ in self.documents
         )
         self._check_references(staged)
-        return Transaction(transaction_id, time, changes, tuple(results))
+        return Transaction(transaction_id, time, changes, tuple(results), tuple(mutations), author)
 
     def _check_references(self, staged: Mapping[str, Document | None]) -> None:
         def exists(id_: str) -> bool:

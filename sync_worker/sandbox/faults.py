@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from random import Random
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,7 +35,11 @@ HANG = "hang"
 """Nothing is applied, and there is no response until `release`."""
 HOLD = "hold"
 """The request is held until `release`, and then applied even if the caller is gone."""
-BEHAVIOURS = (RESET, LOST, TRUNCATED, HANG, HOLD)
+GARBLED = "garbled"
+"""The request is applied; the line in the middle of the response is not JSON."""
+ERROR_LINE = "error_line"
+"""The request is applied; the second half of the response's lines is replaced by one that reports an error."""
+BEHAVIOURS = (RESET, LOST, TRUNCATED, GARBLED, ERROR_LINE, HANG, HOLD)
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 
@@ -80,7 +84,7 @@ class Faults:
 
     `latency` delays every response, in seconds; the request is applied even if the caller disconnects meanwhile.
     `answers` are the canned responses by name: rate_limited, unauthorized, locked, internal, bad_gateway, unavailable,
-    error_in_ok. `hits` counts the requests of each fault. `held` is how many requests are held now.
+    error_in_ok, channel_error. `hits` counts the requests of each fault. `held` is how many requests are held now.
     """
 
     answers: Mapping[str, Answer]
@@ -193,6 +197,8 @@ class FaultyService:
         elif rule.fault == TRUNCATED:
             await self.app(scope, receive, _half(send))
             await _end(scope, receive)
+        elif rule.fault in _EDITS:
+            await self.app(scope, receive, _edited(send, _EDITS[rule.fault]))
         else:
             await _answer(self.faults.answers[rule.fault], rule.retry_after, send)
 
@@ -223,6 +229,32 @@ def _half(send: Send) -> Send:
         await send(message)
 
     return halving
+
+
+def _edited(send: Send, edit: Callable[[list[bytes]], list[bytes]]) -> Send:
+    """Return a `send` that edits the lines of a body; its length changes, so it has no Content-Length."""
+
+    async def editing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(name, value) for name, value in message["headers"] if name != b"content-length"]
+            message = {**message, "headers": headers}
+        elif message.get("body"):
+            message = {**message, "body": b"".join(edit(message["body"].splitlines(keepends=True)))}
+        await send(message)
+
+    return editing
+
+
+def _garble(lines: list[bytes]) -> list[bytes]:
+    middle = len(lines) // 2
+    return [*lines[:middle], lines[middle][: len(lines[middle]) // 2] + b"\n", *lines[middle + 1 :]]
+
+
+def _break_off(lines: list[bytes]) -> list[bytes]:
+    return [*lines[: len(lines) // 2], b'{"error":{"description":"the stream broke off"},"statusCode":500}\n']
+
+
+_EDITS: Mapping[str, Callable[[list[bytes]], list[bytes]]] = {GARBLED: _garble, ERROR_LINE: _break_off}
 
 
 async def _break(scope: Scope, receive: Receive) -> None:

@@ -2,7 +2,8 @@
 // writes one response per line to stdout: `<id> ok|error <JSON>`.
 //
 // Requests: {id, op: "apply", puts, drops} · {id, op: "clear"} · {id, op: "query", query, params, perspective, now,
-// sanity, isPlain?} · {id, op: "delta", filter, projection, before, after, now, sanity}. They are served in order.
+// sanity, isPlain?} · {id, op: "delta", filter, projection, before, after, now, sanity, identity} · {id, op: "matches",
+// query, params, documents, now, sanity}. They are served in order.
 
 import {createInterface} from 'node:readline'
 import {evaluate, evaluateSync, parse} from './groq_js.mjs'
@@ -53,17 +54,20 @@ function numbersOf(params) {
   return Object.fromEntries(Object.entries(params).filter(([, value]) => typeof value === 'number'))
 }
 
-async function query({query, params, perspective, now, sanity, isPlain}) {
+function compiled(query, params) {
   const numbers = numbersOf(params)
-  const {tree, rewritten, wanted, isAsynchronous} = cached(`query ${JSON.stringify(numbers)} ${query}`, () =>
-    compile(query, numbers),
-  )
-  const missing = wanted.find((name) => !(name in params))
+  const found = cached(`query ${JSON.stringify(numbers)} ${query}`, () => compile(query, numbers))
+  const missing = found.wanted.find((name) => !(name in params))
   if (missing !== undefined) {
     const start = query.indexOf(`$${missing}`)
     const cause = {type: 'queryParseError', start, end: start + missing.length + 1}
     throw new Error(`param $${missing} referenced, but not provided`, {cause})
   }
+  return found
+}
+
+async function query({query, params, perspective, now, sanity, isPlain}) {
+  const {tree, rewritten, isAsynchronous} = compiled(query, params)
   const view = dataset.view(perspective)
   const dereference = ({_ref}) => view.docs.get(_ref)
   const options = {dataset: view.sorted, params, timestamp: new Date(now), sanity, dereference, identity: 'p-sandbox'}
@@ -72,17 +76,32 @@ async function query({query, params, perspective, now, sanity, isPlain}) {
   return evaluateSync(rewritten.tree, {...options, params: rewritten.parameters(view, options)}).data
 }
 
+/** The filter of a listener's query, without the order, slices and projections that follow it. */
+function filterOf(tree) {
+  let node = tree
+  while (node && node.type !== 'Filter' && node.type !== 'Everything') node = node.base
+  if (!node) throw new Error('a listener needs a query that starts with a filter, such as *[_type == "post"]')
+  return node
+}
+
+/** Which of the documents a listener's query selects. Each is alone in its dataset, so joins find nothing. */
+function matches({query, params, documents, now, sanity}) {
+  const filter = filterOf(compiled(query, params).tree)
+  const options = {params, timestamp: new Date(now), sanity, dereference: () => undefined, identity: 'p-sandbox'}
+  return documents.map((doc) => doc !== null && evaluateSync(filter, {...options, dataset: [doc]}).data.length > 0)
+}
+
 /** Sanity ignores these two in `delta::changedOnly()`; groq-js does not. */
 function ignoringSystemFields(before, after) {
   return before && after && {...before, _rev: after._rev, _updatedAt: after._updatedAt}
 }
 
 /** Whether a change of a document matches a webhook's filter, and the projection if it does. */
-async function delta({filter, projection, before, after, now, sanity}) {
+async function delta({filter, projection, before, after, now, sanity, identity}) {
   const docs = dataset.view('raw').docs
   const dereference = ({_ref}) => docs.get(_ref)
   const options = {
-    root: after ?? before, before, after, dataset: [], dereference, timestamp: new Date(now), sanity, identity: 'p-sandbox',
+    root: after ?? before, before, after, dataset: [], dereference, timestamp: new Date(now), sanity, identity,
   }
   const value = async (text, more) => {
     const tree = cached(`delta ${text}`, () => parsed(text, {mode: 'delta'}))
@@ -98,6 +117,7 @@ const OPERATIONS = {
   clear: () => dataset.clear(),
   query,
   delta,
+  matches,
 }
 
 async function answer(line) {

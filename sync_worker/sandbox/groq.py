@@ -8,6 +8,7 @@ import json
 from asyncio.subprocess import PIPE
 from typing import TYPE_CHECKING, Any, Self
 
+from sync_worker.sandbox.documents import AUTHOR
 from sync_worker.sandbox.node import HERE, groq_js, node_binary
 
 if TYPE_CHECKING:
@@ -87,8 +88,27 @@ class Groq:
             "query", query=query, params=params, perspective=perspective, now=now, sanity=self._sanity, isPlain=is_plain
         )
 
-    async def delta(self, filter_: str, projection: str, before: Any, after: Any, now: str) -> tuple[bool, Any]:
-        """Return whether a change matches a webhook's filter, and the projection of it. Raises GroqError."""
+    async def matches(
+        self, query: str, params: Mapping[str, Any], documents: Sequence[Mapping[str, Any] | None], now: str
+    ) -> list[bool]:
+        """Return for each document whether a listener's query selects it; None never is. Raises GroqError.
+
+        As in the service, each document is evaluated alone, and order, slices and projections do not count.
+        """
+        answer: list[bool] = json.loads(
+            await self._request(
+                "matches", query=query, params=params, documents=documents, now=now, sanity=self._sanity
+            )
+        )
+        return answer
+
+    async def delta(
+        self, filter_: str, projection: str, before: Any, after: Any, now: str, *, identity: str = AUTHOR
+    ) -> tuple[bool, Any]:
+        """Return whether a change matches a webhook's filter, and the projection of it. Raises GroqError.
+
+        `identity` is the author of the change.
+        """
         answer = json.loads(
             await self._request(
                 "delta",
@@ -98,6 +118,7 @@ class Groq:
                 after=after,
                 now=now,
                 sanity=self._sanity,
+                identity=identity,
             )
         )
         return answer["isMatch"], answer["payload"]

@@ -1,7 +1,7 @@
 """The Content Lake over HTTP: query, doc and mutate, as `@sanity/client` and the worker call them.
 
-Where the real service leaves behaviour open, this one picks the least convenient that is allowed. `hooks_api` has the
-management of webhooks.
+Where the real service leaves behaviour open, this one picks the least convenient that is allowed. `listen_routes` and
+`history_routes` have the changes, and `hooks_api` the management of webhooks.
 """
 
 from __future__ import annotations
@@ -67,15 +67,41 @@ def routes(lake: ContentLake) -> list[Route]:
     ]
 
 
+def token_of(request: Request) -> str:
+    """Return the token of a request, or an empty string."""
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
 def role_of(request: Request, lake: ContentLake) -> str:
     """Return administrator, viewer or anonymous. Raises Refused for a token that does not exist."""
     header = request.headers.get("authorization")
     if header is None:
         return "anonymous"
-    roles = {f"Bearer {lake.token}": "administrator", f"Bearer {lake.viewer_token}": "viewer"}
-    if header not in roles:
+    if header == f"Bearer {lake.viewer_token}":
+        return "viewer"
+    if not header.startswith("Bearer ") or token_of(request) not in lake.authors:
         raise Refused(401, UNAUTHORIZED)
-    return roles[header]
+    return "administrator"
+
+
+def authorize(request: Request, lake: ContentLake) -> str:
+    """Check version, dataset and token. Return the caller's role. Raises Refused."""
+    if not VERSION.fullmatch(request.path_params["version"]):
+        raise boom(400, "Bad Request", "Invalid API version")
+    role = role_of(request, lake)
+    if role == "anonymous" and not lake.public:
+        raise Refused(401, UNAUTHORIZED)
+    dataset = request.path_params["dataset"]
+    if dataset != lake.dataset:
+        message = f'Dataset not found: Dataset "{dataset}" not found for project ID "{lake.project_id}"'
+        raise boom(404, "Not Found", message)
+    return role
+
+
+def is_published_by_default(request: Request) -> bool:
+    """Whether the API version of the request hides drafts and versions unless they are asked for."""
+    version = request.path_params["version"]
+    return bool(version == "X" or version >= PUBLISHED_BY_DEFAULT_SINCE)
 
 
 class DataRoutes:
@@ -84,24 +110,10 @@ class DataRoutes:
     def __init__(self, lake: ContentLake) -> None:
         self.lake = lake
 
-    def _authorize(self, request: Request) -> str:
-        """Check version, dataset and token. Return the caller's role."""
-        if not VERSION.fullmatch(request.path_params["version"]):
-            raise boom(400, "Bad Request", "Invalid API version")
-        role = role_of(request, self.lake)
-        if role == "anonymous" and not self.lake.public:
-            raise Refused(401, UNAUTHORIZED)
-        dataset = request.path_params["dataset"]
-        if dataset != self.lake.dataset:
-            project = self.lake.project_id
-            message = f'Dataset not found: Dataset "{dataset}" not found for project ID "{project}"'
-            raise boom(404, "Not Found", message)
-        return role
-
     async def query(self, request: Request) -> Response:
         """Evaluate a GROQ query."""
         started = time.perf_counter()
-        role = self._authorize(request)
+        role = authorize(request, self.lake)
         query, params = await _query_of(request)
         perspective = "anonymous" if role == "anonymous" else _perspective(request)
         try:
@@ -117,7 +129,7 @@ class DataRoutes:
 
     async def doc(self, request: Request) -> Response:
         """Return documents from the document store, in no particular order."""
-        role = self._authorize(request)
+        role = authorize(request, self.lake)
         documents, omitted = [], []
         for id_ in dict.fromkeys(request.path_params["ids"].split(",")):
             document = self.lake.documents.get(id_)
@@ -133,14 +145,17 @@ class DataRoutes:
     async def mutate(self, request: Request) -> Response:
         """Apply a transaction."""
         options = request.query_params
-        if self._authorize(request) != "administrator":
+        if authorize(request, self.lake) != "administrator":
             raise boom(403, "Forbidden", 'Insufficient permissions; permission "create" required')
         body = await json_of(request)
         mutations = body.get("mutations")
         if not isinstance(mutations, list) or not all(isinstance(item, dict) and len(item) == 1 for item in mutations):
             raise boom(400, "Bad Request", '"mutations" must be an array of mutations')
         transaction = await self.lake.transact(
-            mutations, transaction_id=body.get("transactionId"), dry_run=options.get("dryRun") == "true"
+            mutations,
+            transaction_id=body.get("transactionId"),
+            author=self.lake.authors[token_of(request)],
+            dry_run=options.get("dryRun") == "true",
         )
         if options.get("visibility", "sync") == "sync":
             await self.lake.indexed()
@@ -165,6 +180,14 @@ async def json_of(request: Request) -> dict[str, Any]:
     return body
 
 
+def params_of(request: Request) -> dict[str, Any]:
+    """Return the GROQ parameters of a URL. Raises Refused."""
+    try:
+        return {k[1:]: json.loads(v) for k, v in request.query_params.items() if k.startswith("$")}
+    except ValueError as error:
+        raise Refused(400, {"error": {"description": f"unable to parse a parameter as JSON: {error}"}}) from error
+
+
 async def _query_of(request: Request) -> tuple[str, dict[str, Any]]:
     """Return the query and its parameters, from the URL or the body."""
     if request.method == "POST":
@@ -172,10 +195,7 @@ async def _query_of(request: Request) -> tuple[str, dict[str, Any]]:
         query, params = body.get("query"), body.get("params", {})
     else:
         query = request.query_params.get("query")
-        try:
-            params = {k[1:]: json.loads(v) for k, v in request.query_params.items() if k.startswith("$")}
-        except ValueError as error:
-            raise Refused(400, {"error": {"description": f"unable to parse a parameter as JSON: {error}"}}) from error
+        params = params_of(request)
     if not isinstance(query, str) or not query or not isinstance(params, dict):
         raise boom(400, "Bad Request", '"query" is required')
     return query, params
@@ -187,8 +207,7 @@ def _perspective(request: Request) -> str:
         raise boom(400, "Bad Request", "Tag can only contain alphanumeric characters, underscores, dashes and dots")
     chosen = request.query_params.get("perspective")
     if chosen is None:
-        version = request.path_params["version"]
-        return "published" if version == "X" or version >= PUBLISHED_BY_DEFAULT_SINCE else "raw"
+        return "published" if is_published_by_default(request) else "raw"
     if not PERSPECTIVE.fullmatch(chosen) or ("raw" in chosen.split(",") and chosen != "raw"):
         raise boom(400, "Bad Request", f'Invalid perspective "{chosen}"')
     return chosen

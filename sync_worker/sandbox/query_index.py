@@ -10,15 +10,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sync_worker.sandbox.documents import Transaction
     from sync_worker.sandbox.groq import Groq
 
 
 class QueryIndex:
-    """Applies each transaction `lag` seconds after its commit, in order. Create it inside the running event loop."""
+    """Applies each transaction `lag` seconds after its commit, in order, and then calls `on_applied` with it.
 
-    def __init__(self, groq: Groq) -> None:
+    Create it inside the running event loop.
+    """
+
+    def __init__(self, groq: Groq, on_applied: Callable[[Transaction], None]) -> None:
         self._groq = groq
+        self._on_applied = on_applied
         self._lag = 0.0
         self._lag_changed = asyncio.Event()
         self._waiting: asyncio.Queue[tuple[float, Transaction]] = asyncio.Queue()
@@ -58,6 +64,7 @@ class QueryIndex:
                 puts = [change.after for change in transaction.changes if change.after is not None]
                 drops = [change.id for change in transaction.changes if change.after is None]
                 await self._groq.apply(puts, drops)
+                self._on_applied(transaction)
             finally:
                 self._waiting.task_done()
 

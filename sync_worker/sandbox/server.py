@@ -13,7 +13,16 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sync_worker.sandbox import clerk_http, clerk_routes, control, hooks_api, lake_routes
+from sync_worker.sandbox import (
+    clerk_http,
+    clerk_routes,
+    control,
+    control_changes,
+    history_routes,
+    hooks_api,
+    lake_routes,
+    listen_routes,
+)
 from sync_worker.sandbox.clerk import ClerkApi
 from sync_worker.sandbox.content_lake import ContentLake
 from sync_worker.sandbox.faults import FaultyService
@@ -143,6 +152,7 @@ class Sandbox:
         # Release held requests first, or the servers would wait for them.
         self.lake.faults.clear()
         self.clerk.faults.clear()
+        self.lake.listeners.reset()
         for server in self._servers:
             server.stop()
         await asyncio.gather(*self._running)
@@ -157,7 +167,8 @@ class Sandbox:
         await self.clerk.reset()
 
     def _sanity_app(self) -> ASGIApp:
-        routes = [*lake_routes.routes(self.lake), *hooks_api.routes(self.lake), *control.lake_routes(self.lake)]
+        modules = (lake_routes, listen_routes, history_routes, hooks_api, control_changes)
+        routes = [route for module in modules for route in module.routes(self.lake)] + control.lake_routes(self.lake)
         app = Starlette(routes=routes, exception_handlers=lake_routes.ERROR_HANDLERS)
         return FaultyService(app, self.lake.faults, self.lake.requests)
 

@@ -177,7 +177,12 @@ class Webhooks:
         projection = hook.projection or "after()"
         try:
             is_match, payload = await self._groq.delta(
-                hook.filter or "true", projection, change.before, change.after, transaction.time
+                hook.filter or "true",
+                projection,
+                change.before,
+                change.after,
+                transaction.time,
+                identity=transaction.author,
             )
         except GroqError as error:
             self._error = error

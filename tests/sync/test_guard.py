@@ -152,19 +152,6 @@ async def test_an_edit_that_ends_access_is_not_held_because_clerk_reports_its_pe
         await until(lambda: not wrong(box))
 
 
-async def test_what_polls_find_counts_together(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 4)
-    async with working(box, sqlite_url, max_revocations="2") as parts:
-        await parts.store.queue.enqueue([WorkItem(f"user:{user}") for user in users])
-        await until(lambda: not wrong(box))
-        await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:3]])
-        await parts.store.queue.enqueue(
-            [WorkItem(f"user:{user}", cause=cause_of("poll:2026-05-01T12:00:00Z")) for user in users[:3]]
-        )
-        await until_held(parts.store.approvals, 3)
-    assert all(box.clerk.users[user]["public_metadata"]["plan"] == "pro" for user in users)
-
-
 async def test_the_end_of_a_window_is_not_held_because_clerk_reported_our_write(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
