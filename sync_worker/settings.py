@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     max_revocations: str = "10%"
     """How many revocations one changeset may contain before they are held for approval: a number, or a percentage of
     the managed subjects (at least 5 revocations)."""
+    events: Literal["webhook", "listen", "both"] = "webhook"
+    """Where publishes are reported: by webhook, by listening to Sanity (no public URL is needed), or both."""
     poll_seconds: int = Setting(default=300, ge=0)
     """Seconds between polls for publishes without a webhook; 0 turns polling off. Each poll costs one query."""
     full_check_seconds: int = Setting(default=3600, ge=60)
@@ -255,6 +257,8 @@ _EXPECTED = {
     "SANITY_DATASET": "must be a dataset name of lowercase letters, digits, - and _",
     "SANITY_API_VERSION": "must be a date such as 2025-02-19",
     "CLERK_BUDGET": "must be a whole number, 0 or more",
+    "EVENTS": "must be webhook, listen or both",
+    "FULL_CHECK_SECONDS": "must be a whole number of seconds, 60 or more",
     "POLL_SECONDS": "must be a whole number of seconds, 0 or more",
     "RECONCILE_AT": "must be a time in UTC such as 03:30",
     "CLAIMS_BUDGET": "must be a whole number of bytes, 1 or more",

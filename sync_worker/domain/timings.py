@@ -170,6 +170,14 @@ class Timings:
     reconcile_stale_after: float = 26 * HOUR
     """The age at which the last successful reconcile counts as overdue: it runs nightly and may take a while. A new
     installation has this long for its first."""
+    listen_lease: float = 15.0
+    """How long a process that died still counts as the one that listens."""
+    listen_silence: float = 60.0
+    """Seconds without any sign of life after which a listener connects again. Sanity sends comments meanwhile."""
+    listen_reconnect: float = 1.0
+    """The pause before a listener connects again, as in Sanity's own client."""
+    listen_refused_wait: float = 300.0
+    """The pause after Sanity said that it cannot be listened to."""
     log_retention: float = 3 * DAY
     """How long Sanity's transaction log is kept at least, which is on the Free plan."""
     loss_window: float = HOUR

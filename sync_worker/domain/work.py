@@ -26,6 +26,8 @@ class CauseKind(StrEnum):
     """No event: an earlier run scheduled this one."""
     WEBHOOK = "webhook"
     """A document was published."""
+    LISTEN = "listen"
+    """A document was published, and the listener heard it."""
     POLL = "poll"
     """A poll found changed documents; the id is the time of the poll, so that all it found is one cause."""
     FAN_OUT = "document"
@@ -40,6 +42,10 @@ class CauseKind(StrEnum):
     """The full reconcile found that access starts or ends then."""
     DATASET_VISIBLE_AGAIN = "dataset_visible_again"
     """Entitlements are visible again, after reads that showed none."""
+
+
+PUBLISHED = frozenset({CauseKind.WEBHOOK, CauseKind.LISTEN})
+"""An editor published something, as its own event reported at once."""
 
 
 @dataclass(frozen=True, slots=True)

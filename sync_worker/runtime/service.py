@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.runtime.periodic import daily, every
-from sync_worker.runtime.wiring import installation_of, open_reconcile, open_services, reconciler_of
+from sync_worker.runtime.wiring import installation_of, open_listen, open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.reconcile_runs import exclusive_run, judged
+from sync_worker.triggers.listen import Listener
 from sync_worker.triggers.poll import Poll
 from sync_worker.webhooks.clerk_events import INSTANCE
 from sync_worker.worker.empty_dataset import requeue_after_empty_read
@@ -71,6 +72,8 @@ async def running_worker(
             every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
         ]
         running = [asyncio.create_task(timer) for timer in timers]
+        if settings.events != "webhook":
+            running.append(asyncio.create_task(_listen(settings, store, services)))
         try:
             yield worker
         finally:
@@ -86,6 +89,14 @@ async def _poll(services: Services, store: Store, settings: Settings) -> None:
     poll = Poll(services.source, store.queue, store.access, clock, timings, settings.full_check_seconds)
     documents, deleted = await poll.run()
     log.info("polled", documents=documents, deleted=deleted)
+
+
+async def _listen(settings: Settings, store: Store, services: Services) -> None:
+    """Listen to Sanity until the process ends."""
+    async with open_listen(settings, store) as listen:
+        catch_up = lambda: _poll(services, store, settings)  # noqa: E731 - as the timers have it
+        clock, timings = store.runtime.clock, store.runtime.timings
+        await Listener(listen, store.database, store.queue, catch_up, clock, timings).run()
 
 
 async def _requeue_after_empty_read(services: Services, store: Store) -> None:

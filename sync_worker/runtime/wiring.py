@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import httpx
+
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
 from sync_worker.diagnostics.explainer import Explainer
@@ -15,6 +17,7 @@ from sync_worker.domain.timings import Timings
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sanity import client as sanity
+from sync_worker.sanity.listen import Listen, types_of
 from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
@@ -193,6 +196,20 @@ async def open_services(
     )
     async with sanity_client, clerk_client:
         yield Services(source, target, budget)
+
+
+@asynccontextmanager
+async def open_listen(settings: Settings, store: Store) -> AsyncIterator[Listen]:
+    """Open what listens to Sanity. A connection that is silent for too long is given up."""
+    timings = store.runtime.timings
+    patience = httpx.Timeout(
+        timings.sanity_timeout, connect=timings.sanity_connect_timeout, read=timings.listen_silence
+    )
+    key = {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"}
+    async with httpx.AsyncClient(transport=inner_transport(), headers=key, timeout=patience) as client:
+        types = types_of(sanity.Queries.load(settings.groq_folder).webhook_filter)
+        base = f"{settings.sanity_url}/v{settings.sanity_api_version}"
+        yield Listen(client, base, settings.sanity_dataset, types)
 
 
 def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:

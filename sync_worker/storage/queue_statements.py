@@ -5,7 +5,7 @@ Two transactions that lock the same rows do so in the order of their keys, so th
 
 from __future__ import annotations
 
-from sync_worker.domain.work import CauseKind, WorkKind
+from sync_worker.domain.work import PUBLISHED, CauseKind, WorkKind
 
 IS_SUBJECT = f"kind = '{WorkKind.SUBJECT}'"
 IS_LOOKUP = f"kind <> '{WorkKind.SUBJECT}'"
@@ -15,10 +15,12 @@ IS_LOOKUP = f"kind <> '{WorkKind.SUBJECT}'"
 EARLIEST_RUN = """GREATEST(excluded.visible_at,
     LEAST(work.next_write_at, NOW() + :subject_pace), LEAST(work.retry_not_before, NOW() + :max_kept_retry_after))"""
 
-# A webhook's cause stays until a run has served it: what else enqueues the subject must not pass for the reason.
+PUBLISHED_KINDS = ", ".join(f"'{kind}'" for kind in sorted(PUBLISHED))
+
+# A publish's cause stays until a run has served it: what else enqueues the subject must not pass for the reason.
 KEEPS_CAUSE = f"""(excluded.cause_kind = '{CauseKind.NONE}' OR (
     (work.generation > work.completed_generation OR work.dead = 1)
-    AND work.cause_kind = '{CauseKind.WEBHOOK}' AND excluded.cause_kind <> '{CauseKind.WEBHOOK}'))"""
+    AND work.cause_kind IN ({PUBLISHED_KINDS}) AND excluded.cause_kind NOT IN ({PUBLISHED_KINDS})))"""
 
 # Insert a row, or merge an item into it, field by field:
 # - lane: the most urgent of all that waits.

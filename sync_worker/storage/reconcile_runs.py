@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import AlreadyRunning, DatabaseUnavailable
+from sync_worker.storage.leadership import Leadership
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,12 +25,6 @@ ENDED = "reconcile:ended"
 WELL, BADLY = "well", "badly"
 """How the last run ended, of those that meant to write."""
 
-_ACQUIRE = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
-ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
-WHERE state.value = excluded.value OR state.at < NOW() - ?
-RETURNING name
-"""
 _REMEMBER = """
 INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
@@ -51,15 +46,9 @@ class ReconcileRuns:
         self._db = db
         self._timings = timings
 
-    async def acquire(self, token: str) -> bool:
-        """Begin, or go on with, the only run; False when another one lives. Call it again within `reconcile_lock`."""
-        lasts = self._timings.reconcile_lock
-        rows = await self._db.run(lambda tx: tx.execute(_ACQUIRE, (LOCK, token, lasts)))
-        return bool(rows)
-
-    async def release(self, token: str) -> None:
-        """End the run."""
-        await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND value = ?", (LOCK, token)))
+    def lock(self, token: str) -> Leadership:
+        """Return the lease that keeps a second run out."""
+        return Leadership(self._db, LOCK, token, self._timings.reconcile_lock)
 
     async def last_good(self) -> LastSuccess | None:
         """Return what the last good run saw."""
@@ -83,14 +72,15 @@ class ReconcileRuns:
 @asynccontextmanager
 async def exclusive_run(runs: ReconcileRuns, clock: Clock, timings: Timings) -> AsyncIterator[None]:
     """Keep a second run out, in every process, for as long as this one lives. Raises AlreadyRunning."""
-    token = secrets.token_hex(8)
-    if not await runs.acquire(token):
+    lease = runs.lock(secrets.token_hex(8))
+    if not await lease.acquire():
         raise AlreadyRunning
 
     async def live() -> None:
         while True:
             await clock.sleep(timings.reconcile_lock_renewal)
-            await runs.acquire(token)
+            with suppress(DatabaseUnavailable):  # the next renewal comes before the lease ends
+                await lease.acquire()
 
     renewal = asyncio.create_task(live())
     try:
@@ -99,7 +89,7 @@ async def exclusive_run(runs: ReconcileRuns, clock: Clock, timings: Timings) -> 
         renewal.cancel()
         with suppress(asyncio.CancelledError):
             await renewal
-        await runs.release(token)
+        await lease.release()
 
 
 @asynccontextmanager

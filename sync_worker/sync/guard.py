@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.work import CauseKind
+from sync_worker.domain.work import PUBLISHED, CauseKind
 from sync_worker.storage.approvals import HeldChange
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _is_own(outcome: Outcome) -> bool:
     due, change = outcome.due, outcome.change
     if due.cause.kind is CauseKind.FAN_OUT:
         return change is not None and due.cause.id in (*change.former_documents, *change.sources)
-    return due.cause.kind is CauseKind.WEBHOOK
+    return due.cause.kind in PUBLISHED
 
 
 def _reported(due: Due) -> set[str]:

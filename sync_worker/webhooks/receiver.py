@@ -6,23 +6,18 @@ repeats a delivery that was answered 4xx. Trouble on our side is always 503. Not
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from sync_worker.domain.revisions import Deletion, ExpectedRevision, expected_revision, microseconds
-from sync_worker.domain.work import Cause, CauseKind
-from sync_worker.errors import DatabaseUnavailable, InvalidSubject
+from sync_worker.errors import DatabaseUnavailable
 from sync_worker.redaction import redact
-from sync_worker.sanity.rows import SubjectFields
-from sync_worker.storage.queue import FANOUT, WorkItem
+from sync_worker.sync.document_events import DocumentEvent, items_of, parse
 from sync_worker.webhooks.clerk_events import INSTANCE, parse_event
 from sync_worker.webhooks.clerk_events import items_of as items_of_event
 from sync_worker.webhooks.signatures import SVIX_ID, verify_sanity, verify_svix
@@ -34,7 +29,6 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Layout
-    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.liveness import Liveness
     from sync_worker.storage.queue import WorkQueue
@@ -52,33 +46,9 @@ REFUSALS = {
     "unavailable": UNAVAILABLE,
 }
 """The status of each refusal. Sanity never repeats what was answered 4xx, so trouble on our side is 503."""
-ENTITLEMENT = "entitlement"
 SANITY_ID = "idempotency-key"
 _DELIVERY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-DIRECT, FANOUT_LANE = 0, 1
 log = structlog.get_logger("receiver")
-
-
-class DocumentEvent(BaseModel):
-    """The signed body, as `groq/webhook_projection.groq` makes it."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    operation: Literal["create", "update", "delete"]
-    project_id: str = Field(alias="projectId")
-    dataset: str
-    id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,256}$")
-    type: str
-    rev: str | None = Field(pattern=r"^[A-Za-z0-9._-]{0,256}$", default=None)
-    updated_at: str | None = Field(alias="updatedAt", pattern=r"^[0-9TZ:.+-]{0,64}$", default=None)
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
-
-    @property
-    def expected(self) -> ExpectedRevision:
-        """What a later read must show."""
-        deletion = Deletion.REPORTED if self.operation == "delete" else None
-        return expected_revision(self.id, self.rev, microseconds(self.updated_at), deletion)
 
 
 @dataclass(slots=True)
@@ -207,48 +177,3 @@ def delivery_id(hint: str) -> str:
     """
     name = hint.strip('"')
     return name if _DELIVERY_ID.fullmatch(name) and redact(name) == name else token_hex(8)
-
-
-def parse(body: bytes) -> DocumentEvent | None:
-    """Read a signed body; None when it does not have the expected shape."""
-    try:
-        return DocumentEvent.model_validate(json.loads(body))
-    except (ValidationError, ValueError, RecursionError):
-        return None
-
-
-def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
-    """Return what an event may have changed: the subjects before and after, or the document to look up.
-
-    A side that is no entitlement names nobody: a document that changes into another type is gone for us. A body of an
-    earlier projection does not say the types of both sides. An entitlement by address, or one that names nobody, is
-    enqueued as a document, and looked up by the worker. An address that it named before, and does not name now, is
-    enqueued by itself.
-    """
-    entitled = [fields if _is_entitlement(fields) else None for fields in (event.before, event.after)]
-    before, after = map(_subject, entitled)
-    keys = {str(subject) for subject in (before, after) if subject is not None and not subject.is_address}
-    if before is not None and before.is_address and before != after:
-        keys.add(str(before))
-    addressed = any(subject is not None and subject.is_address for subject in (before, after))
-    nameless = any(fields and not who for fields, who in zip(entitled, (before, after), strict=True))
-    items = [(key, DIRECT) for key in sorted(keys)]
-    if event.type != ENTITLEMENT or (event.before is not None and not _is_entitlement(event.before)):
-        items.append((FANOUT + event.id, FANOUT_LANE))
-    elif addressed or nameless or not items:
-        items.append((FANOUT + event.id, DIRECT))
-    cause = Cause(CauseKind.WEBHOOK, event.id)
-    return [WorkItem(key, lane, expected=event.expected, cause=cause, delivery=delivery) for key, lane in items]
-
-
-def _is_entitlement(fields: dict[str, Any] | None) -> bool:
-    return fields is not None and fields.get("_type", ENTITLEMENT) == ENTITLEMENT
-
-
-def _subject(fields: dict[str, Any] | None) -> Subject | None:
-    if fields is None:
-        return None
-    try:
-        return SubjectFields.model_validate(fields).subject()
-    except (ValidationError, InvalidSubject):
-        return None

@@ -42,7 +42,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Looks claims up, many with few calls; writes nothing but the index. Errors: those of the source, the target and the index."""
+    """Looks claims up, many with few calls, and records in the index whom documents are for.
+
+    Errors: those of the source, the target and the index.
+    """
 
     source: Source
     target: Target

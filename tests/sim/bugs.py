@@ -22,7 +22,7 @@ from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
-from sync_worker.sync import fresh_reads, plan
+from sync_worker.sync import document_events, fresh_reads, plan
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.webhooks import receiver
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from sync_worker.sanity.client import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkItem
+    from sync_worker.sync.document_events import DocumentEvent
     from sync_worker.sync.outcome import Outcome
-    from sync_worker.webhooks.receiver import DocumentEvent
 
 Plant = tuple[object, str, object]
 """Where, under which name, what instead."""
@@ -129,7 +129,7 @@ async def write_under_any_settings(_: InstallationRecord, **__: str) -> None:
 original_explain = clerk.error_from_response
 original_intend = Ledger.intend
 original_managed = ownership.managed
-original_marks_of = receiver.items_of
+original_marks_of = document_events.items_of
 original_page = sanity._page
 
 BUGS = {

@@ -1,0 +1,105 @@
+"""Listening instead of webhooks: nothing is missed when the stream drops events, ends, or cannot go on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
+from sync_worker.sanity.listen import types_of
+from tests.clock import TIMINGS
+from tests.oracle import GUARD, until, wrong
+from tests.parts import working
+
+if TYPE_CHECKING:
+    from sync_worker.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.anyio
+QUICK = replace(TIMINGS, listen_reconnect=0.05, listen_lease=1.0, poll_grace=0.0)
+
+
+async def edit(box: Sandbox, user: str, **fields: Any) -> None:
+    row = {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", **fields}
+    await box.lake.mutate([{"createOrReplace": row}])
+
+
+async def test_a_publish_a_move_and_a_delete_are_heard_without_any_webhook(box: Sandbox, database_url: str) -> None:
+    users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
+    async with working(box, database_url, events="listen", timings=QUICK, sanity_webhook_secret=""):
+        await box.lake.listeners.wait_connected(1)
+        for user in users:
+            await edit(box, user)
+        await until(lambda: not wrong(box))
+        await edit(box, users[0], clerkUserId=users[1])
+        await until(lambda: not wrong(box))
+        await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users])
+        await until(lambda: not any("plan" in u["public_metadata"] for u in box.clerk.users.values()))
+
+
+async def test_a_renamed_course_reaches_its_holders(box: Sandbox, sqlite_url: str) -> None:
+    user = box.clerk.add_user("user_1")
+    async with working(box, sqlite_url, events="listen", timings=QUICK):
+        await box.lake.listeners.wait_connected(1)
+        await box.lake.mutate([{"create": {"_id": "c1", "_type": "course", "slug": {"current": "algebra"}}}])
+        await edit(box, user, courses=[{"_type": "reference", "_ref": "c1", "_key": "c1"}])
+        await until(lambda: not wrong(box))
+        await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug.current": "geometry"}}}])
+        await until(lambda: not wrong(box))
+
+
+async def test_what_happens_while_the_connection_is_cut_comes_when_it_goes_on(box: Sandbox, sqlite_url: str) -> None:
+    users = [box.clerk.add_user(f"user_{n}") for n in range(10)]
+    async with working(box, sqlite_url, events="listen", timings=QUICK):
+        await box.lake.listeners.wait_connected(1)
+        for user in users:
+            await edit(box, user)
+            await box.lake.listeners.cut()
+            await box.lake.listeners.wait_connected(1)
+        await until(lambda: not wrong(box))
+
+
+async def test_where_the_stream_cannot_go_on_the_poll_catches_up(box: Sandbox, sqlite_url: str) -> None:
+    user = box.clerk.add_user("user_1")
+    box.lake.listeners.settings = ListenSettings(resume_window=-1)
+    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
+        await box.lake.listeners.wait_connected(1)
+        async with asyncio.timeout(GUARD):
+            while await parts.store.queue.recall("deletes") is None:
+                await asyncio.sleep(0.02)
+        box.lake.listeners.faults = ListenFaults(drop=1.0)
+        await edit(box, user)
+        box.lake.listeners.faults = ListenFaults()
+        await asyncio.sleep(1.1)
+        await box.lake.listeners.cut()
+        await until(lambda: not wrong(box))
+
+
+async def test_only_one_of_two_processes_listens(box: Sandbox, postgres_url: str) -> None:
+    async with working(box, postgres_url, events="listen", timings=QUICK):
+        await box.lake.listeners.wait_connected(1)
+        async with working(box, postgres_url, events="listen", timings=QUICK):
+            await edit(box, box.clerk.add_user("user_1"))
+            await until(lambda: not wrong(box))
+            assert box.lake.listeners.connected == 1
+
+
+async def test_a_refused_channel_is_recorded_and_the_worker_goes_on(box: Sandbox, sqlite_url: str) -> None:
+    box.lake.faults.next("channel_error", path_prefix="/v2025-02-19/data/listen")
+    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
+        while await parts.store.queue.recall("listen:failure") is None:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "types"),
+    [
+        ('(before()._type in ["a", "b"] || after()._type in ["a", "b"]) && true', ("a", "b")),
+        ('_type == "a" || _type == "b"', ("a", "b")),
+        ("true", ()),
+    ],
+)
+def test_the_types_are_those_of_the_webhooks_filter(text: str, types: tuple[str, ...]) -> None:
+    assert types_of(text) == types
