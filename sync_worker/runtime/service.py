@@ -84,17 +84,21 @@ async def running_worker(
             log.info("worker_stopped", worker=name)
 
 
-async def _poll(services: Services, store: Store, settings: Settings) -> None:
+def poll_of(services: Services, store: Store, settings: Settings) -> Poll:
+    """Return the poll of this installation."""
     clock, timings = store.runtime.clock, store.runtime.timings
-    poll = Poll(services.source, store.queue, store.access, clock, timings, settings.full_check_seconds)
-    documents, deleted = await poll.run()
+    return Poll(services.source, store.queue, store.access, clock, timings, settings.full_check_seconds)
+
+
+async def _poll(services: Services, store: Store, settings: Settings) -> None:
+    documents, deleted = await poll_of(services, store, settings).run()
     log.info("polled", documents=documents, deleted=deleted)
 
 
 async def _listen(settings: Settings, store: Store, services: Services) -> None:
     """Listen to Sanity until the process ends."""
     async with open_listen(settings, store) as listen:
-        catch_up = lambda: _poll(services, store, settings)  # noqa: E731 - as the timers have it
+        catch_up = poll_of(services, store, settings).catch_up
         clock, timings = store.runtime.clock, store.runtime.timings
         await Listener(listen, store.database, store.queue, catch_up, clock, timings).run()
 

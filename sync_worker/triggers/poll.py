@@ -22,7 +22,8 @@ from sync_worker.storage.queue import FANOUT, WorkItem
 from sync_worker.triggers.deletes import Deletes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from datetime import datetime
     from typing import Any
 
     from sync_worker.domain.clock import Clock
@@ -50,8 +51,25 @@ class Poll:
         """Enqueue what was published and deleted since the last poll. Returns the number of documents of each."""
         until = horizon(self.clock, self.timings)
         changed = await find_published(self.source, self.queue, until)
-        deletes = Deletes(self.source, self.queue, self.access, self.clock, self.timings, self.full_check)
-        return changed, await deletes.find(until, cause_of(until))
+        return changed, await self._deletes().find(until, cause_of(until))
+
+    async def catch_up(self) -> None:
+        """Enqueue what happened since the last poll, up to now.
+
+        What is newest may not be in the index yet, so the next poll looks at it once more.
+        """
+        until = _text(utc(self.clock) + timedelta(seconds=1))
+        known = await self.queue.recall(CURSOR)
+        if known is None:
+            await find_published(self.source, self.queue, horizon(self.clock, self.timings))
+        else:
+            since, after = json.loads(known[0])
+            async for rows in _pages(self.source, since, after, until):
+                await self.queue.enqueue([_item(row, cause_of(until)) for row in rows])
+        await self._deletes().find(until, cause_of(until))
+
+    def _deletes(self) -> Deletes:
+        return Deletes(self.source, self.queue, self.access, self.clock, self.timings, self.full_check)
 
 
 async def find_published(source: Source, queue: WorkQueue, until: str) -> int:
@@ -64,24 +82,33 @@ async def find_published(source: Source, queue: WorkQueue, until: str) -> int:
     if known is None:
         await queue.remember(CURSOR, json.dumps([until, ""]))
         return 0
-    since, after = json.loads(known[0])
     found = 0
-    while rows := await source.changed(since, after, until):
+    since, after = json.loads(known[0])
+    async for rows in _pages(source, since, after, until):
         await queue.enqueue([_item(row, cause_of(until)) for row in rows])
-        last = str(rows[-1].get("_updatedAt")), str(rows[-1]["_id"])
-        if not (since, after) < last < (until, ""):
-            # A cursor outside this span would never find anything again.
-            raise UnreadableAnswer("a page of changes did not go on from the one before")
-        since, after = last
-        await queue.remember(CURSOR, json.dumps([since, after]))
+        await queue.remember(CURSOR, json.dumps(_place(rows[-1])))
         found += len(rows)
     return found
 
 
+async def _pages(source: Source, since: str, after: str, until: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    """Yield the pages of what was published from behind a place in the order of publishes."""
+    while rows := await source.changed(since, after, until):
+        last = _place(rows[-1])
+        if not (since, after) < last < (until, ""):
+            # A cursor outside this span would never find anything again.
+            raise UnreadableAnswer("a page of changes did not go on from the one before")
+        yield rows
+        since, after = last
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row.get("_updatedAt")), str(row["_id"])
+
+
 def horizon(clock: Clock, timings: Timings) -> str:
     """Return until when a poll looks (RFC 3339): what is newer has its webhook still on the way."""
-    moment = utc(clock) - timedelta(seconds=timings.poll_grace)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _text(utc(clock) - timedelta(seconds=timings.poll_grace))
 
 
 def cause_of(until: str) -> Cause:
@@ -100,3 +127,7 @@ def _item(row: Mapping[str, Any], cause: Cause) -> WorkItem:
         subject = None
     key = FANOUT + document if subject is None or subject.is_address else str(subject)
     return WorkItem(key, LANE, None, expected, cause)
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
