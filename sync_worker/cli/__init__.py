@@ -18,6 +18,7 @@ from sync_worker.cli import (
     explain,
     failed,
     history,
+    import_csv,
     reconcile,
     sandbox,
     serve,
@@ -52,6 +53,7 @@ app.command()(sync.sync)
 app.command()(explain.explain)
 app.add_typer(failed.app, name="failed")
 app.command()(history.history)
+app.command("import")(import_csv.import_csv)
 app.command()(doctor.doctor)
 app.add_typer(webhook.app, name="webhook")
 app.command()(sandbox.sandbox)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import AsyncIterator, Callable
 
+    import httpx
+
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
     from sync_worker.settings import Settings
@@ -153,24 +155,7 @@ async def open_services(
 
     clock, timings = store.runtime.clock, store.runtime.timings
     budget = clerk_budget(settings, store)
-    queries = sanity.Queries.load(settings.groq_folder)
-    source, sanity_client = sanity.open_sanity(
-        ServiceTransport(
-            "Sanity",
-            inner_transport(),
-            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
-            sanity.error_from_response,
-            clock,
-            timings,
-            is_read=sanity.reads_only,
-            dry_run=dry_run,
-            observe=observe,
-        ),
-        queries,
-        url=settings.sanity_url,
-        version=settings.sanity_api_version,
-        dataset=settings.sanity_dataset,
-    )
+    source, sanity_client = _sanity_of(settings, store.runtime, dry_run=dry_run, observe=observe)
     target, clerk_client = clerk.open_clerk(
         ServiceTransport(
             "Clerk",
@@ -190,6 +175,36 @@ async def open_services(
     )
     async with sanity_client, clerk_client:
         yield Services(source, target, budget)
+
+
+@asynccontextmanager
+async def open_source(settings: Settings, runtime: Runtime) -> AsyncIterator[sanity.Sanity]:
+    """Open the client of Sanity alone, for a command that needs no database. It cannot write."""
+    source, client = _sanity_of(settings, runtime, dry_run=True)
+    async with client:
+        yield source
+
+
+def _sanity_of(
+    settings: Settings, runtime: Runtime, *, dry_run: bool, observe: Callable[[Call], None] = lambda _: None
+) -> tuple[sanity.Sanity, httpx.AsyncClient]:
+    return sanity.open_sanity(
+        ServiceTransport(
+            "Sanity",
+            inner_transport(),
+            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
+            sanity.error_from_response,
+            runtime.clock,
+            runtime.timings,
+            is_read=sanity.reads_only,
+            dry_run=dry_run,
+            observe=observe,
+        ),
+        sanity.Queries.load(settings.groq_folder),
+        url=settings.sanity_url,
+        version=settings.sanity_api_version,
+        dataset=settings.sanity_dataset,
+    )
 
 
 def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:

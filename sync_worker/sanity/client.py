@@ -103,6 +103,17 @@ class Source(Protocol):
         """Read documents by id from the strongly consistent store."""
 
 
+def load_query(folder: Path, name: str) -> str:
+    """Read one GROQ file with all that it includes. Raises ConfigurationError that names a file that cannot be read."""
+    try:
+        raw = (folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{folder / name} cannot be read: {reason}") from None
+    included = _INCLUDE.sub(lambda match: load_query(folder, match[1]), raw)
+    return _COMMENT.sub("", included).strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Queries:
     """The GROQ queries, composed from the files of one directory."""
@@ -117,17 +128,7 @@ class Queries:
     @classmethod
     def load(cls, folder: Path) -> Queries:
         """Read the files. Raises ConfigurationError that names a file that cannot be read."""
-
-        def text(name: str) -> str:
-            try:
-                raw = (folder / name).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-                raise ConfigurationError(f"{folder / name} cannot be read: {reason}") from None
-            included = _INCLUDE.sub(lambda match: text(match[1]), raw)
-            return _COMMENT.sub("", included).strip()
-
-        return cls(*(text(f"{name}.groq") for name in cls.__slots__))
+        return cls(*(load_query(folder, f"{name}.groq") for name in cls.__slots__))
 
 
 class Sanity:
@@ -179,6 +180,10 @@ class Sanity:
             omitted = _objects(result.get("omitted") or [])
             missing.update(str(one.get("id")) for one in omitted if one.get("reason") == "existence")
         return Stored(documents, frozenset(missing - documents.keys()))
+
+    async def lookup(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> Mapping[str, Any]:
+        """Run the query of a single command. It must return an object."""
+        return _object(await self._query(query, parameters))
 
     async def _query(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
         options = {"perspective": "published", "returnQuery": "false", "tag": TAG}
