@@ -44,6 +44,7 @@ OTHER_WORDS = {
     "publish_latency_seconds",
     "queue_seconds",
     "event_type",
+    "no_filter",
 }
 """Answers of the web application, and words of PostgreSQL, of the tests and of log lines."""
 

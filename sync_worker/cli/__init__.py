@@ -20,6 +20,7 @@ from sync_worker.cli import (
     history,
     import_csv,
     reconcile,
+    report,
     sandbox,
     serve,
     sync,
@@ -53,6 +54,7 @@ app.command()(sync.sync)
 app.command()(explain.explain)
 app.add_typer(failed.app, name="failed")
 app.command()(history.history)
+app.command()(report.report)
 app.command("import")(import_csv.import_csv)
 app.command()(doctor.doctor)
 app.add_typer(webhook.app, name="webhook")

@@ -10,18 +10,18 @@ import csv
 import hashlib
 import io
 import json
-import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.merge import merge
 from sync_worker.errors import quoted
+from sync_worker.formatting import parse_time
 from sync_worker.sanity.rows import SubjectFields, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sync_worker.domain.entitlements import Field
     from sync_worker.sanity.catalogue import Catalogue
@@ -34,8 +34,6 @@ TIME_COLUMNS = ("startsAt", "endsAt")
 COLUMNS = (*SUBJECT_COLUMNS, *GIVING_COLUMNS, *TIME_COLUMNS)
 DELIMITERS = ",;\t"
 """What spreadsheets write between cells, depending on the language of the system."""
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +202,13 @@ def _only(column: str, slug: str, found: Mapping[str, Sequence[T]]) -> T | None:
 
 
 def _window(line: Line) -> dict[str, str]:
-    times = {name: _time(name, line.cells[name]) for name in TIME_COLUMNS if name in line.cells}
+    times: dict[str, datetime] = {}
+    for name in TIME_COLUMNS:
+        if name in line.cells:
+            try:
+                times[name] = parse_time(line.cells[name])
+            except ValueError as error:
+                raise _InvalidCellError(name, str(error)) from None
     if len(times) == len(TIME_COLUMNS) and times["endsAt"] <= times["startsAt"]:
         raise _InvalidCellError("endsAt", "is not after startsAt")
     return {name: moment.isoformat().replace("+00:00", "Z") for name, moment in times.items()}
-
-
-def _time(column: str, text: str) -> datetime:
-    """Return a time in UTC. A date is its first moment in UTC."""
-    try:
-        if _DATE.fullmatch(text):
-            return datetime.fromisoformat(text).replace(tzinfo=UTC)
-        moment = datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
-        if moment is not None and moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        moment = None
-    problem = "is not a time or a date" if moment is None else "has no time zone"
-    raise _InvalidCellError(column, f"{problem}; write 2026-05-01T12:00:00Z, for example, or 2026-05-01")
