@@ -19,6 +19,7 @@ from sync_worker.cli import (
     failed,
     history,
     import_csv,
+    notify,
     reconcile,
     report,
     sandbox,
@@ -58,6 +59,7 @@ app.command()(report.report)
 app.command("import")(import_csv.import_csv)
 app.command()(doctor.doctor)
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(notify.app, name="notify")
 app.command()(sandbox.sandbox)
 app.command()(demo.demo)
 
