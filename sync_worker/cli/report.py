@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, CommandFailed, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, moment_of, print_json, print_table
 from sync_worker.cli.setup import begin
-from sync_worker.formatting import describe, parse_time, rfc3339
+from sync_worker.formatting import describe, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ def report(  # noqa: PLR0917 - typer reads options from parameters
 
     if as_csv and as_json:
         raise CommandFailed("--csv and --json exclude each other; choose one.")
-    moment = _moment(at)
+    moment = moment_of(at)
     settings = begin()
     found = asyncio.run(_read(settings, Wanted.of(plan=plan, role=role, course=course), moment))
     if as_json:
@@ -55,15 +55,6 @@ def report(  # noqa: PLR0917 - typer reads options from parameters
         )
         print_table(("subject", "access", "documents", "since", "until"), rows)
         typer.echo(f"{len(found)} subjects", err=True)
-
-
-def _moment(at: str) -> float | None:
-    if not at:
-        return None
-    try:
-        return parse_time(at).timestamp()
-    except ValueError as error:
-        raise CommandFailed(f"--at {error}.") from None
 
 
 async def _read(settings: Settings, wanted: Wanted, moment: float | None) -> list[Holding]:

@@ -13,8 +13,9 @@ from sync_worker.domain.changeset import LossLimit
 from sync_worker.domain.ownership import NO_ADOPTION
 from sync_worker.domain.timings import Timings
 from sync_worker.errors import ConfigurationError
-from sync_worker.runtime.system_clock import SystemClock
+from sync_worker.runtime.system_clock import ClockAt, SystemClock
 from sync_worker.sanity import client as sanity
+from sync_worker.sanity.preview import preview
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
 from sync_worker.storage.installation import InstallationRecord
@@ -245,12 +246,7 @@ async def open_reconcile(
     approved: bool = False,
 ) -> AsyncIterator[FullReconcile]:
     """Open a full reconcile. `calls` counts its calls by service, and its writes."""
-
-    def on_call(call: Call) -> None:
-        calls[call.service] += 1
-        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
-
-    async with open_services(settings, store, dry_run=dry_run, on_call=on_call) as services:
+    async with open_services(settings, store, dry_run=dry_run, on_call=_counting(calls)) as services:
         yield FullReconcile(
             reconciler_of(settings, store, services),
             store.queue,
@@ -261,6 +257,47 @@ async def open_reconcile(
             accept_fewer=accept_fewer,
             approved=approved,
         )
+
+
+@asynccontextmanager
+async def open_preview(
+    settings: Settings,
+    store: Store,
+    calls: Counter[str],
+    *,
+    perspective: str = "",
+    moment: float | None = None,
+    adoption: Adoption = NO_ADOPTION,
+    accept_fewer: bool = False,
+) -> AsyncIterator[FullReconcile]:
+    """Open a reconcile that can only `find`: as if drafts or releases were published, or at another moment, or both.
+
+    Without a moment, windows are judged when the releases are to be published, or else now. It records nothing. Raises
+    ConfigurationError for a perspective that there is not.
+    """
+    async with open_services(settings, store, dry_run=True, on_call=_counting(calls)) as services:
+        source, publishes_at = await preview(services.source, perspective) if perspective else (services.source, None)
+        if moment is None and publishes_at is not None:
+            moment = max(publishes_at.timestamp(), store.runtime.clock.now())
+        clock = store.runtime.clock if moment is None else ClockAt(moment)
+        reads = replace(reconciler_of(settings, store, services), source=source, clock=clock)
+        yield FullReconcile(
+            reads,
+            store.queue,
+            store.runs,
+            clock,
+            store.runtime.timings,
+            adoption=adoption,
+            accept_fewer=accept_fewer,
+        )
+
+
+def _counting(calls: Counter[str]) -> Callable[[Call], None]:
+    def on_call(call: Call) -> None:
+        calls[call.service] += 1
+        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
+
+    return on_call
 
 
 @asynccontextmanager
