@@ -128,10 +128,10 @@ class AccessReport:
                 last = written.get(key, NOTHING_WRITTEN)
                 values = managed_values(observed, self.layout, last)
                 if wanted.matches(values):
-                    ours = managed(observed, self.layout, last)
-                    since = tenures.get(key, Tenure()).since(values, wanted) or _written_at(ours.marker, observed)
-                    until = _end(values, wanted, [documents[id_] for id_ in ours.documents if id_ in documents])
-                    found.append(Holding(key, values, ours.documents, since, until))
+                    keys = managed(observed, self.layout, last)
+                    since = tenures.get(key, Tenure()).since(values, wanted) or _written_at(keys.marker, observed)
+                    until = _end(values, wanted, [documents[id_] for id_ in keys.documents if id_ in documents])
+                    found.append(Holding(key, values, keys.documents, since, until))
         return sorted(found, key=lambda one: one.subject)
 
     async def at(self, wanted: Wanted, moment: float) -> list[Holding]:
