@@ -1,4 +1,4 @@
-"""Formats times and managed keys, and masks e-mail addresses, for the command line and the pages."""
+"""Formats and parses times, formats managed keys, and masks e-mail addresses, for the command line and the pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"([^\s@/:\"'(),;<>])[^\s@/:\"'(),;<>]*@([^\s@/:\"'(),;<>]+)")
 
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
+
 
 def masked(text: str) -> str:
     """Return `text` with every e-mail address masked, as `a***@example.org`."""
@@ -22,6 +25,20 @@ def rfc3339(epoch: float | None) -> str | None:
     if epoch is None:
         return None
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime:
+    """Return an RFC 3339 time, or the first moment of a date, in UTC. Raises ValueError that says what is wrong."""
+    try:
+        if _DATE.fullmatch(text):
+            return datetime.fromisoformat(text).replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        moment = None
+    problem = "is not a time or a date" if moment is None else "has no time zone"
+    raise ValueError(f"{problem}; write 2026-05-01T12:00:00Z, for example, or 2026-05-01")
 
 
 def at(epoch: float, now: float) -> str:

@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     """Bytes of public managed keys before a warning. A session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None
     """The token for the status pages; without it they are disabled."""
+    notify_url: SecretStr | None = None
+    """Where notices are posted, such as the incoming webhook of a chat; without it nobody is notified."""
+    notify_secret: SecretStr | None = None
+    """The secret that notices are signed with, whsec_… and base64; without it they are not signed."""
     port: int = Setting(default=8000, ge=0, le=65535)
     """The port to listen on."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -101,7 +105,9 @@ class Settings(BaseSettings):
     def _lists(cls, value: object) -> object:
         return _split_list(value) if isinstance(value, str) else value
 
-    @field_validator("sanity_read_token", "clerk_secret_key", "admin_token", mode="before")
+    @field_validator(
+        "sanity_read_token", "clerk_secret_key", "admin_token", "notify_url", "notify_secret", mode="before"
+    )
     @classmethod
     def _stripped(cls, value: object) -> object:
         return value.strip() if isinstance(value, str) else value
@@ -114,6 +120,20 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "must be whsec_ and base64: copy the signing secret under Webhooks in Clerk's dashboard"
                 )
+        return value
+
+    @field_validator("notify_url")
+    @classmethod
+    def _notify_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]+\S*", value.get_secret_value()):
+            raise ValueError("must be an address that starts with https://")
+        return value
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _SVIX_SECRET.fullmatch(value.get_secret_value()):
+            raise ValueError("must be whsec_ and base64: make one with `echo whsec_$(openssl rand -base64 32)`")
         return value
 
     @field_validator("sanity_api_url", "clerk_api_url")
@@ -155,7 +175,10 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The secret values, which must never be logged."""
-        single = (self.sanity_read_token, self.clerk_secret_key, self.admin_token)
+        single = (
+            *(self.sanity_read_token, self.clerk_secret_key, self.admin_token),
+            *(self.notify_url, self.notify_secret),
+        )
         all_secrets = (*single, *self.sanity_webhook_secret, *self.clerk_webhook_secret)
         return tuple(secret.get_secret_value() for secret in all_secrets if secret is not None)
 

@@ -16,6 +16,7 @@ from sync_worker.cli import app
 from sync_worker.cli.demo import story
 from sync_worker.diagnostics.issues import NEXT_STEPS
 from sync_worker.diagnostics.metrics import METRICS, NAMES
+from sync_worker.diagnostics.situations import EVENTS
 from sync_worker.errors import SyncWorkerError
 from sync_worker.settings import Settings
 from sync_worker.web.app import create_app
@@ -44,6 +45,7 @@ OTHER_WORDS = {
     "publish_latency_seconds",
     "queue_seconds",
     "event_type",
+    "no_filter",
 }
 """Answers of the web application, and words of PostgreSQL, of the tests and of log lines."""
 
@@ -103,6 +105,10 @@ def test_settings_lists_every_setting_once_with_its_default_and_meaning() -> Non
 
 def test_metrics_lists_every_metric_and_no_other() -> None:
     assert first_cells(DOCS / "metrics.md", r"(\w+)") == [metric.name for metric in METRICS]
+
+
+def test_notices_lists_every_event_and_no_other() -> None:
+    assert sorted(first_cells(DOCS / "notices.md", r"(\w+)`")) == sorted(EVENTS)
 
 
 def test_http_lists_every_route_and_no_other() -> None:
@@ -172,7 +178,7 @@ def all_errors(error: type[SyncWorkerError] = SyncWorkerError) -> set[str]:
 
 @by_page
 def test_a_page_names_no_event_or_code_that_there_is_not(page: Path) -> None:
-    known = {*logged(), *all_errors(), *NEXT_STEPS, *REFUSALS, ACCEPTED, IGNORED, *NAMES, *OTHER_WORDS}
+    known = {*logged(), *EVENTS, *all_errors(), *NEXT_STEPS, *REFUSALS, ACCEPTED, IGNORED, *NAMES, *OTHER_WORDS}
     known |= {metric.name for metric in METRICS}
     assert set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page.read_text())) - known == set()
 

@@ -40,6 +40,12 @@ def test_several_secrets_are_valid_during_rotation_and_are_stripped(load: Any) -
     assert [secret.get_secret_value() for secret in secrets] == ["new", "old"]
 
 
+def test_the_address_of_the_receiver_of_notices_is_a_secret(load: Any) -> None:
+    settings = load(NOTIFY_URL="https://hooks.example.org/T1/a-token", NOTIFY_SECRET="whsec_c2VjcmV0")
+    assert {"https://hooks.example.org/T1/a-token", "whsec_c2VjcmV0"} <= set(settings.secrets)
+    assert "a-token" not in repr(settings)
+
+
 def test_the_managed_keys_follow_the_settings(load: Any) -> None:
     layout = load(
         PLAN_ORDER="free,pro", BASELINE_PLAN="free", EXTRA_FIELDS="features=union,step=latest", PRIVATE_FIELDS="role"
@@ -83,6 +89,12 @@ def test_an_invalid_value_is_named(load: Any, environment: dict[str, str], named
         ("RECONCILE_AT", "3am", "must be a time in UTC such as 03:30"),
         ("CLAIMS_BUDGET", "0", "must be a whole number of bytes, 1 or more"),
         ("PORT", "70000", "must be a whole number from 0 to 65535"),
+        ("NOTIFY_URL", "hooks.example.org", "must be an address that starts with https://"),
+        (
+            "NOTIFY_SECRET",
+            "a secret",
+            "must be whsec_ and base64: make one with `echo whsec_$(openssl rand -base64 32)`",
+        ),
         ("LOG_FORMAT", "xml", "must be auto, json or console"),
     ],
 )

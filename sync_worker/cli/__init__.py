@@ -18,7 +18,10 @@ from sync_worker.cli import (
     explain,
     failed,
     history,
+    import_csv,
+    notify,
     reconcile,
+    report,
     sandbox,
     serve,
     sync,
@@ -52,8 +55,11 @@ app.command()(sync.sync)
 app.command()(explain.explain)
 app.add_typer(failed.app, name="failed")
 app.command()(history.history)
+app.command()(report.report)
+app.command("import")(import_csv.import_csv)
 app.command()(doctor.doctor)
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(notify.app, name="notify")
 app.command()(sandbox.sandbox)
 app.command()(demo.demo)
 

@@ -37,6 +37,19 @@ def as_markdown(differences: Sequence[Difference]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
+def as_json(difference: Difference) -> dict[str, object]:
+    """Return one change as JSON."""
+    change = difference.change
+    return {
+        "subject": str(change.subject),
+        "change": change.kind.value,
+        "before": dict(change.before),
+        "after": dict(change.after),
+        "documents": list(change.sources),
+        "loses": bool(change.losses),
+    }
+
+
 def _taken_over(change: Change) -> str:
     return f", takes over {describe(change.taken_over)} of the app" if change.taken_over else ""
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sync_worker.formatting import parse_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -23,6 +25,14 @@ ManageToken = Annotated[
 
 class CommandFailed(Exception):
     """Ends the command with exit code 1; the message is one line: what happened, then what to do."""
+
+
+def moment_of(at: str) -> float | None:
+    """Return the value of --at in epoch seconds; None when it was not given. Raises CommandFailed."""
+    try:
+        return parse_time(at).timestamp() if at else None
+    except ValueError as error:
+        raise CommandFailed(f"--at {error}.") from None
 
 
 def print_json(data: object) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, moment_of, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.domain.ownership import Adoption
+from sync_worker.formatting import rfc3339
 
 if TYPE_CHECKING:
     from sync_worker.settings import Settings
@@ -40,6 +41,20 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
         bool,
         typer.Option("--accept-fewer", help="Continue although most entitlements are gone, or a key of everybody's."),
     ] = False,
+    perspective: Annotated[
+        str,
+        typer.Option(
+            metavar="drafts|RELEASE,…",
+            help="With --dry-run: as if these drafts or releases were published.",
+        ),
+    ] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="With --dry-run: what differs at this moment. Default: when the release is to be published, or now.",
+        ),
+    ] = "",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the changes as a Markdown table.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,11 +66,57 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
     Example: sync-worker reconcile --dry-run
     """
+    if (perspective or at) and not dry_run:
+        raise CommandFailed("--perspective and --at show what would be: add --dry-run.")
+    moment = moment_of(at)
     overrides = {"max_revocations": max_revocations} if max_revocations else {}
     settings = begin(**overrides)
     show = "json" if as_json else "markdown" if markdown else "table"
     adoption = Adoption(unmarked=adopt, source=take_over.strip())
+    if perspective or at:
+        preview = _preview(settings, show, adoption, perspective, moment, accept_fewer=accept_fewer)
+        raise typer.Exit(asyncio.run(preview))
     raise typer.Exit(asyncio.run(_reconcile(settings, show, adoption, dry_run=dry_run, accept_fewer=accept_fewer)))
+
+
+async def _preview(
+    settings: Settings, show: str, adoption: Adoption, perspective: str, moment: float | None, *, accept_fewer: bool
+) -> int:
+    """Show what publishing drafts or releases would change. It takes no lock, because it cannot write to Clerk."""
+    from sync_worker.cli.changes import as_json
+    from sync_worker.domain.changeset import Drift
+    from sync_worker.runtime.wiring import Runtime, open_preview, open_store
+    from sync_worker.worker.full_reconcile import report
+
+    calls: Counter[str] = Counter()
+    runtime = Runtime.system()
+    started = runtime.clock.monotonic()
+    async with (
+        open_store(settings, runtime) as store,
+        open_preview(
+            settings,
+            store,
+            calls,
+            perspective=perspective,
+            moment=moment,
+            adoption=adoption,
+            accept_fewer=accept_fewer,
+        ) as parts,
+    ):
+        with Bars() as bars:
+            findings = await replace(parts, progress=bars).find()
+        findings.differences = [
+            replace(one, drift=Drift.PREVIEWED) if one.drift is Drift.MISSED else one for one in findings.differences
+        ]
+        _announce(findings, settings, runtime.timings.budget_window, show)
+        judged_at = rfc3339(parts.clock.now())
+    summary = report(findings, None, calls, runtime.clock.monotonic() - started)
+    if show == "json":
+        print_json({**summary, "at": judged_at, "changes": [as_json(one) for one in findings.differences]})
+    else:
+        shown = {**summary, "at": judged_at}
+        typer.echo(" ".join(f"{name}={value}" for name, value in shown.items()), err=show == "markdown")
+    return _exit_code(findings, None)
 
 
 async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_run: bool, accept_fewer: bool) -> int:
@@ -104,7 +165,7 @@ def _exit_code(findings: Findings, result: Result | None) -> int:
 def _announce(findings: Findings, settings: Settings, window: float, show: str) -> None:
     """Show the changes and their cost before they are written."""
     from sync_worker.cli.changes import HEADER, as_markdown, as_rows
-    from sync_worker.domain.changeset import forecast
+    from sync_worker.domain.changeset import LossLimit, forecast
 
     cost = forecast(len(findings.differences), settings.budget, window)
     typer.echo(
@@ -112,6 +173,13 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
         f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per {window:.0f} s",
         err=True,
     )
+    allowed = LossLimit(settings.max_revocations).allowed(findings.managed)
+    if len(findings.losing) > allowed:
+        typer.echo(
+            f"{len(findings.losing)} of them would lose access; a reconcile would hold that for approval, because "
+            f"MAX_REVOCATIONS={settings.max_revocations} allows {allowed}",
+            err=True,
+        )
     if findings.taken_over:
         typer.echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
     # A row by an address that several users have is refused once for each of them.

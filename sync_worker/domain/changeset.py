@@ -23,12 +23,13 @@ IDS_PER_CALL = 100
 
 
 class Drift(StrEnum):
-    """Why a subject is out of sync: a missed change, an edit in Clerk, other settings, or it is not managed yet."""
+    """Why a subject is, or would be, out of sync."""
 
     MISSED = "missed by us"
     EDITED = "edited in Clerk"
     MOVED = "moved by settings"
     UNMANAGED = "not managed yet"
+    PREVIEWED = "not published yet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,22 @@ class Timings:
     counter_flush_interval: float = 10.0
     """Between two writes of a process's counters to the database. A killed process loses at most this much."""
 
+    # Notices
+
+    notify_interval: float = 15.0
+    """Between two looks whether there is anything to notify of."""
+    notify_timeout: float = 10.0
+    """How long a receiver of notices may take to answer."""
+    notify_pause: float = HOUR
+    """Between two notices of one cause."""
+    notify_patience: float = HOUR
+    """How long a notice that was not accepted is tried again."""
+    notify_first_retry: float = 30.0
+    """The delay before the second attempt; it doubles. Longer than `notify_timeout`, so that nothing is sent twice at
+    once."""
+    notify_max_retry: float = 600.0
+    """The longest such delay."""
+
     # Requests to Sanity and Clerk
 
     clerk_timeout: float = 8.0
@@ -272,6 +288,10 @@ class Timings:
         _require(
             self.reconcile_lock_renewal < self.reconcile_lock,
             "reconcile_lock_renewal must be shorter than reconcile_lock",
+        )
+        _require(
+            self.notify_timeout < self.notify_first_retry <= self.notify_max_retry,
+            "notify_first_retry must be longer than notify_timeout, and not longer than notify_max_retry",
         )
         _require(self.pace_memory <= self.row_retention, "row_retention must not be shorter than pace_memory")
 

@@ -7,14 +7,17 @@ import os
 import signal
 import socket
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.diagnostics.situations import STOPPED, SituationReader
+from sync_worker.runtime.notifier import Notifier, notify, open_notifier
 from sync_worker.runtime.periodic import daily, every
 from sync_worker.runtime.wiring import installation_of, open_listen, open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.storage.notices import Notices
 from sync_worker.storage.reconcile_runs import exclusive_run, judged
 from sync_worker.triggers.listen import Listener
 from sync_worker.triggers.poll import Poll
@@ -42,7 +45,7 @@ async def running_worker(
     `broken` is called if the worker ends by itself, which only a bug can cause.
     """
     clock, timings = store.runtime.clock, store.runtime.timings
-    async with open_services(settings, store) as services:
+    async with open_services(settings, store) as services, AsyncExitStack() as stack:
         reconciler = reconciler_of(settings, store, services)
         name = f"{socket.gethostname()}:{os.getpid()}"
         worker = Worker(
@@ -61,6 +64,8 @@ async def running_worker(
         log.info("worker_started", worker=name)
         task = asyncio.create_task(worker.run())
         task.add_done_callback(lambda ended: _leave_if_broken(ended, broken))
+        notifier = await stack.enter_async_context(open_notifier(settings, clock, timings))
+        notify_every = timings.notify_interval if settings.notify_url else 0
         ask_instance_every = timings.instance_interval if settings.clerk_webhook_secret else 0
         timers = [
             every(settings.poll_seconds, "poll", lambda: _poll(services, store, settings), clock),
@@ -70,6 +75,7 @@ async def running_worker(
             daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store), clock),
             every(timings.purge_interval, "purge", lambda: _purge(store), clock),
             every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
+            every(notify_every, "notices", lambda: _notify(settings, store, worker, notifier), clock),
         ]
         running = [asyncio.create_task(timer) for timer in timers]
         if settings.events != "webhook":
@@ -122,6 +128,15 @@ async def check_projection(services: Services, settings: Settings) -> None:
 async def _ask_instance(services: Services, store: Store) -> None:
     """Record which Clerk instance our key belongs to, so that events from another one are ignored."""
     await store.queue.remember(INSTANCE, await services.target.instance())
+
+
+async def _notify(settings: Settings, store: Store, worker: Worker, notifier: Notifier) -> None:
+    """Send notices. That work is stopped is known to this process alone, so it goes into the database first."""
+    queue, timings, stopped = store.queue, store.runtime.timings, worker.jobs.stopped
+    if stopped is not None and store.runtime.clock.monotonic() - stopped.at < 2 * timings.credentials_probe:
+        await queue.remember(STOPPED, stopped.code)
+    reader = SituationReader(queue, store.approvals, timings, settings.layout.source)
+    await notify(reader, Notices(store.database, timings), notifier)
 
 
 async def _purge(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The clock of the machine."""
+"""The clock of the machine, and one that shows another time of day."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""
         await asyncio.sleep(seconds)
+
+
+class ClockAt(SystemClock):
+    """A clock on which it is always one moment, in epoch seconds: to see what will be then."""
+
+    def __init__(self, moment: float) -> None:
+        self._moment = moment
+
+    def now(self) -> float:
+        """Return the moment."""
+        return self._moment

@@ -15,9 +15,10 @@ from sync_worker.domain.changeset import LossLimit
 from sync_worker.domain.ownership import NO_ADOPTION
 from sync_worker.domain.timings import Timings
 from sync_worker.errors import ConfigurationError
-from sync_worker.runtime.system_clock import SystemClock
+from sync_worker.runtime.system_clock import ClockAt, SystemClock
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.listen import Listen, types_of
+from sync_worker.sanity.preview import preview
 from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.counters import Counters
@@ -36,6 +37,8 @@ from sync_worker.worker.full_reconcile import FullReconcile
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import AsyncIterator, Callable
+
+    import httpx
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
@@ -159,24 +162,7 @@ async def open_services(
 
     clock, timings = store.runtime.clock, store.runtime.timings
     budget = clerk_budget(settings, store)
-    queries = sanity.Queries.load(settings.groq_folder)
-    source, sanity_client = sanity.open_sanity(
-        ServiceTransport(
-            "Sanity",
-            inner_transport(),
-            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
-            sanity.error_from_response,
-            clock,
-            timings,
-            is_read=sanity.reads_only,
-            dry_run=dry_run,
-            observe=observe,
-        ),
-        queries,
-        url=settings.sanity_url,
-        version=settings.sanity_api_version,
-        dataset=settings.sanity_dataset,
-    )
+    source, sanity_client = _sanity_of(settings, store.runtime, dry_run=dry_run, observe=observe)
     target, clerk_client = clerk.open_clerk(
         ServiceTransport(
             "Clerk",
@@ -210,6 +196,36 @@ async def open_listen(settings: Settings, store: Store) -> AsyncIterator[Listen]
         types = types_of(sanity.Queries.load(settings.groq_folder).webhook_filter)
         base = f"{settings.sanity_url}/v{settings.sanity_api_version}"
         yield Listen(client, base, settings.sanity_dataset, types)
+
+
+@asynccontextmanager
+async def open_source(settings: Settings, runtime: Runtime) -> AsyncIterator[sanity.Sanity]:
+    """Open the client of Sanity alone, for a command that needs no database. It cannot write."""
+    source, client = _sanity_of(settings, runtime, dry_run=True)
+    async with client:
+        yield source
+
+
+def _sanity_of(
+    settings: Settings, runtime: Runtime, *, dry_run: bool, observe: Callable[[Call], None] = lambda _: None
+) -> tuple[sanity.Sanity, httpx.AsyncClient]:
+    return sanity.open_sanity(
+        ServiceTransport(
+            "Sanity",
+            inner_transport(),
+            {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"},
+            sanity.error_from_response,
+            runtime.clock,
+            runtime.timings,
+            is_read=sanity.reads_only,
+            dry_run=dry_run,
+            observe=observe,
+        ),
+        sanity.Queries.load(settings.groq_folder),
+        url=settings.sanity_url,
+        version=settings.sanity_api_version,
+        dataset=settings.sanity_dataset,
+    )
 
 
 def reconciler_of(settings: Settings, store: Store, services: Services) -> Reconciler:
@@ -251,12 +267,7 @@ async def open_reconcile(
     approved: bool = False,
 ) -> AsyncIterator[FullReconcile]:
     """Open a full reconcile. `calls` counts its calls by service, and its writes."""
-
-    def on_call(call: Call) -> None:
-        calls[call.service] += 1
-        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
-
-    async with open_services(settings, store, dry_run=dry_run, on_call=on_call) as services:
+    async with open_services(settings, store, dry_run=dry_run, on_call=_counting(calls)) as services:
         yield FullReconcile(
             reconciler_of(settings, store, services),
             store.queue,
@@ -267,6 +278,47 @@ async def open_reconcile(
             accept_fewer=accept_fewer,
             approved=approved,
         )
+
+
+@asynccontextmanager
+async def open_preview(
+    settings: Settings,
+    store: Store,
+    calls: Counter[str],
+    *,
+    perspective: str = "",
+    moment: float | None = None,
+    adoption: Adoption = NO_ADOPTION,
+    accept_fewer: bool = False,
+) -> AsyncIterator[FullReconcile]:
+    """Open a reconcile that can only `find`: as if drafts or releases were published, or at another moment, or both.
+
+    Without a moment, windows are judged when the releases are to be published, or else now. It records nothing. Raises
+    ConfigurationError for a perspective that there is not.
+    """
+    async with open_services(settings, store, dry_run=True, on_call=_counting(calls)) as services:
+        source, publishes_at = await preview(services.source, perspective) if perspective else (services.source, None)
+        if moment is None and publishes_at is not None:
+            moment = max(publishes_at.timestamp(), store.runtime.clock.now())
+        clock = store.runtime.clock if moment is None else ClockAt(moment)
+        reads = replace(reconciler_of(settings, store, services), source=source, clock=clock)
+        yield FullReconcile(
+            reads,
+            store.queue,
+            store.runs,
+            clock,
+            store.runtime.timings,
+            adoption=adoption,
+            accept_fewer=accept_fewer,
+        )
+
+
+def _counting(calls: Counter[str]) -> Callable[[Call], None]:
+    def on_call(call: Call) -> None:
+        calls[call.service] += 1
+        calls["writes"] += call.method == "PATCH" and call.outcome.startswith("2")
+
+    return on_call
 
 
 @asynccontextmanager

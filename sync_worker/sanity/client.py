@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -71,16 +71,23 @@ class Page:
     between: tuple[str, ...] = ()
     revisions: Mapping[str, DocumentRevision] | None = None
     visible: int | None = None
+    hidden: tuple[str, ...] = ()
+    """The ids of rows that were on this page and do not count."""
 
     @property
     def last(self) -> bool:
         """Whether this is the last page."""
-        return len(self.rows) >= self.remaining
+        return len(self.rows) + len(self.hidden) >= self.remaining
 
     @property
     def cursor(self) -> str:
         """The id after which the next page starts."""
-        return str(self.rows[-1]["_id"]) if self.rows else ""
+        return max((*(str(row["_id"]) for row in self.rows[-1:]), *self.hidden[-1:]), default="")
+
+    def without(self, ids: Collection[str]) -> Page:
+        """Return the page without the rows of these documents."""
+        rows = tuple(row for row in self.rows if row["_id"] not in ids)
+        return replace(self, rows=rows, hidden=tuple(row["_id"] for row in self.rows if row["_id"] in ids))
 
 
 class Source(Protocol):
@@ -111,6 +118,17 @@ class Source(Protocol):
         """Read documents by id from the strongly consistent store."""
 
 
+def load_query(folder: Path, name: str) -> str:
+    """Read one GROQ file with all that it includes. Raises ConfigurationError that names a file that cannot be read."""
+    try:
+        raw = (folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{folder / name} cannot be read: {reason}") from None
+    included = _INCLUDE.sub(lambda match: load_query(folder, match[1]), raw)
+    return _COMMENT.sub("", included).strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Queries:
     """The GROQ queries, composed from the files of one directory."""
@@ -126,27 +144,33 @@ class Queries:
     @classmethod
     def load(cls, folder: Path) -> Queries:
         """Read the files. Raises ConfigurationError that names a file that cannot be read."""
-
-        def text(name: str) -> str:
-            try:
-                raw = (folder / name).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-                raise ConfigurationError(f"{folder / name} cannot be read: {reason}") from None
-            included = _INCLUDE.sub(lambda match: text(match[1]), raw)
-            return _COMMENT.sub("", included).strip()
-
-        return cls(*(text(f"{name}.groq") for name in cls.__slots__))
+        return cls(*(load_query(folder, f"{name}.groq") for name in cls.__slots__))
 
 
 class Sanity:
     """The Source, through Sanity's HTTP API."""
 
-    def __init__(self, client: httpx.AsyncClient, queries: Queries, *, base: str, dataset: str) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        queries: Queries,
+        *,
+        base: str,
+        dataset: str,
+        perspective: str = "published",
+        hidden: Collection[str] = (),
+    ) -> None:
         self._client = client
         self._queries = queries
         self._base = base
         self._dataset = dataset
+        self._perspective = perspective
+        self._hidden = hidden
+
+    def seen_as(self, perspective: str, hidden: Collection[str] = ()) -> Sanity:
+        """Return the same source under another perspective, without the `hidden` documents. For previews only."""
+        base, dataset = self._base, self._dataset
+        return Sanity(self._client, self._queries, base=base, dataset=dataset, perspective=perspective, hidden=hidden)
 
     async def by_subject(self, subjects: Collection[Subject], documents: Collection[str]) -> Snapshot:
         """See Source. One query for all subjects, at most 100."""
@@ -168,7 +192,7 @@ class Sanity:
 
     async def everything(self, after: str) -> Page:
         """See Source."""
-        return _page(_object(await self._query(self._queries.everything, {"after": after})))
+        return _page(_object(await self._query(self._queries.everything, {"after": after}))).without(self._hidden)
 
     async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
         """See Source."""
@@ -210,8 +234,12 @@ class Sanity:
             missing.update(str(one.get("id")) for one in omitted if one.get("reason") == "existence")
         return Stored(documents, frozenset(missing - documents.keys()))
 
+    async def lookup(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> Mapping[str, Any]:
+        """Run the query of a single command. It must return an object."""
+        return _object(await self._query(query, parameters))
+
     async def _query(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
-        options = {"perspective": "published", "returnQuery": "false", "tag": TAG}
+        options = {"perspective": self._perspective, "returnQuery": "false", "tag": TAG}
         url = f"{self._base}/data/query/{self._dataset}"
         encoded = {"query": query, **{f"${name}": json.dumps(value) for name, value in parameters.items()}, **options}
         if len(str(httpx.QueryParams(encoded))) < GET_LIMIT:

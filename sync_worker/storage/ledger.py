@@ -40,6 +40,16 @@ SELECT {COLUMNS} FROM ledger WHERE id IN (
 ) ORDER BY id
 """  # noqa: S608 - constants
 
+# Everything that was written, oldest first.
+APPLIED = f"SELECT {COLUMNS} FROM ledger WHERE state = 'applied' AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
+APPLIED_TO = f"SELECT {COLUMNS} FROM ledger WHERE state = 'applied' AND subject IN (EACH(?)) ORDER BY id"  # noqa: S608
+
+# The last applied write of each subject, where it set a value.
+HOLDING = f"""
+SELECT {COLUMNS} FROM ledger WHERE id IN (SELECT MAX(id) FROM ledger WHERE state = 'applied' GROUP BY subject)
+AND after LIKE ? ESCAPE '!' ORDER BY subject
+"""  # noqa: S608 - constants
+
 # Who has what once belonged to the app.
 TAKEN_OVER = f"""
 SELECT {COLUMNS} FROM ledger WHERE subject = ? AND state = 'applied' AND taken_over <> '{{}}' ORDER BY id DESC LIMIT ?
@@ -136,6 +146,20 @@ class Ledger:
         """Return the writes that took keys of a subject over from the app, the newest first."""
         return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(TAKEN_OVER, (subject, limit)))]
 
+    async def applied(self, after_id: int, limit: int) -> list[Entry]:
+        """Return the applied writes that follow `after_id`, the oldest first."""
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(APPLIED, (after_id, limit)))]
+
+    async def applied_to(self, subjects: Iterable[str]) -> list[Entry]:
+        """Return the applied writes of these subjects, the oldest first."""
+        keys = json.dumps(list(subjects))
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(APPLIED_TO, (keys,)))]
+
+    async def holding(self, value: str) -> list[Entry]:
+        """Return the last applied write of each subject that has `value` somewhere in its values, by subject."""
+        pattern = f"%{_escaped(json.dumps(value, ensure_ascii=False))}%"
+        return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(HOLDING, (pattern,)))]
+
     async def history(self, subject: str | None = None, limit: int = 100, before_id: int | None = None) -> list[Entry]:
         """Return entries, of one subject or of all, the newest first; `before_id` is where the last page ended."""
         last = NEWEST if before_id is None else before_id
@@ -145,8 +169,7 @@ class Ledger:
 
     async def of_document(self, document: str, causes: Sequence[str], limit: int) -> list[Entry]:
         """Return entries that a document had a part in, or that have one of these causes, the newest first."""
-        quoted = json.dumps(document).replace("!", "!!").replace("_", "!_").replace("%", "!%")
-        parameters = (SEARCHED, f"%{quoted}%", json.dumps(list(causes)), limit)
+        parameters = (SEARCHED, f"%{_escaped(json.dumps(document))}%", json.dumps(list(causes)), limit)
         return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(OF_DOCUMENT, parameters))]
 
     async def purge(self, older_than: float) -> int:
@@ -182,6 +205,11 @@ def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
     ]
     ids = iter(tx.executemany(INTEND, rows) if rows else ())
     return [next(ids)[0] if entry in owned else None for entry in entries]
+
+
+def _escaped(text: str) -> str:
+    """Return `text` as it stands for itself in a LIKE pattern."""
+    return text.replace("!", "!!").replace("_", "!_").replace("%", "!%")
 
 
 def _json(value: object) -> str:

@@ -117,6 +117,20 @@ CREATE TABLE access (
 )
 """
 
+NOTICE = """
+CREATE TABLE notice (
+  event TEXT COLLATE "C" NOT NULL,                   -- what kind of thing happened
+  cause TEXT COLLATE "C" NOT NULL,                   -- which one, for example the id of a held list
+  size BIGINT NOT NULL,                              -- how large it was at the last notice; a new one needs more
+  ended INTEGER NOT NULL DEFAULT 0,                  -- 1: it is over; when it comes back, that is news again
+  body TEXT NOT NULL,                                -- JSON object: what is sent
+  at DOUBLE PRECISION NOT NULL,                      -- of the last notice
+  attempts INTEGER NOT NULL DEFAULT 0,
+  send_at DOUBLE PRECISION,                          -- the next attempt; NULL: sent, or given up
+  PRIMARY KEY (event, cause)
+)
+"""
+
 STEPS: Sequence[Step] = (
     Step(
         compatible_from=1,
@@ -151,6 +165,7 @@ STEPS: Sequence[Step] = (
             "CREATE INDEX held_changeset ON held (changeset, subject)",
             LOSS,
             "CREATE INDEX loss_at ON loss (at)",
+            NOTICE,
         ),
     ),
 )

@@ -66,6 +66,7 @@ COUNTS = """
 SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND error_code <> '')
 """
 
+FAILED_CODES = "SELECT error_code, COUNT(*) FROM work WHERE dead = 1 GROUP BY error_code"
 CODES = "SELECT error_code, COUNT(*) FROM work WHERE dead = 0 AND error_code <> '' GROUP BY error_code"
 
 CAUSED = f"""
@@ -204,6 +205,10 @@ class QueueAdmin(NamedValues):
     async def noted_by_code(self) -> Mapping[str, int]:
         """Count the rows that `noted` returns, by their code."""
         return dict(await self._db.read(lambda tx: tx.execute(CODES)))
+
+    async def failed_by_code(self) -> Mapping[str, int]:
+        """Count the rows that were given up, by their code."""
+        return dict(await self._db.read(lambda tx: tx.execute(FAILED_CODES)))
 
     async def tally(self) -> Tally:
         """Count subjects in sync. It reads every row, so it is for people, not for every scrape."""

@@ -1,4 +1,4 @@
-"""The pages: the status, one subject, one document and a held changeset, as HTML and as JSON.
+"""The pages: the status, one subject, one document, who has what, and a held changeset, as HTML and as JSON.
 
 They are read-only, need no scripts, and exist only when ADMIN_TOKEN is set.
 """
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sync_worker.diagnostics.explainer import parse_target
+from sync_worker.diagnostics.report import Wanted, holders, holding_json
 from sync_worker.diagnostics.serialize import document_json, subject_json, without_addresses
 from sync_worker.diagnostics.status import held_json
 from sync_worker.domain.subjects import Subject
@@ -45,6 +46,9 @@ SESSION, FORM = "sync_worker_session", "sync_worker_form"
 LANE = 2
 """Pages use the lowest lane, so that they never take calls from queued work."""
 HELD_SHOWN = 500
+HOLDERS_SHOWN = 500
+WHO = ("plan", "role", "course")
+"""The parameters of /who."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -102,6 +106,7 @@ def routes() -> list[Route]:
         Route("/documents/{id}", _guarded(_document)),
         Route("/subjects/{subject:path}", _guarded(_subject)),
         Route("/held/{id}", _guarded(_held)),
+        Route("/who", _guarded(_who)),
         Route("/look", _guarded(_look), methods=["POST"]),
         Route("/sign-in", _open(_sign_in), methods=["GET", "POST"]),
         Route("/sign-out", _open(_sign_out), methods=["POST"]),
@@ -158,7 +163,8 @@ def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return await handler(pages, request)
         if wants_json(request):
             return JSONResponse({"error": "unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
-        return RedirectResponse(f"/sign-in?next={quote(request.url.path, safe='/')}", 303)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"/sign-in?next={quote(request.url.path + query, safe='/')}", 303)
 
     return _open(answer)
 
@@ -207,6 +213,19 @@ async def _held(pages: Pages, request: Request) -> Response:
     data = without_addresses(held_json(held, changes))
     assert isinstance(data, dict)  # noqa: S101 - for the type checker
     return pages.answer(request, "held", data)
+
+
+async def _who(pages: Pages, request: Request) -> Response:
+    """List who has a plan, a role or a course, by what was last written."""
+    given = {name: request.query_params.get(name, "").strip() for name in WHO}
+    wanted = Wanted.of(**given)
+    if not wanted.values and wants_json(request):
+        return JSONResponse({"error": "no_filter"}, 400)
+    limit = None if wants_json(request) else HOLDERS_SHOWN
+    count, found = await holders(pages.status.ledger, wanted, limit) if wanted.values else (0, [])
+    data = {"filter": {name: value for name, value in given.items() if value}, "count": count}
+    people = [{key: value for key, value in holding_json(one).items() if key != "until"} for one in found]
+    return pages.answer(request, "who", {**data, "subjects": without_addresses(people)})
 
 
 async def _look(pages: Pages, request: Request) -> Response:
@@ -269,8 +288,8 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _own_path(text: str) -> str:
     """Return `text` if it is a path of these pages, else /status: no redirects to other sites."""
-    own = text.startswith(("/status", "/documents/", "/subjects/", "/held/"))
-    return quote(text, safe="/:%") if own and text.isprintable() else "/status"
+    own = text.startswith(("/status", "/documents/", "/subjects/", "/held/", "/who"))
+    return quote(text, safe="/:%?=&+") if own and text.isprintable() else "/status"
 
 
 def _set_cookie(response: Response, request: Request, name: str, value: str, seconds: float) -> None:

@@ -103,6 +103,14 @@ class Run:
     deadline: asyncio.Timeout
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The error that stopped all work, and when it last did, by the monotonic clock."""
+
+    code: str
+    at: float
+
+
 @dataclass(slots=True)
 class Jobs:
     """Runs claims. Until `paused_until` (of the monotonic clock) nothing should be claimed: a key was refused."""
@@ -113,6 +121,7 @@ class Jobs:
     timings: Timings
     random: Random = field(default_factory=Random)
     paused_until: float = 0.0
+    stopped: Stopped | None = None
 
     async def reconcile_subjects(self, claims: Sequence[Claim]) -> None:
         """Reconcile claimed subjects."""
@@ -230,6 +239,7 @@ class Jobs:
         if error is None:
             return False
         self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
+        self.stopped = Stopped(error.code, self.clock.monotonic())
         log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
         return True
 

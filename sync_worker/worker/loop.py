@@ -14,7 +14,7 @@ import structlog
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable, SyncWorkerError
 from sync_worker.transport import current_lane
-from sync_worker.worker.jobs import BATCH
+from sync_worker.worker.jobs import BATCH, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -139,6 +139,7 @@ class Worker:
             try:
                 await self.check()
             except ConfigurationError as error:
+                self.jobs.stopped = Stopped(error.code, self.clock.monotonic())
                 log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
                 await self._rest(self.timings.credentials_probe)
             except SyncWorkerError as error:

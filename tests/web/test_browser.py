@@ -25,7 +25,15 @@ pytestmark = [
     pytest.mark.skipif(FOUND is None, reason="no Chromium is installed: chromium, chromium-browser or google-chrome"),
 ]
 TOKEN = "a long random text"
-PAGES = ("/status", "/documents/e1", "/documents/e2", "/documents/e3", "/subjects/user:user_1", "/subjects/nobody:x")
+PAGES = (
+    "/status",
+    "/documents/e1",
+    "/documents/e2",
+    "/documents/e3",
+    "/subjects/user:user_1",
+    "/who?plan=pro",
+    "/subjects/nobody:x",
+)
 LOOKS = [(1100, 800, "light"), (1100, 800, "dark"), (360, 740, "light"), (360, 740, "dark")]
 
 # Every text that is shown, with the contrast to what is behind it (WCAG 2: 4.5 to 1 is enough for any size).

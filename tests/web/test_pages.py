@@ -41,7 +41,7 @@ TOKEN = "a long random text"
 ADA = "ada@example.org"
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
 KEYS = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "subjects", "nextStep"}
-EVERY_PAGE = ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/sign-in", "/status.css"]
+EVERY_PAGE = ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"]
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,42 @@ async def test_a_held_revocation_and_its_changeset(web: Web) -> None:
     status = await web.json("/status")
     assert (status["counts"]["held"], status["held"][0]["id"]) == (3, held.id)
     assert f'href="/held/{held.id}"' in await web.page("/status")
+
+
+async def test_who_has_a_course_or_a_plan(web: Web) -> None:
+    users = [web.box.clerk.add_user(f"user_{n}") for n in range(3)]
+    await web.box.lake.mutate([{"create": {"_id": "c1", "_type": "course", "slug": {"current": "algebra"}}}])
+    for user in users[:2]:
+        await web.publish(f"ent-{user}", clerkUserId=user, courses=[{"_ref": "c1", "_key": "c1"}])
+    await web.publish("ent-3", clerkUserId=users[2])
+    await web.sync(*(f"user:{user}" for user in users))
+    data = await web.json("/who?course=algebra&plan=pro")
+    assert (data["filter"], data["count"]) == ({"plan": "pro", "course": "algebra"}, 2)
+    assert [one["subject"] for one in data["subjects"]] == ["user:user_0", "user:user_1"]
+    assert (data["subjects"][0]["documents"], data["subjects"][0]["since"] is None) == (["ent-user_0"], False)
+    page = await web.page("/who?course=algebra")
+    assert "2 subjects with course algebra" in words(page)
+    assert 'href="/subjects/user:user_1"' in page
+    assert "3 subjects with plan pro" in words(await web.page("/who?plan=pro"))
+    assert "0 subjects with role admin" in words(await web.page("/who?role=admin"))
+
+
+async def test_who_needs_a_filter(web: Web) -> None:
+    assert await web.json("/who", 400) == {"error": "no_filter"}
+    page = await web.page("/who")
+    assert 'name="course"' in page
+    assert "subjects with" not in words(page)
+
+
+async def test_signing_in_leads_back_to_who_has_a_course(web: Web) -> None:
+    sent = await web.client.get("/who?course=a%26b", headers=HTML)
+    assert sent.headers["location"] == "/sign-in?next=/who%3Fcourse%3Da%2526b"
+    form = await web.client.get(sent.headers["location"], headers=HTML)
+    code = re.findall(r'name="code" value="([^"]+)"', form.text)[0]
+    onward = re.findall(r'name="next" value="([^"]+)"', form.text)[0]
+    cookie = {"Cookie": f"sync_worker_form={code}"}
+    signed = await web.client.post("/sign-in", data={"code": code, "token": TOKEN, "next": onward}, headers=cookie)
+    assert signed.headers["location"] == "/who?course=a%26b"
 
 
 async def test_a_document_that_was_deleted(web: Web) -> None:

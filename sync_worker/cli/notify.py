@@ -1,0 +1,44 @@
+"""`notify test`: sends a test notice to NOTIFY_URL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import typer
+
+from sync_worker.cli.output import CommandFailed
+from sync_worker.cli.setup import begin
+
+if TYPE_CHECKING:
+    from sync_worker.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Notices to NOTIFY_URL.", rich_markup_mode=None)
+
+
+@app.command()
+def test() -> None:
+    """Send a test notice to NOTIFY_URL, and report whether it was accepted.
+
+    Example: sync-worker notify test
+    """
+    settings = begin()
+    if settings.notify_url is None:
+        raise CommandFailed("NOTIFY_URL is not set, so nobody is notified; set it to the address of your receiver.")
+    problem = asyncio.run(_send(settings))
+    if problem:
+        raise CommandFailed(f"The notice was not accepted: {problem}. Check NOTIFY_URL and the receiver.")
+    typer.echo("the test notice was accepted")
+
+
+async def _send(settings: Settings) -> str:
+    from sync_worker.runtime.notifier import open_notifier
+    from sync_worker.runtime.wiring import Runtime
+    from sync_worker.storage.notices import Notice
+
+    runtime = Runtime.system()
+    source = settings.layout.source
+    text = f"Sync of {source}: this is a test. Notices arrive here."
+    body = {"event": "test", "cause": "test", "text": text, "facts": {"installation": source}}
+    async with open_notifier(settings, runtime.clock, runtime.timings) as notifier:
+        return await notifier.send(Notice("test", "test", body, runtime.clock.now()))

@@ -1,0 +1,85 @@
+"""`report`: who has what, by which documents, since when and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sync_worker.cli.output import AsJson, CommandFailed, moment_of, print_json, print_table
+from sync_worker.cli.setup import begin
+from sync_worker.formatting import describe, rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sync_worker.diagnostics.report import Holding, Wanted
+    from sync_worker.settings import Settings
+
+
+def report(  # noqa: PLR0917 - typer reads options from parameters
+    plan: Annotated[str, typer.Option(help="Only who has this plan.")] = "",
+    role: Annotated[str, typer.Option(help="Only who has this role.")] = "",
+    course: Annotated[str, typer.Option(help="Only who has the course with this slug.")] = "",
+    at: Annotated[
+        str, typer.Option(metavar="TIME", help="Who had it at this moment, by the ledger alone. Default: now.")
+    ] = "",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show who has what, by which documents, since when and until when.
+
+    Reads everybody in Clerk, all entitlements in Sanity and the ledger; writes nothing. With --at, reads the ledger
+    alone.
+
+    Example: sync-worker report --course algebra --csv > algebra.csv
+    """
+    from sync_worker.diagnostics.report import Wanted, holding_json
+
+    if as_csv and as_json:
+        raise CommandFailed("--csv and --json exclude each other; choose one.")
+    moment = moment_of(at)
+    settings = begin()
+    found = asyncio.run(_read(settings, Wanted.of(plan=plan, role=role, course=course), moment))
+    if as_json:
+        print_json([holding_json(one) for one in found])
+    elif as_csv:
+        _print_csv(found, [f.name for f in settings.layout.fields])
+    else:
+        rows = (
+            (one.subject, describe(one.values), ", ".join(one.documents), rfc3339(one.since), rfc3339(one.until) or "—")
+            for one in found
+        )
+        print_table(("subject", "access", "documents", "since", "until"), rows)
+        typer.echo(f"{len(found)} subjects", err=True)
+
+
+async def _read(settings: Settings, wanted: Wanted, moment: float | None) -> list[Holding]:
+    from sync_worker.diagnostics.report import AccessReport
+    from sync_worker.runtime.wiring import Runtime, open_services, open_store
+
+    async with (
+        open_store(settings, Runtime.system()) as store,
+        open_services(settings, store, dry_run=True) as services,
+    ):
+        if moment is not None and moment > store.runtime.clock.now():
+            raise CommandFailed("--at is in the future; a report covers the present and the past.")
+        reads = AccessReport(store.ledger, services.source, services.target, settings.layout)
+        return await (reads.now(wanted) if moment is None else reads.at(wanted, moment))
+
+
+def _print_csv(found: Iterable[Holding], fields: Sequence[str]) -> None:
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(("subject", *fields, "documents", "since", "until"))
+    for one in found:
+        values = (_cell(one.values.get(name)) for name in fields)
+        out.writerow((one.subject, *values, _cell(one.documents), rfc3339(one.since), rfc3339(one.until)))
+
+
+def _cell(value: object) -> str:
+    """Return a value as one cell; an apostrophe keeps a spreadsheet from running it as a formula."""
+    text = ";".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
