@@ -133,13 +133,13 @@ original_marks_of = document_events.items_of
 original_page = sanity._page
 
 BUGS = {
-    "skip the freshness check": Bug(
-        0,
+    "skip the witness check": Bug(
+        1,
         ((fresh_reads, "reflects", believe_any_read),),
         ("no write from a stale read", "right after a quiet while"),
     ),
     "forget the subject before a move": Bug(
-        1,
+        2,
         ((receiver, "items_of", forget_who_had_it),),
         ("no write from a stale read", "right after a quiet while", "right without a reconcile"),
     ),
@@ -149,12 +149,12 @@ BUGS = {
         ("everything comes to an end",),
     ),
     "ignore Retry-After": Bug(
-        1,
+        0,
         ((clerk, "error_from_response", forget_retry_after),),
         ("Retry-After is honoured", "a pause is kept"),
     ),
     "ignore the pace of a subject": Bug(
-        2,
+        22,
         ((queue_statements, "WAIT_FOR_PACE", "UPDATE work SET next_write_at = 0 WHERE key = :key"),),
         ("writes of a subject are paced", "Retry-After is honoured"),
     ),
@@ -164,17 +164,17 @@ BUGS = {
         ("the budget is kept", "a pause is kept"),
     ),
     "revoke on an empty read": Bug(
-        0,
+        3,
         ((Reconciler, "_prove_emptiness", take_emptiness_for_the_truth),),
         ("a write is what a read showed",),
     ),
     "end at a short page": Bug(
-        1001,
+        53,
         ((sanity, "_page", end_at_a_short_page),),
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        0,
+        12,
         ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",

@@ -15,13 +15,14 @@ from tests.sim import truth
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.sim.reasons import Call
     from tests.sim.truth import Slot
     from tests.sim.world import World
 
 Metadata = dict[str, Any]
 
-IN_FLIGHT = 12.0
-"""Seconds after which a write without an answer has been applied or never will be."""
+OPEN = "SELECT 1 FROM ledger WHERE subject = ? AND state IN ('intended', 'unknown') LIMIT 1"
+"""While the ledger has such a row, the worker does not know which write was the last."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,24 @@ class Ownership:
     def __init__(self, world: World) -> None:
         self._world = world
         self._written: dict[str, dict[Slot, Any]] = defaultdict(dict)
-        self._unanswered: dict[str, dict[int, tuple[float, dict[Slot, Any]]]] = defaultdict(dict)
+        self._unanswered: dict[str, dict[Call, dict[Slot, Any]]] = defaultdict(dict)
+        self._doubtful: dict[str, list[dict[Slot, Any]]] = defaultdict(list)
         self._snapshots: dict[str, list[Snapshot]] = defaultdict(list)
 
-    def sent(self, key: str, number: int, patch: Metadata) -> None:
+    def sent(self, call: Call, patch: Metadata) -> None:
         """Note a write of ours that may be applied from now on."""
-        self._unanswered[key][number] = self._world.loop.time(), self._managed_after(key, patch)
-        self.changed(key)
+        self._unanswered[call.key][call] = self._managed_after(call.key, patch)
+        self.changed(call.key)
 
-    def answered(self, key: str, number: int, *, well: bool) -> None:
-        """Note that a write was answered: what it left is certain, and so are writes that went well before."""
-        since = self._world.loop.time() - IN_FLIGHT
-        del self._unanswered[key][number]
+    def answered(self, call: Call, *, well: bool) -> None:
+        """Note that a write was answered. What others left before it is in doubt only while the ledger has it open."""
+        self._unanswered[call.key].pop(call, None)
         if well:
-            self._unanswered[key] = {n: one for n, one in self._unanswered[key].items() if one[0] > since}
+            self._doubtful[call.key] += self._unanswered.pop(call.key).values()
 
     def applied(self, key: str, patch: Metadata) -> None:
         """Note that Clerk has made a change of ours."""
+        self._doubtful[key].append(self._written[key])
         self._written[key] = self._managed_after(key, patch)
         self.changed(key)
 
@@ -83,9 +85,11 @@ class Ownership:
         if record is None:
             return
         self._world.watch.order += 1
+        if self._doubtful[key] and not self._world.disk.ask(OPEN, (key,)):
+            self._doubtful[key].clear()
         values, markers = truth.values_in(record["public_metadata"]), truth.markers_in(record["private_metadata"])
         ours = listed(marker for marker in markers.values() if marker["source"] == truth.SOURCE)
-        writes = [self._written[key], *(left for _, left in self._unanswered[key].values())]
+        writes = [self._written[key], *self._unanswered[key].values(), *self._doubtful[key]]
         by_write = [
             {slot for slot in left if slot in values and truth.same(left[slot], values[slot])} for left in writes
         ]

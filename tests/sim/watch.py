@@ -113,7 +113,7 @@ class Watch:
                 self._paused = now, until
         if call.key and reply.status < 500:
             well = 200 <= reply.status < 300
-            self._world.ownership.answered(call.key, id(call), well=well)
+            self._world.ownership.answered(call, well=well)
             if well:
                 self._check_pace(call)
 
@@ -165,7 +165,7 @@ class Watch:
             self.fail("a write follows a claim", key)
         else:
             self.reasons.check(Write(call, claimed, *intent, truth.values_in(public), private))
-        self._world.ownership.sent(key, id(call), body)
+        self._world.ownership.sent(call, body)
 
     def _check_pace(self, call: Call) -> None:
         clean = self._clean[call.key]
