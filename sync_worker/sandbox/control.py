@@ -89,6 +89,13 @@ class _Limits(_Body):
     subject: int | None = Field(default=None, ge=1)
 
 
+class _Instance(_Body):
+    """The type of the instance, and the claims of its custom session token; what is not given stays."""
+
+    environment: Literal["development", "production"] | None = None
+    session_claims: dict[str, Any] | None = None
+
+
 class _Endpoint(_Body):
     url: str
     secret: str
@@ -184,7 +191,14 @@ def clerk_routes(clerk: ClerkApi) -> list[Route]:
             "organizations": clerk.organizations,
             "memberships": list(clerk.memberships.values()),
             "limits": dataclasses.asdict(clerk.limiter.limits),
+            "sessions": list(clerk.sessions.values()),
+            "templates": list(clerk.templates.values()),
         }
+
+    async def instance(request: Request) -> None:
+        body = _Instance.model_validate_json(await request.body())
+        clerk.environment = body.environment or clerk.environment
+        clerk.session_claims = clerk.session_claims if body.session_claims is None else body.session_claims
 
     async def limits(request: Request) -> None:
         clerk.limiter.limits = Limits(**_Limits.model_validate_json(await request.body()).model_dump())
@@ -203,6 +217,7 @@ def clerk_routes(clerk: ClerkApi) -> list[Route]:
         *_shared(clerk.faults, clerk.requests),
         _route("GET", "/state", state),
         _route("POST", "/limits", limits),
+        _route("POST", "/instance", instance),
         _route("POST", "/users", users),
         _route("POST", "/endpoints", endpoint),
         _route("POST", "/reset", reset),
