@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from sync_worker.clerk.client import Clerk
+from sync_worker.clerk.tokens import JwtTemplate
 from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.sandbox import clerk_routes
@@ -150,6 +151,28 @@ async def test_what_the_adapter_sends_and_reads_is_as_clerk_specifies_it(
         await USES[use](parts.services.target, somebody)
     assert wire.exchanges
     assert {(e.method, e.path) for e in wire.exchanges} == {(r.method, r.path) for r in box.clerk.requests.select()}
+    assert differences(wire.exchanges) == []
+
+
+async def test_what_the_client_of_tokens_sends_and_reads_is_as_clerk_specifies_it(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    box.clerk.add_organization("org_1")
+    box.clerk.add_membership("org_1", "user_1")
+    async with opened(box, sqlite_url) as parts:
+        wire, tokens = tapped(parts.services.target._client, Wire), parts.services.tokens
+        await tokens.person("user_1", "org_1")
+        saved = await tokens.save(JwtTemplate("", "plain", {"plan": "{{user.public_metadata.plan}}"}, 60, 5))
+        await tokens.save(saved)
+        assert await tokens.templates() == [saved]
+        await tokens.require_development()
+        for organization in ("", "org_1"):
+            session = await tokens.create_session("user_1", organization)
+            assert await tokens.active_sessions("user_1")
+            assert await tokens.signed_claims(session)
+            assert await tokens.signed_claims(session, "plain")
+            await tokens.revoke_session(session)
     assert differences(wire.exchanges) == []
 
 
