@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sync_worker.cli.claims_install import install
 from sync_worker.cli.output import AsJson, CommandFailed, print_json, print_table
 from sync_worker.cli.setup import begin
 
@@ -41,6 +42,7 @@ app = typer.Typer(
     help="Show what the app reads in a person's token: sync-worker claims SUBJECT.",
     no_args_is_help=True,
 )
+app.command()(install)
 
 
 @app.command()
