@@ -57,7 +57,8 @@ def commands() -> dict[str, Any]:
         inner = getattr(command, "commands", {})
         if not inner or command.invoke_without_command:
             found[name] = command
-        found |= {f"{name} {word}": one for word, one in inner.items()}
+        default = getattr(command, "default_command", None)
+        found |= {name if word == default else f"{name} {word}": one for word, one in inner.items()}
     return found
 
 

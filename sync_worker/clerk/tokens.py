@@ -57,20 +57,7 @@ class Tokens:
         Raises NoSuchSubject for an unknown user, or one who is not a member of the organization.
         """
         user = await self._object(f"/users/{quote(user_id, safe='')}")
-        roots: dict[str, Any] = {"user": _user(user), "session": {"reverification_id": None}}
-        found: dict[Subject, Observed] = {}
-        add(found, Kind.USER, user)
-        observed = {"user": found[Subject(Kind.USER, user_id)]}
-        if organization_id:
-            membership = await self._membership(organization_id, user_id)
-            organization = membership.get("organization") or {}
-            add_membership(found, membership)
-            add(found, Kind.ORGANIZATION, organization)
-            observed["org"] = found[Subject(Kind.ORGANIZATION, organization_id)]
-            observed["org_membership"] = found[Subject.membership(organization_id, user_id)]
-            roots["org"] = {**_visible(organization), "role": membership.get("role")}
-            roots["org_membership"] = {"public_metadata": membership.get("public_metadata") or {}}
-        return Person(roots, observed)
+        return person_of(user, await self._membership(organization_id, user_id) if organization_id else None)
 
     async def templates(self) -> list[JwtTemplate]:
         """Return the JWT templates of the instance."""
@@ -177,6 +164,20 @@ def _readable(what: str) -> Iterator[None]:
         yield
     except (ClerkBaseError, NoResponseError):
         raise UnreadableAnswer(f"Clerk's response is not the expected {what}") from None
+
+
+def person_of(user: Mapping[str, Any], membership: Mapping[str, Any] | None = None) -> Person:
+    """Return what shortcodes can name for a user of Clerk's, whose active organization is that of the membership."""
+    roots: dict[str, Any] = {"user": _user(user), "session": {"reverification_id": None}}
+    found: dict[Subject, Observed] = {}
+    add(found, Kind.USER, user)
+    if membership is not None:
+        organization = membership.get("organization") or {}
+        add(found, Kind.ORGANIZATION, organization)
+        add_membership(found, membership)
+        roots["org"] = {**_visible(organization), "role": membership.get("role")}
+        roots["org_membership"] = {"public_metadata": membership.get("public_metadata") or {}}
+    return Person(roots, dict(zip(("user", "org", "org_membership"), found.values(), strict=False)))
 
 
 def _user(user: Mapping[str, Any]) -> dict[str, Any]:

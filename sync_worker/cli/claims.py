@@ -31,21 +31,23 @@ FINDINGS = 2
 class _SubjectFirst(TyperGroup):
     """Takes `claims SUBJECT` for `claims show SUBJECT`."""
 
+    default_command = "show"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["show", *args]
+        if args and args[0] not in self.commands:
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_SubjectFirst,
-    help="Show what the app reads in a person's token: sync-worker claims SUBJECT.",
+    help="Show what the app reads in a person's token, and what is wrong with it: sync-worker claims SUBJECT.",
     no_args_is_help=True,
 )
 app.command()(install)
 
 
-@app.command()
+@app.command(hidden=True)
 def show(  # noqa: PLR0917 - typer reads options from parameters
     subject: Annotated[
         str, typer.Argument(help="user:user_…, membership:org_…/user_…, an e-mail address, external:….")
@@ -63,8 +65,9 @@ def show(  # noqa: PLR0917 - typer reads options from parameters
 ) -> None:
     """Render the claims of a person's token over what Clerk holds, and name what is wrong.
 
-    Without --template, these are the claims of the session token in deploy/clerk/session-token.json. --token creates a
-    session, compares the claims with those of its real token, and ends the session.
+    Without --template and --claims, these are the claims that `sync-worker claims install` prints for the session token.
+    --token creates a session, compares the claims with those of its real token, and ends the session. `sync-worker
+    claims install --help` is about JWT templates.
 
     Exit codes: 0 nothing is wrong, 1 error, 2 findings.
 
