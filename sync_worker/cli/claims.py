@@ -65,9 +65,10 @@ def show(  # noqa: PLR0917 - typer reads options from parameters
 ) -> None:
     """Render the claims of a person's token over what Clerk holds, and name what is wrong.
 
-    Without --template and --claims, these are the claims that `sync-worker claims install` prints for the session token.
-    --token creates a session, compares the claims with those of its real token, and ends the session. `sync-worker
-    claims install --help` is about JWT templates.
+    Without --template and --claims, these are the claims that `sync-worker claims install` prints for the session
+    token. --token creates a session, compares the claims with those of its real token, and ends the session.
+
+    For JWT templates see also `sync-worker claims install --help`.
 
     Exit codes: 0 nothing is wrong, 1 error, 2 findings.
 
