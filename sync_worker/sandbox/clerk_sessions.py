@@ -111,9 +111,10 @@ class SessionRoutes:
         return JSONResponse(session)
 
     async def token(self, request: Request) -> Response:
-        """Sign a session token."""
+        """Sign a session token, for the site in the Origin header if there is one."""
         session, lifetime = await self._lifetime(request)
-        return JSONResponse({"object": "token", "jwt": session_token(self.clerk, session, lifetime)})
+        signed = session_token(self.clerk, session, lifetime, request.headers.get("origin"))
+        return JSONResponse({"object": "token", "jwt": signed})
 
     async def token_of_template(self, request: Request) -> Response:
         """Sign the token of a JWT template, which is named by its name."""

@@ -48,10 +48,12 @@ def jwks(key_id: str) -> Record:
     return {"keys": [{"use": "sig", "kid": key_id, "alg": ALGORITHM, **shown}]}
 
 
-def session_token(clerk: ClerkApi, session: Record, lifetime: int | None) -> str:
-    """Return a session token with the instance's custom claims; default claims win."""
+def session_token(clerk: ClerkApi, session: Record, lifetime: int | None, origin: str | None = None) -> str:
+    """Return a session token with the instance's custom claims; default claims win. `origin` is the site it is for."""
     claims = render(clerk.session_claims, roots(clerk, session))
     claims |= {"v": 2, "sid": session["id"], "sts": "active", "fva": [0, -1]}
+    if origin is not None:
+        claims["azp"] = origin
     membership = _membership(clerk, session)
     if membership is not None:
         organization = clerk.organizations[membership["organization_id"]]
