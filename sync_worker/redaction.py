@@ -16,6 +16,7 @@ _FOUND = re.compile(
     | (?P<login>://)[^\s/@]*@                                       # user and password in a URL
     | (?P<secret>sk_(?:live|test)_[\w-]+                            # Clerk's keys
         | whsec_[\w+/=-]+                                           # Svix's secrets
+        | \beyJ[\w-]+\.[\w-]+\.[\w-]+                              # signed tokens
         | (?<![A-Za-z0-9])sk[A-Za-z0-9]{{40,}})                     # Sanity's tokens
     | (?<![^{_DELIMITERS}])[^{_DELIMITERS}]+(?:@|%40)[^{_DELIMITERS}"']+  # from the start of a word only: linear
     """,
@@ -25,7 +26,7 @@ _FOUND = re.compile(
 
 def redact(text: str) -> str:
     """Return the text with a placeholder for each secret and each e-mail address."""
-    if "@" in text or "sk" in text or "earer" in text or "%40" in text or "whsec_" in text:
+    if "@" in text or "sk" in text or "earer" in text or "%40" in text or "whsec_" in text or "eyJ" in text:
         return _FOUND.sub(_placeholder, text)
     return text  # the common case
 

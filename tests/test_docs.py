@@ -33,6 +33,7 @@ OTHER_VARIABLES = {
     *("CRASH_WEBHOOKS", "CRASH_KILLS", "CRASH_LEASE", "CRASH_EDITS", "CRASH_SEED"),
     *("CONTRACT_CLERK_SECRET_KEY", "CONTRACT_SANITY_PROJECT_ID", "CONTRACT_SANITY_DATASET", "CONTRACT_SANITY_TOKEN"),
     *("POSTGRES_PASSWORD", "SYNC_WORKER_URL", "SYNC_WORKER_ADMIN_TOKEN", "STUDIO_ORIGINS"),
+    *("CLERK_JWT_KEY", "APP_ORIGINS"),
 }
 """Read by one command, by the tests or by a kit; no settings."""
 OTHER_WORDS = {
@@ -59,7 +60,8 @@ def commands() -> dict[str, Any]:
         inner = getattr(command, "commands", {})
         if not inner or command.invoke_without_command:
             found[name] = command
-        found |= {f"{name} {word}": one for word, one in inner.items()}
+        default = getattr(command, "default_command", None)
+        found |= {name if word == default else f"{name} {word}": one for word, one in inner.items()}
     return found
 
 

@@ -28,6 +28,7 @@ TOKEN = "sk" + "aB3xY9" * 30
         ("the key sk_live_aB3 is wrong", "the key [secret] is wrong"),
         ("sk_test_aB3", "[secret]"),
         ("whsec_aB3+/w==", "[secret]"),
+        ("a token eyJhbGci.eyJzdWIi.c2ln-_0 here", "a token [secret] here"),
         ("Authorization: Bearer x.y-z and more", "Authorization: Bearer [secret] and more"),
         (f"Session not found ({TOKEN})", "Session not found ([secret])"),
     ],

@@ -1,6 +1,6 @@
 """The command line: one file per command. stdout is data, stderr is logs, and an error says what to do.
 
-Exit codes: 0 done, 1 error, 2 drift in a dry run, 3 revocations held for approval, 130 interrupted.
+Exit codes: 0 done, 1 error, 2 drift in a dry run or findings, 3 revocations held for approval, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 from sync_worker import __version__
 from sync_worker.cli import (
     approve,
+    claims,
     demo,
     doctor,
     explain,
@@ -53,6 +54,7 @@ app.command()(approve.approve)
 app.command()(verify.verify)
 app.command()(sync.sync)
 app.command()(explain.explain)
+app.add_typer(claims.app, name="claims")
 app.add_typer(failed.app, name="failed")
 app.command()(history.history)
 app.command()(report.report)

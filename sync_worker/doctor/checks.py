@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sync_worker import DOCUMENTATION
-from sync_worker.clerk.client import Clerk
 from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
+from sync_worker.doctor.people_checks import claims, ownership
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
-from sync_worker.domain.diff import claims_size, managed_values, values_in_place
 from sync_worker.domain.entitlements import Refusal
-from sync_worker.domain.ownership import managed, own_marker
-from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.domain.subjects import Kind
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.row_checks import shape_problems
 from sync_worker.sanity.rows import read_row
@@ -24,13 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sync_worker.doctor.database_probe import Tables
-    from sync_worker.domain.entitlements import Observed
     from sync_worker.sanity.client import Sanity
 
-NEAR = 0.8
-"""The share of the claims budget from which `doctor` warns."""
-SAMPLE = 100
-"""Users whose metadata is checked."""
 VIEWER = "npx sanity tokens create sync-worker --role=viewer"
 
 
@@ -203,47 +196,6 @@ async def reconcile(installation: Installation) -> Finding:
     result = f"the last successful run was {installation.ago(at)}"
     if installation.clock.now() - at > installation.timings.reconcile_stale_after:
         return problem(result, "Run `sync-worker reconcile`, and schedule it every night.")
-    return ok(result)
-
-
-async def ownership(installation: Installation) -> Finding:
-    """Check whose keys the users updated last have: another installation's, or values that nobody manages."""
-    layout = installation.settings.layout
-    observed = await _latest_users(installation)
-    others = sorted({own.other for one in observed if (own := managed(one, layout)).other})
-    if others:
-        return problem(
-            f"{', '.join(others)} manages the same keys of some of the {len(observed)} users updated last",
-            "Give one installation its own METADATA_NAMESPACE, or run `sync-worker reconcile --take-over SOURCE`.",
-        )
-    unmanaged = sum(bool(values_in_place(one, layout)) and not managed(one, layout).slots for one in observed)
-    if unmanaged and (await _tables(installation)).noted.get(GOOD) is None:
-        return warning(
-            f"{unmanaged} of the {len(observed)} users updated last have values that are not managed",
-            "Run `sync-worker reconcile`; with `--adopt` if a webhook handler of your own wrote them.",
-        )
-    return ok(f"no other installation manages the {len(observed)} users updated last")
-
-
-async def _latest_users(installation: Installation) -> list[Observed]:
-    base = f"{installation.settings.clerk_api_url}/v1"
-    latest = await installation.clerk.get(f"{base}/users", params={"limit": SAMPLE, "order_by": "-updated_at"})
-    subjects = [Subject(Kind.USER, str(user["id"])) for user in latest.json()]
-    return list((await Clerk(installation.clerk, base).observe(subjects)).values())
-
-
-async def claims(installation: Installation) -> Finding:
-    """Check that access fits into session tokens, for the users updated last."""
-    layout = installation.settings.layout
-    observed = await _latest_users(installation)
-    own = [one for one in observed if own_marker(one, layout)]
-    sizes = {claims_size(managed_values(one, layout), layout): one.subject for one in own}
-    if not sizes:
-        return ok("no user has synced access yet")
-    largest = max(sizes)
-    result = f"the largest of {len(observed)} users has {largest} of {layout.claims_budget} bytes: {sizes[largest]}"
-    if largest > NEAR * layout.claims_budget:
-        return warning(result, "Group courses under plans, or add courseSlugs to PRIVATE_FIELDS: a cookie holds 4 KB.")
     return ok(result)
 
 

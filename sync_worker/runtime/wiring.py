@@ -10,6 +10,7 @@ import httpx
 
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
+from sync_worker.clerk.tokens import Tokens
 from sync_worker.diagnostics.explainer import Explainer
 from sync_worker.domain.changeset import LossLimit
 from sync_worker.domain.ownership import NO_ADOPTION
@@ -37,8 +38,6 @@ from sync_worker.worker.full_reconcile import FullReconcile
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import AsyncIterator, Callable
-
-    import httpx
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
@@ -81,10 +80,11 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of both services, and the call budget."""
+    """The clients of both services, and the call budget. `tokens` uses the client of `target`."""
 
     source: sanity.Sanity
     target: clerk.Clerk
+    tokens: Tokens
     budget: Budget
 
 
@@ -181,7 +181,7 @@ async def open_services(
         url=settings.clerk_api_url,
     )
     async with sanity_client, clerk_client:
-        yield Services(source, target, budget)
+        yield Services(source, target, Tokens(target, clerk_client, f"{settings.clerk_api_url}/v1"), budget)
 
 
 @asynccontextmanager

@@ -37,7 +37,8 @@ ROLES = frozenset({"org:admin", "org:member"})
 class ClerkApi:
     """One Clerk instance, with all `users`, `organizations` and `memberships` ((organization, user) → record).
 
-    `limiter.limits` are the rate limits. `webhooks` sends each change to the subscribed endpoints.
+    `limiter.limits` are the rate limits. `webhooks` sends each change to the subscribed endpoints. `environment` is the
+    instance's type, `templates` are its JWT templates, and `session_claims` its custom session token.
     """
 
     def __init__(
@@ -59,6 +60,14 @@ class ClerkApi:
         self.organizations: dict[str, Record] = {}
         self.memberships: dict[tuple[str, str], Record] = {}
         self.webhooks = ClerkWebhooks(clock, self.random)
+        self.environment = self._environment_of_key
+        self.sessions: dict[str, Record] = {}
+        self.templates: dict[str, Record] = {}
+        self.session_claims: dict[str, Any] = {}
+
+    @property
+    def _environment_of_key(self) -> str:
+        return "development" if self.secret_key.startswith("sk_test_") else "production"
 
     @property
     def users(self) -> Mapping[str, Record]:
@@ -71,6 +80,10 @@ class ClerkApi:
         self.directory = Users()
         self.organizations.clear()
         self.memberships.clear()
+        self.sessions.clear()
+        self.templates.clear()
+        self.session_claims = {}
+        self.environment = self._environment_of_key
         self.limiter.clear()
         self.limiter.limits = self._limits_at_first
         self.faults.clear()

@@ -1,6 +1,7 @@
-"""Clerk's Backend API over HTTP, version 2026-05-12: users, organizations, memberships and their metadata.
+"""Clerk's Backend API over HTTP, version 2026-05-12: users, organizations, memberships, sessions and JWT templates.
 
-The rules are in `clerk`, the handlers in `clerk_users` and `clerk_organizations`. Nothing else is implemented.
+The rules are in `clerk`, the handlers in `clerk_users`, `clerk_organizations` and `clerk_sessions`. Nothing else is
+implemented.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from sync_worker.sandbox import clerk_errors as errors
 from sync_worker.sandbox.clerk_http import version_of
 from sync_worker.sandbox.clerk_organizations import MembershipRoutes, OrganizationRoutes
+from sync_worker.sandbox.clerk_sessions import SessionRoutes, TemplateRoutes
 from sync_worker.sandbox.clerk_users import UserRoutes
 from sync_worker.sandbox.traffic import subject_of
 
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
 
 LIMITED = frozenset({"PATCH", "PUT"})
 """The methods that count against the rate limit of the subject they change."""
+UNLIMITED = frozenset({"GET /jwks"})
 
 
 def routes(clerk: ClerkApi) -> list[Route]:
     """Return all routes of the instance."""
     users, organizations, memberships = UserRoutes(clerk), OrganizationRoutes(clerk), MembershipRoutes(clerk)
+    sessions, templates = SessionRoutes(clerk), TemplateRoutes(clerk)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/instance", lambda _: _instance(clerk)),
         ("GET", "/users", users.all),
@@ -55,6 +59,18 @@ def routes(clerk: ClerkApi) -> list[Route]:
         ("PATCH", "/organizations/{organization}/memberships/{user}", memberships.update),
         ("DELETE", "/organizations/{organization}/memberships/{user}", memberships.delete),
         ("PATCH", "/organizations/{organization}/memberships/{user}/metadata", memberships.metadata),
+        ("GET", "/jwks", sessions.jwks),
+        ("GET", "/sessions", sessions.all),
+        ("POST", "/sessions", sessions.create),
+        ("GET", "/sessions/{session}", sessions.get),
+        ("POST", "/sessions/{session}/revoke", sessions.revoke),
+        ("POST", "/sessions/{session}/tokens", sessions.token),
+        ("POST", "/sessions/{session}/tokens/{template}", sessions.token_of_template),
+        ("GET", "/jwt_templates", templates.all),
+        ("POST", "/jwt_templates", templates.create),
+        ("GET", "/jwt_templates/{template}", templates.get),
+        ("PATCH", "/jwt_templates/{template}", templates.update),
+        ("DELETE", "/jwt_templates/{template}", templates.delete),
     ]
     return [
         Route(f"/v1{path}", _guarded(clerk, f"{method} {path}", serve), methods=[method])
@@ -63,8 +79,7 @@ def routes(clerk: ClerkApi) -> list[Route]:
 
 
 async def _instance(clerk: ClerkApi) -> Response:
-    kind = "development" if clerk.secret_key.startswith("sk_test_") else "production"
-    body = {"object": "instance", "id": clerk.webhooks.instance_id, "environment_type": kind}
+    body = {"object": "instance", "id": clerk.webhooks.instance_id, "environment_type": clerk.environment}
     return JSONResponse({**body, "allowed_origins": None, "workspace_id": None})
 
 
@@ -77,7 +92,8 @@ def _guarded(
         if request.headers.get("authorization") != f"Bearer {clerk.secret_key}":
             raise errors.key_invalid()
         version_of(request)
-        clerk.limiter.check(endpoint, subject_of(request.url.path) if request.method in LIMITED else "")
+        if endpoint not in UNLIMITED:
+            clerk.limiter.check(endpoint, subject_of(request.url.path) if request.method in LIMITED else "")
         return await serve(request)
 
     return guarded

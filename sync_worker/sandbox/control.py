@@ -91,6 +91,13 @@ class _Limits(Body):
     subject: int | None = Field(default=None, ge=1)
 
 
+class _Instance(Body):
+    """The type of the instance, and the claims of its custom session token; what is not given stays."""
+
+    environment: Literal["development", "production"] | None = None
+    session_claims: dict[str, Any] | None = None
+
+
 class _Endpoint(Body):
     url: str
     secret: str
@@ -186,7 +193,14 @@ def clerk_routes(clerk: ClerkApi) -> list[Route]:
             "organizations": clerk.organizations,
             "memberships": list(clerk.memberships.values()),
             "limits": dataclasses.asdict(clerk.limiter.limits),
+            "sessions": list(clerk.sessions.values()),
+            "templates": list(clerk.templates.values()),
         }
+
+    async def instance(request: Request) -> None:
+        body = _Instance.model_validate_json(await request.body())
+        clerk.environment = body.environment or clerk.environment
+        clerk.session_claims = clerk.session_claims if body.session_claims is None else body.session_claims
 
     async def limits(request: Request) -> None:
         clerk.limiter.limits = Limits(**_Limits.model_validate_json(await request.body()).model_dump())
@@ -205,6 +219,7 @@ def clerk_routes(clerk: ClerkApi) -> list[Route]:
         *_shared(clerk.faults, clerk.requests),
         route("GET", "/state", state),
         route("POST", "/limits", limits),
+        route("POST", "/instance", instance),
         route("POST", "/users", users),
         route("POST", "/endpoints", endpoint),
         route("POST", "/reset", reset),

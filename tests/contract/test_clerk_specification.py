@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from sync_worker.clerk.client import Clerk
+from sync_worker.clerk.tokens import JwtTemplate
 from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.sandbox import clerk_routes
@@ -153,6 +154,28 @@ async def test_what_the_adapter_sends_and_reads_is_as_clerk_specifies_it(
     assert differences(wire.exchanges) == []
 
 
+async def test_what_the_client_of_tokens_sends_and_reads_is_as_clerk_specifies_it(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    box.clerk.add_organization("org_1")
+    box.clerk.add_membership("org_1", "user_1")
+    async with opened(box, sqlite_url) as parts:
+        wire, tokens = tapped(parts.services.target._client, Wire), parts.services.tokens
+        await tokens.person("user_1", "org_1")
+        saved = await tokens.save(JwtTemplate("", "plain", {"plan": "{{user.public_metadata.plan}}"}, 60, 5))
+        await tokens.save(saved)
+        assert await tokens.templates() == [saved]
+        await tokens.require_development()
+        for organization in ("", "org_1"):
+            session = await tokens.create_session("user_1", organization)
+            assert await tokens.active_sessions("user_1")
+            assert await tokens.signed_claims(session)
+            assert await tokens.signed_claims(session, "plain")
+            await tokens.revoke_session(session)
+    assert differences(wire.exchanges) == []
+
+
 async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     clerk: httpx.AsyncClient, wire: Wire, box: Sandbox
 ) -> None:
@@ -196,6 +219,8 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     await call("GET", "/organization_memberships", limit=500, offset=0, order_by="+created_at")
     await call("GET", f"{organization}/memberships", user_id=[eve["id"]], role=["org:admin"], limit=100)
     await call("GET", f"/users/{eve['id']}/organization_memberships", limit=10)
+    await _use_sessions_and_templates(call, eve["id"], acme["id"])
+
     await call("DELETE", membership)
     await call("DELETE", organization)
     await call("DELETE", user)
@@ -205,6 +230,22 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     asked = {(e.method, _template(e.method, e.path)) for e in wire.exchanges}
     assert asked == set(ROUTES)
     assert differences(wire.exchanges) == []
+
+
+async def _use_sessions_and_templates(call: Callable[..., Awaitable[Any]], user_id: str, organization_id: str) -> None:
+    template = {"name": "plain", "claims": {"plan": "{{user.public_metadata.plan}}"}}
+    made = await call("POST", "/jwt_templates", template)
+    await call("GET", "/jwt_templates", limit=100, offset=0)
+    await call("GET", f"/jwt_templates/{made['id']}")
+    await call("PATCH", f"/jwt_templates/{made['id']}", {**template, "lifetime": 600, "allowed_clock_skew": 0})
+    session = await call("POST", "/sessions", {"user_id": user_id, "active_organization_id": organization_id})
+    await call("GET", "/sessions", user_id=user_id, status="active")
+    await call("GET", f"/sessions/{session['id']}")
+    await call("POST", f"/sessions/{session['id']}/tokens", {"expires_in_seconds": 30})
+    await call("POST", f"/sessions/{session['id']}/tokens/plain", {})
+    await call("POST", f"/sessions/{session['id']}/revoke")
+    await call("DELETE", f"/jwt_templates/{made['id']}")
+    await call("GET", "/jwks")
 
 
 def _template(method: str, path: str) -> str:
@@ -234,6 +275,16 @@ REFUSED: list[tuple[int, str, str, Any, dict[str, Any]]] = [
     (404, "GET", "/organizations/org_nobody/memberships", None, {}),
     (404, "PATCH", "/organizations/org_1/memberships/user_nobody", {"role": "org:member"}, {}),
     (404, "PATCH", "/organizations/org_1/memberships/user_nobody/metadata", {}, {}),
+    (400, "POST", "/jwt_templates", {"name": "x", "claims": {"sub": "me"}}, {}),
+    (404, "POST", "/sessions", {"user_id": "user_nobody"}, {}),
+    (404, "POST", "/sessions", {"user_id": "user_1", "active_organization_id": "org_nobody"}, {}),
+    (404, "POST", "/sessions/sess_nobody/revoke", None, {}),
+    (404, "POST", "/sessions/sess_nobody/tokens", {}, {}),
+    (404, "GET", "/jwt_templates/jtmp_nobody", None, {}),
+    (404, "DELETE", "/jwt_templates/jtmp_nobody", None, {}),
+    (422, "POST", "/sessions", {}, {}),
+    (422, "POST", "/jwt_templates", {"name": "x"}, {}),
+    (422, "POST", "/jwt_templates", {"name": "x", "claims": {"a": 1}, "lifetime": 29}, {}),
     (422, "GET", "/users", None, {"limit": 501}),
     (422, "GET", "/users", None, {"user_id": MANY}),
     (422, "GET", "/users/count", None, {"external_id": MANY}),
@@ -278,7 +329,8 @@ async def test_a_field_that_clerk_does_not_know_is_refused(clerk: httpx.AsyncCli
     body = {"user_id": "user_1", "role": "org:member", "name": "x", "no_such_field": 1}
     for method, path in ROUTES:
         if method in {"POST", "PUT", "PATCH"}:
-            answer = await clerk.request(method, path.format(user="user_1", organization="org_1"), json=body)
+            somewhere = path.format(user="user_1", organization="org_1", session="sess_1", template="jtmp_1")
+            answer = await clerk.request(method, somewhere, json=body)
             assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "form_param_unknown"), path
     assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
 

@@ -395,6 +395,25 @@ async def test_the_schema_of_an_older_release_is_reported(
     assert (finding.status, "its schema version is 1, not 2" in finding.result) == (Status.WARNING, True)
 
 
+async def test_a_jwt_template_that_no_app_can_read_is_a_problem(installed: Installation) -> None:
+    template = {"id": "jtmp_1", "name": "convex", "lifetime": 60, "allowed_clock_skew": 5}
+    claims = {"aud": "convex", "plan": "{{organization.public_metadata.plan}}"}
+    installed.box.clerk.templates["jtmp_1"] = {**template, "claims": claims}
+    finding = (await installed.examine())["claims"]
+    assert finding == Finding(
+        Status.PROBLEM,
+        "JWT template convex, claim plan: {{organization.public_metadata.plan}} stays in the token as text",
+        "Write {{org.public_metadata.plan}}.",
+    )
+
+
+async def test_a_jwt_template_that_misses_a_key_which_somebody_has_is_a_problem(installed: Installation) -> None:
+    template = {"id": "jtmp_1", "name": "api", "lifetime": 60, "allowed_clock_skew": 5}
+    installed.box.clerk.templates["jtmp_1"] = {**template, "claims": {"plan": "{{user.public_metadata.tier}}"}}
+    finding = (await installed.examine())["claims"]
+    assert (finding.status, finding.fix) == (Status.PROBLEM, "Write {{user.public_metadata.plan}}.")
+
+
 async def test_access_near_the_claims_budget_is_a_warning(installed: Installation) -> None:
     installed.reconfigure(claims_budget=30)
     finding = (await installed.examine())["claims"]

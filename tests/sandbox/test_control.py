@@ -115,3 +115,13 @@ async def test_clerk_is_filled_limited_and_reset_over_http(
     await ordered(clerk, "/reset")
     assert box.clerk.users == {}
     assert box.clerk.webhooks.endpoints == []
+
+
+@pytest.mark.anyio
+async def test_the_instance_and_its_session_token_are_set_over_http(box: Sandbox, clerk: httpx.AsyncClient) -> None:
+    await ordered(clerk, "/instance", {"environment": "production"})
+    await ordered(clerk, "/instance", {"session_claims": {"plan": "{{user.public_metadata.plan}}"}})
+    assert (await clerk.get("/instance")).json()["environment_type"] == "production"
+    assert box.clerk.session_claims == {"plan": "{{user.public_metadata.plan}}"}
+    await ordered(clerk, "/reset")
+    assert (box.clerk.environment, box.clerk.session_claims) == ("development", {})
