@@ -25,7 +25,7 @@ from sync_worker.cli import (
     verify,
     webhook,
 )
-from sync_worker.cli.output import CommandFailed
+from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.errors import SyncWorkerError
 
 INTERRUPTED = 130
@@ -82,10 +82,10 @@ def main() -> None:
             raise KeyboardInterrupt from None
         raise
     except SyncWorkerError as error:
-        print(f"error: {error}\n{error.next_step()}", file=sys.stderr)  # noqa: T201 - this is the command line
+        echo(f"error: {error}\n{error.next_step()}", err=True)
         sys.exit(1)
     except CommandFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
+        echo(f"error: {error}", err=True)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - a library's text may quote secrets, so it is logged cleaned
         from sync_worker.logs import log_crash

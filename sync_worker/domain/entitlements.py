@@ -110,6 +110,20 @@ class Entitlement:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     status: str | None = None
+    unresolved: Unresolved | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unresolved:
+    """How many references of a document led to nothing usable, and what is wrong, if known. The rest still counts."""
+
+    document: str
+    number: int
+    detail: str = ""
+
+    def __str__(self) -> str:
+        counted = "1 reference leads" if self.number == 1 else f"{self.number} references lead"
+        return f"{self.document}: {counted} to nothing usable" + (f": {self.detail}" if self.detail else "")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -136,6 +150,7 @@ class Access:
     sources: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     next_transition: datetime | None = None
+    unresolved: tuple[Unresolved, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

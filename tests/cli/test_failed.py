@@ -158,3 +158,12 @@ async def test_history_takes_an_address_and_a_document(operator: Operator) -> No
     assert [one["subject"] for one in await operator.json("history", ADA)] == ["user:user_1"]
     assert [one["subject"] for one in await operator.json("history", "e_1")] == ["user:user_2"]
     assert len(await operator.json("history")) == 2
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_no_control_character_reaches_the_terminal(operator: Operator, form: tuple[str, ...]) -> None:
+    operator.box.clerk.add_user("user_1", public_metadata={"plan": "\x1b]0;pwned\x07\x9b31m\u202e"})
+    ended = await operator.run("explain", "user_1", *form)
+    assert ended.code == 0, ended.err
+    assert r"\u001b]0;pwned\u0007\u009b31m\u202e" in ended.out
+    assert not [c for c in ended.out if not c.isprintable() and c != "\n"]
