@@ -22,7 +22,7 @@ _PERCENT = re.compile(r"(\d{1,3})%")
 _SVIX_SECRET = re.compile(r"whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EPHEMERAL = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly", "K_SERVICE": "Cloud Run"}
-_RESERVED = {"entitlementSync", "_id", "_rev", "_updatedAt", "startsAt", "endsAt", "status"}
+_RESERVED = {"entitlementSync", "_id", "_rev", "_updatedAt", "startsAt", "endsAt", "status", "unresolved"}
 
 
 class Settings(BaseSettings):

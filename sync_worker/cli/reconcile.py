@@ -117,6 +117,8 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     # A row by an address that several users have is refused once for each of them.
     for refusal in list(dict.fromkeys(findings.refused))[:SHOWN]:
         echo(f"refused: {refusal}", err=True)
+    for unresolved in sorted(set(findings.unresolved))[:SHOWN]:
+        echo(f"incomplete: {unresolved}", err=True)
     for reason in sorted(findings.pending.values())[:SHOWN]:
         echo(f"pending: {reason}", err=True)
     if show == "markdown":

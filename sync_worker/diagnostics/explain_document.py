@@ -15,6 +15,7 @@ from sync_worker.diagnostics.issues import next_step
 from sync_worker.errors import StaleRead
 from sync_worker.formatting import at
 from sync_worker.storage.ledger import State as LedgerState
+from sync_worker.sync.address_resolution import UNRESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,6 +102,12 @@ class DocumentExplanation:
         return None if self.in_clerk is None else self.in_clerk + SESSION_TOKEN_SECONDS
 
     @property
+    def unresolved(self) -> int:
+        """How many of its references lead to nothing usable."""
+        row = _row_of(self.facts, self.facts.subject) if self.facts.subject else None
+        return row.unresolved.number if row and row.unresolved else 0
+
+    @property
     def subjects(self) -> tuple[Explanation, ...]:
         """The subject it names now, then those it named before."""
         return (*((self.facts.subject,) if self.facts.subject else ()), *self.facts.former)
@@ -165,6 +172,9 @@ def _entitlement(facts: DocumentFacts) -> Judgement:
         yet = "" if verdict.state is SyncState.REFUSED else " yet"
         return replace(verdict, headline=f"{_published(facts)}but not in Clerk{yet}. {verdict.headline}"), None
     in_clerk = _arrived(facts, facts.subject)
+    if row is not None and row.unresolved is not None:
+        headline = f"{_arrival(facts, in_clerk)} But {row.unresolved.sentence}."
+        return Verdict(SyncState.SYNCED, headline, next_step(UNRESOLVED)), in_clerk
     return Verdict(SyncState.SYNCED, _arrival(facts, in_clerk)), in_clerk
 
 

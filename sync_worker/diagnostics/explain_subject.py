@@ -25,7 +25,7 @@ from sync_worker.domain.diff import diff, values_in_place
 from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.errors import NoSuchSubject, RefusedError
 from sync_worker.formatting import ago, at, describe
-from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON
+from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON, UNRESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +75,12 @@ def explain_subject(facts: SubjectFacts, timings: Timings) -> Explanation:
 
 def _explained_row(row: PublishedRow, access: Access, facts: SubjectFacts, now: datetime) -> ExplainedRow:
     status, reason = _status(row, access, facts, now)
-    values = row.content.values if isinstance(row.content, Entitlement) else {}
-    return ExplainedRow(row.document, row.revision, row.published, status, reason, values)
+    if isinstance(row.content, Refusal):
+        return ExplainedRow(row.document, row.revision, row.published, status, reason)
+    content, unresolved = row.content, row.content.unresolved
+    if unresolved is not None:
+        reason = f"{reason}; {unresolved.sentence}" if reason else unresolved.sentence
+    return ExplainedRow(row.document, row.revision, row.published, status, reason, content.values, unresolved)
 
 
 def _status(row: PublishedRow, access: Access, facts: SubjectFacts, now: datetime) -> tuple[RowStatus, str]:
@@ -132,6 +136,8 @@ def _in_sync(facts: SubjectFacts, access: Access, rows: tuple[ExplainedRow, ...]
     if access.sources:
         headline = f"Clerk has what is published: {_described(access.values)}."
         refused = [row for row in rows if NO_ACCESS.get(row.status) is SyncState.REFUSED]
+        if not refused and access.unresolved:
+            return Verdict(SyncState.SYNCED, f"{headline} {access.unresolved[0]}.", next_step(UNRESOLVED))
         if not refused:
             return Verdict(SyncState.SYNCED, headline)
         headline += f" {refused[0].document} does not count because {refused[0].reason}."

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sync_worker.domain.changeset import Drift
-    from sync_worker.domain.entitlements import Access, Change, Entitlement, Layout, Marker, Observed, Refusal, Value
+    from sync_worker.domain.entitlements import (
+        Access,
+        Change,
+        Entitlement,
+        Layout,
+        Marker,
+        Observed,
+        Refusal,
+        Unresolved,
+        Value,
+    )
     from sync_worker.domain.ownership import LastWrites
     from sync_worker.domain.subjects import Subject
     from sync_worker.storage.ledger import Entry
@@ -113,6 +123,7 @@ class ExplainedRow:
     status: RowStatus
     reason: str
     values: Mapping[str, Value] = field(default_factory=dict)
+    unresolved: Unresolved | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.errors import RevocationHeld, SyncWorkerError, error_named
 from sync_worker.formatting import masked, rfc3339
-from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED, UNRESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +23,7 @@ class IssueKind(StrEnum):
     HELD = "held"
     FAILED = "failed"
     REFUSED = "refused"
+    INCOMPLETE = "incomplete"
     RETRYING = "retrying"
     PENDING = "pending"
 
@@ -49,8 +50,16 @@ NEXT_STEPS = {
     PENDING: "Nothing to do: access is granted after the sign-up. If the address is wrong, correct it and publish.",
     AMBIGUOUS_ADDRESS: "Leave the address to one user in Clerk, or name the right user by clerkUserId and publish.",
     REFUSED: "Correct the named field in Sanity and publish. Until then the row grants nothing.",
+    UNRESOLVED: "Publish the referenced plans, cohorts and courses, each with a slug, or remove the references. "
+    "Everything else of the document is granted.",
 }
 """Next steps for the codes that are not errors."""
+KINDS = {
+    PENDING: IssueKind.PENDING,
+    AMBIGUOUS_ADDRESS: IssueKind.REFUSED,
+    REFUSED: IssueKind.REFUSED,
+    UNRESOLVED: IssueKind.INCOMPLETE,
+}
 
 
 def next_step(code: str, key: str = "SUBJECT") -> str:
@@ -113,5 +122,4 @@ def issue_json(one: Issue) -> dict[str, object]:
 
 def kind_of(code: str) -> IssueKind:
     """Return the kind of issue that `code` means on a row that has not failed."""
-    refused, pending = IssueKind.REFUSED, IssueKind.PENDING
-    return {PENDING: pending, AMBIGUOUS_ADDRESS: refused, REFUSED: refused}.get(code, IssueKind.RETRYING)
+    return KINDS.get(code, IssueKind.RETRYING)

@@ -121,9 +121,14 @@ class Unresolved:
     number: int
     detail: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """Say it without the document."""
         counted = "1 reference leads" if self.number == 1 else f"{self.number} references lead"
-        return f"{self.document}: {counted} to nothing usable" + (f": {self.detail}" if self.detail else "")
+        return f"{counted} to nothing usable" + (f" ({self.detail})" if self.detail else "")
+
+    def __str__(self) -> str:
+        return f"{self.document}: {self.sentence}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -30,6 +30,8 @@ TOO_LONG = f"is longer than {STRING_LIMIT} characters; shorten it"
 NEVER = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """The last second whose time as a float is still in the year 9999."""
+UNRESOLVED = "unresolved"
+"""The field that counts references that lead to nothing usable. A query may leave it out."""
 UNUSABLE = "unusable"
 """The type of our own errors among pydantic's; their reason is in the context."""
 _DATE = r"\d{4}-\d{2}-\d{2}"
@@ -152,8 +154,14 @@ def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | Non
         starts_at=row.startsAt,
         ends_at=row.endsAt,
         status=row.status,
-        unresolved=Unresolved(row.id, len(dropped), dropped[0]) if dropped else None,
+        unresolved=_unresolved(row.id, (row.model_extra or {}).get(UNRESOLVED), dropped),
     )
+
+
+def _unresolved(document: str, counted: object, dropped: Sequence[str]) -> Unresolved | None:
+    """Return what the query counted together with what was dropped here. A diagnostic never refuses a row."""
+    number = counted if isinstance(counted, int) and not isinstance(counted, bool) and counted > 0 else 0
+    return Unresolved(document, number + len(dropped), "".join(dropped[:1])) if number or dropped else None
 
 
 class _InvalidValueError(ValueError):

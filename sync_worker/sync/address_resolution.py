@@ -32,6 +32,7 @@ PENDING_REASON = "nobody in Clerk has this address yet as primary and verified; 
 AMBIGUOUS_ADDRESS = "ambiguous_address"
 AMBIGUOUS_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
+UNRESOLVED = "references_unresolved"
 FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from sync_worker.diagnostics.explain_document import SESSION_TOKEN_SECONDS
 from sync_worker.diagnostics.explainer import parse_target
 from sync_worker.diagnostics.explanation import RowStatus, SyncState
+from sync_worker.diagnostics.issues import from_row, issue_json
 from sync_worker.diagnostics.serialize import document_json, subject_json
 from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.subjects import Subject
@@ -19,6 +21,7 @@ from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
+from tests.builders import weak
 from tests.causes import cause_of
 from tests.oracle import until
 from tests.parts import opened
@@ -426,3 +429,32 @@ def test_a_target_is_a_subject_or_else_a_document(text: str, target: Subject | s
 def test_what_is_neither_is_refused(text: str) -> None:
     with pytest.raises(InvalidSubject):
         parse_target(text)
+
+
+async def test_a_receipt_says_that_references_lead_nowhere_and_access_is_granted(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1", courses=[weak("nowhere"), weak("gone")])
+    await sync(parts, "user:user_1")
+    found = document_json(await document(parts, "e1"))
+    assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
+    assert (found["state"], found["unresolved"]) == ("synced", 2)
+    assert "But 2 references lead to nothing usable." in str(found["headline"])
+    assert "Publish the referenced" in str(found["nextStep"])
+    about = subject_json(await subject(parts, "user:user_1"))
+    assert "e1: 2 references lead to nothing usable." in str(about["reason"])
+
+
+async def test_unresolved_references_are_noted_until_they_resolve(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1", courses=[weak("course-1")])
+    with capture_logs() as lines:
+        await sync(parts, "user:user_1")
+    (line,) = [one for one in lines if one["event"] == "references_unresolved"]
+    assert (line["subject"], line["document"], line["number"]) == ("user:user_1", "e1", 1)
+    (noted,) = await parts.store.queue.noted(10)
+    issue = issue_json(from_row(noted))
+    assert (issue["state"], issue["key"], issue["code"]) == ("incomplete", "user:user_1", "references_unresolved")
+    assert issue["reason"] == "e1: 1 reference leads to nothing usable"
+    await box.lake.mutate([{"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}}])
+    await sync(parts, "user:user_1")
+    assert await parts.store.queue.noted(10) == []
