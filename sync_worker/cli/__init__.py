@@ -18,6 +18,7 @@ from sync_worker.cli import (
     explain,
     failed,
     history,
+    init,
     reconcile,
     sandbox,
     serve,
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(init.init)
 app.command()(serve.serve)
 app.command()(serve.web)
 app.command()(serve.worker)
