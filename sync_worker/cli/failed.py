@@ -83,7 +83,7 @@ def _show(issues: Sequence[Issue], limit: int) -> None:
         echo("nothing failed, refused, held or waiting")
         return
     rows = (
-        (one.kind, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.reason}{_retry_time(one)}")
+        (one.kind, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.where}{_retry_time(one)}")
         for one in issues
     )
     print_table(("state", "key", "since", "attempts", "reason"), rows)

@@ -10,7 +10,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sync_worker.diagnostics.explanation import ADVICE, NO_ACCESS, RowStatus, SyncState, Verdict, is_waiting
+from sync_worker.diagnostics.explanation import (
+    ADVICE,
+    NO_ACCESS,
+    RowStatus,
+    SyncState,
+    Verdict,
+    approve_step,
+    is_waiting,
+)
 from sync_worker.diagnostics.issues import next_step
 from sync_worker.errors import StaleRead
 from sync_worker.formatting import at
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from sync_worker.diagnostics.explanation import ExplainedRow, Explanation
     from sync_worker.domain.entitlements import Refusal
     from sync_worker.domain.freshness import DocumentRevision
+    from sync_worker.storage.approvals import HeldChangeset
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
 
@@ -60,7 +69,7 @@ class DocumentFacts:
 
     `stored` is the revision in the document store, `indexed` the one in the query index. `refusal` says why the
     document names no subject. `subject` is the one it names now, `former` are those it named before. `history` is the
-    ledger's, newest first. With a `problem` the rest is incomplete.
+    ledger's, newest first. `held` is what its last change would take away. With a `problem` the rest is incomplete.
     """
 
     id: str
@@ -74,6 +83,7 @@ class DocumentFacts:
     history: tuple[Entry, ...] = ()
     work: Row | None = None
     reach: Reach | None = None
+    held: HeldChangeset | None = None
     problem: str = ""
 
     @property
@@ -211,6 +221,11 @@ def _referenced(facts: DocumentFacts) -> Judgement:
     if work is not None and is_waiting(work, facts.now):
         headline = f"{dependents} Its last change is being processed. {work.error_detail}".rstrip()
         return Verdict(SyncState.LATE, headline), None
+    if facts.held is not None:
+        held = facts.held
+        losing = "1 subject would lose access" if held.size == 1 else f"{held.size} subjects would lose access"
+        headline = f"{dependents} By its last change {losing}; this is held for approval."
+        return Verdict(SyncState.HELD, headline, approve_step(held.id)), None
     if reach.waiting:
         waiting = f"{reach.waiting} subject{'' if reach.waiting == 1 else 's'}"
         return Verdict(SyncState.LATE, f"{dependents} Its last change has yet to reach {waiting}."), None

@@ -20,6 +20,10 @@ Value = Scalar | tuple[str, ...]
 """The value of a managed key: a scalar, or a sorted tuple of strings."""
 
 
+UNRESOLVED_FIELD = "unresolved"
+"""The field of a row that counts references that lead to nothing usable."""
+
+
 class MergeRule(StrEnum):
     """How the values of several entitlements are merged into one."""
 
@@ -138,6 +142,12 @@ class Refusal:
     document: str
     field: str
     reason: str
+
+    @classmethod
+    def parse(cls, text: str) -> Refusal | None:
+        """Parse what `str` returned; None for another text."""
+        parts = text.split(": ", 2)
+        return cls(*parts) if len(parts) == len(("document", "field", "reason")) else None
 
     def __str__(self) -> str:
         return f"{self.document}: {self.field}: {self.reason}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.entitlements import MergeRule
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, MergeRule
 from sync_worker.errors import ConfigurationError
-from sync_worker.sanity.rows import UNRESOLVED, Row, SubjectFields, json_type
+from sync_worker.sanity.rows import Row, SubjectFields, json_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,7 +64,7 @@ def _mistyped(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Ite
             else (_is_scalar, "a single value")
             for f in fields
         },
-        UNRESOLVED: (_is_whole_number, "a whole number"),
+        UNRESOLVED_FIELD: (_is_whole_number, "a whole number"),
     }
     for name, (is_valid, required) in expected.items():
         values = [row[name] for row in rows if row.get(name) not in (None, [])]

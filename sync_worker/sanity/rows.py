@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from sync_worker.domain.entitlements import Entitlement, MergeRule, Refusal, Unresolved
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Entitlement, MergeRule, Refusal, Unresolved
 from sync_worker.domain.entitlements import Field as ManagedField
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.text import escaped, invisible_character
@@ -30,8 +30,6 @@ TOO_LONG = f"is longer than {STRING_LIMIT} characters; shorten it"
 NEVER = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """The last second whose time as a float is still in the year 9999."""
-UNRESOLVED = "unresolved"
-"""The field that counts references that lead to nothing usable. A query may leave it out."""
 UNUSABLE = "unusable"
 """The type of our own errors among pydantic's; their reason is in the context."""
 _DATE = r"\d{4}-\d{2}-\d{2}"
@@ -154,7 +152,7 @@ def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | Non
         starts_at=row.startsAt,
         ends_at=row.endsAt,
         status=row.status,
-        unresolved=_unresolved(row.id, (row.model_extra or {}).get(UNRESOLVED), dropped),
+        unresolved=_unresolved(row.id, (row.model_extra or {}).get(UNRESOLVED_FIELD), dropped),
     )
 
 

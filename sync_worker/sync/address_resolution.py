@@ -36,6 +36,11 @@ UNRESOLVED = "references_unresolved"
 FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
 
 
+def notes(refusals: Iterable[Refusal]) -> str:
+    """Return refusals as the note of a row of the work queue, one a line."""
+    return "\n".join(map(str, refusals))
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """Whom one document is for. `code` and `reason` say why it gives nobody access, or nobody yet."""

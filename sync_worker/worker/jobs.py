@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import Cause, CauseKind, WorkKind
@@ -39,6 +40,7 @@ from sync_worker.sync.address_resolution import (
     PENDING,
     REFUSED,
     UNRESOLVED,
+    notes,
 )
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import requeue_document
@@ -89,7 +91,7 @@ def done(claim: Claim, outcome: Outcome) -> Completed:
         next_due=outcome.next_due,
         wrote=outcome.writes,
         error_code=_note(outcome) if refusals else UNRESOLVED if unresolved else "",
-        error_detail="; ".join(map(str, (*refusals, *unresolved))),
+        error_detail=notes((*refusals, *(Refusal(one.document, UNRESOLVED_FIELD, one.sentence) for one in unresolved))),
         transition_at=transition.timestamp() if transition else None,
     )
 

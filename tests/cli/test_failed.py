@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 ADA = "ada@example.org"
-STATES = {"state", "key", "code", "reason", "since", "attempts", "nextAttempt", "nextStep"}
+STATES = {"state", "key", "code", "document", "field", "reason", "since", "attempts", "nextAttempt", "nextStep"}
 
 
 @dataclass(frozen=True)

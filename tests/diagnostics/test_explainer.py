@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 ADA = "ada@example.org"
+NOT_A_TIME = "is not a date and time; write one such as 2026-05-01T12:00:00Z, or a date such as 2026-05-01"
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ async def test_an_address_within_an_organization_is_explained_as_that_membership
         ({"role": 7 * [1]}, (RowStatus.REFUSED, SyncState.REFUSED, "role is invalid: must be a string")),
         ({"startsAt": ahead(3600)}, (RowStatus.SCHEDULED, SyncState.PENDING, "it starts")),
         ({"endsAt": ahead(-3600)}, (RowStatus.ENDED, SyncState.EXPIRED, "it ended")),
-        ({"status": "paused"}, (RowStatus.INACTIVE, SyncState.EXPIRED, "its status is 'paused'")),
+        ({"status": "paused"}, (RowStatus.INACTIVE, SyncState.INACTIVE, "its status is 'paused'")),
     ],
 )
 async def test_a_row_that_does_not_count_says_why(
@@ -452,9 +453,88 @@ async def test_unresolved_references_are_noted_until_they_resolve(box: Sandbox, 
     (line,) = [one for one in lines if one["event"] == "references_unresolved"]
     assert (line["subject"], line["document"], line["number"]) == ("user:user_1", "e1", 1)
     (noted,) = await parts.store.queue.noted(10)
-    issue = issue_json(from_row(noted))
+    (issue,) = map(issue_json, from_row(noted))
     assert (issue["state"], issue["key"], issue["code"]) == ("incomplete", "user:user_1", "references_unresolved")
-    assert issue["reason"] == "e1: 1 reference leads to nothing usable"
+    assert (issue["document"], issue["field"]) == ("e1", "unresolved")
+    assert issue["reason"] == "1 reference leads to nothing usable"
     await box.lake.mutate([{"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}}])
     await sync(parts, "user:user_1")
     assert await parts.store.queue.noted(10) == []
+
+
+async def test_nobody_is_not_called_synced(parts: Parts) -> None:
+    for key in ("user:user_nobody", "org:org_nobody", ADA, "external:crm-9"):
+        result = await subject(parts, key)
+        assert (result.verdict.state, bool(result.verdict.next_step)) == (SyncState.UNKNOWN, True), key
+
+
+@pytest.mark.parametrize(
+    ("email", "reason"),
+    [
+        ({"verified": False}, "it is not verified"),
+        ({"reserved": True}, "it is reserved by a sign-up that is not finished"),
+        ({"primary": False}, "it is not the primary address"),
+    ],
+)
+@pytest.mark.parametrize("published", [True, False])
+async def test_an_address_that_does_not_count_says_who_has_it_and_why(
+    box: Sandbox, parts: Parts, email: dict[str, bool], reason: str, published: bool
+) -> None:
+    box.clerk.add_user("user_1", email=ADA)
+    change_address(box, **email)
+    if published:
+        await publish(box, "e1", userEmail=ADA)
+    result = await subject(parts, ADA)
+    assert result.verdict.headline == f"user:user_1 has this address, but it does not count because {reason}."
+    assert result.verdict.state is (SyncState.PENDING if published else SyncState.UNKNOWN)
+    assert "clerkUserId" in result.verdict.next_step
+
+
+def change_address(box: Sandbox, *, verified: bool = True, reserved: bool = False, primary: bool = True) -> None:
+    user = box.clerk.users["user_1"]
+    (address,) = user["email_addresses"]
+    address["reserved"] = reserved
+    address["verification"] = {"status": "verified" if verified else "unverified", "strategy": "email_code"}
+    if not primary:
+        user["primary_email_address_id"] = "idn_another"
+
+
+async def test_the_document_that_caused_a_hold_says_so(box: Sandbox, parts: Parts) -> None:
+    users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
+    course = {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}
+    await box.lake.mutate([{"create": course}])
+    for user in users:
+        await publish(box, f"ent-{user}", clerkUserId=user, courses=[weak("course-1")])
+    await sync(parts, *(f"user:{user}" for user in users))
+    await box.lake.mutate([{"patch": {"id": "course-1", "unset": ["slug"]}}])
+    await sync(parts, *(f"user:{user}" for user in users), cause="document:course-1")
+    result = await document(parts, "course-1")
+    assert result.verdict.state is SyncState.HELD
+    assert "3 subjects would lose access; this is held for approval" in result.verdict.headline
+    assert "sync-worker approve" in result.verdict.next_step
+
+
+async def test_a_webhook_that_came_is_not_denied(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1")
+    await sync(parts, "user:user_1", cause="webhook:e1")
+    box.clerk.users["user_1"]["public_metadata"] = {}
+    box.clerk.users["user_1"]["private_metadata"] = {}
+    headline = (await subject(parts, "user:user_1")).verdict.headline
+    assert "no webhook arrived" not in headline
+    assert "after the last publish, and differs again" in headline
+
+
+async def test_each_field_that_is_wrong_is_an_issue_of_its_own(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1", endsAt=20270601)
+    await publish(box, "e2", clerkUserId="user_1", plan="gold")
+    await publish(box, "e3", clerkUserId="user_1", courses=[weak("nowhere")])
+    await sync(parts, "user:user_1")
+    (noted,) = await parts.store.queue.noted(10)
+    found = [(one.kind.value, one.document, one.field, one.reason) for one in from_row(noted)]
+    assert found == [
+        ("refused", "e1", "endsAt", NOT_A_TIME),
+        ("refused", "e2", "plan", "'gold' is not one of basic, pro"),
+        ("incomplete", "e3", "unresolved", "1 reference leads to nothing usable"),
+    ]
