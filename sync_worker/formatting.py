@@ -1,7 +1,8 @@
-"""Formats and parses times, formats managed keys, and masks e-mail addresses, for the command line and the pages."""
+"""Formats and parses times, formats managed keys, masks addresses and escapes control characters, for people."""
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,13 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 def masked(text: str) -> str:
     """Return `text` with every e-mail address masked, as `a***@example.org`."""
     return _ADDRESS.sub(r"\1***@\2", text)
+
+
+def printable(text: str) -> str:
+    """Return `text` with each character escaped that could control a terminal or hide there; lines stay lines."""
+    if text.isprintable():
+        return text  # the common case
+    return "".join(c if c.isprintable() or c in "\n\t" else json.dumps(c)[1:-1] for c in text)
 
 
 def rfc3339(epoch: float | None) -> str | None:

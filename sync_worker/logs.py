@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import structlog
 
+from sync_worker.formatting import printable
 from sync_worker.redaction import SECRET, redact
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Redactor:
         return redact(text)
 
 
+def _escape(_: object, __: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Escape control characters for a console; the renderer escapes those inside lists and objects itself."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in line.items()}
+
+
 class _Forward(logging.Handler):
     """Forwards the log records of libraries."""
 
@@ -97,9 +103,11 @@ def configure_logs(form: Literal["auto", "json", "console"], secrets: Iterable[s
             # Tracebacks without local variables, which could include a header with a key.
             structlog.processors.format_exc_info,
             Redactor(secrets),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-            if console
-            else structlog.processors.JSONRenderer(),
+            *(
+                (_escape, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+                if console
+                else (structlog.processors.JSONRenderer(),)
+            ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _SafeStream(sys.stderr))),

@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import Field as Setting
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout, MergeRule, Placement
+from sync_worker.domain.ownership import MARKER_KEY
 from sync_worker.errors import ConfigurationError
+from sync_worker.variables import names, values
 
 Texts = Annotated[tuple[str, ...], NoDecode]
 _PERCENT = re.compile(r"(\d{1,3})%")
-_SVIX_SECRET = re.compile(r"whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EPHEMERAL = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly", "K_SERVICE": "Cloud Run"}
-_RESERVED = {"entitlementSync", "_id", "_rev", "_updatedAt", "startsAt", "endsAt", "status"}
+_RESERVED = {MARKER_KEY, "_id", "_rev", "_updatedAt", "startsAt", "endsAt", "status", "unresolved"}
 
 
 class Settings(BaseSettings):
     """All settings, validated."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+        env_file=".env",
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     sanity_project_id: str = Setting(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -39,7 +47,8 @@ class Settings(BaseSettings):
     sanity_read_token: SecretStr
     """A Sanity API token with the Viewer role. Required, because a private dataset looks empty without it."""
     sanity_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """The secret of the Sanity webhook; several, separated by commas, during rotation. Without it, webhooks get 503."""
+    """The secret of the Sanity webhook, 16 characters or more; several, separated by spaces or commas, during rotation.
+    Without it, webhooks get 503."""
     sanity_api_version: str = Setting(default="2025-02-19", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The version of Sanity's HTTP API."""
     sanity_api_url: str = ""
@@ -47,7 +56,7 @@ class Settings(BaseSettings):
     clerk_secret_key: SecretStr
     """The key of Clerk's Backend API, sk_live_… or sk_test_…. Required."""
     clerk_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """The signing secret of the Clerk webhook, whsec_…; several, separated by commas, during rotation."""
+    """The signing secret of the Clerk webhook, whsec_…; several, separated by spaces or commas, during rotation."""
     clerk_api_url: str = "https://api.clerk.com"
     """The URL of Clerk's API, without /v1."""
     clerk_budget: int = Setting(default=0, ge=0)
@@ -85,7 +94,7 @@ class Settings(BaseSettings):
     claims_budget: int = Setting(default=1000, gt=0)
     """Bytes of public managed keys before a warning. A session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None
-    """The token for the status pages; without it they are disabled."""
+    """The token for the status pages, 16 characters or more; without it they are disabled."""
     notify_url: SecretStr | None = None
     """Where notices are posted, such as the incoming webhook of a chat; without it nobody is notified."""
     notify_secret: SecretStr | None = None
@@ -98,12 +107,12 @@ class Settings(BaseSettings):
     @field_validator("sanity_webhook_secret", "clerk_webhook_secret", mode="before")
     @classmethod
     def _secrets(cls, value: object) -> object:
-        return tuple(SecretStr(item) for item in _split_list(value)) if isinstance(value, str) else value
+        return tuple(map(SecretStr, values.secrets(value))) if isinstance(value, str) else value
 
     @field_validator("plan_order", "role_order", "extra_fields", "private_fields", mode="before")
     @classmethod
     def _lists(cls, value: object) -> object:
-        return _split_list(value) if isinstance(value, str) else value
+        return values.items(value) if isinstance(value, str) else value
 
     @field_validator(
         "sanity_read_token", "clerk_secret_key", "admin_token", "notify_url", "notify_secret", mode="before"
@@ -112,14 +121,45 @@ class Settings(BaseSettings):
     def _stripped(cls, value: object) -> object:
         return value.strip() if isinstance(value, str) else value
 
+    @field_validator("sanity_read_token", "clerk_secret_key")
+    @classmethod
+    def _keys(cls, value: SecretStr) -> SecretStr:
+        values.check_key(value.get_secret_value())
+        return value
+
+    @field_validator("admin_token")
+    @classmethod
+    def _token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            values.check_secret(value.get_secret_value())
+        return value
+
+    @field_validator("sanity_webhook_secret")
+    @classmethod
+    def _own_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        values.check_secrets([secret.get_secret_value() for secret in value])
+        return value
+
     @field_validator("clerk_webhook_secret")
     @classmethod
     def _svix_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for secret in value:
-            if not _SVIX_SECRET.fullmatch(secret.get_secret_value()):
-                raise ValueError(
-                    "must be whsec_ and base64: copy the signing secret under Webhooks in Clerk's dashboard"
-                )
+            values.check_svix_secret(secret.get_secret_value())
+        return value
+
+    @field_validator("sanity_api_version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        try:
+            date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(_EXPECTED["SANITY_API_VERSION"]) from None
+        return value
+
+    @field_validator("baseline_plan", "baseline_role")
+    @classmethod
+    def _visible(cls, value: str | None) -> str | None:
+        values.check_visible(value or "")
         return value
 
     @field_validator("notify_url")
@@ -132,15 +172,15 @@ class Settings(BaseSettings):
     @field_validator("notify_secret")
     @classmethod
     def _notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _SVIX_SECRET.fullmatch(value.get_secret_value()):
-            raise ValueError("must be whsec_ and base64: make one with `echo whsec_$(openssl rand -base64 32)`")
+        if value is not None:
+            values.check_svix_secret(value.get_secret_value())
         return value
 
     @field_validator("sanity_api_url", "clerk_api_url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if value and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("must start with https://")
+        if value:
+            values.check_url(value)
         if "apicdn" in value:
             raise ValueError("must not be the CDN, which serves stale data: use api.sanity.io")
         return value.rstrip("/").removesuffix("/v1")
@@ -161,9 +201,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_fields(self) -> Self:
-        names = [field.name for field in self.layout.fields]
-        if unknown := set(self.private_fields) - set(names):
-            raise ValueError(f"PRIVATE_FIELDS: {', '.join(sorted(unknown))} is not a managed key ({', '.join(names)})")
+        managed = [field.name for field in self.layout.fields]
+        if unknown := set(self.private_fields) - set(managed):
+            raise ValueError(
+                f"PRIVATE_FIELDS: {', '.join(sorted(unknown))} is not a managed key ({', '.join(managed)})"
+            )
         for name, order, value in (
             ("BASELINE_PLAN", self.plan_order, self.baseline_plan),
             ("BASELINE_ROLE", self.role_order, self.baseline_role),
@@ -204,6 +246,8 @@ class Settings(BaseSettings):
         fields = (*core, *(_extra_field(text) for text in self.extra_fields))
         if repeated := {f.name for f in fields if [g.name for g in fields].count(f.name) > 1}:
             raise ValueError(f"EXTRA_FIELDS: {', '.join(sorted(repeated))} is defined more than once")
+        if self.metadata_namespace == MARKER_KEY:
+            raise ValueError(f"METADATA_NAMESPACE: {MARKER_KEY} is the name of our own note; choose another")
         if self.metadata_namespace is not None and not _NAME.fullmatch(self.metadata_namespace):
             raise ValueError("METADATA_NAMESPACE: must start with a letter or _ and contain only letters, digits and _")
         return Layout(
@@ -243,6 +287,8 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the environment. Raises ConfigurationError that names every invalid variable, without its value."""
     try:
         settings = Settings(**overrides)
+    except (OSError, UnicodeError):
+        raise _unreadable_file() from None
     except ValidationError as error:
         raise ConfigurationError("; ".join(_problems(error).values())) from None
     _refuse_ephemeral_disk(settings)
@@ -259,6 +305,8 @@ def load_valid_settings() -> tuple[Settings, dict[str, str]]:
         try:
             settings = Settings(**{name.lower(): _fallback(name.lower()) for name in problems})
             break
+        except (OSError, UnicodeError):
+            raise _unreadable_file() from None
         except ValidationError as error:
             problems = {**_problems(error), **problems}
     try:
@@ -266,6 +314,21 @@ def load_valid_settings() -> tuple[Settings, dict[str, str]]:
     except ConfigurationError as error:
         problems["DATABASE_URL"] = error.detail
     return settings, problems
+
+
+def unknown_settings() -> dict[str, str]:
+    """Return the variables that look like settings but are not read, each with the setting that was meant, if known."""
+    return names.unknown(_given(), [name.upper() for name in Settings.model_fields])
+
+
+def _given() -> list[str]:
+    """Return the names of all variables, of the environment and of `.env`."""
+    file = Path(str(Settings.model_config["env_file"]))
+    return [*os.environ, *(dotenv_values(file, encoding="utf-8-sig") if file.is_file() else ())]
+
+
+def _unreadable_file() -> ConfigurationError:
+    return ConfigurationError("The file .env cannot be read as text. Save it as UTF-8, readable for this user.")
 
 
 def _fallback(name: str) -> Any:
@@ -298,7 +361,8 @@ def _problems(error: ValidationError) -> dict[str, str]:
         name = str(problem["loc"][0]).upper() if problem["loc"] else ""
         match problem["type"]:
             case "missing":
-                text = "is not set"
+                alias = names.alias_of(name, _given())
+                text = f"is not set ({alias} is, but it is not read)" if alias else "is not set"
             case "value_error":
                 text = problem["msg"].removeprefix("Value error, ")
             case _:
@@ -317,10 +381,6 @@ def _refuse_ephemeral_disk(settings: Settings) -> None:
                 f"DATABASE_URL is not set, and {platform} deletes the disk on restart, with all pending work; "
                 "set it to a PostgreSQL database, or to a SQLite file on a mounted volume"
             )
-
-
-def _split_list(value: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in value.split(",") if item.strip())
 
 
 def _extra_field(text: str) -> Field:

@@ -10,6 +10,11 @@ def reference(document: str) -> dict[str, str]:
     return {"_type": "reference", "_ref": document, "_key": document}
 
 
+def weak(document: str) -> dict[str, Any]:
+    """A reference that stays when its document is deleted, or was never published."""
+    return {**reference(document), "_weak": True}
+
+
 def entitlement(document: str, user: str | None = None, **fields: Any) -> dict[str, Any]:
     """An entitlement, for a user by Clerk id unless `fields` say whom it is for."""
     named = {} if user is None else {"clerkUserId": user}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.formatting import ago, at, masked, rfc3339
+from sync_worker.formatting import ago, at, masked, printable, rfc3339
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 
@@ -44,3 +44,15 @@ def test_programs_read_rfc_3339() -> None:
 )
 def test_a_duration_is_written_in_its_largest_unit(seconds: float, text: str) -> None:
     assert ago(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plan \x1b[31mpro\x07", r"plan \u001b[31mpro\u0007"),
+        ("\x9b2J \u202eorp \ud83d", r"\u009b2J \u202eorp \ud83d"),
+        ("Zoë\r\n\tプロ", "Zoë\\r\n\tプロ"),
+    ],
+)
+def test_what_could_control_a_terminal_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown

@@ -161,3 +161,9 @@ cli.main()
     assert (entry["event"], entry["level"]) == ("crashed", "critical")
     assert "RuntimeError: [secret] of [e-mail]" in entry["exception"]
     assert "ada@" not in ended.stderr
+
+
+def test_no_control_character_reaches_a_console() -> None:
+    (only,) = written("log.info('row_refused', field='\\x1b[2J\\x9b', more=['\\x07'])", form="console")
+    assert r"\u001b[2J\u009b" in only
+    assert not {"\x1b[2J", "\x9b", "\x07"} & {only[n : n + size] for n in range(len(only)) for size in (1, 4)}

@@ -6,12 +6,21 @@ import pytest
 
 from sync_worker.domain.entitlements import Placement
 from sync_worker.errors import ConfigurationError
-from sync_worker.settings import Settings, load_settings, load_valid_settings
+from sync_worker.settings import Settings, load_settings, load_valid_settings, unknown_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 GIVEN = {"SANITY_PROJECT_ID": "p1", "SANITY_READ_TOKEN": "planted-token", "CLERK_SECRET_KEY": "sk_test_planted"}
+
+EACH_SECRET = (
+    "must have at least 16 characters in each of its secrets. Commas and spaces separate them, so a secret cannot "
+    "contain one: generate it with `openssl rand -hex 32`"
+)
+QUOTED_SECRET = (
+    "must be written without quotes and brackets. A secret cannot contain a comma, because commas separate several: "
+    "generate it with `openssl rand -hex 32`"
+)
 
 
 @pytest.fixture
@@ -36,8 +45,8 @@ def test_the_budget_leaves_room_for_the_app(load: Any, key: str, budget: int) ->
 
 
 def test_several_secrets_are_valid_during_rotation_and_are_stripped(load: Any) -> None:
-    secrets = load(SANITY_WEBHOOK_SECRET=" new , old\n").sanity_webhook_secret
-    assert [secret.get_secret_value() for secret in secrets] == ["new", "old"]
+    secrets = load(SANITY_WEBHOOK_SECRET=f" {'n' * 16} , {'o' * 16}\n{'p' * 16}").sanity_webhook_secret
+    assert [secret.get_secret_value() for secret in secrets] == ["n" * 16, "o" * 16, "p" * 16]
 
 
 def test_the_address_of_the_receiver_of_notices_is_a_secret(load: Any) -> None:
@@ -69,6 +78,7 @@ def test_the_managed_keys_follow_the_settings(load: Any) -> None:
         ({"EXTRA_FIELDS": "entitlementSync=latest"}, "EXTRA_FIELDS"),
         ({"PRIVATE_FIELDS": "pan"}, "PRIVATE_FIELDS"),
         ({"METADATA_NAMESPACE": "a.b"}, "METADATA_NAMESPACE"),
+        ({"METADATA_NAMESPACE": "entitlementSync"}, "METADATA_NAMESPACE: entitlementSync is the name of our own note"),
         ({"PLAN_ORDER": "pro", "BASELINE_PLAN": "free"}, "BASELINE_PLAN"),
         ({"PORT": "ninety"}, "PORT"),
     ],
@@ -141,3 +151,110 @@ def test_the_valid_settings_are_read_without_the_invalid_ones(monkeypatch: pytes
 def test_a_valid_environment_has_no_problems(load: Any) -> None:
     expected = load(PORT="90")
     assert load_valid_settings() == (expected, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SANITY_WEBHOOK_SECRET", "short", "must have at least 16 characters: generate it with `openssl rand -hex 32`"),
+        ("ADMIN_TOKEN", "short", "must have at least 16 characters: generate it with `openssl rand -hex 32`"),
+        (
+            "SANITY_WEBHOOK_SECRET",
+            "a-long-beginning-of,itself",
+            EACH_SECRET,
+        ),
+        (
+            "SANITY_WEBHOOK_SECRET",
+            '"a-long-beginning,and-a-long-end"',
+            QUOTED_SECRET,
+        ),
+        (
+            "CLERK_WEBHOOK_SECRET",
+            "whsec_c2FuZGJveC1j,bGVyay13ZWJob29r",
+            "must be whsec_ and base64, without a comma: copy the signing secret under Webhooks in Clerk's dashboard",
+        ),
+        ("SANITY_READ_TOKEN", "sk-\u200bplanted", "contains a character that no key has: copy it again"),
+        (
+            "PLAN_ORDER",
+            '["free", "pro"]',
+            "must be a list separated by commas, without brackets and quotes: free,pro",
+        ),
+        (
+            "EXTRA_FIELDS",
+            '{"features": "union"}',
+            "must be a list separated by commas, without brackets and quotes: features=union",
+        ),
+        ("ROLE_ORDER", "member;admin", "must be a list separated by commas, without brackets and quotes: member,admin"),
+        ("PLAN_ORDER", "free,pro,free", "must name each item once: free is repeated"),
+        ("PLAN_ORDER", "free,\u00a0pro", r"contains the invisible character \xa0: type it again"),
+        ("SANITY_API_VERSION", "v2025-02-19", "must be a date such as 2025-02-19"),
+        ("SANITY_API_VERSION", "2025-02-31", "must be a date such as 2025-02-19"),
+        ("CLERK_API_URL", "https://api.clerk.com:port", "must be a URL that starts with https://"),
+    ],
+)
+def test_a_slip_is_refused_with_what_to_write(load: Any, name: str, value: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(**{name: value})
+    assert caught.value.detail == f"{name} {sentence}"
+    _, problems = load_valid_settings()
+    assert problems[name] == f"{name} {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PLAN_ODER", "PLAN_ORDER"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("SANITY_DATASETS", "SANITY_DATASET"),
+        ("SANITY_API_TOKEN", "SANITY_READ_TOKEN"),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", "CLERK_WEBHOOK_SECRET"),
+        ("CLERK_PUBLISHABLE_KEY", ""),
+        ("POSTGRES_URL", "DATABASE_URL"),
+    ],
+)
+def test_a_variable_that_looks_like_a_setting_is_reported(load: Any, name: str, meant: str) -> None:
+    load(**{name: "x"})
+    assert unknown_settings()[name] == meant
+
+
+def test_other_variables_are_not_reported(load: Any) -> None:
+    names = (
+        "SANITY_MANAGE_TOKEN",
+        "plan_order",
+        "HOME",
+        "PORTS",
+        "SUPPORT",
+        "PGDATABASE",
+        "READ_TOKEN",
+        "DATABASE_URL_TEST",
+    )
+    load(**dict.fromkeys(names, "x"))
+    assert unknown_settings().keys().isdisjoint(names)
+    load(POSTGRES_URL="x", DATABASE_URL="postgres://u@h/d")
+    assert "POSTGRES_URL" not in unknown_settings()
+
+
+def test_a_missing_setting_names_the_variable_that_was_set_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANITY_API_TOKEN", "planted")
+    with pytest.raises(
+        ConfigurationError, match=r"SANITY_READ_TOKEN is not set \(SANITY_API_TOKEN is, but it is not read\)"
+    ):
+        load_settings(_env_file=None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_of_windows_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = "\r\n".join(f"{name}={value}" for name, value in {**GIVEN, "PLAN_ODER": "x"}.items())
+    (tmp_path / ".env").write_bytes(lines.encode(encoding))
+    assert load_settings().sanity_project_id == "p1"
+    assert unknown_settings() == {"PLAN_ODER": "PLAN_ORDER"}
+
+
+def test_a_file_that_is_not_text_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes("SANITY_PROJECT_ID=p1".encode("utf-16"))
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read"):
+        load_settings()
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read"):
+        load_valid_settings()

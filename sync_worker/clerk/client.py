@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from sync_worker.clerk.objects import add, add_membership, add_user, as_list, membership_of, total_of
+from sync_worker.clerk.objects import add, add_membership, add_user, as_list, membership_of, total_of, uncounted
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
@@ -56,6 +56,9 @@ class Target(Protocol):
 
     async def find(self, addresses: Collection[Subject]) -> AddressOwners:
         """Look up the current owners of these addresses."""
+
+    async def uncounted(self, address: Subject) -> Mapping[Subject, str]:
+        """Return the users who have an e-mail address that does not count for them, each with the reason."""
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
         """List the memberships of a user."""
@@ -116,6 +119,13 @@ class Clerk:
                         for address in requested.intersection(observed.addresses):
                             owners.setdefault(address, set()).add(observed.subject.id)
         return owners
+
+    async def uncounted(self, address: Subject) -> Mapping[Subject, str]:
+        """See Target. One call; more than a page of users with one address is not expected."""
+        if address.kind is not Kind.EMAIL:
+            return {}
+        users = as_list(await self._get("/users", email_address=[_filter_value(address.address)], limit=IDS_PER_CALL))
+        return uncounted(users, address.address)
 
     async def apply(self, change: Change) -> None:
         """See Target. Raises NoSuchSubject, RequestRefused, RetryableError, CredentialsRefused or LeaseLost.

@@ -6,7 +6,7 @@ Only the needed fields are read and validated, so that a malformed detail of one
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,6 +14,9 @@ from sync_worker.domain.entitlements import Observed
 from sync_worker.domain.ownership import read_markers
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STRICT = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -95,6 +98,28 @@ def addresses_of(user: object) -> tuple[Subject, ...]:
         candidates.append((Kind.EXTERNAL, fields.external_id))
     found = (_address(kind, value) for kind, value in candidates)
     return tuple(address for address in found if address is not None)
+
+
+def uncounted(users: Iterable[object], address: Subject) -> dict[Subject, str]:
+    """Return the users who have an e-mail address that does not count for them, each with the reason."""
+    reasons = ((_subject_of(Kind.USER, user), _why_not_counted(user, address)) for user in users)
+    return {subject: reason for subject, reason in reasons if reason}
+
+
+def _why_not_counted(user: object, address: Subject) -> str:
+    """Return why an e-mail address that a user has does not count; empty if the user does not have it, or it counts."""
+    try:
+        fields = _Addressed.model_validate(user)
+    except ValidationError:
+        return ""
+    having = [e for e in fields.email_addresses if _address(Kind.EMAIL, e.email_address) == address]
+    if not having or any(e.id == fields.primary_email_address_id and e.is_verified for e in having):
+        return ""
+    if any(email.reserved for email in having):
+        return "it is reserved by a sign-up that is not finished"
+    if not any(email.is_verified for email in having):
+        return "it is not verified"
+    return "it is not the primary address"
 
 
 def _address(kind: Kind, value: str) -> Subject | None:

@@ -20,6 +20,7 @@ from sync_worker.cli import (
     failed,
     history,
     import_csv,
+    init,
     notify,
     reconcile,
     report,
@@ -29,7 +30,7 @@ from sync_worker.cli import (
     verify,
     webhook,
 )
-from sync_worker.cli.output import CommandFailed
+from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.errors import SyncWorkerError
 
 INTERRUPTED = 130
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(init.init)
 app.command()(serve.serve)
 app.command()(serve.web)
 app.command()(serve.worker)
@@ -90,10 +92,10 @@ def main() -> None:
             raise KeyboardInterrupt from None
         raise
     except SyncWorkerError as error:
-        print(f"error: {error}\n{error.next_step()}", file=sys.stderr)  # noqa: T201 - this is the command line
+        echo(f"error: {error}\n{error.next_step()}", err=True)
         sys.exit(1)
     except CommandFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
+        echo(f"error: {error}", err=True)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - a library's text may quote secrets, so it is logged cleaned
         from sync_worker.logs import log_crash

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.errors import NoSuchChangeset
 from sync_worker.formatting import describe, rfc3339
@@ -54,17 +54,17 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
         for one in held:
             _show(one, await store.approvals.changes(one.id, limit=SHOWN))
     if not held:
-        typer.echo("no changeset is held")
+        echo("no changeset is held")
 
 
 def _show(held: HeldChangeset, changes: Sequence[HeldChange]) -> None:
-    typer.echo(f"{held.id}: {held.reason}")
-    typer.echo(f"{held.size} held since {rfc3339(held.at)}, until {rfc3339(held.expires)}")
+    echo(f"{held.id}: {held.reason}")
+    echo(f"{held.size} held since {rfc3339(held.at)}, until {rfc3339(held.expires)}")
     rows = ((change.subject, describe(change.before), describe(change.after)) for change in changes)
     print_table(("subject", "before", "after"), rows)
     if held.size > len(changes):
-        typer.echo(f"… and {held.size - len(changes)} more (--json lists all)")
-    typer.echo()
+        echo(f"… and {held.size - len(changes)} more (--json lists all)")
+    echo()
 
 
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
@@ -90,9 +90,9 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     if as_json:
         print_json(payload)
     else:
-        typer.echo(" ".join(f"{name}={value}" for name, value in payload.items()))
+        echo(" ".join(f"{name}={value}" for name, value in payload.items()))
     for subject, error in result.failed.items():
-        typer.echo(f"error: {subject}: {error}", err=True)
+        echo(f"error: {subject}: {error}", err=True)
     if not_done:
-        typer.echo(f"{not_done} stay on the list; run `sync-worker approve {changeset}` again.", err=True)
+        echo(f"{not_done} stay on the list; run `sync-worker approve {changeset}` again.", err=True)
     return 1 if not_done else 0

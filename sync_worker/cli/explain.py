@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _show_document(one: DocumentExplanation) -> None:
     _echo(one.verdict.headline)
     _echo_next(one.verdict.next_step)
     for subject in one.subjects:
-        typer.echo()
+        echo()
         _show_subject(subject)
 
 
@@ -81,7 +81,7 @@ def _show_subject(one: Explanation) -> None:
     _echo(f"{one.subject}: {one.verdict.state}")
     _echo(one.verdict.headline)
     _echo_next(one.verdict.next_step)
-    typer.echo()
+    echo()
     _show_rows(one)
     for name, value in _facts(one):
         _echo(f"{name:<20} {value}")
@@ -102,7 +102,7 @@ def _show_rows(one: Explanation) -> None:
     ]
     if rows:
         print_table(("document", "revision", "published", "status", "reason"), rows)
-        typer.echo()
+        echo()
 
 
 def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
@@ -147,7 +147,7 @@ def _whose(key: ExplainedKey) -> str:
 def _echo(text: str) -> None:
     from sync_worker.formatting import masked
 
-    typer.echo(masked(text))
+    echo(masked(text))
 
 
 def _echo_next(step: str) -> None:

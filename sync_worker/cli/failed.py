@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def retry(
     if as_json:
         print_json(result)
     else:
-        typer.echo(f"{result['retried']} queued for retry")
+        echo(f"{result['retried']} queued for retry")
         for key in result["notFailed"]:
-            typer.echo(f"not failed: {key}")
+            echo(f"not failed: {key}")
 
 
 async def _read(limit: int) -> list[Issue]:
@@ -80,18 +80,18 @@ def _show(issues: Sequence[Issue], limit: int) -> None:
     from sync_worker.formatting import rfc3339
 
     if not issues:
-        typer.echo("nothing failed, refused, held or waiting")
+        echo("nothing failed, refused, held or waiting")
         return
     rows = (
-        (one.kind, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.reason}{_retry_time(one)}")
+        (one.kind, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.where}{_retry_time(one)}")
         for one in issues
     )
     print_table(("state", "key", "since", "attempts", "reason"), rows)
     if len(issues) == limit:
-        typer.echo(f"… only the first {limit}; use --limit for more")
-    typer.echo("\nWhat to do")
+        echo(f"… only the first {limit}; use --limit for more")
+    echo("\nWhat to do")
     for code in dict.fromkeys(one.code for one in issues):
-        typer.echo(f"  {code}: {next_step(code)}")
+        echo(f"  {code}: {next_step(code)}")
 
 
 def _retry_time(one: Issue) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.formatting import parse_time
+from sync_worker.formatting import parse_time, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,11 @@ class CommandFailed(Exception):
     """Ends the command with exit code 1; the message is one line: what happened, then what to do."""
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print text of any origin: control characters are escaped."""
+    typer.echo(printable(text), err=err)
+
+
 def moment_of(at: str) -> float | None:
     """Return the value of --at in epoch seconds; None when it was not given. Raises CommandFailed."""
     try:
@@ -37,7 +42,7 @@ def moment_of(at: str) -> float | None:
 
 def print_json(data: object) -> None:
     """Print one JSON value."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -50,5 +55,5 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
     Console().print(table)

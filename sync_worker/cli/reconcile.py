@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from sync_worker.cli.output import AsJson, CommandFailed, moment_of, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, moment_of, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.domain.ownership import Adoption
 from sync_worker.formatting import rfc3339
@@ -142,7 +142,7 @@ async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_r
     if show == "json":
         print_json(summary)
     else:
-        typer.echo(" ".join(f"{name}={value}" for name, value in summary.items()), err=show == "markdown")
+        echo(" ".join(f"{name}={value}" for name, value in summary.items()), err=show == "markdown")
     return _exit_code(findings, result)
 
 
@@ -151,13 +151,13 @@ def _exit_code(findings: Findings, result: Result | None) -> int:
         return DRIFT if findings.differences else 0
     if result.failed or result.left_over:
         for subject, error in list(result.failed.items())[:SHOWN]:
-            typer.echo(f"error: {subject}: {error}", err=True)
+            echo(f"error: {subject}: {error}", err=True)
         missing = len(result.failed) + result.left_over
-        typer.echo(f"{missing} subjects could not be synced; the run counts as failed.", err=True)
+        echo(f"{missing} subjects could not be synced; the run counts as failed.", err=True)
         return 1
     if result.held:
         for id_, number in result.held.items():
-            typer.echo(f"{number} losses are held. Run `sync-worker approve {id_}` to apply them.", err=True)
+            echo(f"{number} losses are held. Run `sync-worker approve {id_}` to apply them.", err=True)
         return HELD
     return 0
 
@@ -168,7 +168,7 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     from sync_worker.domain.changeset import LossLimit, forecast
 
     cost = forecast(len(findings.differences), settings.budget, window)
-    typer.echo(
+    echo(
         f"{len(findings.differences)} of {findings.checked} subjects differ: "
         f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per {window:.0f} s",
         err=True,
@@ -181,18 +181,20 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
             err=True,
         )
     if findings.taken_over:
-        typer.echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
+        echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
     # A row by an address that several users have is refused once for each of them.
     for refusal in list(dict.fromkeys(findings.refused))[:SHOWN]:
-        typer.echo(f"refused: {refusal}", err=True)
+        echo(f"refused: {refusal}", err=True)
+    for unresolved in sorted(set(findings.unresolved))[:SHOWN]:
+        echo(f"incomplete: {unresolved}", err=True)
     for reason in sorted(findings.pending.values())[:SHOWN]:
-        typer.echo(f"pending: {reason}", err=True)
+        echo(f"pending: {reason}", err=True)
     if show == "markdown":
-        typer.echo(as_markdown(findings.differences))
+        echo(as_markdown(findings.differences))
     elif show == "table" and findings.differences:
         print_table(HEADER, as_rows(findings.differences[:SHOWN]))
         if len(findings.differences) > SHOWN:
-            typer.echo(f"… and {len(findings.differences) - SHOWN} more (--markdown prints all)")
+            echo(f"… and {len(findings.differences) - SHOWN} more (--markdown prints all)")
 
 
 class Bars:

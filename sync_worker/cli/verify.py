@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def verify(as_json: AsJson = False) -> None:
         rows = [(side["plan"], *side["sanity"].values(), *side["clerk"].values()) for side in sides]
         print_table(("plan", "Sanity", "hash", "Clerk", "hash"), rows)
         for subject in differing:
-            typer.echo(f"out of sync: {subject}")
-        typer.echo("in sync" if equal else f"{len(differing)} out of sync; run `sync-worker reconcile` to fix this")
+            echo(f"out of sync: {subject}")
+        echo("in sync" if equal else f"{len(differing)} out of sync; run `sync-worker reconcile` to fix this")
     raise typer.Exit(0 if equal else 2)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
+from sync_worker.cli.output import AsJson, ManageToken, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.errors import ConfigurationError
 
@@ -44,11 +44,11 @@ def show(
         print_json(body)
         return
     project = settings.sanity_project_id
-    typer.echo(f"Create a webhook under https://www.sanity.io/manage/project/{project}/api with these values:\n")
-    typer.echo(f"URL         {url}\nDataset     {hook.dataset}\nTrigger on  create, update, delete")
-    typer.echo("Drafts      off\nVersions    off\nMethod      POST\nSecret      the value of SANITY_WEBHOOK_SECRET\n")
-    typer.echo(f"Filter\n\n{hook.rule.filter}\n\nProjection\n\n{hook.rule.projection}\n")
-    typer.echo(f"Or POST this to {settings.sanity_url}/v{settings.sanity_api_version}/hooks/projects/{project}:\n")
+    echo(f"Create a webhook under https://www.sanity.io/manage/project/{project}/api with these values:\n")
+    echo(f"URL         {url}\nDataset     {hook.dataset}\nTrigger on  create, update, delete")
+    echo("Drafts      off\nVersions    off\nMethod      POST\nSecret      the value of SANITY_WEBHOOK_SECRET\n")
+    echo(f"Filter\n\n{hook.rule.filter}\n\nProjection\n\n{hook.rule.projection}\n")
+    echo(f"Or POST this to {settings.sanity_url}/v{settings.sanity_api_version}/hooks/projects/{project}:\n")
     print_json(body)
 
 
@@ -100,17 +100,17 @@ async def _install(settings: Settings, url: str, manage_token: str, *, yes: bool
     if as_json:
         print_json(_report(repair, url, hook, applied=applied))
     elif applied and hook is not None:
-        typer.echo(f"{'Repaired' if repair.present else 'Created'} webhook {hook.id}.")
+        echo(f"{'Repaired' if repair.present else 'Created'} webhook {hook.id}.")
     for other in repair.others:
-        typer.echo(f"warning: webhook {other.id} also posts to {other.url}; delete it if it is not needed", err=True)
+        echo(f"warning: webhook {other.id} also posts to {other.url}; delete it if it is not needed", err=True)
     return DRIFT if repair.differences and dry_run else 0
 
 
 def _announce(repair: Repair) -> None:
     if not repair.differences:
-        typer.echo(f"Webhook {repair.present.id if repair.present else ''} is up to date.")
+        echo(f"Webhook {repair.present.id if repair.present else ''} is up to date.")
         return
-    typer.echo(f"Webhook {repair.present.id} differs:" if repair.present else "There is no webhook for this URL:")
+    echo(f"Webhook {repair.present.id} differs:" if repair.present else "There is no webhook for this URL:")
     print_table(("field", "current", "expected"), ((d.field, d.now, d.wanted) for d in repair.differences))
 
 

@@ -10,11 +10,20 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sync_worker.diagnostics.explanation import ADVICE, NO_ACCESS, RowStatus, SyncState, Verdict, is_waiting
+from sync_worker.diagnostics.explanation import (
+    ADVICE,
+    NO_ACCESS,
+    RowStatus,
+    SyncState,
+    Verdict,
+    approve_step,
+    is_waiting,
+)
 from sync_worker.diagnostics.issues import next_step
 from sync_worker.errors import StaleRead
 from sync_worker.formatting import at
 from sync_worker.storage.ledger import State as LedgerState
+from sync_worker.sync.address_resolution import UNRESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from sync_worker.diagnostics.explanation import ExplainedRow, Explanation
     from sync_worker.domain.entitlements import Refusal
     from sync_worker.domain.freshness import DocumentRevision
+    from sync_worker.storage.approvals import HeldChangeset
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue_admin import Row
 
@@ -59,7 +69,7 @@ class DocumentFacts:
 
     `stored` is the revision in the document store, `indexed` the one in the query index. `refusal` says why the
     document names no subject. `subject` is the one it names now, `former` are those it named before. `history` is the
-    ledger's, newest first. With a `problem` the rest is incomplete.
+    ledger's, newest first. `held` is what its last change would take away. With a `problem` the rest is incomplete.
     """
 
     id: str
@@ -73,6 +83,7 @@ class DocumentFacts:
     history: tuple[Entry, ...] = ()
     work: Row | None = None
     reach: Reach | None = None
+    held: HeldChangeset | None = None
     problem: str = ""
 
     @property
@@ -99,6 +110,12 @@ class DocumentExplanation:
     def in_sessions_by(self) -> float | None:
         """When every session token has the change."""
         return None if self.in_clerk is None else self.in_clerk + SESSION_TOKEN_SECONDS
+
+    @property
+    def unresolved(self) -> int:
+        """How many of its references lead to nothing usable."""
+        row = _row_of(self.facts, self.facts.subject) if self.facts.subject else None
+        return row.unresolved.number if row and row.unresolved else 0
 
     @property
     def subjects(self) -> tuple[Explanation, ...]:
@@ -165,6 +182,9 @@ def _entitlement(facts: DocumentFacts) -> Judgement:
         yet = "" if verdict.state is SyncState.REFUSED else " yet"
         return replace(verdict, headline=f"{_published(facts)}but not in Clerk{yet}. {verdict.headline}"), None
     in_clerk = _arrived(facts, facts.subject)
+    if row is not None and row.unresolved is not None:
+        headline = f"{_arrival(facts, in_clerk)} But {row.unresolved.sentence}."
+        return Verdict(SyncState.SYNCED, headline, next_step(UNRESOLVED)), in_clerk
     return Verdict(SyncState.SYNCED, _arrival(facts, in_clerk)), in_clerk
 
 
@@ -201,6 +221,11 @@ def _referenced(facts: DocumentFacts) -> Judgement:
     if work is not None and is_waiting(work, facts.now):
         headline = f"{dependents} Its last change is being processed. {work.error_detail}".rstrip()
         return Verdict(SyncState.LATE, headline), None
+    if facts.held is not None:
+        held = facts.held
+        losing = "1 subject would lose access" if held.size == 1 else f"{held.size} subjects would lose access"
+        headline = f"{dependents} By its last change {losing}; this is held for approval."
+        return Verdict(SyncState.HELD, headline, approve_step(held.id)), None
     if reach.waiting:
         waiting = f"{reach.waiting} subject{'' if reach.waiting == 1 else 's'}"
         return Verdict(SyncState.LATE, f"{dependents} Its last change has yet to reach {waiting}."), None

@@ -16,6 +16,7 @@ from sync_worker.diagnostics.explanation import (
     RowStatus,
     SyncState,
     Verdict,
+    approve_step,
     is_waiting,
 )
 from sync_worker.diagnostics.issues import next_step
@@ -25,7 +26,7 @@ from sync_worker.domain.diff import diff, values_in_place
 from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
 from sync_worker.errors import NoSuchSubject, RefusedError
 from sync_worker.formatting import ago, at, describe
-from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON
+from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON, UNRESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from sync_worker.storage.queue_admin import Row
 
 NO_WEBHOOK = "no webhook arrived for this change"
+UNCOUNTED_STEP = (
+    "Make it the verified primary address of that user in Clerk, or name the user by clerkUserId, and publish."
+)
 
 
 def explain_subject(facts: SubjectFacts, timings: Timings) -> Explanation:
@@ -75,8 +79,12 @@ def explain_subject(facts: SubjectFacts, timings: Timings) -> Explanation:
 
 def _explained_row(row: PublishedRow, access: Access, facts: SubjectFacts, now: datetime) -> ExplainedRow:
     status, reason = _status(row, access, facts, now)
-    values = row.content.values if isinstance(row.content, Entitlement) else {}
-    return ExplainedRow(row.document, row.revision, row.published, status, reason, values)
+    if isinstance(row.content, Refusal):
+        return ExplainedRow(row.document, row.revision, row.published, status, reason)
+    content, unresolved = row.content, row.content.unresolved
+    if unresolved is not None:
+        reason = f"{reason}; {unresolved.sentence}" if reason else unresolved.sentence
+    return ExplainedRow(row.document, row.revision, row.published, status, reason, content.values, unresolved)
 
 
 def _status(row: PublishedRow, access: Access, facts: SubjectFacts, now: datetime) -> tuple[RowStatus, str]:
@@ -111,9 +119,13 @@ def _unowned_address(facts: SubjectFacts, rows: tuple[ExplainedRow, ...]) -> Ver
         owners = ", ".join(map(str, facts.owners))
         headline = f"Several users have this address: {owners}."
         return Verdict(SyncState.REFUSED, headline, ADVICE[RowStatus.AMBIGUOUS_ADDRESS])
+    if facts.uncounted:
+        (user, reason), *_ = facts.uncounted.items()
+        state = _no_access(rows).state if rows else SyncState.UNKNOWN
+        return Verdict(state, f"{user} has this address, but it does not count because {reason}.", UNCOUNTED_STEP)
     if not rows:
         return Verdict(
-            SyncState.SYNCED,
+            SyncState.UNKNOWN,
             "No user in Clerk has this address, and no published entitlement names it.",
             "To grant access, publish an entitlement that names this address.",
         )
@@ -125,13 +137,19 @@ def _not_in_clerk(facts: SubjectFacts, access: Access, rows: tuple[ExplainedRow,
         documents = ", ".join(row.document for row in rows)
         headline = f"Clerk has nobody with this id, so no access was granted for {documents}."
         return Verdict(SyncState.REFUSED, headline, next_step(NoSuchSubject().code, str(facts.subject)))
-    return Verdict(SyncState.SYNCED, "Clerk has nobody with this id, and no published entitlement grants it access.")
+    return Verdict(
+        SyncState.UNKNOWN,
+        "Clerk has nobody with this id, and no published entitlement grants it access.",
+        "Check the id. Does it belong to another Clerk instance?",
+    )
 
 
 def _in_sync(facts: SubjectFacts, access: Access, rows: tuple[ExplainedRow, ...]) -> Verdict:
     if access.sources:
         headline = f"Clerk has what is published: {_described(access.values)}."
         refused = [row for row in rows if NO_ACCESS.get(row.status) is SyncState.REFUSED]
+        if not refused and access.unresolved:
+            return Verdict(SyncState.SYNCED, f"{headline} {access.unresolved[0]}.", next_step(UNRESOLVED))
         if not refused:
             return Verdict(SyncState.SYNCED, headline)
         headline += f" {refused[0].document} does not count because {refused[0].reason}."
@@ -162,15 +180,14 @@ def _out_of_sync(facts: SubjectFacts, timings: Timings, change: Change, drift: D
     key, work = str(facts.subject), facts.work
     if change.losses and facts.held:
         headline = f"The loss is held because too many subjects would lose access at once. {difference}."
-        return Verdict(
-            SyncState.HELD, headline, f"Review the list, then run `sync-worker approve {facts.held[0]}` to apply it."
-        )
+        return Verdict(SyncState.HELD, headline, approve_step(facts.held[0]))
     if work is not None and work.dead:
         headline = f"Failed after {_attempts(work.attempts)}. {work.error_detail}"
         return Verdict(SyncState.REFUSED, headline, next_step(work.error_code, key))
     if work is None or not is_waiting(work, facts.now):
-        unmanaged = "the value in Clerk is unmanaged" if change.before else NO_WEBHOOK
-        why = {Drift.EDITED: "it was edited in Clerk", Drift.UNMANAGED: unmanaged}.get(drift, NO_WEBHOOK)
+        missing = _missing_write(facts)
+        unmanaged = "the value in Clerk is unmanaged" if change.before else missing
+        why = {Drift.EDITED: "it was edited in Clerk", Drift.UNMANAGED: unmanaged}.get(drift, missing)
         return Verdict(SyncState.LATE, f"{difference}: {why}.", f"Run `sync-worker sync {key}` to sync it now.")
     if facts.heartbeat is None or facts.now - facts.heartbeat > timings.worker_gone_after:
         since = "" if facts.heartbeat is None else f" since {at(facts.heartbeat, facts.now)} UTC"
@@ -180,6 +197,15 @@ def _out_of_sync(facts: SubjectFacts, timings: Timings, change: Change, drift: D
             "Start `sync-worker serve` or `sync-worker worker`.",
         )
     return Verdict(SyncState.LATE, f"{difference}. {_progress(work, facts.now)}", "Nothing to do unless this persists.")
+
+
+def _missing_write(facts: SubjectFacts) -> str:
+    """Return why nothing waits although both sides differ: no webhook arrived, or the subject was in sync since."""
+    work, published = facts.work, max((row.published or 0.0 for row in facts.rows), default=0.0)
+    finished = work.last_finished_at if work is not None else None
+    if finished is None or finished < published:
+        return NO_WEBHOOK
+    return f"it was synced {at(finished, facts.now)} UTC, after the last publish, and differs again"
 
 
 def _progress(work: Row, now: float) -> str:

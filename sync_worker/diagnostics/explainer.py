@@ -20,6 +20,7 @@ from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import REFERENCE_DEPTH, Cause, CauseKind
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
+from sync_worker.storage.approvals import changeset_id
 from sync_worker.storage.queue import FANOUT
 from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
 from sync_worker.sync.plan import last_writes
@@ -110,7 +111,9 @@ class Explainer:
             found = owners(subject, await reconciler.target.find([subject]))
             if len(found) != 1:
                 reading = await reconciler.read([subject.address], (), ())
-                return replace(facts, owners=found, rows=tuple(self._rows(reading, subject, ambiguous=bool(found))))
+                rows = tuple(self._rows(reading, subject, ambiguous=bool(found)))
+                uncounted = {} if found else await reconciler.target.uncounted(subject)
+                return replace(facts, owners=found, rows=rows, uncounted=uncounted)
             subject = found[0]
         observed = await reconciler.target.observe([subject])
         addresses = await reconciler.addresses([subject], observed)
@@ -162,7 +165,8 @@ class Explainer:
             return replace(facts, kind=DocumentKind.ENTITLEMENT, refusal=refusal, subject=explained)
         if indexed is None:
             return facts
-        return replace(facts, kind=DocumentKind.REFERENCED, reach=await self._reach(facts.id))
+        held = await self.approvals.find(changeset_id(str(Cause(CauseKind.FAN_OUT, facts.id))))
+        return replace(facts, kind=DocumentKind.REFERENCED, reach=await self._reach(facts.id), held=held)
 
     async def _reach(self, document: str) -> Reach:
         """Count what depends on a document, through as many references as a fan-out follows."""

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sync_worker.domain.changeset import Drift
-    from sync_worker.domain.entitlements import Access, Change, Entitlement, Layout, Marker, Observed, Refusal, Value
+    from sync_worker.domain.entitlements import (
+        Access,
+        Change,
+        Entitlement,
+        Layout,
+        Marker,
+        Observed,
+        Refusal,
+        Unresolved,
+        Value,
+    )
     from sync_worker.domain.ownership import LastWrites
     from sync_worker.domain.subjects import Subject
     from sync_worker.storage.ledger import Entry
@@ -32,6 +42,7 @@ class SyncState(StrEnum):
     REFUSED = "refused"
     HELD = "held"
     EXPIRED = "expired"
+    INACTIVE = "inactive"
     DELETED = "deleted"
     UNKNOWN = "unknown"
 
@@ -54,7 +65,7 @@ NO_ACCESS = {
     RowStatus.PENDING: SyncState.PENDING,
     RowStatus.SCHEDULED: SyncState.PENDING,
     RowStatus.ENDED: SyncState.EXPIRED,
-    RowStatus.INACTIVE: SyncState.EXPIRED,
+    RowStatus.INACTIVE: SyncState.INACTIVE,
 }
 """The state of a subject without any active row. The first status that occurs decides."""
 
@@ -84,7 +95,8 @@ class SubjectFacts:
 
     `history` is the ledger's, newest first; `written` is what it proves to be ours, and `taken_over` are its entries in
     which a key of the app became ours. `held` are the ids of held changesets that include the subject. `owners`
-    are the Clerk users who have the address, if the subject is one. `heartbeat` is when a worker was last seen. With
+    are the Clerk users who have the address, if the subject is one; `uncounted` are those for whom it does not count,
+    with the reason. `heartbeat` is when a worker was last seen. With
     a `problem` the rest is incomplete.
     """
 
@@ -99,6 +111,7 @@ class SubjectFacts:
     taken_over: tuple[Entry, ...] = ()
     held: tuple[str, ...] = ()
     owners: tuple[Subject, ...] = ()
+    uncounted: Mapping[Subject, str] = field(default_factory=dict)
     heartbeat: float | None = None
     problem: str = ""
 
@@ -113,6 +126,7 @@ class ExplainedRow:
     status: RowStatus
     reason: str
     values: Mapping[str, Value] = field(default_factory=dict)
+    unresolved: Unresolved | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +200,11 @@ class Explanation:
         former = next((e.taken_over[name] for e in self.facts.taken_over if name in e.taken_over), None)
         documents = tuple(entry.documents) if entry else self.marker.documents if self.marker else ()
         return ExplainedKey(name, value, True, entry.settled_at if entry else None, documents, former)
+
+
+def approve_step(changeset: str) -> str:
+    """Return what to do about a held changeset."""
+    return f"Review the list, then run `sync-worker approve {changeset}` to apply it."
 
 
 def is_waiting(work: Row, now: float) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
 from sync_worker.errors import RevocationHeld, SyncWorkerError, error_named
 from sync_worker.formatting import masked, rfc3339
-from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED, UNRESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ class IssueKind(StrEnum):
     HELD = "held"
     FAILED = "failed"
     REFUSED = "refused"
+    INCOMPLETE = "incomplete"
     RETRYING = "retrying"
     PENDING = "pending"
 
@@ -32,6 +34,7 @@ class Issue:
     """One item that needs attention or will be retried. Times are epoch seconds.
 
     `key` is a subject, a document or the id of a held changeset; `retry_at` is the next attempt, if there is one.
+    `document` and `field` name what is wrong in Sanity, if anything is.
     """
 
     kind: IssueKind
@@ -42,6 +45,13 @@ class Issue:
     attempts: int
     retry_at: float | None
     next_step: str
+    document: str = ""
+    field: str = ""
+
+    @property
+    def where(self) -> str:
+        """The reason with the document and field that it is about."""
+        return ": ".join(filter(None, (self.document, self.field, self.reason)))
 
 
 HELD_CODE = RevocationHeld().code
@@ -49,8 +59,16 @@ NEXT_STEPS = {
     PENDING: "Nothing to do: access is granted after the sign-up. If the address is wrong, correct it and publish.",
     AMBIGUOUS_ADDRESS: "Leave the address to one user in Clerk, or name the right user by clerkUserId and publish.",
     REFUSED: "Correct the named field in Sanity and publish. Until then the row grants nothing.",
+    UNRESOLVED: "Publish the referenced plans, cohorts and courses, each with a slug, or remove the references. "
+    "Everything else of the document is granted.",
 }
 """Next steps for the codes that are not errors."""
+KINDS = {
+    PENDING: IssueKind.PENDING,
+    AMBIGUOUS_ADDRESS: IssueKind.REFUSED,
+    REFUSED: IssueKind.REFUSED,
+    UNRESOLVED: IssueKind.INCOMPLETE,
+}
 
 
 def next_step(code: str, key: str = "SUBJECT") -> str:
@@ -59,8 +77,25 @@ def next_step(code: str, key: str = "SUBJECT") -> str:
     return NEXT_STEPS.get(code, error.next_step()).replace("SUBJECT", key)
 
 
-def from_row(row: Row) -> Issue:
-    """Return the issue of a row that failed, is being retried or carries a code."""
+def from_row(row: Row) -> list[Issue]:
+    """Return the issues of a row that failed, is being retried or carries a code: one for each field that is wrong."""
+    issue = _issue(row)
+    if row.dead or row.error_code not in KINDS:
+        return [issue]
+    return [_about(issue, line) for line in row.error_detail.split("\n")]
+
+
+def _about(issue: Issue, line: str) -> Issue:
+    refusal = Refusal.parse(masked(line))
+    if refusal is None:
+        return replace(issue, reason=masked(line))
+    about = replace(issue, document=refusal.document, field=refusal.field, reason=refusal.reason)
+    if refusal.field == UNRESOLVED_FIELD:
+        return replace(about, kind=IssueKind.INCOMPLETE, code=UNRESOLVED, next_step=next_step(UNRESOLVED))
+    return about
+
+
+def _issue(row: Row) -> Issue:
     key = masked(row.key)
     kind = IssueKind.FAILED if row.dead else kind_of(row.error_code)
     return Issue(
@@ -93,7 +128,7 @@ def from_held(held: HeldChangeset) -> Issue:
 def collect_issues(rows: Iterable[Row], held: Sequence[HeldChangeset]) -> list[Issue]:
     """Return all issues, most urgent first. A subject on a held list is covered by the issue of that list."""
     order = list(IssueKind)
-    issues = [from_row(row) for row in rows if not (held and row.error_code == HELD_CODE)]
+    issues = [one for row in rows if not (held and row.error_code == HELD_CODE) for one in from_row(row)]
     return sorted([*map(from_held, held), *issues], key=lambda issue: (order.index(issue.kind), issue.key))
 
 
@@ -103,6 +138,8 @@ def issue_json(one: Issue) -> dict[str, object]:
         "state": one.kind.value,
         "key": one.key,
         "code": one.code,
+        "document": one.document or None,
+        "field": one.field or None,
         "reason": one.reason,
         "since": rfc3339(one.since),
         "attempts": one.attempts,
@@ -113,5 +150,4 @@ def issue_json(one: Issue) -> dict[str, object]:
 
 def kind_of(code: str) -> IssueKind:
     """Return the kind of issue that `code` means on a row that has not failed."""
-    refused, pending = IssueKind.REFUSED, IssueKind.PENDING
-    return {PENDING: pending, AMBIGUOUS_ADDRESS: refused, REFUSED: refused}.get(code, IssueKind.RETRYING)
+    return KINDS.get(code, IssueKind.RETRYING)

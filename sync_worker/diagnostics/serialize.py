@@ -88,6 +88,7 @@ def document_json(one: DocumentExplanation) -> dict[str, object]:
         "published": rfc3339(one.facts.published),
         "inClerk": rfc3339(one.in_clerk),
         "inSessionsBy": rfc3339(one.in_sessions_by),
+        "unresolved": one.unresolved,
         "subjects": [
             {"subject": str(subject.subject), "state": one.state(subject).value, "reason": one.reason(subject)}
             for subject in one.subjects

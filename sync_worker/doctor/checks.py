@@ -17,6 +17,7 @@ from sync_worker.sanity.row_checks import shape_problems
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH
 from sync_worker.storage.reconcile_runs import GOOD
+from sync_worker.variables import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,11 @@ async def settings(installation: Installation) -> Finding:
         return problem(
             "SANITY_WEBHOOK_SECRET is not set, so every webhook is answered 503",
             f"Generate one with `openssl rand -hex 32`, then run: {INSTALL} https://your-host{PATH}",
+        )
+    if installation.unknown:
+        return warning(
+            "; ".join(names.sentence(name, meant) for name, meant in installation.unknown.items()),
+            "Correct the name, or remove the variable if it is for another program.",
         )
     return ok("all variables are valid")
 

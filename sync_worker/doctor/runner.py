@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import httpx
@@ -88,8 +89,8 @@ class Check:
 class Installation:
     """An installation with clients for its services. `invalid` maps each invalid variable to what is wrong with it.
 
-    `url` is where Sanity should post, empty when unknown. `clock_offsets` is how many seconds our clock is ahead of
-    each service that has answered.
+    `unknown` maps each variable that is not a setting to the one that was meant, if known. `url` is where Sanity should
+    post, empty when unknown. `clock_offsets` is how many seconds our clock is ahead of each service that has answered.
     """
 
     settings: Settings
@@ -102,6 +103,7 @@ class Installation:
     clerk: httpx.AsyncClient
     hooks: hooks.Hooks
     clock_offsets: Mapping[str, float]
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def queries(self) -> Queries:
@@ -139,6 +141,7 @@ async def open_installation(
     *,
     url: str = "",
     manage_token: str = "",
+    unknown: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Installation]:
     """Open clients for both services. Webhooks are read with `manage_token`, or else with the read token."""
     clock, timings = runtime.clock, runtime.timings
@@ -178,7 +181,9 @@ async def open_installation(
             transport=transport("Clerk", key, clerk.error_from_response, **version), timeout=clerk.timeout(timings)
         ) as users,
     ):
-        yield Installation(settings, invalid, url, clock, timings, reading, anonymous, users, managing, clock_offsets)
+        yield Installation(
+            settings, invalid, url, clock, timings, reading, anonymous, users, managing, clock_offsets, unknown
+        )
 
 
 def is_harmless(request: httpx.Request) -> bool:

@@ -20,6 +20,10 @@ Value = Scalar | tuple[str, ...]
 """The value of a managed key: a scalar, or a sorted tuple of strings."""
 
 
+UNRESOLVED_FIELD = "unresolved"
+"""The field of a row that counts references that lead to nothing usable."""
+
+
 class MergeRule(StrEnum):
     """How the values of several entitlements are merged into one."""
 
@@ -110,6 +114,25 @@ class Entitlement:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     status: str | None = None
+    unresolved: Unresolved | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unresolved:
+    """How many references of a document led to nothing usable, and what is wrong, if known. The rest still counts."""
+
+    document: str
+    number: int
+    detail: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Say it without the document."""
+        counted = "1 reference leads" if self.number == 1 else f"{self.number} references lead"
+        return f"{counted} to nothing usable" + (f" ({self.detail})" if self.detail else "")
+
+    def __str__(self) -> str:
+        return f"{self.document}: {self.sentence}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,6 +142,12 @@ class Refusal:
     document: str
     field: str
     reason: str
+
+    @classmethod
+    def parse(cls, text: str) -> Refusal | None:
+        """Parse what `str` returned; None for another text."""
+        parts = text.split(": ", 2)
+        return cls(*parts) if len(parts) == len(("document", "field", "reason")) else None
 
     def __str__(self) -> str:
         return f"{self.document}: {self.field}: {self.reason}"
@@ -136,6 +165,7 @@ class Access:
     sources: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     next_transition: datetime | None = None
+    unresolved: tuple[Unresolved, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

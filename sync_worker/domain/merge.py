@@ -40,6 +40,7 @@ def merge(
         sources=tuple(sorted(row.id for row in active)),
         refusals=tuple(sorted(refused)),
         next_transition=min((t for row in accepted for t in _transitions(row) if t > now), default=None),
+        unresolved=tuple(sorted(row.unresolved for row in active if row.unresolved is not None)),
     )
 
 

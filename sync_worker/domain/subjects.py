@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from string import ascii_lowercase, ascii_uppercase
 
+from sync_worker.domain.text import invisible_character
 from sync_worker.errors import InvalidSubject
 
 USER_ID = re.compile(r"user_\w+", re.ASCII)
@@ -55,7 +56,7 @@ class Subject:
     @classmethod
     def of_kind(cls, kind: Kind, text: str) -> Subject:
         """Return the subject of this kind with `text` as its id. Raises InvalidSubject when the id is not valid."""
-        if not _PATTERNS[kind].fullmatch(text):
+        if not _PATTERNS[kind].fullmatch(text) or invisible_character(text):
             raise InvalidSubject(repr(f"{kind}:{text}"))
         return cls(kind, _lowercased(text) if kind is Kind.EMAIL else text)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.entitlements import MergeRule
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, MergeRule
 from sync_worker.errors import ConfigurationError
 from sync_worker.sanity.rows import Row, SubjectFields, json_type
 
@@ -64,6 +64,7 @@ def _mistyped(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Ite
             else (_is_scalar, "a single value")
             for f in fields
         },
+        UNRESOLVED_FIELD: (_is_whole_number, "a whole number"),
     }
     for name, (is_valid, required) in expected.items():
         values = [row[name] for row in rows if row.get(name) not in (None, [])]
@@ -73,6 +74,10 @@ def _mistyped(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Ite
 
 def _is_string(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _is_whole_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_scalar(value: object) -> bool:

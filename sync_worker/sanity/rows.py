@@ -6,26 +6,41 @@ does not delay any other row.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
-from sync_worker.domain.entitlements import Entitlement, MergeRule, Refusal
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Entitlement, MergeRule, Refusal, Unresolved
 from sync_worker.domain.entitlements import Field as ManagedField
 from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.domain.text import escaped, invisible_character
 from sync_worker.errors import InvalidSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sync_worker.domain.entitlements import Value
+    from sync_worker.domain.entitlements import Scalar, Value
 
 STRING_LIMIT = 1000
 """The maximum length of a string, in characters. Rich text is not an entitlement."""
 TOO_LONG = f"is longer than {STRING_LIMIT} characters; shorten it"
-INVALID_CHARACTER = "contains an invalid character; type the text again"
 NEVER = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The last second whose time as a float is still in the year 9999."""
+UNUSABLE = "unusable"
+"""The type of our own errors among pydantic's; their reason is in the context."""
+_DATE = r"\d{4}-\d{2}-\d{2}"
+_MOMENT = re.compile(
+    rf"(?P<date>{_DATE})|{_DATE}[Tt ]([01]\d|2[0-3]):\d{{2}}:\d{{2}}(\.\d+)?(?P<zone>[Zz]|[+-]\d{{2}}:\d{{2}})?",
+    re.ASCII,
+)
+
+
+def _unusable(reason: str) -> PydanticCustomError:
+    return PydanticCustomError(UNUSABLE, UNUSABLE, {"reason": reason})
 
 
 def _trimmed(value: object) -> object:
@@ -33,7 +48,44 @@ def _trimmed(value: object) -> object:
     return (value.strip(" ") or None) if isinstance(value, str) else value
 
 
-Text = Annotated[Annotated[str, Field(max_length=STRING_LIMIT)] | None, BeforeValidator(_trimmed)]
+def _text(value: object) -> object:
+    value = _trimmed(value)
+    if isinstance(value, str) and (invisible := _invisible(value)):
+        raise _unusable(invisible)
+    return value
+
+
+def _invisible(value: str) -> str:
+    """Return the reason to refuse a text with a character that nobody sees; empty when there is none."""
+    character = invisible_character(value)
+    if not character:
+        return ""
+    position = value.index(character) + 1
+    return f"contains the invisible character {escaped(character)} in position {position}; type the text again"
+
+
+def _moment(value: object) -> object:
+    """Return the time that RFC 3339 text with a zone, or a date, stands for. Numbers are not times."""
+    value = _trimmed(value)
+    if value is None:
+        return None
+    found = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise _unusable(_NOT_A_TIME)
+    if not found["date"] and not found["zone"]:
+        raise _unusable("has no time zone; write a time such as 2026-05-01T12:00:00Z")
+    try:
+        moment = datetime.fromisoformat(found[0].upper())
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise _unusable("is not between the years 1 and 9999 in UTC; correct the year") from None
+    except ValueError:
+        raise _unusable(_NOT_A_TIME) from None
+    return min(moment, LATEST)
+
+
+Text = Annotated[Annotated[str, Field(max_length=STRING_LIMIT)] | None, BeforeValidator(_text)]
+Moment = Annotated[datetime | None, BeforeValidator(_moment)]
 
 
 class SubjectFields(BaseModel):
@@ -73,10 +125,10 @@ class Row(SubjectFields):
 
     id: str = Field(alias="_id", min_length=1)
     revision: str = Field(alias="_rev", default="")
-    updatedAt: Annotated[AwareDatetime | None, Field(alias="_updatedAt", strict=False)] = None  # noqa: N815
-    startsAt: Annotated[AwareDatetime | None, Field(strict=False)] = None  # noqa: N815
-    endsAt: Annotated[AwareDatetime | None, Field(strict=False)] = None  # noqa: N815
-    status: Annotated[str, Field(max_length=STRING_LIMIT)] | None = None
+    updatedAt: Annotated[Moment, Field(alias="_updatedAt")] = None  # noqa: N815
+    startsAt: Moment = None  # noqa: N815
+    endsAt: Moment = None  # noqa: N815
+    status: Text = None
 
 
 def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | None, Entitlement | Refusal]:
@@ -88,7 +140,7 @@ def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | Non
         return None, _refusal(document, error)
     try:
         row = Row.model_validate(raw)
-        values = _values(row.model_extra or {}, fields)
+        values, dropped = _values(row.model_extra or {}, fields)
     except (ValidationError, _InvalidValueError) as error:
         return subject, _refusal(document, error)
     return subject, Entitlement(
@@ -100,7 +152,14 @@ def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | Non
         starts_at=row.startsAt,
         ends_at=row.endsAt,
         status=row.status,
+        unresolved=_unresolved(row.id, (row.model_extra or {}).get(UNRESOLVED_FIELD), dropped),
     )
+
+
+def _unresolved(document: str, counted: object, dropped: Sequence[str]) -> Unresolved | None:
+    """Return what the query counted together with what was dropped here. A diagnostic never refuses a row."""
+    number = counted if isinstance(counted, int) and not isinstance(counted, bool) and counted > 0 else 0
+    return Unresolved(document, number + len(dropped), "".join(dropped[:1])) if number or dropped else None
 
 
 class _InvalidValueError(ValueError):
@@ -109,38 +168,46 @@ class _InvalidValueError(ValueError):
         self.field, self.reason = field, reason
 
 
-def _values(extra: Mapping[str, Any], fields: Iterable[ManagedField]) -> dict[str, Value]:
-    read = {f.name: (_strings if f.rule is MergeRule.UNION else _scalar)(f.name, extra.get(f.name)) for f in fields}
-    return {name: value for name, value in read.items() if value is not None}
+def _values(extra: Mapping[str, Any], fields: Iterable[ManagedField]) -> tuple[dict[str, Value], list[str]]:
+    """Return the values of a row, and why items of its lists were dropped. Raises _InvalidValueError."""
+    values: dict[str, Value] = {}
+    dropped: list[str] = []
+    for field in fields:
+        value = extra.get(field.name)
+        if value is not None and field.rule is MergeRule.UNION:
+            values[field.name], problems = _strings(field.name, value)
+            dropped += problems
+        elif (value := _trimmed(value)) is not None:
+            values[field.name] = _scalar(field.name, value)
+    return values, dropped
 
 
-def _scalar(name: str, value: object) -> Value | None:
-    value = _trimmed(value)
-    if value is not None and not isinstance(value, str | int | float | bool):
+def _scalar(name: str, value: object) -> Scalar:
+    if not isinstance(value, str | int | float | bool):
         raise _InvalidValueError(name, f"must be a string, a number or a boolean, not {json_type(value)}")
-    if isinstance(value, str) and len(value) > STRING_LIMIT:
-        raise _InvalidValueError(name, TOO_LONG)
-    _refuse_surrogates(name, value)
+    if isinstance(value, str) and (problem := _problem_of_text(value)):
+        raise _InvalidValueError(name, problem)
     return value
 
 
-def _strings(name: str, value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
+def _strings(name: str, value: object) -> tuple[tuple[str, ...], list[str]]:
+    """Return the usable strings of a list, and why each other item is dropped: one slug must not cost all access."""
     if not isinstance(value, list):
         raise _InvalidValueError(name, f"must be a list of strings, not {json_type(value)}")
-    items = [_trimmed(item) for item in value]
-    strings = [item for item in items if isinstance(item, str)]
-    if len(strings) + items.count(None) != len(items):
-        raise _InvalidValueError(name, "must be a list of strings only")
-    _refuse_surrogates(name, *strings)
-    return tuple(sorted(set(strings)))
+    strings: set[str] = set()
+    dropped: list[str] = []
+    for item in map(_trimmed, value):
+        problem = _problem_of_text(item) if isinstance(item, str) else f"must be a string, not {json_type(item)}"
+        if isinstance(item, str) and not problem:
+            strings.add(item)
+        elif item is not None:
+            dropped.append(f"{name}: an item {problem}")
+    return tuple(sorted(strings)), dropped
 
 
-def _refuse_surrogates(name: str, *values: object) -> None:
-    """Refuse lone surrogates: JSON can escape them, but they cannot be encoded as UTF-8."""
-    if any("\ud800" <= character <= "\udfff" for value in values if isinstance(value, str) for character in value):
-        raise _InvalidValueError(name, INVALID_CHARACTER)
+def _problem_of_text(text: str) -> str:
+    """Return why a text cannot be a value; empty if it can."""
+    return TOO_LONG if len(text) > STRING_LIMIT else _invisible(text)
 
 
 def json_type(value: object) -> str:
@@ -170,6 +237,8 @@ _EXPECTED_ID = {
 def _parse_id(kind: Kind, field: str, value: str | None, member_of: str = "") -> Subject | None:
     if value is None:
         return None
+    if kind is Kind.EMAIL and (surplus := _surplus(value)):
+        raise InvalidSubject(f"{field}: {surplus}; write the address alone")
     invalid = InvalidSubject(f"{field}: {_EXPECTED_ID[kind]}")
     try:
         subject = Subject.of_kind(kind, member_of + value)
@@ -180,23 +249,29 @@ def _parse_id(kind: Kind, field: str, value: str | None, member_of: str = "") ->
     return subject
 
 
+def _surplus(address: str) -> str:
+    """Return what was pasted along with an e-mail address; empty if nothing was."""
+    if address.lower().startswith("mailto:"):
+        return 'starts with "mailto:"'
+    if address[-1] in ".,;:":
+        return f"ends with {address[-1]!r}"
+    found = next((character for character in address if character in '<>()[],;:"'), "")
+    return f"contains {found!r}" if found else ""
+
+
 def _reason(error_type: str) -> str:
     """Return what is wrong with a field and what to write, for a type of pydantic's errors."""
     return _REASONS.get(error_type, "is not valid; correct the field, or what entitlement.groq returns for it")
 
 
-_NOT_A_TIME = "is not a date and time; write one such as 2026-05-01T12:00:00Z"
+_NOT_A_TIME = "is not a date and time; write one such as 2026-05-01T12:00:00Z, or a date such as 2026-05-01"
 _REASONS = {
     "model_type": "is not an object; entitlement.groq must return one object per entitlement",
     "missing": "is missing; entitlement.groq must return it",
     "string_type": "must be a string; correct the field, or what entitlement.groq returns for it",
     "string_too_short": "is empty; entitlement.groq must return it",
     "string_too_long": TOO_LONG,
-    "string_unicode": INVALID_CHARACTER,
-    "timezone_aware": "has no time zone; write a time such as 2026-05-01T12:00:00Z",
-    "datetime_type": _NOT_A_TIME,
-    "datetime_parsing": _NOT_A_TIME,
-    "datetime_from_date_parsing": _NOT_A_TIME,
+    "string_unicode": "contains a character that is not Unicode; type the text again",
 }
 
 
@@ -204,7 +279,8 @@ def _refusal(document: str, error: Exception) -> Refusal:
     match error:
         case ValidationError():
             first = error.errors(include_url=False, include_input=False)[0]
-            return Refusal(document, ".".join(str(part) for part in first["loc"]) or "row", _reason(first["type"]))
+            reason = first["ctx"]["reason"] if first["type"] == UNUSABLE else _reason(first["type"])
+            return Refusal(document, ".".join(str(part) for part in first["loc"]) or "row", reason)
         case _InvalidValueError():
             return Refusal(document, error.field, error.reason)
         case InvalidSubject():

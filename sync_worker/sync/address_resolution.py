@@ -32,7 +32,13 @@ PENDING_REASON = "nobody in Clerk has this address yet as primary and verified; 
 AMBIGUOUS_ADDRESS = "ambiguous_address"
 AMBIGUOUS_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
+UNRESOLVED = "references_unresolved"
 FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
+
+
+def notes(refusals: Iterable[Refusal]) -> str:
+    """Return refusals as the note of a row of the work queue, one a line."""
+    return "\n".join(map(str, refusals))
 
 
 @dataclass(frozen=True, slots=True)

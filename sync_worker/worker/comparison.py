@@ -137,6 +137,7 @@ class _Comparing:
         findings.checked += 1
         findings.managed += bool(live)
         findings.refused += access.refusals
+        findings.unresolved += access.unresolved
         if access.sources or live:
             self._tally(subject, access, live)
         if access.next_transition is not None:

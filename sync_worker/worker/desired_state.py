@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.domain.entitlements import Change, Entitlement, Observed, Refusal
+    from sync_worker.domain.entitlements import Change, Entitlement, Observed, Refusal, Unresolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Findings:
     managed: int = 0
     differences: list[Difference] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    unresolved: list[Unresolved] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
     index_changes: dict[str, tuple[Collection[str], Collection[str]]] = field(default_factory=dict)
     transitions: dict[Subject, datetime] = field(default_factory=dict)

@@ -47,6 +47,8 @@ def log_outcome(outcome: Outcome, layout: Layout) -> None:
             )
     for refusal in outcome.access.refusals if outcome.access else ():
         log.warning("row_refused", subject=subject, document=refusal.document, field=refusal.field)
+    for one in outcome.access.unresolved if outcome.access else ():
+        log.warning("references_unresolved", subject=subject, document=one.document, number=one.number)
 
 
 def log_resolution(resolution: Resolution, claim: Claim) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import Cause, CauseKind, WorkKind
@@ -38,6 +39,8 @@ from sync_worker.sync.address_resolution import (
     AMBIGUOUS_REASON,
     PENDING,
     REFUSED,
+    UNRESOLVED,
+    notes,
 )
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import requeue_document
@@ -81,15 +84,15 @@ def due_of(claim: Claim, lease: Lease) -> Due:
 
 
 def done(claim: Claim, outcome: Outcome) -> Completed:
-    """Complete a subject that is in sync; rows of it that were refused stay visible as a note."""
-    refusals = outcome.access.refusals if outcome.access else ()
+    """Complete a subject that is in sync; what is wrong with its rows stays visible as a note."""
+    refusals, unresolved = (outcome.access.refusals, outcome.access.unresolved) if outcome.access else ((), ())
     transition = outcome.access.next_transition if outcome.access else None
     return Completed(
         claim,
         next_due=outcome.next_due,
         wrote=outcome.writes,
-        error_code=(AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED) if refusals else "",
-        error_detail="; ".join(str(refusal) for refusal in refusals),
+        error_code=_note(outcome) if refusals else UNRESOLVED if unresolved else "",
+        error_detail=notes((*refusals, *(Refusal(one.document, UNRESOLVED_FIELD, one.sentence) for one in unresolved))),
         transition_at=transition.timestamp() if transition else None,
     )
 
@@ -263,6 +266,10 @@ class Jobs:
             log_outcome(outcome, self.reconciler.layout)
         if missed := sum(map(is_missed_webhook, outcomes)):
             await self.queue.count({MISSED_WEBHOOKS: missed})
+
+
+def _note(outcome: Outcome) -> str:
+    return AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED
 
 
 def _ambiguous(outcome: Outcome) -> tuple[str, ...]:

@@ -147,6 +147,6 @@ def completed_document(claim: Claim, resolutions: Sequence[Resolution], now: flo
         claim,
         next_due=now + timings.shared_address_recheck if ambiguous else None,
         error_code=resolutions[0].code if resolutions else "",
-        error_detail="; ".join(one.reason for one in resolutions if one.reason),
+        error_detail="\n".join(one.reason for one in resolutions if one.reason),
         lane=REPAIR_LANE,  # where documents are looked up together; in lane 1 they are walked one by one
     )

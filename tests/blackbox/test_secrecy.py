@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 RANDOM = Random(7)
-WEBHOOK_SECRET, ADMIN_TOKEN, PASSWORD = "plain webhook secret", "plain admin token", "plainpassword"
+WEBHOOK_SECRET, ADMIN_TOKEN, PASSWORD = "plain-webhook-secret", "plain admin token", "plainpassword"
 ADDRESSES = [f"{name}@secrecy.example" for name in ("ada", "ben", "cleo", "dora", "emil", "finn", "odd'name+x", "gül")]
 ADA, BEN, CLEO, DORA, EMIL, FINN, ODD, UMLAUT = ADDRESSES
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 ADA = "ada@example.org"
-STATES = {"state", "key", "code", "reason", "since", "attempts", "nextAttempt", "nextStep"}
+STATES = {"state", "key", "code", "document", "field", "reason", "since", "attempts", "nextAttempt", "nextStep"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ async def test_explain_of_a_document_has_the_agreed_keys(operator: Operator) -> 
     await operator.publish("e1", clerkUserId="user_1")
     await operator.run("sync", "user_1")
     found = await operator.json("explain", "e1")
-    keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "subjects", "nextStep"}
+    keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "unresolved"}
+    keys |= {"subjects", "nextStep"}
     assert set(found) == keys
     assert (found["document"], found["state"]) == ("e1", "synced")
     assert found["subjects"][0]["access"]["values"]["plan"] == "pro"
@@ -158,3 +159,12 @@ async def test_history_takes_an_address_and_a_document(operator: Operator) -> No
     assert [one["subject"] for one in await operator.json("history", ADA)] == ["user:user_1"]
     assert [one["subject"] for one in await operator.json("history", "e_1")] == ["user:user_2"]
     assert len(await operator.json("history")) == 2
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_no_control_character_reaches_the_terminal(operator: Operator, form: tuple[str, ...]) -> None:
+    operator.box.clerk.add_user("user_1", public_metadata={"plan": "\x1b]0;pwned\x07\x9b31m\u202e"})
+    ended = await operator.run("explain", "user_1", *form)
+    assert ended.code == 0, ended.err
+    assert r"\u001b]0;pwned\u0007\u009b31m\u202e" in ended.out
+    assert not [c for c in ended.out if not c.isprintable() and c != "\n"]

@@ -115,3 +115,10 @@ async def test_release_names_a_groq_file_that_is_missing(environment: dict[str, 
 async def test_the_demo_ends_well(tmp_path: Path) -> None:
     ended = await run("demo", cwd=tmp_path)
     assert (ended.code, ended.out.count("→ in sync in")) == (0, 6)
+
+
+async def test_a_misspelt_setting_is_reported_once_at_the_start(environment: dict[str, str], tmp_path: Path) -> None:
+    ended = await run("history", "--json", cwd=tmp_path, environment={**environment, "PLAN_ODER": "free,pro"})
+    assert (ended.code, json.loads(ended.out)) == (0, [])
+    (line,) = [json.loads(one) for one in ended.err.splitlines() if "setting_unknown" in one]
+    assert line["next_step"] == "PLAN_ODER is not a setting; did you mean PLAN_ORDER?"

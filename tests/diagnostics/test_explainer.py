@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from sync_worker.diagnostics.explain_document import SESSION_TOKEN_SECONDS
 from sync_worker.diagnostics.explainer import parse_target
 from sync_worker.diagnostics.explanation import RowStatus, SyncState
+from sync_worker.diagnostics.issues import from_row, issue_json
 from sync_worker.diagnostics.serialize import document_json, subject_json
 from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.subjects import Subject
@@ -19,6 +21,7 @@ from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer
 from sync_worker.storage.queue import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
+from tests.builders import weak
 from tests.causes import cause_of
 from tests.oracle import until
 from tests.parts import opened
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 ADA = "ada@example.org"
+NOT_A_TIME = "is not a date and time; write one such as 2026-05-01T12:00:00Z, or a date such as 2026-05-01"
 
 
 @pytest.fixture
@@ -186,7 +190,7 @@ async def test_an_address_within_an_organization_is_explained_as_that_membership
         ({"role": 7 * [1]}, (RowStatus.REFUSED, SyncState.REFUSED, "role is invalid: must be a string")),
         ({"startsAt": ahead(3600)}, (RowStatus.SCHEDULED, SyncState.PENDING, "it starts")),
         ({"endsAt": ahead(-3600)}, (RowStatus.ENDED, SyncState.EXPIRED, "it ended")),
-        ({"status": "paused"}, (RowStatus.INACTIVE, SyncState.EXPIRED, "its status is 'paused'")),
+        ({"status": "paused"}, (RowStatus.INACTIVE, SyncState.INACTIVE, "its status is 'paused'")),
     ],
 )
 async def test_a_row_that_does_not_count_says_why(
@@ -426,3 +430,111 @@ def test_a_target_is_a_subject_or_else_a_document(text: str, target: Subject | s
 def test_what_is_neither_is_refused(text: str) -> None:
     with pytest.raises(InvalidSubject):
         parse_target(text)
+
+
+async def test_a_receipt_says_that_references_lead_nowhere_and_access_is_granted(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1", courses=[weak("nowhere"), weak("gone")])
+    await sync(parts, "user:user_1")
+    found = document_json(await document(parts, "e1"))
+    assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
+    assert (found["state"], found["unresolved"]) == ("synced", 2)
+    assert "But 2 references lead to nothing usable." in str(found["headline"])
+    assert "Publish the referenced" in str(found["nextStep"])
+    about = subject_json(await subject(parts, "user:user_1"))
+    assert "e1: 2 references lead to nothing usable." in str(about["reason"])
+
+
+async def test_unresolved_references_are_noted_until_they_resolve(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1", courses=[weak("course-1")])
+    with capture_logs() as lines:
+        await sync(parts, "user:user_1")
+    (line,) = [one for one in lines if one["event"] == "references_unresolved"]
+    assert (line["subject"], line["document"], line["number"]) == ("user:user_1", "e1", 1)
+    (noted,) = await parts.store.queue.noted(10)
+    (issue,) = map(issue_json, from_row(noted))
+    assert (issue["state"], issue["key"], issue["code"]) == ("incomplete", "user:user_1", "references_unresolved")
+    assert (issue["document"], issue["field"]) == ("e1", "unresolved")
+    assert issue["reason"] == "1 reference leads to nothing usable"
+    await box.lake.mutate([{"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}}])
+    await sync(parts, "user:user_1")
+    assert await parts.store.queue.noted(10) == []
+
+
+async def test_nobody_is_not_called_synced(parts: Parts) -> None:
+    for key in ("user:user_nobody", "org:org_nobody", ADA, "external:crm-9"):
+        result = await subject(parts, key)
+        assert (result.verdict.state, bool(result.verdict.next_step)) == (SyncState.UNKNOWN, True), key
+
+
+@pytest.mark.parametrize(
+    ("email", "reason"),
+    [
+        ({"verified": False}, "it is not verified"),
+        ({"reserved": True}, "it is reserved by a sign-up that is not finished"),
+        ({"primary": False}, "it is not the primary address"),
+    ],
+)
+@pytest.mark.parametrize("published", [True, False])
+async def test_an_address_that_does_not_count_says_who_has_it_and_why(
+    box: Sandbox, parts: Parts, email: dict[str, bool], reason: str, published: bool
+) -> None:
+    box.clerk.add_user("user_1", email=ADA)
+    change_address(box, **email)
+    if published:
+        await publish(box, "e1", userEmail=ADA)
+    result = await subject(parts, ADA)
+    assert result.verdict.headline == f"user:user_1 has this address, but it does not count because {reason}."
+    assert result.verdict.state is (SyncState.PENDING if published else SyncState.UNKNOWN)
+    assert "clerkUserId" in result.verdict.next_step
+
+
+def change_address(box: Sandbox, *, verified: bool = True, reserved: bool = False, primary: bool = True) -> None:
+    user = box.clerk.users["user_1"]
+    (address,) = user["email_addresses"]
+    address["reserved"] = reserved
+    address["verification"] = {"status": "verified" if verified else "unverified", "strategy": "email_code"}
+    if not primary:
+        user["primary_email_address_id"] = "idn_another"
+
+
+async def test_the_document_that_caused_a_hold_says_so(box: Sandbox, parts: Parts) -> None:
+    users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
+    course = {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}
+    await box.lake.mutate([{"create": course}])
+    for user in users:
+        await publish(box, f"ent-{user}", clerkUserId=user, courses=[weak("course-1")])
+    await sync(parts, *(f"user:{user}" for user in users))
+    await box.lake.mutate([{"patch": {"id": "course-1", "unset": ["slug"]}}])
+    await sync(parts, *(f"user:{user}" for user in users), cause="document:course-1")
+    result = await document(parts, "course-1")
+    assert result.verdict.state is SyncState.HELD
+    assert "3 subjects would lose access; this is held for approval" in result.verdict.headline
+    assert "sync-worker approve" in result.verdict.next_step
+
+
+async def test_a_webhook_that_came_is_not_denied(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1")
+    await sync(parts, "user:user_1", cause="webhook:e1")
+    box.clerk.users["user_1"]["public_metadata"] = {}
+    box.clerk.users["user_1"]["private_metadata"] = {}
+    headline = (await subject(parts, "user:user_1")).verdict.headline
+    assert "no webhook arrived" not in headline
+    assert "after the last publish, and differs again" in headline
+
+
+async def test_each_field_that_is_wrong_is_an_issue_of_its_own(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "e1", clerkUserId="user_1", endsAt=20270601)
+    await publish(box, "e2", clerkUserId="user_1", plan="gold")
+    await publish(box, "e3", clerkUserId="user_1", courses=[weak("nowhere")])
+    await sync(parts, "user:user_1")
+    (noted,) = await parts.store.queue.noted(10)
+    found = [(one.kind.value, one.document, one.field, one.reason) for one in from_row(noted)]
+    assert found == [
+        ("refused", "e1", "endsAt", NOT_A_TIME),
+        ("refused", "e2", "plan", "'gold' is not one of basic, pro"),
+        ("incomplete", "e3", "unresolved", "1 reference leads to nothing usable"),
+    ]

@@ -265,7 +265,7 @@ async def test_without_a_secret_every_webhook_is_answered_503(installed: Install
 
 
 async def test_the_old_secret_is_accepted_during_rotation(installed: Installation) -> None:
-    installed.reconfigure(sanity_webhook_secret=f"new,{SECRET}")
+    installed.reconfigure(sanity_webhook_secret=f"another-webhook-secret,{SECRET}")
     assert (await installed.examine())["webhook"].status is Status.OK
 
 
@@ -510,3 +510,9 @@ async def test_no_secret_is_printed(installed: Installation, tmp_path: Path) -> 
     ended = await doctor(installed, tmp_path, CLERK_SECRET_KEY="sk_test_planted")
     for secret in ("planted", SECRET, installed.box.lake.token, installed.box.clerk.secret_key):
         assert secret not in ended.out + ended.err
+
+
+async def test_a_variable_that_is_no_setting_is_a_warning(installed: Installation, tmp_path: Path) -> None:
+    ended = await doctor(installed, tmp_path, "--json", PLAN_ODER="free,pro")
+    (check,) = [one for one in json.loads(ended.out)["checks"] if one["check"] == "settings"]
+    assert (check["status"], check["result"]) == ("warning", "PLAN_ODER is not a setting; did you mean PLAN_ORDER?")

@@ -142,3 +142,10 @@ def row(**fields: Any) -> dict[str, Any]:
 
 def test_nulls_among_the_courses_are_not_a_problem() -> None:
     assert shape_problems([row()], CORE_FIELDS) == ()
+
+
+def test_a_count_of_unresolved_references_must_be_a_number_if_there_is_one() -> None:
+    assert shape_problems([row(unresolved=None)], CORE_FIELDS) == ()
+    assert shape_problems([row(unresolved="2")], CORE_FIELDS) == (
+        '"unresolved" is a string, but must be a whole number',
+    )

@@ -226,8 +226,10 @@ async def test_without_a_secret_no_webhook_is_created(operator: Operator) -> Non
 
 async def test_during_rotation_the_first_secret_is_installed(operator: Operator) -> None:
     install_hook(operator.box, HOST, secret="old")
-    assert fields(await operator.report("--yes", SANITY_WEBHOOK_SECRET="new,old")) == ["secret"]
-    assert [hook.secret for hook in operator.hooks] == ["new"]
+    assert fields(await operator.report("--yes", SANITY_WEBHOOK_SECRET="new-webhook-secret,old-webhook-secret")) == [
+        "secret"
+    ]
+    assert [hook.secret for hook in operator.hooks] == ["new-webhook-secret"]
 
 
 @pytest.mark.parametrize(

@@ -90,15 +90,18 @@ def changed(documents: Documents, parameters: Parameters, page: int) -> Document
 
 def entitlement(documents: Documents, document: Document) -> Document:
     """Return one row, as `groq/entitlement.groq` projects it."""
-    plan = document.get("plan")
+    plan, cohorts = document.get("plan"), _list(document.get("cohorts"))
+    refers = isinstance(plan, dict) and plan.get("_ref") is not None
     target = _target(documents, plan)
-    holders = [document, *(_target(documents, one) for one in _list(document.get("cohorts"))), target]
-    courses = (_target(documents, one) for holder in holders for one in _list(holder.get("courses")))
+    teams = [_target(documents, one) for one in cohorts if one is not None]
+    courses = [one for holder in (document, *teams, target) for one in _list(holder.get("courses")) if one is not None]
+    slugs = [_slug(_target(documents, one)) for one in courses]
     return {
         **_fields(document, ("_id", "_rev", "_updatedAt", *SUBJECT_FIELDS)),
-        "plan": _slug(target) if isinstance(plan, dict) and plan.get("_ref") is not None else plan,
+        "plan": _slug(target) if refers else plan,
         "role": document.get("role"),
-        "courseSlugs": [slug for course in courses if (slug := _slug(course)) is not None],
+        "courseSlugs": [slug for slug in slugs if slug is not None],
+        "unresolved": slugs.count(None) + teams.count({}) + (refers and _slug(target) is None),
         **_fields(document, ("startsAt", "endsAt", "status")),
     }
 

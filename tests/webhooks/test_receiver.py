@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
-SECRET, MOMENT = "secret-1", 1_767_225_600_000
+SECRET, MOMENT = "secret-of-a-webhook", 1_767_225_600_000
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ export const STATES = {
   unknown: {label: 'Not seen yet', tone: 'primary', lasts: 2_000},
   held: {label: 'Held for approval', tone: 'caution', lasts: 15_000},
   refused: {label: 'Refused', tone: 'critical', lasts: 0},
-  expired: {label: 'Not active', tone: 'default', lasts: 0},
+  expired: {label: 'Ended', tone: 'default', lasts: 0},
+  inactive: {label: 'Not active', tone: 'default', lasts: 0},
   deleted: {label: 'Taken away', tone: 'default', lasts: 0},
 } as const
 

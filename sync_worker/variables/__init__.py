@@ -1,0 +1,1 @@
+"""Names and raw values of environment variables. Pure: `settings` reads them."""
