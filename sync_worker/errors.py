@@ -13,6 +13,7 @@ their errors what they were sent, and errors are shown, logged and stored in the
         ServiceUnavailable    5xx, timeouts, dropped connections, locked resources
         UnreadableAnswer      a 2xx response with an unexpected body
         StaleRead             the query index lags behind the event
+        NotListedYet          Clerk reported the subject a moment ago, and does not list it yet
         DatasetEmpty          no entitlement is visible at all
         DatabaseUnavailable   the work queue cannot be read or written
       RefusedError            it cannot succeed until somebody changes something
@@ -143,6 +144,13 @@ class StaleRead(RetryableError):
     """Sanity's query index does not show the published revision yet.
 
     The read is retried automatically. Nothing is written until the index has caught up.
+    """
+
+
+class NotListedYet(RetryableError):
+    """Clerk reported this subject, but does not list it yet.
+
+    The read is retried automatically for a minute.
     """
 
 

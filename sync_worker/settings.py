@@ -5,6 +5,7 @@ The docstring of each setting is its row in the settings table: meaning, unit, d
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from datetime import date
@@ -89,12 +90,14 @@ class Settings(BaseSettings):
     """Seconds between polls for publishes without a webhook; 0 turns polling off. Each poll costs one query."""
     full_check_seconds: int = Setting(default=3600, ge=60)
     """Seconds between comparisons of all ids, which find deletes that the transaction log does not show."""
-    reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")
-    """When the worker reconciles every day, as HH:MM in UTC; default: never, your own scheduler does."""
+    reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|off)?$")
+    """When the worker reconciles every day: HH:MM in UTC, or off. Default: at night with `serve` on SQLite, else off."""
     claims_budget: int = Setting(default=1000, gt=0)
     """Bytes of public managed keys before a warning. A session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None
     """The token for the status pages, 16 characters or more; without it they are disabled."""
+    metrics_token: SecretStr | None = None
+    """The bearer token for `/metrics`, 16 characters or more; without it anybody who reaches the port may read them."""
     notify_url: SecretStr | None = None
     """Where notices are posted, such as the incoming webhook of a chat; without it nobody is notified."""
     notify_secret: SecretStr | None = None
@@ -115,7 +118,13 @@ class Settings(BaseSettings):
         return values.items(value) if isinstance(value, str) else value
 
     @field_validator(
-        "sanity_read_token", "clerk_secret_key", "admin_token", "notify_url", "notify_secret", mode="before"
+        "sanity_read_token",
+        "clerk_secret_key",
+        "admin_token",
+        "metrics_token",
+        "notify_url",
+        "notify_secret",
+        mode="before",
     )
     @classmethod
     def _stripped(cls, value: object) -> object:
@@ -127,7 +136,7 @@ class Settings(BaseSettings):
         values.check_key(value.get_secret_value())
         return value
 
-    @field_validator("admin_token")
+    @field_validator("admin_token", "metrics_token")
     @classmethod
     def _token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -218,7 +227,7 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """The secret values, which must never be logged."""
         single = (
-            *(self.sanity_read_token, self.clerk_secret_key, self.admin_token),
+            *(self.sanity_read_token, self.clerk_secret_key, self.admin_token, self.metrics_token),
             *(self.notify_url, self.notify_secret),
         )
         all_secrets = (*single, *self.sanity_webhook_secret, *self.clerk_webhook_secret)
@@ -259,6 +268,19 @@ class Settings(BaseSettings):
             claims_budget=self.claims_budget,
             source=f"{self.sanity_project_id}/{self.sanity_dataset}",
         )
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file, which one machine has to itself."""
+        return self.database_url.strip().startswith("sqlite")
+
+    @property
+    def nightly(self) -> str:
+        """When a process that serves alone reconciles: by default at a minute of the night drawn from the project."""
+        if self.reconcile_at or not self.is_sqlite:
+            return self.reconcile_at.replace("off", "")
+        minute = int.from_bytes(hashlib.sha256(self.sanity_project_id.encode()).digest()[:4], "big") % (4 * 60)
+        return f"{1 + minute // 60:02}:{minute % 60:02}"
 
     @property
     def installation(self) -> dict[str, str]:
@@ -346,7 +368,7 @@ _EXPECTED = {
     "EVENTS": "must be webhook, listen or both",
     "FULL_CHECK_SECONDS": "must be a whole number of seconds, 60 or more",
     "POLL_SECONDS": "must be a whole number of seconds, 0 or more",
-    "RECONCILE_AT": "must be a time in UTC such as 03:30",
+    "RECONCILE_AT": "must be a time in UTC such as 03:30, or off",
     "CLAIMS_BUDGET": "must be a whole number of bytes, 1 or more",
     "PORT": "must be a whole number from 0 to 65535",
     "LOG_FORMAT": "must be auto, json or console",

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SERVICE = "Clerk"
 API_VERSION = "2026-05-12"
+CURSORS = 5
+"""Users of a page that are tried as the cursor of the next one, from the last."""
 PAGE = 500
 """Rows per page of a list, Clerk's maximum."""
 IDS_PER_CALL = 100
@@ -157,19 +159,30 @@ class Clerk:
             yield organizations
 
     async def _user_pages(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Sequence[Observed]]:
-        last = ""
+        before: list[str] = []
         while True:
-            cursor = {"starting_after": last} if last else {}
-            page = as_list(await self._get("/users", limit=PAGE, order_by="+created_at", **filters, **cursor))
+            page = await self._users_after(before, filters)
             found: dict[Subject, Observed] = {}
             for item in page:
                 add_user(found, item)
-            yield list(found.values())
+            ids = [subject.id for subject in found]
+            yield [observed for observed in found.values() if observed.subject.id not in before]
             if len(page) < PAGE:
                 return
-            if page[-1]["id"] == last:
+            if ids[-1] in before:
                 raise UnreadableAnswer("Clerk returned the same page of users twice")
-            last = page[-1]["id"]
+            before = ids
+
+    async def _users_after(self, before: Sequence[str], filters: Mapping[str, Sequence[str]]) -> list[Any]:
+        """Read the page behind these users. One who was deleted meanwhile is no cursor; then the one before is."""
+        cursors: list[dict[str, str]] = [{"starting_after": id_} for id_ in reversed(before[-CURSORS:])]
+        for cursor in cursors or [{}]:
+            try:
+                return as_list(await self._get("/users", limit=PAGE, order_by="+created_at", **filters, **cursor))
+            except (RequestRefused, NoSuchSubject):
+                if not cursor or cursor is cursors[-1]:
+                    raise
+        raise UnreadableAnswer("no cursor is left")
 
     async def _sweep_organizations(self) -> AsyncIterator[Sequence[Observed]]:
         """Read all organizations. They have no cursor, only offsets."""

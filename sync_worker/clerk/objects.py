@@ -45,7 +45,10 @@ def add_user(found: dict[Subject, Observed], item: object) -> None:
     """Add a user from a list, with the addresses by which an entitlement can name them."""
     subject = _subject_of(Kind.USER, item)
     _add_as(found, subject, item)
-    found[subject] = replace(found[subject], addresses=addresses_of(item))
+    try:
+        found[subject] = replace(found[subject], addresses=addresses_of(item))
+    except UnreadableAnswer as error:
+        found[subject] = Observed(subject, unreadable=error.detail)
 
 
 def _subject_of(kind: Kind, item: object) -> Subject:
@@ -131,10 +134,11 @@ def _address(kind: Kind, value: str) -> Subject | None:
 
 
 def _add_as(found: dict[Subject, Observed], subject: Subject, item: Any) -> None:
-    """Add a list item as `subject`. Raises UnreadableAnswer when its metadata is not an object."""
+    """Add a list item as `subject`. One whose metadata is not an object is unreadable, and costs no other one."""
     public, private = item.get("public_metadata") or {}, item.get("private_metadata") or {}
     if not isinstance(public, dict) or not isinstance(private, dict):
-        raise UnreadableAnswer(f"Clerk listed {subject} with metadata that is not an object")
+        found[subject] = Observed(subject, unreadable=f"Clerk listed {subject} with metadata that is not an object")
+        return
     found[subject] = Observed(subject, public, private, read_markers(private))
 
 

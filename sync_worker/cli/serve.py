@@ -169,7 +169,7 @@ async def _work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
     async with (
         open_store(settings, Runtime.system(), watch=True) as store,
-        running_worker(settings, store, failed.set),
+        running_worker(settings, store, failed.set, nightly=settings.reconcile_at.replace("off", "")),
     ):
         await stopped.wait()
     if failed.is_set():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.storage.reconcile_runs import GOOD
+from sync_worker.storage.state import STOPPED
 
 if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
@@ -21,14 +22,17 @@ async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, o
         await queue.remember("readyz", "written")
         await queue.next_due()  # the work table may be locked while the others are not
         beat = await queue.age("heartbeat")
+        stopped, stopped_since = await queue.recall(STOPPED), await queue.age(STOPPED)
         reconciled = await queue.age(GOOD)
-        if reconciled is None:
-            reconciled = await queue.age("installed")
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
+    is_stopped = stopped_since is not None and stopped_since < 3 * timings.credentials_probe
     return {
         "database": {"ok": True},
-        "worker": _within(beat, timings.worker_gone_after),
+        "worker": {
+            **_within(beat, timings.worker_gone_after),
+            **(_stopped(stopped[0]) if stopped and is_stopped else {}),
+        },
         "reconcile": _within(reconciled, timings.reconcile_stale_after),
     }
 

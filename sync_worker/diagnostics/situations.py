@@ -11,6 +11,7 @@ from sync_worker.redaction import redact
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.notices import Situation
 from sync_worker.storage.reconcile_runs import BADLY, ENDED, GOOD
+from sync_worker.storage.state import STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 LOSSES_HELD, WORK_STOPPED, MISSED, GIVEN_UP = "losses_held", "work_stopped", "webhooks_missed", "subject_given_up"
 RECONCILE_FAILED, RECONCILE_OVERDUE = "reconcile_failed", "reconcile_overdue"
 EVENTS = (LOSSES_HELD, WORK_STOPPED, MISSED, GIVEN_UP, RECONCILE_FAILED, RECONCILE_OVERDUE)
-STOPPED = "worker:stopped"
 """The value that a worker keeps while it is stopped: the code of the error."""
 
 

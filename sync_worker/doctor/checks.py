@@ -35,7 +35,7 @@ async def settings(installation: Installation) -> Finding:
             "; ".join(installation.invalid.values()),
             f"Correct this in the environment or in .env. All settings: {DOCUMENTATION}/settings.md",
         )
-    if not installation.settings.sanity_webhook_secret:
+    if installation.settings.events != "listen" and not installation.settings.sanity_webhook_secret:
         return problem(
             "SANITY_WEBHOOK_SECRET is not set, so every webhook is answered 503",
             f"Generate one with `openssl rand -hex 32`, then run: {INSTALL} https://your-host{PATH}",

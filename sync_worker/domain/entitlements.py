@@ -187,7 +187,8 @@ class Observed:
     """What Clerk stores for one subject: both metadata objects, including unmanaged keys.
 
     `markers` are those found in it, by namespace. `addresses` are those by which an entitlement can name the user: the
-    external id, and the primary e-mail address if it is verified and not reserved.
+    external id, and the primary e-mail address if it is verified and not reserved. An `unreadable` one has a shape that
+    is not expected: nothing is known of it, and nothing is concluded.
     """
 
     subject: Subject
@@ -195,6 +196,7 @@ class Observed:
     private: Mapping[str, object] = field(default_factory=dict)
     markers: Mapping[str | None, Marker] = field(default_factory=dict)
     addresses: tuple[Subject, ...] = ()
+    unreadable: str = ""
 
 
 class ChangeKind(StrEnum):

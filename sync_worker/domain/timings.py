@@ -186,6 +186,12 @@ class Timings:
     reconcile_stale_after: float = 26 * HOUR
     """The age at which the last successful reconcile counts as overdue: it runs nightly and may take a while. A new
     installation has this long for its first."""
+    reconcile_reminder: float = DAY
+    """How often the log reminds of a reconcile that is overdue."""
+    clerk_list_lag: float = 60.0
+    """How long a subject that Clerk has just reported may be missing from its lists."""
+    published_in_the_past: float = 600.0
+    """How far a publish may be from the arrival of its event. One further away (an import) proves no order."""
     listen_lease: float = 15.0
     """How long a process that died still counts as the one that listens."""
     listen_silence: float = 60.0

@@ -25,7 +25,7 @@ log = structlog.get_logger("timers")
 async def every(seconds: float, name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
     """Run `work` now and then every `seconds`; 0 means never."""
     while seconds:
-        await _attempt(name, work)
+        await attempt(name, work)
         await clock.sleep(seconds)
 
 
@@ -33,7 +33,7 @@ async def daily(at: str, name: str, work: Callable[[], Awaitable[None]], clock: 
     """Run `work` every day at `at`, HH:MM in UTC; an empty string means never."""
     while at:
         await clock.sleep(until(at, utc(clock)))
-        await _attempt(name, work)
+        await attempt(name, work)
 
 
 def until(at: str, now: datetime) -> float:
@@ -43,7 +43,8 @@ def until(at: str, now: datetime) -> float:
     return ((moment if moment > now else moment + timedelta(days=1)) - now).total_seconds()
 
 
-async def _attempt(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def attempt(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work`; log what it raises."""
     try:
         await work()
     except SyncWorkerError as error:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.diagnostics.situations import STOPPED, SituationReader
+from sync_worker.diagnostics.situations import SituationReader
 from sync_worker.runtime.notifier import Notifier, notify, open_notifier
-from sync_worker.runtime.periodic import daily, every
+from sync_worker.runtime.periodic import attempt, daily, every
 from sync_worker.runtime.wiring import installation_of, open_listen, open_reconcile, open_services, reconciler_of
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.storage.notices import Notices
-from sync_worker.storage.reconcile_runs import exclusive_run, judged
+from sync_worker.storage.reconcile_runs import GOOD, exclusive_run, judged
 from sync_worker.triggers.listen import Listener
 from sync_worker.triggers.poll import Poll
 from sync_worker.webhooks.clerk_events import INSTANCE
@@ -38,11 +38,12 @@ log = structlog.get_logger("app")
 
 @asynccontextmanager
 async def running_worker(
-    settings: Settings, store: Store, broken: Callable[[], None] = lambda: None
+    settings: Settings, store: Store, broken: Callable[[], None] = lambda: None, *, nightly: str = ""
 ) -> AsyncIterator[Worker]:
     """Run the worker and its scheduled tasks until the block ends; then let it drain.
 
-    `broken` is called if the worker ends by itself, which only a bug can cause.
+    `broken` is called if the worker ends by itself, which only a bug can cause. It reconciles every day at `nightly`,
+    HH:MM in UTC; empty means never.
     """
     clock, timings = store.runtime.clock, store.runtime.timings
     async with open_services(settings, store) as services, AsyncExitStack() as stack:
@@ -72,10 +73,12 @@ async def running_worker(
             every(
                 timings.empty_dataset_interval, "emptiness", lambda: _requeue_after_empty_read(services, store), clock
             ),
-            daily(settings.reconcile_at, "reconcile", lambda: _nightly(settings, store), clock),
+            daily(nightly, "reconcile", lambda: _nightly(settings, store), clock),
+            _missed_night(settings, store, nightly),
+            every(timings.reconcile_reminder, "reminder", lambda: _warn_when_overdue(store), clock),
             every(timings.purge_interval, "purge", lambda: _purge(store), clock),
             every(ask_instance_every, "instance", lambda: _ask_instance(services, store), clock),
-            every(notify_every, "notices", lambda: _notify(settings, store, worker, notifier), clock),
+            every(notify_every, "notices", lambda: _notify(settings, store, notifier), clock),
         ]
         running = [asyncio.create_task(timer) for timer in timers]
         if settings.events != "webhook":
@@ -130,12 +133,10 @@ async def _ask_instance(services: Services, store: Store) -> None:
     await store.queue.remember(INSTANCE, await services.target.instance())
 
 
-async def _notify(settings: Settings, store: Store, worker: Worker, notifier: Notifier) -> None:
-    """Send notices. That work is stopped is known to this process alone, so it goes into the database first."""
-    queue, timings, stopped = store.queue, store.runtime.timings, worker.jobs.stopped
-    if stopped is not None and store.runtime.clock.monotonic() - stopped.at < 2 * timings.credentials_probe:
-        await queue.remember(STOPPED, stopped.code)
-    reader = SituationReader(queue, store.approvals, timings, settings.layout.source)
+async def _notify(settings: Settings, store: Store, notifier: Notifier) -> None:
+    """Send notices of what the database knows."""
+    timings = store.runtime.timings
+    reader = SituationReader(store.queue, store.approvals, timings, settings.layout.source)
     await notify(reader, Notices(store.database, timings), notifier)
 
 
@@ -144,6 +145,22 @@ async def _purge(store: Store) -> None:
     rows = await store.queue.purge(timings.row_retention)
     entries = await store.ledger.purge(timings.ledger_retention)
     log.info("purged", rows=rows, entries=entries)
+
+
+async def _missed_night(settings: Settings, store: Store, nightly: str) -> None:
+    """Reconcile at the start if the last night was missed."""
+    age = await store.queue.age(GOOD)
+    if nightly and age is not None and age > store.runtime.timings.reconcile_stale_after:
+        await attempt("reconcile", lambda: _nightly(settings, store))
+
+
+async def _warn_when_overdue(store: Store) -> None:
+    """Warn every day while nothing reconciles."""
+    age = await store.queue.age(GOOD)
+    installed = await store.queue.age("installed") or 0.0
+    if (installed if age is None else age) > store.runtime.timings.reconcile_stale_after:
+        step = "run `sync-worker reconcile`, and schedule it every night or set RECONCILE_AT"
+        log.warning("reconcile_overdue", hours=None if age is None else round(age / 3600), next_step=step)
 
 
 async def _nightly(settings: Settings, store: Store) -> None:

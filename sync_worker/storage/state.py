@@ -24,6 +24,10 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 """
 
 
+STOPPED = "worker:stopped"
+"""Why a worker does nothing: the code of a refused key or a wrong setting. It is written again while that lasts."""
+
+
 class NamedValues:
     """The table `state`. Errors: DatabaseUnavailable."""
 

@@ -35,11 +35,17 @@ class DocumentEvent(BaseModel):
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
 
-    @property
-    def expected(self) -> ExpectedRevision:
-        """What a later read must show."""
+    def expected(self, now: float, tolerance: float) -> ExpectedRevision:
+        """Return what a read must show, of an event that arrived at `now` (epoch seconds).
+
+        `_updatedAt` is an order only near the arrival, within `tolerance` seconds. One that is stated, as by an import
+        or a restore, proves nothing: then the document store has to decide.
+        """
         deletion = Deletion.REPORTED if self.operation == "delete" else None
-        return expected_revision(self.id, self.rev, microseconds(self.updated_at), deletion)
+        updated_at = microseconds(self.updated_at)
+        if updated_at is not None and abs(now - updated_at / 1_000_000) > tolerance:
+            return expected_revision(self.id, None, int(now * 1_000_000), deletion)
+        return expected_revision(self.id, self.rev, updated_at, deletion)
 
 
 def parse(body: bytes) -> DocumentEvent | None:
@@ -50,7 +56,7 @@ def parse(body: bytes) -> DocumentEvent | None:
         return None
 
 
-def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
+def items_of(event: DocumentEvent, delivery: str, now: float, tolerance: float) -> list[WorkItem]:
     """Return what an event may have changed: the subjects before and after, or the document to look up.
 
     A side that is no entitlement names nobody: a document that changes into another type is gone for us. A body of an
@@ -71,7 +77,8 @@ def items_of(event: DocumentEvent, delivery: str) -> list[WorkItem]:
     elif addressed or nameless or not items:
         items.append((FANOUT + event.id, DIRECT))
     cause = Cause(CauseKind.WEBHOOK, event.id)
-    return [WorkItem(key, lane, expected=event.expected, cause=cause, delivery=delivery) for key, lane in items]
+    expected = event.expected(now, tolerance)
+    return [WorkItem(key, lane, expected=expected, cause=cause, delivery=delivery) for key, lane in items]
 
 
 def _is_entitlement(fields: dict[str, Any] | None) -> bool:

@@ -12,7 +12,8 @@ from sync_worker.domain.entitlements import Entitlement, Refusal, Slot
 from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, LastWrites, same_json, stored
 from sync_worker.domain.subjects import Subject
-from sync_worker.errors import NoSuchSubject, SyncWorkerError
+from sync_worker.domain.work import CauseKind
+from sync_worker.errors import NoSuchSubject, NotListedYet, SyncWorkerError, UnreadableAnswer
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import State
 from sync_worker.sync.address_resolution import rows_for_owner
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.freshness import DocumentRevision
     from sync_worker.domain.timings import Timings
+    from sync_worker.domain.work import Cause
     from sync_worker.sanity.client import Snapshot
     from sync_worker.storage.ledger import Entry
     from sync_worker.sync.outcome import Due
@@ -74,6 +76,7 @@ def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timin
     ended_writes, in_flight = _earlier_writes(facts, layout, timings)
     written = last_writes(facts.latest_writes)
     outcomes = [_outcome(due, rows[due.subject], facts, layout, written) for due in batch]
+    outcomes = [_until_listed(o, facts, timings) if o.due.subject not in facts.observed else o for o in outcomes]
     recheck_at = second_look(facts.now, timings)
     return Plan(
         [replace(o, recheck_at=recheck_at) if o.due.subject in in_flight else o for o in outcomes],
@@ -95,6 +98,18 @@ def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, Rows]:
 def document_of(row: Entitlement | Refusal) -> str:
     """Return the id of the document that a row is read from."""
     return row.id if isinstance(row, Entitlement) else row.document
+
+
+def _until_listed(outcome: Outcome, facts: Facts, timings: Timings) -> Outcome:
+    due = outcome.due
+    too_new = is_too_new(due.cause, due.since, facts.now.timestamp(), timings)
+    return replace(outcome, error=NotListedYet(str(due.subject))) if too_new else outcome
+
+
+def is_too_new(cause: Cause, since: float | None, now: float, timings: Timings) -> bool:
+    """Return whether Clerk has just told of somebody, whom its lists may not show yet. Times are epoch seconds."""
+    told = cause.kind is CauseKind.CLERK and cause.id.endswith((".created", ".updated"))
+    return told and since is not None and now - since < timings.clerk_list_lag
 
 
 def second_look(now: datetime, timings: Timings) -> datetime:
@@ -153,6 +168,8 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout, written: Mappin
         # A subject that is not in Clerk has no access there; that is an error only while something entitles it.
         error = NoSuchSubject(str(due.subject)) if access.sources or access.next_transition else None
         outcome = Outcome(due, access, error=error)
+    elif observed.unreadable:
+        outcome = Outcome(due, access, error=UnreadableAnswer(observed.unreadable))
     else:
         try:
             change = diff(

@@ -112,8 +112,9 @@ class Listener:
         """Enqueue whom a mutation concerns, and then remember it: after a crash it comes once more."""
         document = document_event(event)
         if document is not None:
-            items = [replace(item, cause=Cause(CauseKind.LISTEN, document.id)) for item in items_of(document, event.id)]
-            await self.queue.enqueue(items)
+            now, cause = self.clock.now(), Cause(CauseKind.LISTEN, document.id)
+            items = items_of(document, event.id, now, self.timings.published_in_the_past)
+            await self.queue.enqueue([replace(item, cause=cause) for item in items])
             log.info("mutation_accepted", document=document.id, operation=document.operation, revision=document.rev)
         self._seen[event.id] = None
         while len(self._seen) > REMEMBERED:

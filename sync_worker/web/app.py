@@ -23,7 +23,7 @@ from sync_worker.runtime.wiring import Runtime, clerk_budget, open_explainer, op
 from sync_worker.settings import Settings, load_settings
 from sync_worker.storage.liveness import Liveness
 from sync_worker.web import pages
-from sync_worker.web.auth import Authenticator, LoginThrottle
+from sync_worker.web.auth import Authenticator, LoginThrottle, same
 from sync_worker.webhooks.receiver import RETRY_AFTER, Receiver
 
 if TYPE_CHECKING:
@@ -89,15 +89,18 @@ def create_app(
                     timings,
                 )
             if with_worker:
-                worker = await stack.enter_async_context(running_worker(chosen, store, on_crash))
+                worker = await stack.enter_async_context(
+                    running_worker(chosen, store, on_crash, nightly=chosen.nightly)
+                )
                 app.state.stop = worker.stop
             yield
         log.info("stopped")
 
     app = Starlette(
         routes=[
-            Route("/webhooks/sanity", _sanity, methods=["POST"]),
-            Route("/webhooks/clerk", _clerk, methods=["POST"]),
+            *(Route(f"/webhooks/sanity{end}", _sanity, methods=["POST"]) for end in ("", "/")),
+            *(Route(f"/webhooks/clerk{end}", _clerk, methods=["POST"]) for end in ("", "/")),
+            Route("/webhooks/{_:path}", _near_miss, methods=["POST"]),
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
@@ -109,6 +112,7 @@ def create_app(
     app.router.redirect_slashes = False  # the redirect would echo the path, and fails on some paths
     app.state.entered = app.state.broken = False
     app.state.stop = lambda: None
+    app.state.metrics_token = chosen.metrics_token.get_secret_value() if chosen.metrics_token else ""
     return app
 
 
@@ -131,6 +135,14 @@ async def _clerk(request: Request) -> JSONResponse:
     return await receiver.clerk(request)
 
 
+async def _near_miss(request: Request) -> JSONResponse:
+    """Answer 404 to a webhook with a wrong path, and make it known: its sender never tries again."""
+    store: Store = request.app.state.store
+    store.counters.webhook("unknown", "not_found")
+    log.warning("webhook_path_unknown", next_step="correct the webhook's URL: /webhooks/sanity or /webhooks/clerk")
+    return JSONResponse({"error": "not_found"}, 404)
+
+
 async def _healthz(_: Request) -> JSONResponse:
     return JSONResponse({"ok": True})
 
@@ -145,6 +157,9 @@ async def _readyz(request: Request) -> JSONResponse:
 
 async def _metrics(request: Request) -> Response:
     metrics: Metrics = request.app.state.metrics
+    token = request.app.state.metrics_token
+    if token and not same(request.headers.get("authorization", ""), f"Bearer {token}"):
+        return JSONResponse({"error": "unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
     try:
         text = await metrics.exposition()
     except DatabaseUnavailable:

@@ -126,7 +126,7 @@ class Receiver:
         if not self._is_ours(event):
             log.info("webhook_ignored", **facts, dataset=event.dataset)
             return IGNORED
-        await self.queue.enqueue(items_of(event, delivery))
+        await self.queue.enqueue(items_of(event, delivery, self.clock.now(), self.timings.published_in_the_past))
         log.info("webhook_accepted", **facts, revision=event.rev, operation=event.operation)
         return ACCEPTED
 

@@ -128,6 +128,9 @@ class _Comparing:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
         subject, findings = observed.subject, self.findings
         self.seen.add(subject)
+        if observed.unreadable:
+            findings.refused.append(Refusal("", str(subject), observed.unreadable))
+            return
         rows = self._rows(subject)
         documents = {document_of(row) for row in rows}
         if documents != set(known):

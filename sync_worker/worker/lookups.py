@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from sync_worker.domain.revisions import indirect
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import WorkKind
-from sync_worker.errors import StaleRead
+from sync_worker.errors import NotListedYet, StaleRead
 from sync_worker.storage.queue import FANOUT, MEMBERS, Completed, WorkItem
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, owners, resolve_documents
+from sync_worker.sync.plan import is_too_new
 from sync_worker.sync.reconciler import REPAIR_LANE
 
 if TYPE_CHECKING:
@@ -113,6 +114,11 @@ class Lookups:
             if snapshot.addressed_members or not snapshot.visible:
                 found.items.extend(items_for(claim, await self.target.memberships(user.id)))
         observed = await self.target.observe(users)
+        now = self.clock.now()
+        for user, claim in users.items():
+            if user not in observed and is_too_new(claim.cause, claim.enqueued_at, now, self.timings):
+                found.completed.remove(Completed(claim))
+                found.failed.append((claim, NotListedYet(str(user))))
         addresses = {address for stored in observed.values() for address in stored.addresses}
         documents = await self.source.by_address(addresses) if addresses else frozenset()
         found.items.extend(WorkItem(FANOUT + one, REPAIR_LANE, cause=claims[0].cause) for one in sorted(documents))

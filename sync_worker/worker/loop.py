@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from sync_worker.errors import ConfigurationError, DatabaseUnavailable, SyncWorkerError
+from sync_worker.errors import ConfigurationError, CredentialsRefused, DatabaseUnavailable, SyncWorkerError
+from sync_worker.storage.state import STOPPED
 from sync_worker.transport import current_lane
 from sync_worker.worker.jobs import BATCH, Stopped
 
@@ -138,7 +139,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 await self.check()
-            except ConfigurationError as error:
+            except (ConfigurationError, CredentialsRefused) as error:
                 self.jobs.stopped = Stopped(error.code, self.clock.monotonic())
                 log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
                 await self._rest(self.timings.credentials_probe)
@@ -221,11 +222,18 @@ class Worker:
         while True:
             try:
                 await self.queue.remember("heartbeat", self.name)
+                await self._say_if_stopped()
                 if released := await self.queue.reclaim_orphaned():
                     log.warning("orphans_reclaimed", subjects=released)
             except DatabaseUnavailable:
                 log.warning("heartbeat_missed")
             await self.clock.sleep(self.timings.heartbeat_interval)
+
+    async def _say_if_stopped(self) -> None:
+        """Record that this worker lives but does nothing, which only it knows."""
+        stopped = self.jobs.stopped
+        if stopped is not None and self.clock.monotonic() - stopped.at < 2 * self.timings.credentials_probe:
+            await self.queue.remember(STOPPED, stopped.code)
 
     async def _drain(self) -> None:
         """Let runs in flight finish within their deadline; give back the rest."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.diagnostics.situations import EVENTS, STOPPED, SituationReader
+from sync_worker.diagnostics.situations import EVENTS, SituationReader
 from sync_worker.runtime.wiring import Runtime, Store, open_store
 from sync_worker.storage.approvals import HeldChange
 from sync_worker.storage.counters import MISSED_WEBHOOKS

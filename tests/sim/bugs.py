@@ -62,9 +62,9 @@ def believe_any_read(_: Mapping[str, object], __: ExpectedRevision) -> bool:
     return True
 
 
-def forget_who_had_it(event: DocumentEvent, delivery: str) -> Sequence[WorkItem]:
+def forget_who_had_it(event: DocumentEvent, delivery: str, *when: float) -> Sequence[WorkItem]:
     told = event.model_copy(update={"before": None}) if event.after else event
-    return original_marks_of(told, delivery)
+    return original_marks_of(told, delivery, *when)
 
 
 def never_look_at_the_lease(_: Lease) -> None:

@@ -253,13 +253,33 @@ async def test_readyz_says_that_no_worker_is_there(web: Web) -> None:
     assert {name: check["ok"] for name, check in checks.items()} == {
         "database": True,
         "worker": False,
-        "reconcile": True,
+        "reconcile": False,
     }
 
 
-async def test_readyz_is_200_while_a_worker_beats(web: Web) -> None:
+async def test_readyz_is_503_until_a_first_reconcile_has_succeeded(web: Web) -> None:
     await web.queue.remember("heartbeat", "w1")
+    assert (await web.client.get("/readyz")).status_code == 503
+    await web.queue.remember(GOOD, "{}")
     assert (await web.client.get("/readyz")).status_code == 200
+
+
+async def test_readyz_is_503_while_a_refused_key_stops_the_worker(web: Web) -> None:
+    for name, value in (("heartbeat", "w1"), (GOOD, "{}"), (STOPPED, "credentials_refused")):
+        await web.queue.remember(name, value)
+    checks = (await web.client.get("/readyz")).json()["checks"]
+    assert (checks["worker"]["ok"], checks["worker"]["reason"]) == (False, "credentials_refused")
+
+
+@pytest.mark.parametrize("path", ["/webhooks/sanity/", "/webhooks/clerk/"])
+async def test_a_trailing_slash_is_the_same_route(web: Web, path: str) -> None:
+    assert (await web.client.post(path, content=b"{}")).status_code != 404
+
+
+async def test_a_webhook_to_a_wrong_path_is_logged_and_counted(web: Web) -> None:
+    with capture_logs() as logs:
+        assert (await web.client.post("/webhooks/santiy", content=b"{}")).status_code == 404
+    assert [line["event"] for line in logs] == ["webhook_path_unknown"]
 
 
 async def test_readyz_says_when_the_database_is_gone(web: Web) -> None:
