@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     full_check_seconds: int = Setting(default=3600, ge=60)
     """Seconds between comparisons of all ids, which find deletes that the transaction log does not show."""
     reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|off)?$")
-    """When the worker reconciles every day: HH:MM in UTC, or off. Default: at night with `serve` on SQLite, else off."""
+    """When the worker reconciles every day: HH:MM in UTC, or off. By default at night, if `serve` runs on SQLite."""
     claims_budget: int = Setting(default=1000, gt=0)
     """Bytes of public managed keys before a warning. A session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None

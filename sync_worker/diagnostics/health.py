@@ -26,13 +26,12 @@ async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, o
         reconciled = await queue.age(GOOD)
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
-    is_stopped = stopped_since is not None and stopped_since < 3 * timings.credentials_probe
+    worker = _within(beat, timings.worker_gone_after)
+    if stopped is not None and (stopped_since or 0.0) < 3 * timings.credentials_probe:
+        worker |= {"ok": False, "reason": stopped[0]}
     return {
         "database": {"ok": True},
-        "worker": {
-            **_within(beat, timings.worker_gone_after),
-            **(_stopped(stopped[0]) if stopped and is_stopped else {}),
-        },
+        "worker": worker,
         "reconcile": _within(reconciled, timings.reconcile_stale_after),
     }
 

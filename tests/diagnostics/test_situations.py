@@ -13,6 +13,7 @@ from sync_worker.storage.approvals import HeldChange
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import LastSuccess
+from sync_worker.storage.state import STOPPED
 from tests.clock import TIMINGS, ManualClock
 from tests.parts import settings_of
 

@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 from sync_worker.domain.revisions import Deleted
 from sync_worker.settings import Settings
 from sync_worker.storage.liveness import note_of
+from sync_worker.storage.reconcile_runs import GOOD
+from sync_worker.storage.state import STOPPED
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.receiver import BODY_LIMIT, SANITY_ID
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
