@@ -58,7 +58,7 @@ async def sync(world: World) -> str:
     return f"an operator syncs {', '.join(keys)}"
 
 
-async def release(world: World) -> str:
+async def change_settings(world: World) -> str:
     """Release other settings: the managed keys stand elsewhere from now on. What runs already goes on for a while."""
     first, second = truth.NAMESPACES
     namespace = second if world.namespace == first else first

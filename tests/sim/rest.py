@@ -58,10 +58,10 @@ async def quiet(world: World) -> str:
     operator = await _operator(world)
     await operator.queue.enqueue([WorkItem(key, lane) for key, lane in world.disk.ask(WAITING)])
     await _idle(world)
-    held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")}
-    unready = held | world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
-    _compare(world, "right after a quiet while", set(world.clerk.records()) - unready)
-    _lists_are_withdrawn(world, unready - held)
+    held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")} | world.watch.reasons.losses.held()
+    unready = world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
+    _compare(world, "right after a quiet while", set(world.clerk.records()) - held - unready)
+    _lists_are_withdrawn(world, unready)
     await operator.session.close()
     return f"{last}; then it was quiet"
 

@@ -73,14 +73,14 @@ STEPS: dict[Callable[[World], Any], float] = {
     content.enrol: 1,
     content.clear_slug: 3,
     content.restore_slugs: 3,
-    operators.release: 0.7,
+    operators.change_settings: 0.7,
 }
 """Weights."""
 DIMENSIONS = {
     "app": ("set_our_names", "wipe_private", "wipe_all"),
     "second installation": ("grant_elsewhere", "revoke_elsewhere"),
     "slugs": ("enrol", "clear_slug", "restore_slugs"),
-    "settings": ("release",),
+    "settings": ("change_settings",),
 }
 """Steps that only some worlds know."""
 

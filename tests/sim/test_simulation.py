@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.sim import steps
 from tests.sim.run import config_of, run, trace_of
 
 
@@ -10,3 +11,7 @@ def test_a_seed_happens_the_same_way_every_time() -> None:
     assert one.trace == other.trace
     assert (one.calls, one.writes) == (other.calls, other.writes)
     assert one.writes
+
+
+def test_each_step_has_a_name_of_its_own() -> None:
+    assert len(steps.NAMED) == len(steps.STEPS)
