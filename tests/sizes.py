@@ -18,9 +18,9 @@ def sizes(quick: int, full: int) -> list[int | ParameterSet]:
     return [quick, pytest.param(full, marks=full_size)]
 
 
-def examples(full: int) -> int:
-    """Return how many examples hypothesis is to draw: a fifth of `full` for every commit."""
-    return full if settings.get_current_profile_name() == "full" else max(10, full // 5)
+def examples(full: int, *, share: int = 5) -> int:
+    """Return how many examples hypothesis is to draw: one in `share` of `full` for every commit."""
+    return full if settings.get_current_profile_name() == "full" else max(10, full // share)
 
 
 def the_rest(values: Any, *, quick: Any) -> list[Any]:

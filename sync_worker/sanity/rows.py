@@ -18,6 +18,7 @@ from sync_worker.domain.entitlements import Field as ManagedField
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.text import escaped, invisible_character
 from sync_worker.errors import InvalidSubject
+from sync_worker.formatting import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +53,12 @@ def _text(value: object) -> object:
     value = _trimmed(value)
     if isinstance(value, str) and (invisible := _invisible(value)):
         raise _unusable(invisible)
+    return value
+
+
+def _document_id(value: object) -> object:
+    if isinstance(value, str) and (problem := _problem_of_text(value)):
+        raise _unusable(problem)
     return value
 
 
@@ -123,7 +130,7 @@ class Row(SubjectFields):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    id: str = Field(alias="_id", min_length=1)
+    id: Annotated[str, Field(alias="_id", min_length=1), BeforeValidator(_document_id)]
     revision: str = Field(alias="_rev", default="")
     updatedAt: Annotated[Moment, Field(alias="_updatedAt")] = None  # noqa: N815
     startsAt: Moment = None  # noqa: N815
@@ -133,7 +140,8 @@ class Row(SubjectFields):
 
 def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | None, Entitlement | Refusal]:
     """Validate one row. A refused row still has a subject if its ids are valid."""
-    document = str(raw.get("_id", "?")) if isinstance(raw, dict) else "?"
+    named = raw.get("_id") if isinstance(raw, dict) else None
+    document = printable(named[:STRING_LIMIT]) if named and isinstance(named, str) else "?"
     try:
         subject = SubjectFields.model_validate(raw).subject()
     except (ValidationError, InvalidSubject) as error:

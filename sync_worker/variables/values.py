@@ -19,9 +19,9 @@ _SVIX_SECRET = re.compile(r"whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-
 
 def items(text: str) -> tuple[str, ...]:
     """Return the items of a list separated by commas."""
-    if text.strip().startswith(("[", "{")) or any(mark in text for mark in ";\"'"):
-        raise ValueError(f"must be a list separated by commas, without brackets and quotes: {_plainly(text)}")
     check_visible(text)
+    if text.strip().startswith(("[", "{")) or any(mark in text for mark in ";\"'"):
+        raise ValueError(f"must be a list separated by commas, without brackets and quotes: {_plainly(text) or 'a,b'}")
     found = tuple(item.strip() for item in text.split(",") if item.strip())
     if repeated := next((item for item in found if found.count(item) > 1), ""):
         raise ValueError(f"must name each item once: {repeated} is repeated")
