@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     @classmethod
     def _notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            values.check_svix_secret(value.get_secret_value())
+            values.check_svix_secret(value.get_secret_value(), "make one with `echo whsec_$(openssl rand -base64 32)`")
         return value
 
     @field_validator("sanity_api_url", "clerk_api_url")

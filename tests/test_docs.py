@@ -124,7 +124,9 @@ def test_http_lists_every_route_and_no_other() -> None:
     answered = [
         f"{method} {re.sub(':path}', '}', route.path)}" for route in routes for method in route.methods - {"HEAD"}
     ]
-    assert sorted(first_cells(DOCS / "http.md", r"((?:GET|POST) [^`]+)`")) == sorted(answered)
+    # A trailing slash is the same route, and what else is under /webhooks/ is answered 404.
+    known = [route for route in answered if not route.endswith(("/", "{_}"))]
+    assert sorted(first_cells(DOCS / "http.md", r"((?:GET|POST) [^`]+)`")) == sorted(known)
 
 
 def test_http_lists_every_refusal_of_a_webhook_with_its_status() -> None:

@@ -17,7 +17,7 @@ export default defineBlueprint({
         resource: {type: 'dataset', id: `${SANITY_PROJECT_ID}.${SANITY_DATASET}`},
         // groq/webhook_filter.groq and groq/webhook_projection.groq. If you changed yours, change these too.
         filter: `
-          coalesce(after()._type, before()._type) in ["entitlement", "plan", "cohort", "course"]
+          (before()._type in ["entitlement", "plan", "cohort", "course"] || after()._type in ["entitlement", "plan", "cohort", "course"])
           && !(coalesce(after()._id, before()._id) in path("drafts.**"))
           && !(coalesce(after()._id, before()._id) in path("versions.**"))
         `,
@@ -30,8 +30,8 @@ export default defineBlueprint({
           "type": coalesce(after()._type, before()._type),
           "rev": coalesce(after()._rev, before()._rev),
           "updatedAt": coalesce(after()._updatedAt, before()._updatedAt),
-          "before": before(){clerkUserId, clerkOrganizationId, userEmail, userExternalId},
-          "after": after(){clerkUserId, clerkOrganizationId, userEmail, userExternalId}
+          "before": before(){_type, clerkUserId, clerkOrganizationId, userEmail, userExternalId},
+          "after": after(){_type, clerkUserId, clerkOrganizationId, userEmail, userExternalId}
         }`,
       },
     }),

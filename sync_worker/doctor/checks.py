@@ -13,7 +13,7 @@ from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries
 from sync_worker.domain.entitlements import Refusal
 from sync_worker.domain.subjects import Kind
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
-from sync_worker.sanity.row_checks import shape_problems
+from sync_worker.sanity.row_checks import SUBJECT_FIELDS, shape_problems
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH
 from sync_worker.storage.reconcile_runs import GOOD
@@ -157,7 +157,8 @@ async def _not_found_by_subject(source: Sanity, rows: Sequence[Mapping[str, Any]
     """Return the id of an entitlement that by_subject.groq does not find by its own subject, or an empty string."""
     for raw in rows:
         subject, _ = read_row(raw, installation.settings.layout.fields)
-        if subject is not None and subject.kind in (Kind.USER, Kind.ORGANIZATION, Kind.MEMBERSHIP):
+        as_pasted = any(str(raw.get(name) or "") != str(raw.get(name) or "").strip() for name in SUBJECT_FIELDS)
+        if subject is not None and subject.kind in (Kind.USER, Kind.ORGANIZATION, Kind.MEMBERSHIP) and not as_pasted:
             found = await source.by_subject([subject], ())
             return "" if raw["_id"] in {row["_id"] for row in found.rows} else str(raw["_id"])
     return ""

@@ -32,7 +32,7 @@ async def ownership(installation: Installation) -> Finding:
     """Check whose keys the users updated last have: another installation's, or values that nobody manages."""
     layout = installation.settings.layout
     observed = [person.observed["user"] for person in await _latest_people(installation)]
-    others = sorted({ours.other for one in observed if (ours := managed(one, layout)).other})
+    others = sorted({own.other for one in observed if (own := managed(one, layout)).other})
     if others:
         return problem(
             f"{', '.join(others)} manages the same keys of some of the {len(observed)} users updated last",
@@ -61,12 +61,12 @@ async def claims(installation: Installation) -> Finding:
     """
     layout = installation.settings.layout
     people = await _latest_people(installation)
-    ours = [one for one in people if own_marker(one.observed["user"], layout)]
-    if not ours:
+    own = [one for one in people if own_marker(one.observed["user"], layout)]
+    if not own:
         return ok("no user has synced access yet")
     template = default_template(layout)
-    largest = max(ours, key=lambda person: render_claims(template, person, layout).size)
-    if found := await _template_findings(installation, [largest, *ours[:OTHERS]]):
+    largest = max(own, key=lambda person: render_claims(template, person, layout).size)
+    if found := await _template_findings(installation, [largest, *own[:OTHERS]]):
         return problem(
             "; ".join(f"JWT template {name}, claim {one.claim}: {one.problem}" for name, one in found),
             " ".join(dict.fromkeys(one.fix for _, one in found)),

@@ -108,8 +108,8 @@ def _until_listed(outcome: Outcome, facts: Facts, timings: Timings) -> Outcome:
 
 def is_too_new(cause: Cause, since: float | None, now: float, timings: Timings) -> bool:
     """Return whether Clerk has just told of somebody, whom its lists may not show yet. Times are epoch seconds."""
-    told = cause.kind is CauseKind.CLERK and cause.id.endswith((".created", ".updated"))
-    return told and since is not None and now - since < timings.clerk_list_lag
+    reported = cause.kind is CauseKind.CLERK and cause.id.endswith((".created", ".updated"))
+    return reported and since is not None and now - since < timings.clerk_list_lag
 
 
 def second_look(now: datetime, timings: Timings) -> datetime:

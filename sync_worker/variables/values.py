@@ -20,7 +20,7 @@ _SVIX_SECRET = re.compile(r"whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-
 def items(text: str) -> tuple[str, ...]:
     """Return the items of a list separated by commas."""
     check_visible(text)
-    if text.strip().startswith(("[", "{")) or any(mark in text for mark in ";\"'"):
+    if text.strip().startswith(("[", "{")) or any(sign in text for sign in ";\"'"):
         raise ValueError(f"must be a list separated by commas, without brackets and quotes: {_plainly(text) or 'a,b'}")
     found = tuple(item.strip() for item in text.split(",") if item.strip())
     if repeated := next((item for item in found if found.count(item) > 1), ""):
@@ -62,12 +62,10 @@ def check_secrets(several: Sequence[str]) -> None:
         check_secret(secret)
 
 
-def check_svix_secret(secret: str) -> None:
-    """Check a signing secret of Clerk's webhooks."""
+def check_svix_secret(secret: str, advice: str = "copy the signing secret under Webhooks in Clerk's dashboard") -> None:
+    """Check a secret of the form that Svix signs with; `advice` says where to get one."""
     if not _SVIX_SECRET.fullmatch(secret) or len(secret) < MIN_SECRET_LENGTH:
-        raise ValueError(
-            "must be whsec_ and base64, without a comma: copy the signing secret under Webhooks in Clerk's dashboard"
-        )
+        raise ValueError(f"must be whsec_ and base64, without a comma: {advice}")
 
 
 def check_key(key: str) -> None:

@@ -251,12 +251,20 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(seconds: str) -> None:
     assert error.retry_after >= 7
 
 
-@pytest.mark.parametrize("answer", [{}, [1], [{"id": 7}], [{"id": "user_1", "public_metadata": "text"}]])
+@pytest.mark.parametrize("answer", [{}, [1], [{"id": 7}]])
 async def test_a_response_of_another_shape_is_an_error_and_not_an_empty_result(answer: object) -> None:
     client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
     async with client:
         with pytest.raises(UnreadableAnswer):
             await Clerk(client, "http://127.0.0.1/v1").observe([USER])
+
+
+async def test_a_user_of_another_shape_is_unreadable_and_costs_no_other_one() -> None:
+    answer = [{"id": "user_1", "public_metadata": "text"}, {"id": "user_2"}]
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+    async with client:
+        found = await Clerk(client, "http://127.0.0.1/v1").observe([USER, Subject.parse("user_2")])
+    assert [observed.unreadable == "" for observed in found.values()] == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -307,14 +308,14 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-async def test_a_witness_is_the_same_in_the_index_and_in_the_store(sanity: SanityPlace) -> None:
+async def test_a_revision_is_the_same_in_the_index_and_in_the_store(sanity: SanityPlace) -> None:
     before = datetime.now(UTC) - timedelta(minutes=2)
     await sanity.create("e1", clerkUserId="user_1")
     await sanity.mutate({"patch": {"id": sanity.id("e1"), "set": {"plan": "pro"}}})
     snapshot = await sanity.source.by_subject([], [sanity.id("e1")])
     stored = await sanity.source.stored([sanity.id("e1")])
     seen: DocumentRevision = snapshot.revisions[sanity.id("e1")]
-    assert stored.documents[sanity.id("e1")] == seen
+    assert replace(stored.documents[sanity.id("e1")], type="") == seen
     assert before < moment_of(seen) < datetime.now(UTC) + timedelta(minutes=2)
 
 

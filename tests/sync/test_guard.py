@@ -45,7 +45,9 @@ def with_a_wrong_query(folder: Path) -> Path:
     """Return a folder of queries of which the one that decides access finds nobody."""
     for file in packaged_groq().glob("*.groq"):
         text = file.read_text()
-        wrong_text = text.replace('clerkUserId, " "', 'clerkId, " "')
+        wrong_text = text.replace('...*[_type == "entitlement"', '...*[_type == "entitlment"').replace(
+            '...*[\n      _type == "entitlement"', '...*[_type == "entitlment"'
+        )
         (folder / file.name).write_text(wrong_text if file.name == "by_subject.groq" else text)
     return folder
 

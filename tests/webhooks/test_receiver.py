@@ -11,7 +11,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from sync_worker.domain.revisions import Deleted
+from sync_worker.domain.revisions import Ambiguous, Deleted
+from sync_worker.formatting import rfc3339
 from sync_worker.settings import Settings
 from sync_worker.storage.liveness import note_of
 from sync_worker.storage.reconcile_runs import GOOD
@@ -19,6 +20,7 @@ from sync_worker.storage.state import STOPPED
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.receiver import BODY_LIMIT, SANITY_ID
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
+from tests.clock import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,11 +103,24 @@ async def test_both_people_of_a_move_are_marked_before_the_answer(web: Web) -> N
 
 
 async def test_the_mark_carries_what_a_later_read_must_show(web: Web) -> None:
-    await web.post(delivery(operation="delete", after=None))
+    await web.post(delivery(operation="delete", after=None, updatedAt=rfc3339(CLOCK.now())))
     (claim,) = await web.queue.claim(0, 10, 30.0)
     (expected,) = claim.expected_revisions
     assert isinstance(expected, Deleted)
     assert (expected.document, expected.revision) == ("ent-1", "r2")
+
+
+async def test_of_a_publish_whose_time_is_far_from_its_arrival_the_document_store_decides(web: Web) -> None:
+    await web.post(delivery(after=None, updatedAt="2020-01-01T00:00:00Z"))
+    (claim,) = await web.queue.claim(0, 10, 30.0)
+    (expected,) = claim.expected_revisions
+    assert isinstance(expected, Ambiguous)
+
+
+async def test_a_document_that_changes_into_another_type_is_gone_for_its_former_owner(web: Web) -> None:
+    before = {"_type": "entitlement", "clerkUserId": "user_a"}
+    await web.post(delivery(type="plan", before=before, after={"_type": "plan"}))
+    assert await web.marked() == ["document:ent-1", "user:user_a"]
 
 
 @pytest.mark.parametrize("given", ["6f1c-A_9", '"6f1c-A_9"'])
