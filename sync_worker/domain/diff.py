@@ -157,7 +157,14 @@ class _Comparison:
         given: Collection[str],
         taken_over: Mapping[str, object],
     ) -> Change | None:
-        """Return the part of the change that takes nothing; None when that leaves nothing to write."""
+        """Return the part of the change that takes nothing; None when that leaves nothing to write.
+
+        What is kept cannot move to where the app has a value of its own; then everything waits.
+        """
+        here = {slot.name: slot for slot in self.layout.slots}
+        elsewhere = [slot.name for slot in self.ours.slots if slot.name in here and slot != here[slot.name]]
+        if any(self._is_unmanaged_value(here[name]) for name in elsewhere):
+            return None
         values = giving(before, after, self.layout.fields)
         lowered = {loss.key for loss in losses(taken_over, after, self.layout.fields)}
         values = {name: value for name, value in values.items() if name not in lowered}

@@ -174,6 +174,13 @@ def test_taking_a_key_over_is_a_loss_where_it_lowers_it() -> None:
     assert (change.giving.public, change.giving.keys) == ({"role": "tutor"}, (Slot.parse("role"),))
 
 
+def test_what_is_kept_while_a_loss_waits_does_not_move_onto_a_key_of_the_app() -> None:
+    before = written(Observed(USER), diff(ENTITLED, Observed(USER), replace(LAYOUT, namespace="access"), at=AT))
+    stored = replace(before, public={**before.public, "plan": "team"})
+    change = diff(Access({"courseSlugs": ("algebra",)}, ("ent-1",)), stored, LAYOUT, at=AT)
+    assert (change.losses, change.giving) == ((Loss("plan", "pro"),), None)
+
+
 def test_a_wiped_marker_keeps_nobodys_access_because_the_ledger_knows_what_we_wrote() -> None:
     wiped = Observed(USER, granted().public)
     last = LastWrites({Slot.parse("plan"): ["pro"], Slot.parse("courseSlugs"): [["algebra"]]}, ("ent-1",))
