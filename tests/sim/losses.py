@@ -54,7 +54,7 @@ class Losses:
             world.watch.fail("what is held waits for approval", f"{key}: {write.after} by {write.cause!r}")
         if self._is_own_event(key, write.cause):
             return
-        lost = self._lost[_counted(write.cause)]
+        lost = self._lost[write.cause]
         lost[key] = now
         recent = [one for one, at in lost.items() if at > now - HOUR]
         if len(recent) > self._allowed:
@@ -97,8 +97,3 @@ def _loses(write: Write) -> bool:
 
 def _written(write: Write) -> set[str]:
     return {name for _, name in write.public}
-
-
-def _counted(cause: str) -> str:
-    """Return what is counted together: all that polls found, and everything else by its cause."""
-    return "poll" if cause.startswith("poll:") else cause
