@@ -203,7 +203,15 @@ class Reasons:
         low = min(claimed.wall, clock.now()) - sum(jumps)
         high = max(claimed.wall, clock.now()) + sum(jumps) + EPSILON
         moments = {low, high, *(moment for moment in truth.boundaries(rows) if low <= moment <= high)}
-        return [truth.desired(rows, moment) for moment in moments]
+        # An index does not find a row as an editor pasted it, until its document is known to be for the subject.
+        pasted = [row for row in rows if truth.is_pasted(row)]
+        plain = [row for row in rows if not truth.is_pasted(row)]
+        return [
+            truth.desired([*plain, *some], moment)
+            for moment in moments
+            for count in range(len(pasted) + 1)
+            for some in combinations(pasted, count)
+        ]
 
     def directories_since(self, order: int) -> list[truth.Directory]:
         """Return who had which address since then, the oldest first."""

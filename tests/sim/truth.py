@@ -88,6 +88,15 @@ def desired(rows: Iterable[Row], now: float) -> Values:
     return values
 
 
+def is_pasted(row: Row) -> bool:
+    """Tell whether a row names somebody with spaces around, or by an address in another case."""
+    ids = (row.get(name) for name in ("clerkUserId", "clerkOrganizationId", "userExternalId"))
+    email = row.get("userEmail")
+    return any(isinstance(id_, str) and id_ != id_.strip() for id_ in ids) or (
+        isinstance(email, str) and email != email.strip().lower()
+    )
+
+
 def is_good(row: Row) -> bool:
     """Tell whether a row counts at all: what is wrong with one field costs the whole row."""
     return all(_word(row[name]) in (None, *order) for name, order in ORDERS.items()) and all(
