@@ -118,6 +118,8 @@ class Clerk:
             for values in _batches(sorted(_filter_value(a) for a in requested if a.kind is kind)):
                 async for page in self._user_pages({name: values}):
                     for observed in page:
+                        if observed.unreadable:  # it may have one of the addresses, which nobody must lose for that
+                            raise UnreadableAnswer(observed.unreadable)
                         for address in requested.intersection(observed.addresses):
                             owners.setdefault(address, set()).add(observed.subject.id)
         return owners

@@ -18,6 +18,7 @@ from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.revisions import reports_delete
 from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.domain.work import CauseKind
 from sync_worker.errors import (
     DatabaseUnavailable,
     DatasetEmpty,
@@ -84,15 +85,19 @@ class Reconciler:
         known = await self.access.documents_of([str(due.subject) for due in batch])
         observed, first = await self._observe_and_read(batch, known)
         addresses: Collection[Subject] | None = None
+        pasted: frozenset[str] = frozenset()
 
         async def read(subjects: Collection[Subject]) -> Reading:
-            nonlocal first, addresses
-            documents = _documents((dues[subject] for subject in subjects), known)
+            nonlocal first, addresses, pasted
+            documents = _documents((dues[subject] for subject in subjects), known) | pasted
             reading = first or await self.read(subjects, documents, addresses or ())
             first = None
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
                 addresses = await self.addresses(subjects, observed)
-                reading = await self.read(subjects, documents, addresses) if addresses else reading
+                if addresses and any(_has_joined(due) for due in batch):
+                    # Who has just joined may be named in a row that was published long before, however it is written.
+                    pasted = await self.source.by_address(addresses)
+                reading = await self.read(subjects, documents | pasted, addresses) if addresses else reading
             return reading
 
         expected = {due.subject: due.expected_revisions for due in batch}
@@ -151,7 +156,8 @@ class Reconciler:
         await self.queue.enqueue(requeue_reassigned_documents(outcomes))
         await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
         outcomes = await self._apply(outcomes)
-        await self.access.replace(known, plan.documents)
+        if reading.snapshot.visible:  # an empty read proves nothing about whom a document is for
+            await self.access.replace(known, plan.documents)
         await self.guard.withdraw(outcomes)
         return [
             _failed(o, RevocationHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes
@@ -265,6 +271,10 @@ def requeue_document(document: str, outcome: Outcome) -> WorkItem:
     """Return the item that has a document's owners looked up again after this outcome of one of them."""
     due = outcome.due
     return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
+
+
+def _has_joined(due: Due) -> bool:
+    return due.cause.kind is CauseKind.CLERK and due.cause.id.endswith(".created")
 
 
 def _documents(batch: Iterable[Due], known: Mapping[str, Sequence[str]]) -> set[str]:

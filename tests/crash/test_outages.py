@@ -80,7 +80,8 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
         assert (asked_for(box) - asked) / (time.monotonic() - began) < MOST_ASKED
         assert await waiting(site) == users
         async with httpx.AsyncClient() as client:
-            assert (await client.get(f"{site.url}/readyz")).status_code == 200
+            checks = (await client.get(f"{site.url}/readyz")).json()["checks"]
+            assert (checks["database"]["ok"], checks["worker"]["ok"]) == (True, True)
         faults_of(box, service).clear()
         await site.comes_right()
         assert (await waiting(site), await metric(site, "sync_worker_failed")) == (0, 0)

@@ -122,7 +122,7 @@ class Exchange:
             self._fail(httpx.RemoteProtocolError("peer closed connection without sending complete message body"))
             return
         if self.fate == "garbled":
-            reply = Reply(reply.status, reply.body[: random.randrange(len(reply.body))])
+            reply = Reply(reply.status, reply.body[: random.randrange(len(reply.body) or 1)])
         self.loop.call_later(random.uniform(0.005, 0.08), self._succeed, reply)
 
     def _served(self) -> Reply:
