@@ -176,7 +176,7 @@ class RefusedError(SyncWorkerError):
 
 
 class RevocationHeld(RefusedError):
-    """Too many revocations at once, so this one is held for approval.
+    """Too many losses by one cause, so this one is held for approval.
 
     List them with `sync-worker approve`, then run `sync-worker approve ID`, or publish again what is missing.
     """

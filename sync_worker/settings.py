@@ -82,12 +82,13 @@ class Settings(BaseSettings):
     metadata_namespace: str | None = None
     """The name of a metadata object that contains the managed keys; default: they are stored at the top level."""
     max_revocations: str = "10%"
-    """How many revocations one changeset may contain before they are held for approval: a number, or a percentage of
-    the managed subjects (at least 5 revocations)."""
+    """How many subjects may lose something by one cause within an hour. More losses are held for approval. A number, or
+    a percentage of the managed subjects (at least 5)."""
     events: Literal["webhook", "listen", "both"] = "webhook"
     """Where publishes are reported: by webhook, by listening to Sanity (no public URL is needed), or both."""
     poll_seconds: int = Setting(default=300, ge=0)
-    """Seconds between polls for publishes without a webhook; 0 turns polling off. Each poll costs one query."""
+    """Seconds between polls for publishes and deletes without a webhook; 0 turns polling off. Each costs two
+    requests."""
     full_check_seconds: int = Setting(default=3600, ge=60)
     """Seconds between comparisons of all ids, which find deletes that the transaction log does not show."""
     reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|off)?$")

@@ -1,6 +1,6 @@
 """The command line: one file per command. stdout is data, stderr is logs, and an error says what to do.
 
-Exit codes: 0 done, 1 error, 2 drift in a dry run or findings, 3 revocations held for approval, 130 interrupted.
+Exit codes: 0 done, 1 error, 2 drift in a dry run or findings, 3 losses held for approval, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def reconcile(  # noqa: PLR0917 - typer reads options from parameters
 
     Compares everything in Clerk with everything published in Sanity, and writes the differences.
 
-    Exit codes: 0 done or no drift, 1 error, 2 drift (with --dry-run), 3 revocations held for approval.
+    Exit codes: 0 done or no drift, 1 error, 2 drift (with --dry-run), 3 losses held for approval.
 
     Example: sync-worker reconcile --dry-run
     """

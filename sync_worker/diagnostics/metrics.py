@@ -59,7 +59,7 @@ BUDGET = Metric("sync_worker_budget_left", (), "Clerk calls that may be sent now
 FAILED = Metric("sync_worker_failed", (), "Subjects and documents that failed and are not retried.")
 REFUSED_ROWS = Metric("sync_worker_refused", (), "Subjects and documents with refused entitlements.")
 PENDING_ROWS = Metric("sync_worker_pending", (), "Entitlements that wait for a sign-up.")
-HELD = Metric("sync_worker_held", (), "Lists of revocations that are held for approval.")
+HELD = Metric("sync_worker_held", (), "Lists of losses that are held for approval.")
 MISSED = Metric(
     "sync_worker_missed_webhooks", (), "Changes that the poll found without a webhook, since the installation."
 )
