@@ -1,7 +1,7 @@
 """Authentication of the pages: ADMIN_TOKEN in a header, or a session cookie signed with it at sign-in.
 
 Sessions are stateless: the cookie carries its own expiry, every process can verify it, and a new token ends them all.
-Wrong tokens are counted per client, and a client with too many is rejected before any comparison.
+Wrong tokens are counted per client. The right token is never refused: others may share its client's address.
 """
 
 from __future__ import annotations
@@ -17,34 +17,32 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
 
 WRONG_GUESSES = 10
-"""Wrong tokens per client in `guess_window`. All clients behind one proxy count as one."""
+"""Different wrong tokens per client in `guess_window`. A program that repeats an old token counts as one."""
 CLIENTS = 1000
 """Clients remembered; beyond that the oldest are dropped."""
 
 
 @dataclass(slots=True)
 class LoginThrottle:
-    """Counts wrong tokens per client."""
+    """Counts the different wrong tokens of each client."""
 
     clock: Clock
     timings: Timings
-    _seen: dict[str, list[float]] = field(default_factory=dict)
+    _seen: dict[str, dict[bytes, float]] = field(default_factory=dict)
 
-    def exhausted(self, client: str) -> bool:
-        """Return whether a client has to wait before its next attempt."""
-        return len(self._recent(client)) >= WRONG_GUESSES
-
-    def wrong(self, client: str) -> None:
-        """Record a wrong token."""
-        recent = [*self._recent(client), self.clock.monotonic()]
-        self._seen.pop(client, None)
+    def exhausted(self, client: str, token: bytes) -> bool:
+        """Record a wrong token. Return whether its client has sent too many others before."""
+        now = self.clock.monotonic()
+        seen = self._seen.pop(client, {})
+        recent = {digest: at for digest, at in seen.items() if at > now - self.timings.guess_window}
+        digest = hashlib.sha256(token).digest()
+        exhausted = len(recent) >= WRONG_GUESSES and digest not in recent
+        if not exhausted:
+            recent[digest] = now
         if len(self._seen) >= CLIENTS:
             del self._seen[next(iter(self._seen))]
         self._seen[client] = recent
-
-    def _recent(self, client: str) -> list[float]:
-        since = self.clock.monotonic() - self.timings.guess_window
-        return [moment for moment in self._seen.get(client, ()) if moment > since]
+        return exhausted
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,14 +171,11 @@ def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 def _refusal(pages: Pages, request: Request, token: bytes) -> tuple[int, str] | None:
     """Check a token: return None if it is valid, else the HTTP status and the error code."""
-    client = request.client.host if request.client else ""
-    guesses = pages.authenticator.guesses
-    if guesses.exhausted(client):
-        return 429, "too_many_guesses"
     if pages.authenticator.is_token(token):
         return None
-    guesses.wrong(client)
-    return 401, "unauthorized"
+    client = request.client.host if request.client else ""
+    exhausted = pages.authenticator.guesses.exhausted(client, token)
+    return (429, "too_many_guesses") if exhausted else (401, "unauthorized")
 
 
 async def _status(pages: Pages, request: Request) -> Response:

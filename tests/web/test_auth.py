@@ -67,17 +67,29 @@ def test_the_token_is_never_printed(authenticator: Authenticator) -> None:
 
 def test_a_client_is_throttled_after_ten_wrong_tokens_in_a_minute(clock: ManualClock) -> None:
     guesses = LoginThrottle(clock, TIMINGS)
-    for _ in range(WRONG_GUESSES):
-        assert not guesses.exhausted("10.0.0.1")
-        guesses.wrong("10.0.0.1")
-    assert guesses.exhausted("10.0.0.1")
-    assert not guesses.exhausted("10.0.0.2")
+    for number in range(WRONG_GUESSES):
+        assert not guesses.exhausted("10.0.0.1", b"%d" % number)
+    assert guesses.exhausted("10.0.0.1", b"another")
+    assert not guesses.exhausted("10.0.0.2", b"another")
     clock.advance(TIMINGS.guess_window)
-    assert not guesses.exhausted("10.0.0.1")
+    assert not guesses.exhausted("10.0.0.1", b"another")
+
+
+def test_a_program_that_repeats_an_old_token_counts_as_one_guess(clock: ManualClock) -> None:
+    guesses = LoginThrottle(clock, TIMINGS)
+    assert not any(guesses.exhausted("10.0.0.1", b"old") for _ in range(2 * WRONG_GUESSES))
+    assert not guesses.exhausted("10.0.0.1", b"another")
+
+
+def test_many_guesses_of_one_client_do_not_fill_the_memory(clock: ManualClock) -> None:
+    guesses = LoginThrottle(clock, TIMINGS)
+    for number in range(1000):
+        guesses.exhausted("10.0.0.1", b"%d" % number)
+    assert [len(seen) for seen in guesses._seen.values()] == [WRONG_GUESSES]
 
 
 def test_many_clients_do_not_fill_the_memory(clock: ManualClock) -> None:
     guesses = LoginThrottle(clock, TIMINGS)
     for number in range(CLIENTS + 10):
-        guesses.wrong(str(number))
+        guesses.exhausted(str(number), b"wrong")
     assert len(guesses._seen) == CLIENTS
