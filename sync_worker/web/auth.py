@@ -1,6 +1,7 @@
 """Authentication of the pages: ADMIN_TOKEN in a header, or a session cookie signed with it at sign-in.
 
-Sessions are stateless: the cookie carries its own expiry, every process can verify it, and a new token ends them all.
+A cookie carries its own expiry, and every process can verify it with the session key, which is in the database. Signing
+out replaces that key, which ends all sessions, also of a cookie that was copied. A new token ends them too.
 Wrong tokens are counted per client. The right token is never refused: others may share its client's address.
 """
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 WRONG_GUESSES = 10
 """Different wrong tokens per client in `guess_window`. A program that repeats an old token counts as one."""
+SESSION_KEY = "sessions:key"
+"""The name in the database of what every session is signed with, besides the token."""
 CLIENTS = 1000
 """Clients remembered; beyond that the oldest are dropped."""
 
@@ -58,15 +61,15 @@ class Authenticator:
         """Return whether this is the token, in constant time for any length."""
         return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(self.token).digest())
 
-    def new_session(self) -> str:
-        """Return a cookie value that is valid for `session_lifetime`."""
+    def new_session(self, key: str) -> str:
+        """Return a cookie value that is valid for `session_lifetime`, or until the session key is replaced."""
         claim = f"{int(self.clock.now() + self.timings.session_lifetime)}.{secrets.token_urlsafe(16)}"
-        return f"{claim}.{self._signature('session', claim)}"
+        return f"{claim}.{self._signature(f'session:{key}', claim)}"
 
-    def is_session(self, cookie: str) -> bool:
-        """Return whether a cookie was issued with this token and has not expired."""
+    def is_session(self, cookie: str, key: str) -> bool:
+        """Return whether a cookie was issued with this token and session key, and has not expired."""
         claim, _, signature = cookie.rpartition(".")
-        if not same(signature, self._signature("session", claim)):
+        if not same(signature, self._signature(f"session:{key}", claim)):
             return False
         return int(claim.partition(".")[0]) > self.clock.now()
 
