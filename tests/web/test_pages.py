@@ -438,6 +438,21 @@ async def test_too_many_wrong_tokens_are_throttled_and_never_lock_out_the_right_
     assert (await sign_in(web)).status_code == 303
 
 
+@pytest.mark.parametrize(("trusted", "last"), [("", 401), ("10.0.0.0/8", 429)])
+async def test_only_a_trusted_proxy_may_name_the_client(
+    box: Sandbox, sqlite_url: str, tmp_path: Path, trusted: str, last: int
+) -> None:
+    environment = {**settings_for(box, sqlite_url), "ADMIN_TOKEN": TOKEN, "TRUSTED_PROXIES": trusted}
+    async with (
+        listening("web", environment, tmp_path / "log") as url,
+        httpx.AsyncClient(verify=ssl_context(), base_url=url) as client,
+    ):
+        for number in range(WRONG_GUESSES + 1):
+            headers = {"Authorization": f"Bearer {number}", "X-Forwarded-For": f"198.51.100.{number}"}
+            status = (await client.get("/status", headers=headers)).status_code
+        assert status == last
+
+
 async def test_a_head_is_answered_like_a_get(web: Web) -> None:
     response = await web.client.head("/status", headers={"Authorization": f"Bearer {TOKEN}"})
     assert (response.status_code, response.content) == (200, b"")
