@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     """Bytes of public managed keys before a warning. A session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None
     """The token for the status pages, 16 characters or more; without it they are disabled."""
+    trusted_proxies: Texts = ()
+    """The addresses or networks of your proxies, such as 10.0.0.0/8: only they may name the client, in X-Forwarded-For;
+    default: 127.0.0.1 and ::1."""
     metrics_token: SecretStr | None = None
     """The bearer token for `/metrics`, 16 characters or more; without it anybody who reaches the port may read them."""
     notify_url: SecretStr | None = None
@@ -113,7 +116,7 @@ class Settings(BaseSettings):
     def _secrets(cls, value: object) -> object:
         return tuple(map(SecretStr, values.secrets(value))) if isinstance(value, str) else value
 
-    @field_validator("plan_order", "role_order", "extra_fields", "private_fields", mode="before")
+    @field_validator("plan_order", "role_order", "extra_fields", "private_fields", "trusted_proxies", mode="before")
     @classmethod
     def _lists(cls, value: object) -> object:
         return values.items(value) if isinstance(value, str) else value
@@ -142,6 +145,12 @@ class Settings(BaseSettings):
     def _token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             values.check_secret(value.get_secret_value())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        values.check_networks(value)
         return value
 
     @field_validator("sanity_webhook_secret")

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sync_worker.settings import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
+REQUIRED = frozenset(name for name, field in SETTINGS.items() if field.is_required())
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 
@@ -46,6 +50,11 @@ def starts() -> list[Start]:
     return [*image(), *compose(), *heroku(), *render(), *fly(), *kubernetes(), *systemd()]
 
 
+def example() -> frozenset[str]:
+    """Return the names that every installation with an environment file has."""
+    return names_of((DEPLOY / "env.example").read_text())
+
+
 def names_of(text: str) -> frozenset[str]:
     """Return the names of an environment file."""
     return frozenset(re.findall(r"^([A-Z_]+)=", text, re.MULTILINE))
@@ -59,7 +68,9 @@ def dockerfile() -> list[tuple[str, str]]:
 
 def image() -> Iterator[Start]:
     (command,) = (rest for word, rest in dockerfile() if word == "CMD")
-    yield Start("image", tuple(json.loads(command)), names_of((DEPLOY / "env.example").read_text()) | {"DATABASE_URL"})
+    given = re.findall(r"--env ([A-Z_]+)=", (DEPLOY / "README.md").read_text())  # by `docker run`
+    (fixed,) = (rest for word, rest in dockerfile() if word == "ENV" and "PORT=" in rest)
+    yield Start("image", tuple(json.loads(command)), example() | set(given) | {n for n in SETTINGS if f"{n}=" in fixed})
 
 
 def compose_services() -> dict[str, Any]:
@@ -70,7 +81,7 @@ def compose_services() -> dict[str, Any]:
 def compose() -> Iterator[Start]:
     for name, service in compose_services().items():
         if service["image"].startswith("sync-worker"):
-            names = names_of((DEPLOY / "env.example").read_text()) | set(service["environment"])
+            names = example() | set(service["environment"])
             grace = float(service["stop_grace_period"].removesuffix("s"))
             yield Start(f"compose {name}", tuple(service["command"]), names, grace)
 
@@ -78,7 +89,7 @@ def compose() -> Iterator[Start]:
 def heroku() -> Iterator[Start]:
     manifest = json.loads((ROOT / "app.json").read_text())
     assert manifest["addons"][0]["plan"].startswith("heroku-postgresql:")  # it sets DATABASE_URL
-    names = frozenset({*manifest["env"], "DATABASE_URL", "PORT"})
+    names = frozenset({*manifest["env"], "DATABASE_URL", "PORT"})  # the router sets PORT
     for line in (ROOT / "Procfile").read_text().splitlines():
         name, command = line.split(": ", 1)
         yield Start(f"heroku {name}", tuple(shlex.split(command)), names, 30)
@@ -89,9 +100,19 @@ def render_services() -> list[dict[str, Any]]:
     return services
 
 
+def render_group() -> dict[str, Any]:
+    """Return the group of settings that all services on Render share."""
+    (group,) = yaml.safe_load((DEPLOY / "render.yaml").read_text())["envVarGroups"]
+    assert isinstance(group, dict)
+    return group
+
+
 def render() -> Iterator[Start]:
     for service in render_services():
-        names = frozenset(variable["key"] for variable in service["envVars"])
+        names = frozenset(variable["key"] for variable in service["envVars"] if "key" in variable)
+        if render_group()["name"] in [variable.get("fromGroup") for variable in service["envVars"]]:
+            # Whatever is added to the group reaches the service; the kit itself sets what must differ.
+            names |= frozenset(SETTINGS) - {"DATABASE_URL", "PORT", "RECONCILE_AT", *REQUIRED}
         grace = service.get("maxShutdownDelaySeconds")
         yield Start(f"render {service['type']}", tuple(shlex.split(service["dockerCommand"])), names, grace)
         if "preDeployCommand" in service:
@@ -104,7 +125,7 @@ def fly_toml() -> dict[str, Any]:
 
 def fly() -> Iterator[Start]:
     machine = fly_toml()
-    names = names_of((DEPLOY / "env.example").read_text()) | set(machine["env"]) | {"DATABASE_URL"}
+    names = example() | set(machine["env"]) | {"DATABASE_URL"}
     grace = float(machine["kill_timeout"].removesuffix("s"))
     yield Start("fly release", tuple(shlex.split(machine["deploy"]["release_command"])), names)
     for name, command in machine["processes"].items():
@@ -129,11 +150,11 @@ def pods() -> list[dict[str, Any]]:
 def kubernetes() -> Iterator[Start]:
     secret = yaml.safe_load((DEPLOY / "kubernetes" / "secret.example.yaml").read_text())
     for pod in pods():
-        (container,) = pod["containers"]
-        assert container["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}]
-        names = frozenset({*secret["stringData"], *(variable["name"] for variable in container["env"])})
-        grace = pod.get("terminationGracePeriodSeconds")
-        yield Start(f"kubernetes {container['name']}", tuple(container["command"]), names, grace)
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert container["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}]
+            names = frozenset({*secret["stringData"], *(variable["name"] for variable in container["env"])})
+            grace = pod.get("terminationGracePeriodSeconds")
+            yield Start(f"kubernetes {container['name']}", tuple(container["command"]), names, grace)
 
 
 def units() -> dict[str, configparser.ConfigParser]:
@@ -151,6 +172,9 @@ def systemd() -> Iterator[Start]:
     for name, unit in units().items():
         if "Service" in unit:
             service = unit["Service"]
-            names = names_of((DEPLOY / "env.example").read_text()) | names_of(service["Environment"])
+            names = example() | names_of("\n".join(service["Environment"].split()))
             grace = float(service.get("TimeoutStopSec", "90"))
-            yield Start(f"systemd {name}", tuple(shlex.split(service["ExecStart"])), names, grace)
+            for key in ("ExecStartPre", "ExecStart"):
+                if key in service:
+                    command = tuple(shlex.split(service[key].removeprefix("-")))
+                    yield Start(f"systemd {name}", command, names, grace)

@@ -55,6 +55,16 @@ def test_the_address_of_the_receiver_of_notices_is_a_secret(load: Any) -> None:
     assert "a-token" not in repr(settings)
 
 
+def test_trusted_proxies_are_addresses_and_networks(load: Any) -> None:
+    assert load(TRUSTED_PROXIES="10.0.0.0/8, ::1").trusted_proxies == ("10.0.0.0/8", "::1")
+
+
+@pytest.mark.parametrize("value", ["*", "0.0.0.0/0", "::/0", "proxy.example.org", "10.0.0.1/8"])
+def test_a_proxy_that_could_be_anybody_is_refused(load: Any, value: str) -> None:
+    with pytest.raises(ConfigurationError, match="TRUSTED_PROXIES must be addresses or networks of your proxies"):
+        load(TRUSTED_PROXIES=value)
+
+
 def test_the_managed_keys_follow_the_settings(load: Any) -> None:
     layout = load(
         PLAN_ORDER="free,pro", BASELINE_PLAN="free", EXTRA_FIELDS="features=union,step=latest", PRIVATE_FIELDS="role"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Host = Annotated[str, typer.Option(help="Address to listen on; use 0.0.0.0 in a container.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: PORT, or 8000.")]
 
+LOOPBACK = ("127.0.0.1", "::1")
 BACKLOG = 2048
 """The maximum of connections that wait to be accepted."""
 
@@ -119,6 +120,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(settings.trusted_proxies or LOOPBACK),
         timeout_graceful_shutdown=int(runtime.timings.request_drain),
     )
     server = Server(config)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, object]]:
     """Return each check by name: whether it passes, and the age in seconds of what it looked at."""
     try:
-        await queue.remember("readyz", "written")
+        await queue.check_writable()
         await queue.next_due()  # the work table may be locked while the others are not
         beat = await queue.age("heartbeat")
         stopped, stopped_since = await queue.recall(STOPPED), await queue.age(STOPPED)

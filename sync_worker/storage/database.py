@@ -71,6 +71,9 @@ class Database(ABC):
     call tries again, so no restart is needed. Other errors of a piece of work are raised unchanged.
     """
 
+    write_failed = False
+    """Whether a write of this process has failed, and none is known to have succeeded since."""
+
     def __init__(self) -> None:
         self._signal = Signal()
 

@@ -143,7 +143,11 @@ class PostgresDatabase(Database):
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on one of the connections; wait for one if all are busy."""
-        return await self._submit("BEGIN", work)
+        try:
+            return await self._submit("BEGIN", work)
+        except DatabaseUnavailable:
+            self.write_failed = True
+            raise
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on one of the connections, read-only."""

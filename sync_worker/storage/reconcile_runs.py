@@ -89,7 +89,8 @@ async def exclusive_run(runs: ReconcileRuns, clock: Clock, timings: Timings) -> 
         renewal.cancel()
         with suppress(asyncio.CancelledError):
             await renewal
-        await lease.release()
+        with suppress(DatabaseUnavailable):  # the lease ends by itself
+            await lease.release()
 
 
 @asynccontextmanager

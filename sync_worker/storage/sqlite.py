@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sync_worker.errors import ConfigurationError
+from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage.database import Database, closed
 from sync_worker.storage.migrations import migrate
 from sync_worker.storage.sqlite_thread import ConnectionThread, Job, SqliteTransaction
@@ -90,7 +90,11 @@ class SqliteDatabase(Database):
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on the writing connection, in one commit with all other waiting work."""
-        return await self._submit(self._writer, work)
+        try:
+            return await self._submit(self._writer, work)
+        except DatabaseUnavailable:
+            self.write_failed = True
+            raise
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on the reading connection."""

@@ -24,6 +24,9 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 """
 
 
+# Needs what a write needs, but changes no row.
+CHANGE_NOTHING = "UPDATE state SET at = at WHERE name = ''"
+
 STOPPED = "worker:stopped"
 """Why a worker does nothing: the code of a refused key or a wrong setting. It is written again while that lasts."""
 
@@ -41,6 +44,14 @@ class NamedValues:
     async def forget(self, name: str, at: float) -> None:
         """Drop a named value, unless it was kept anew after `at` (epoch seconds)."""
         await self._db.run(lambda tx: tx.execute("DELETE FROM state WHERE name = ? AND at = ?", (name, at)))
+
+    async def check_writable(self) -> None:
+        """Raise DatabaseUnavailable if nothing can be written. It writes only after a write of this process failed."""
+        if self._db.write_failed:
+            await self.remember("readyz", "written")
+            self._db.write_failed = False
+        else:
+            await self._db.run(lambda tx: tx.execute(CHANGE_NOTHING))
 
     async def count(self, more: Mapping[str, int]) -> None:
         """Add to numbers that all processes share, in one transaction."""

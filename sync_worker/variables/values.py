@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -42,6 +43,17 @@ def secrets(text: str) -> list[str]:
             f"several: {GENERATE}"
         )
     return [secret for secret in re.split(r"[\s,]+", text) if secret]
+
+
+def check_networks(several: Sequence[str]) -> None:
+    """Check addresses and networks. Any client could name itself if every address were trusted, so `*` is refused."""
+    for text in several:
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError:
+            network = None
+        if network is None or network.prefixlen == 0:
+            raise ValueError(f"must be addresses or networks of your proxies, such as 10.0.0.0/8, not {escaped(text)}")
 
 
 def check_secret(secret: str) -> None:

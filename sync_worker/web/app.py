@@ -85,6 +85,7 @@ def create_app(
                     StatusReader(store.queue, store.ledger, store.approvals, timings),
                     explainer,
                     store.approvals,
+                    store.queue,
                     clock,
                     timings,
                 )

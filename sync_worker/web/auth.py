@@ -1,7 +1,8 @@
 """Authentication of the pages: ADMIN_TOKEN in a header, or a session cookie signed with it at sign-in.
 
-Sessions are stateless: the cookie carries its own expiry, every process can verify it, and a new token ends them all.
-Wrong tokens are counted per client, and a client with too many is rejected before any comparison.
+A cookie carries its own expiry, and every process can verify it with the session key, which is in the database. Signing
+out replaces that key, which ends all sessions, also of a cookie that was copied. A new token ends them too.
+Wrong tokens are counted per client. The right token is never refused: others may share its client's address.
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
 
 WRONG_GUESSES = 10
-"""Wrong tokens per client in `guess_window`. All clients behind one proxy count as one."""
+"""Different wrong tokens per client in `guess_window`. A program that repeats an old token counts as one."""
+SESSION_KEY = "sessions:key"
+"""The name in the database of what every session is signed with, besides the token."""
 CLIENTS = 1000
 """Clients remembered; beyond that the oldest are dropped."""
 
 
 @dataclass(slots=True)
 class LoginThrottle:
-    """Counts wrong tokens per client."""
+    """Counts the different wrong tokens of each client."""
 
     clock: Clock
     timings: Timings
-    _seen: dict[str, list[float]] = field(default_factory=dict)
+    _seen: dict[str, dict[bytes, float]] = field(default_factory=dict)
 
-    def exhausted(self, client: str) -> bool:
-        """Return whether a client has to wait before its next attempt."""
-        return len(self._recent(client)) >= WRONG_GUESSES
-
-    def wrong(self, client: str) -> None:
-        """Record a wrong token."""
-        recent = [*self._recent(client), self.clock.monotonic()]
-        self._seen.pop(client, None)
+    def exhausted(self, client: str, token: bytes) -> bool:
+        """Record a wrong token. Return whether its client has sent too many others before."""
+        now = self.clock.monotonic()
+        seen = self._seen.pop(client, {})
+        recent = {digest: at for digest, at in seen.items() if at > now - self.timings.guess_window}
+        digest = hashlib.sha256(token).digest()
+        exhausted = len(recent) >= WRONG_GUESSES and digest not in recent
+        if not exhausted:
+            recent[digest] = now
         if len(self._seen) >= CLIENTS:
             del self._seen[next(iter(self._seen))]
         self._seen[client] = recent
-
-    def _recent(self, client: str) -> list[float]:
-        since = self.clock.monotonic() - self.timings.guess_window
-        return [moment for moment in self._seen.get(client, ()) if moment > since]
+        return exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,15 @@ class Authenticator:
         """Return whether this is the token, in constant time for any length."""
         return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(self.token).digest())
 
-    def new_session(self) -> str:
-        """Return a cookie value that is valid for `session_lifetime`."""
+    def new_session(self, key: str) -> str:
+        """Return a cookie value that is valid for `session_lifetime`, or until the session key is replaced."""
         claim = f"{int(self.clock.now() + self.timings.session_lifetime)}.{secrets.token_urlsafe(16)}"
-        return f"{claim}.{self._signature('session', claim)}"
+        return f"{claim}.{self._signature(f'session:{key}', claim)}"
 
-    def is_session(self, cookie: str) -> bool:
-        """Return whether a cookie was issued with this token and has not expired."""
+    def is_session(self, cookie: str, key: str) -> bool:
+        """Return whether a cookie was issued with this token and session key, and has not expired."""
         claim, _, signature = cookie.rpartition(".")
-        if not same(signature, self._signature("session", claim)):
+        if not same(signature, self._signature(f"session:{key}", claim)):
             return False
         return int(claim.partition(".")[0]) > self.clock.now()
 

@@ -23,7 +23,7 @@ from sync_worker.domain.subjects import Subject
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.formatting import at
 from sync_worker.transport import current_lane
-from sync_worker.web.auth import same
+from sync_worker.web.auth import SESSION_KEY, same
 from sync_worker.webhooks.receiver import read_body
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.approvals import Approvals
+    from sync_worker.storage.state import NamedValues
     from sync_worker.web.auth import Authenticator
 
     Handler = Callable[["Pages", Request], Awaitable[Response]]
@@ -68,6 +69,7 @@ class Pages:
     status: StatusReader
     explainer: Explainer
     approvals: Approvals
+    state: NamedValues
     clock: Clock
     timings: Timings
     _templates: Environment = field(init=False)
@@ -84,15 +86,26 @@ class Pages:
         """Answer with `data`: as JSON if the client accepts it, else as the page `name`."""
         if wants_json(request):
             return JSONResponse(data, status)
-        cookie = request.cookies.get(SESSION, "")
-        signed_in = self.authenticator.is_session(cookie)
-        code = self.authenticator.sign_out_code(cookie) if signed_in else ""
+        signed_in = getattr(request.state, "signed_in", False)
+        code = self.authenticator.sign_out_code(request.cookies[SESSION]) if signed_in else ""
         page = self._templates.get_template(f"{name}.html").render(data=data, sign_out_code=code, page=name)
         return Response(page, status, media_type="text/html")
 
     def message(self, request: Request, headline: str, text: str, status: int) -> Response:
         """Answer with a message instead of content."""
         return self.answer(request, "message", {"headline": headline, "text": text}, status)
+
+    async def session_key(self) -> str:
+        """Return what sessions are signed with; empty until the first sign-out. Raises DatabaseUnavailable."""
+        kept = await self.state.recall(SESSION_KEY)
+        return kept[0] if kept else ""
+
+    async def is_signed_in(self, request: Request) -> bool:
+        """Return whether the request has the cookie of a session. Raises DatabaseUnavailable."""
+        cookie = request.cookies.get(SESSION, "")
+        signed_in = bool(cookie) and self.authenticator.is_session(cookie, await self.session_key())
+        request.state.signed_in = signed_in
+        return signed_in
 
     def _clock(self, text: str) -> str:
         """Format an RFC 3339 time for people."""
@@ -159,7 +172,7 @@ def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
                 return await handler(pages, request)
             status, reason = refusal
             return JSONResponse({"error": reason}, status, headers={"WWW-Authenticate": "Bearer"})
-        if pages.authenticator.is_session(request.cookies.get(SESSION, "")):
+        if await pages.is_signed_in(request):
             return await handler(pages, request)
         if wants_json(request):
             return JSONResponse({"error": "unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
@@ -171,14 +184,11 @@ def _guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 def _refusal(pages: Pages, request: Request, token: bytes) -> tuple[int, str] | None:
     """Check a token: return None if it is valid, else the HTTP status and the error code."""
-    client = request.client.host if request.client else ""
-    guesses = pages.authenticator.guesses
-    if guesses.exhausted(client):
-        return 429, "too_many_guesses"
     if pages.authenticator.is_token(token):
         return None
-    guesses.wrong(client)
-    return 401, "unauthorized"
+    client = request.client.host if request.client else ""
+    exhausted = pages.authenticator.guesses.exhausted(client, token)
+    return (429, "too_many_guesses") if exhausted else (401, "unauthorized")
 
 
 async def _status(pages: Pages, request: Request) -> Response:
@@ -253,7 +263,8 @@ async def _sign_in(pages: Pages, request: Request) -> Response:
         }
         return _sign_in_form(pages, request, form.get("next", ""), problems[reason], status)
     response = RedirectResponse(_own_path(form.get("next", "")), 303)
-    _set_cookie(response, request, SESSION, pages.authenticator.new_session(), pages.timings.session_lifetime)
+    cookie = pages.authenticator.new_session(await pages.session_key())
+    _set_cookie(response, request, SESSION, cookie, pages.timings.session_lifetime)
     response.delete_cookie(FORM)
     return response
 
@@ -271,6 +282,8 @@ async def _sign_out(pages: Pages, request: Request) -> Response:
     cookie = request.cookies.get(SESSION, "")
     if not same((await _form(request)).get("code", ""), pages.authenticator.sign_out_code(cookie)):
         return pages.message(request, "You were not signed out.", "The form is of another session.", 400)
+    if await pages.is_signed_in(request):
+        await pages.state.remember(SESSION_KEY, secrets.token_urlsafe(16))
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(SESSION)
     return response

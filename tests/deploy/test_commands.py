@@ -74,10 +74,10 @@ async def test_release_web_worker_and_reconcile_bring_a_publish_to_clerk_and_end
         row = {"_id": "e", "_type": "entitlement", "clerkUserId": "user_ada", "plan": "pro"}
         await box.lake.mutate([{"create": row}])
         await until(lambda: user["public_metadata"].get("plan") == "pro")
+        reconciled = await run(*started["reconcile"], cwd=tmp_path, environment=environment)
+        assert reconciled.code == 0, reconciled.err
+        assert json.loads(reconciled.out)["unchanged"] == 1
         await answers(f"{url}/readyz")
         for running in (web, worker):
             running.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(running.wait(), 30) == 0
-    reconciled = await run(*started["reconcile"], cwd=tmp_path, environment=environment)
-    assert reconciled.code == 0, reconciled.err
-    assert json.loads(reconciled.out)["unchanged"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +16,11 @@ from sync_worker.settings import Settings
 from sync_worker.web.app import create_app
 from tests import kits
 from tests.clock import TIMINGS
-from tests.kits import DEPLOY, ROOT, Start
+from tests.kits import DEPLOY, REQUIRED, ROOT, SETTINGS, Start
 
 if TYPE_CHECKING:
     from typing import Any
 
-SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
-REQUIRED = {name for name, field in SETTINGS.items() if field.is_required()}
 STARTS = kits.starts()
 IN_CONTAINERS = [start for start in STARTS if not start.kit.startswith("systemd")]
 
@@ -48,8 +47,73 @@ def test_each_command_gets_only_settings_that_exist_and_all_that_it_needs(start:
     assert start.environment - set(SETTINGS) == set()
     needed = REQUIRED | {"DATABASE_URL"}
     if start.arguments[0] in {"web", "serve"}:
-        needed |= {"SANITY_WEBHOOK_SECRET"}
+        needed |= {"SANITY_WEBHOOK_SECRET", "CLERK_WEBHOOK_SECRET"}
     assert needed - start.environment == set()
+
+
+@pytest.mark.parametrize("start", STARTS, ids=str)
+def test_each_process_can_be_given_every_setting_that_it_reads(start: Start) -> None:
+    listens, schedules = start.arguments[0] in {"web", "serve"}, start.arguments[0] in {"worker", "serve"}
+    unread = set() if listens else {"PORT"}
+    unread |= set() if schedules else {"RECONCILE_AT"}
+    assert set(SETTINGS) - start.environment - unread == set()
+
+
+def test_every_kit_with_a_database_of_its_own_runs_release() -> None:
+    released = {start.kit.split()[0] for start in STARTS if start.arguments[0] == "release"}
+    assert released == {start.kit.split()[0] for start in STARTS} - {
+        "image"
+    }  # there, the start of `serve` is a release
+
+
+def test_in_kubernetes_a_new_pod_starts_only_after_release() -> None:
+    for pod in kits.pods():
+        (container,) = pod["containers"]
+        first = [one["command"] for one in pod.get("initContainers", ())]
+        assert first == ([] if container["name"] == "reconcile" else [["sync-worker", "release"]])
+        for one in pod.get("initContainers", ()):
+            assert one["securityContext"] == container["securityContext"]
+
+
+def test_where_the_port_is_public_the_metrics_need_a_token() -> None:
+    shared = {variable["key"]: variable for variable in kits.render_group()["envVars"]}
+    assert shared["METRICS_TOKEN"]["generateValue"]
+    assert json.loads((ROOT / "app.json").read_text())["env"]["METRICS_TOKEN"]["generator"] == "secret"
+    guide = (DEPLOY / "README.md").read_text()
+    for command in ("fly secrets set", "heroku config:set"):
+        lines = re.search(rf"^    {command}(?:.*\\\n)*.*$", guide, re.MULTILINE)
+        assert lines is not None
+        assert {"METRICS_TOKEN=$", "ADMIN_TOKEN=$", "CLERK_WEBHOOK_SECRET="} <= set(
+            re.findall(r"[A-Z_]+=\$?", lines.group())
+        )
+
+
+def test_ports_are_published_on_this_machine_alone_and_the_database_nowhere() -> None:
+    published = {name: service["ports"] for name, service in kits.compose_services().items() if "ports" in service}
+    assert published == {"web": ["127.0.0.1:8000:8000"]}
+    assert [d["ipAllowList"] for d in yaml.safe_load((DEPLOY / "render.yaml").read_text())["databases"]] == [[]]
+    services = [o["spec"] for o in kits.kubernetes_objects() if o["kind"] == "Service"]
+    assert [spec.get("type", "ClusterIP") for spec in services] == ["ClusterIP"]
+    assert "metrics" not in kits.fly_toml()
+    assert kits.fly_toml()["http_service"]["processes"] == ["web"]
+
+
+@pytest.mark.parametrize("start", [s for s in STARTS if s.kit.startswith("systemd")], ids=str)
+def test_on_one_machine_it_listens_to_that_machine_alone(start: Start) -> None:
+    assert "--host" not in start.arguments
+
+
+def test_the_proxies_of_each_platform_are_trusted_and_nobody_else() -> None:
+    trusted = [
+        kits.compose_services()["web"]["environment"]["TRUSTED_PROXIES"],
+        kits.fly_toml()["env"]["TRUSTED_PROXIES"],
+        json.loads((ROOT / "app.json").read_text())["env"]["TRUSTED_PROXIES"]["value"],
+        next(v["value"] for v in kits.render_group()["envVars"] if v["key"] == "TRUSTED_PROXIES"),
+        yaml.safe_load((DEPLOY / "kubernetes" / "secret.example.yaml").read_text())["stringData"]["TRUSTED_PROXIES"],
+    ]
+    networks = [ip_network(network) for given in trusted for network in given.split(",")]
+    assert len(networks) >= len(trusted)
+    assert [str(network) for network in networks if not network.is_private] == []
 
 
 @pytest.mark.parametrize("start", [s for s in IN_CONTAINERS if s.arguments[0] in {"web", "serve"}], ids=str)
@@ -91,11 +155,11 @@ def test_every_port_is_the_one_that_the_process_is_told() -> None:
     exposed |= {web["ports"][0].split(":")[-1]}
     machine = kits.fly_toml()
     told |= {machine["env"]["PORT"]}
-    exposed |= {str(machine["http_service"]["internal_port"]), *(str(m["port"]) for m in machine["metrics"])}
+    exposed |= {str(machine["http_service"]["internal_port"])}
     (container,) = (c for pod in kits.pods() for c in pod["containers"] if c["name"] == "web")
     told |= {v["value"] for v in container["env"] if v["name"] == "PORT"}
     exposed |= {str(container["ports"][0]["containerPort"])}
-    told |= {v["value"] for s in kits.render_services() for v in s["envVars"] if v["key"] == "PORT"}
+    told |= {v["value"] for s in kits.render_services() for v in s["envVars"] if v.get("key") == "PORT"}
     assert told == exposed == {str(SETTINGS["PORT"].default)}
 
 
@@ -148,11 +212,11 @@ def test_on_fly_nothing_sleeps_and_the_files_it_names_are_there() -> None:
     assert machine["http_service"]["auto_stop_machines"] == "off"
     assert (DEPLOY / machine["build"]["dockerfile"]).is_file()
     groups = set(machine["processes"])
-    assert set(machine["http_service"]["processes"]) == set(machine["metrics"][0]["processes"]) == {"web"} <= groups
+    assert set(machine["http_service"]["processes"]) == {"web"} <= groups
 
 
 def test_on_render_each_reference_leads_somewhere() -> None:
-    services = {(s["type"], s["name"]): {v["key"] for v in s["envVars"]} for s in kits.render_services()}
+    services = {(s["type"], s["name"]): {v["key"] for v in s["envVars"] if "key" in v} for s in kits.render_services()}
     databases = {d["name"] for d in yaml.safe_load((DEPLOY / "render.yaml").read_text())["databases"]}
     for service in kits.render_services():
         assert (ROOT / service["dockerfilePath"]).is_file()
@@ -166,6 +230,8 @@ def assert_leads_somewhere(
     if "fromService" in variable:
         source = variable["fromService"]
         assert source["envVarKey"] in services[source["type"], source["name"]]
+    elif "fromGroup" in variable:
+        assert variable["fromGroup"] == kits.render_group()["name"]
     elif "fromDatabase" in variable:
         assert variable["fromDatabase"]["name"] in databases
     else:

@@ -8,6 +8,7 @@ from sync_worker.web.auth import CLIENTS, WRONG_GUESSES, Authenticator, LoginThr
 from tests.clock import TIMINGS, ManualClock
 
 TOKEN = "träge-katze".encode()
+KEY = "the session key"
 
 
 @pytest.fixture
@@ -27,57 +28,73 @@ def test_only_the_token_is_the_token(authenticator: Authenticator, given: bytes)
 
 
 def test_a_session_expires_after_twelve_hours(authenticator: Authenticator, clock: ManualClock) -> None:
-    cookie = authenticator.new_session()
+    cookie = authenticator.new_session(KEY)
     clock.advance(TIMINGS.session_lifetime - 1)
-    assert authenticator.is_session(cookie)
+    assert authenticator.is_session(cookie, KEY)
     clock.advance(1)
-    assert not authenticator.is_session(cookie)
+    assert not authenticator.is_session(cookie, KEY)
 
 
 def test_a_session_with_any_character_changed_is_invalid(authenticator: Authenticator) -> None:
-    cookie = authenticator.new_session()
+    cookie = authenticator.new_session(KEY)
     for place, letter in enumerate(cookie):
         changed = cookie[:place] + ("1" if letter != "1" else "2") + cookie[place + 1 :]
-        assert not authenticator.is_session(changed)
+        assert not authenticator.is_session(changed, KEY)
 
 
 @pytest.mark.parametrize("cookie", ["", ".", "..", "9999999999.x", "9999999999.x.", "ä.ö.ü", "x.y.z"])
 def test_a_forged_cookie_is_no_session(authenticator: Authenticator, cookie: str) -> None:
-    assert not authenticator.is_session(cookie)
+    assert not authenticator.is_session(cookie, KEY)
 
 
 def test_another_token_ends_every_session(authenticator: Authenticator, clock: ManualClock) -> None:
     assert not Authenticator(b"another", LoginThrottle(clock, TIMINGS), clock, TIMINGS).is_session(
-        authenticator.new_session()
+        authenticator.new_session(KEY), KEY
     )
 
 
+def test_another_key_ends_every_session(authenticator: Authenticator) -> None:
+    assert not authenticator.is_session(authenticator.new_session(KEY), "another")
+
+
 def test_a_sign_out_code_is_no_session_and_belongs_to_one_session(authenticator: Authenticator) -> None:
-    first, second = authenticator.new_session(), authenticator.new_session()
+    first, second = authenticator.new_session(KEY), authenticator.new_session(KEY)
     assert first != second
     code = authenticator.sign_out_code(first)
     assert code != authenticator.sign_out_code(second)
-    assert not authenticator.is_session(f"{first.rpartition('.')[0]}.{code}")
+    assert not authenticator.is_session(f"{first.rpartition('.')[0]}.{code}", KEY)
 
 
 def test_the_token_is_never_printed(authenticator: Authenticator) -> None:
     assert TOKEN.decode() not in repr(authenticator)
-    assert TOKEN.decode() not in authenticator.new_session()
+    assert TOKEN.decode() not in authenticator.new_session(KEY)
 
 
 def test_a_client_is_throttled_after_ten_wrong_tokens_in_a_minute(clock: ManualClock) -> None:
     guesses = LoginThrottle(clock, TIMINGS)
-    for _ in range(WRONG_GUESSES):
-        assert not guesses.exhausted("10.0.0.1")
-        guesses.wrong("10.0.0.1")
-    assert guesses.exhausted("10.0.0.1")
-    assert not guesses.exhausted("10.0.0.2")
+    for number in range(WRONG_GUESSES):
+        assert not guesses.exhausted("10.0.0.1", b"%d" % number)
+    assert guesses.exhausted("10.0.0.1", b"another")
+    assert not guesses.exhausted("10.0.0.2", b"another")
     clock.advance(TIMINGS.guess_window)
-    assert not guesses.exhausted("10.0.0.1")
+    assert not guesses.exhausted("10.0.0.1", b"another")
+
+
+def test_a_program_that_repeats_an_old_token_counts_as_one_guess(clock: ManualClock) -> None:
+    guesses = LoginThrottle(clock, TIMINGS)
+    assert not any(guesses.exhausted("10.0.0.1", b"old") for _ in range(2 * WRONG_GUESSES))
+    assert not guesses.exhausted("10.0.0.1", b"another")
+
+
+def test_many_guesses_of_one_client_do_not_fill_the_memory(clock: ManualClock) -> None:
+    guesses = LoginThrottle(clock, TIMINGS)
+    for number in range(1000):
+        guesses.exhausted("10.0.0.1", b"%d" % number)
+    assert [len(seen) for seen in guesses._seen.values()] == [WRONG_GUESSES]
 
 
 def test_many_clients_do_not_fill_the_memory(clock: ManualClock) -> None:
     guesses = LoginThrottle(clock, TIMINGS)
     for number in range(CLIENTS + 10):
-        guesses.wrong(str(number))
+        guesses.exhausted(str(number), b"wrong")
     assert len(guesses._seen) == CLIENTS

@@ -77,7 +77,7 @@ class Web:
 
     async def page(self, path: str, status: int = 200) -> str:
         """Return a page as a signed-in user sees it."""
-        cookie = authenticator().new_session()
+        cookie = authenticator().new_session("")
         response = await self.client.get(path, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
         return response.text
@@ -366,6 +366,28 @@ async def test_signing_in_leads_to_the_requested_page_and_signing_out_ends_the_s
     assert (await web.client.get("/status", headers=HTML)).status_code == 303
 
 
+async def test_signing_out_ends_a_copy_of_the_cookie_in_every_process(web: Web) -> None:
+    copied = {**HTML, "Cookie": f"{SESSION}={authenticator().new_session('')}"}
+    assert (await web.client.get("/status", headers=copied)).status_code == 200
+    await sign_in(web)
+    (code,) = re.findall(r'name="code" value="([^"]+)"', (await web.client.get("/status", headers=HTML)).text)
+    own = {**HTML, "Cookie": f"{SESSION}={web.client.cookies[SESSION]}"}
+    await web.client.post("/sign-out", data={"code": code})
+    assert (await web.client.get("/status", headers=own)).status_code == 303
+    assert (await web.client.get("/status", headers=copied)).status_code == 303
+    await sign_in(web)
+    assert (await web.client.get("/status", headers=HTML)).status_code == 200
+
+
+async def test_a_session_that_has_ended_cannot_end_others(web: Web) -> None:
+    ended = authenticator(ManualClock(0.0)).new_session("")
+    code = authenticator().sign_out_code(ended)
+    await sign_in(web)
+    sent = await web.client.post("/sign-out", data={"code": code}, headers={"Cookie": f"{SESSION}={ended}"})
+    assert sent.status_code == 303
+    assert await web.page("/status")
+
+
 async def test_a_wrong_token_is_refused_in_the_form_and_leaves_no_session(web: Web) -> None:
     response = await sign_in(web, "wrong")
     assert (response.status_code, "This token is invalid." in response.text) == (401, True)
@@ -398,20 +420,37 @@ async def test_a_cookie_is_kept_from_scripts_and_other_sites_and_from_plain_http
 
 
 async def test_a_session_that_was_tampered_with_or_has_ended_is_none(web: Web) -> None:
-    good = authenticator().new_session()
-    ended = authenticator(ManualClock(0.0)).new_session()
+    good = authenticator().new_session("")
+    ended = authenticator(ManualClock(0.0)).new_session("")
     for cookie in (good[:-1] + ("0" if good[-1] != "0" else "1"), f"9{good}", ended, "x"):
         response = await web.client.get("/status", headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert response.status_code == 303
 
 
-async def test_too_many_guesses_are_not_even_compared(web: Web) -> None:
-    for _ in range(WRONG_GUESSES):
-        assert (await web.client.get("/status", headers={"Authorization": "Bearer wrong"})).status_code == 401
-    right = {"Authorization": f"Bearer {TOKEN}"}
-    assert (await web.client.get("/status", headers=right)).json() == {"error": "too_many_guesses"}
-    assert "Wait a minute" in (await sign_in(web)).text
-    assert await web.page("/status")  # existing sessions go on
+async def test_too_many_wrong_tokens_are_throttled_and_never_lock_out_the_right_one(web: Web) -> None:
+    for number in range(WRONG_GUESSES):
+        response = await web.client.get("/status", headers={"Authorization": f"Bearer {number}"})
+        assert (response.status_code, response.json()) == (401, {"error": "unauthorized"})
+    response = await web.client.get("/status", headers={"Authorization": "Bearer wrong"})
+    assert (response.status_code, response.json()) == (429, {"error": "too_many_guesses"})
+    assert "Wait a minute" in (await sign_in(web, "wrong")).text
+    assert await web.json("/status")
+    assert (await sign_in(web)).status_code == 303
+
+
+@pytest.mark.parametrize(("trusted", "last"), [("", 401), ("10.0.0.0/8", 429)])
+async def test_only_a_trusted_proxy_may_name_the_client(
+    box: Sandbox, sqlite_url: str, tmp_path: Path, trusted: str, last: int
+) -> None:
+    environment = {**settings_for(box, sqlite_url), "ADMIN_TOKEN": TOKEN, "TRUSTED_PROXIES": trusted}
+    async with (
+        listening("web", environment, tmp_path / "log") as url,
+        httpx.AsyncClient(verify=ssl_context(), base_url=url) as client,
+    ):
+        for number in range(WRONG_GUESSES + 1):
+            headers = {"Authorization": f"Bearer {number}", "X-Forwarded-For": f"198.51.100.{number}"}
+            status = (await client.get("/status", headers=headers)).status_code
+        assert status == last
 
 
 async def test_a_head_is_answered_like_a_get(web: Web) -> None:
@@ -441,7 +480,7 @@ async def test_no_address_is_shown_anywhere(web: Web) -> None:
     await web.publish("e2", userEmail="waiting@example.org")
     await web.publish("e3", userExternalId="crm@example.org")
     await web.sync("document:e1", "document:e2", "document:e3", "user:user_1")
-    cookie = authenticator().new_session()
+    cookie = authenticator().new_session("")
     looked = await web.client.post("/look", data={"what": ADA}, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
     assert (looked.status_code, "user:user_1" in looked.text) == (200, True)
     shown = [looked.text, str(await web.json("/status")), await web.page("/status")]

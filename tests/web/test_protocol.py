@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from sync_worker.web.protocol import HEAD_LIMIT, bounded
+from sync_worker.web.protocol import CONNECTIONS, HEAD_LIMIT, bounded
 from tests.clock import TIMINGS
 from tests.oracle import GUARD
 from tests.raw import connected
@@ -35,19 +35,33 @@ HEADERS = b"a: b\r\n" * 2_500
 ARRIVAL = 0.3
 """Seconds that a request may take to arrive at the hasty server."""
 WHOLE = POST + b"Content-Length: 3\r\n\r\nabc"
+AT_WORK = WHOLE.replace(b"Host: x", b"Work: 1")
+
+
+@dataclass
+class Work:
+    """A request that a test holds up."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def size(request: Request) -> PlainTextResponse:
     body = await request.body()
     await asyncio.sleep(float(request.headers.get("sleep", "0")))
+    if "work" in request.headers:
+        request.app.state.at_work.set()
+        await request.app.state.done.wait()
     return PlainTextResponse(str(len(body)))
 
 
 @asynccontextmanager
-async def served(timings: Timings) -> AsyncIterator[int]:
+async def served(timings: Timings, connections: int = CONNECTIONS, work: Work | None = None) -> AsyncIterator[int]:
     """A server that answers with the size of the body, after the requested delay."""
     app = Starlette(routes=[Route("/", size, methods=["POST"])])
-    protocol = bounded(timings)
+    work = work or Work()
+    app.state.at_work, app.state.done = work.begun, work.done
+    protocol = bounded(timings, connections)
     config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with socket.socket() as listener:
@@ -133,6 +147,37 @@ async def test_the_timeout_is_per_request_and_excludes_the_processing(hasty_port
             assert (await line.answer(GUARD)).body == b"3"
             await line.send(slow)
         assert (await line.answer(GUARD)).body == b"3"
+
+
+@pytest.mark.parametrize("begun", [b"", POST, POST + b"Content-Length: 9\r\n\r\nabc"], ids=["nothing", "head", "body"])
+async def test_clients_that_send_slowly_keep_nobody_out(begun: bytes) -> None:
+    async with served(replace(TIMINGS, request_arrival=2 * GUARD), 3) as port, AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(connected(port, begun)) for _ in range(4)]
+        assert await slow[0].closed(GUARD)
+        async with connected(port, WHOLE) as line:
+            assert (await line.answer(GUARD)).body == b"3"
+        assert await slow[1].closed(GUARD)
+
+
+async def test_a_connection_that_waits_for_its_answer_is_not_dropped_for_a_new_one() -> None:
+    work = Work()
+    async with served(TIMINGS, 2, work) as port, connected(port, AT_WORK) as first:
+        await work.begun.wait()
+        async with connected(port) as idle, connected(port, WHOLE) as line:
+            assert (await line.answer(GUARD)).body == b"3"
+            assert await idle.closed(GUARD)
+        work.done.set()
+        assert (await first.answer(GUARD)).body == b"3"
+
+
+async def test_when_every_place_is_at_work_a_new_connection_is_closed() -> None:
+    work = Work()
+    async with served(TIMINGS, 1, work) as port, connected(port, AT_WORK) as first:
+        await work.begun.wait()
+        async with connected(port, WHOLE) as line:
+            assert await line.closed(GUARD)
+        work.done.set()
+        assert (await first.answer(GUARD)).body == b"3"
 
 
 async def test_pipelined_requests_are_answered_one_by_one(port: int) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from sync_worker.storage.database import Row, Transaction
     from sync_worker.storage.queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
@@ -297,6 +298,25 @@ async def test_a_webhook_to_a_wrong_path_is_logged_and_counted(web: Web) -> None
     with capture_logs() as logs:
         assert (await web.client.post("/webhooks/santiy", content=b"{}")).status_code == 404
     assert [line["event"] for line in logs] == ["webhook_path_unknown"]
+
+
+async def test_a_request_of_readyz_writes_nothing(web: Web) -> None:
+    def rows(tx: Transaction) -> list[Row]:
+        return tx.execute("SELECT name, value, at FROM state ORDER BY name")
+
+    before = await web.app.state.store.database.read(rows)
+    await web.client.get("/readyz")
+    assert await web.app.state.store.database.read(rows) == before
+
+
+async def test_readyz_tries_a_write_after_one_has_failed(web: Web) -> None:
+    web.app.state.store.database.write_failed = True
+    for _ in range(2):
+        await web.client.get("/readyz")
+    written = await web.queue.recall("readyz")
+    assert written is not None
+    await web.client.get("/readyz")
+    assert await web.queue.recall("readyz") == written
 
 
 async def test_readyz_says_when_the_database_is_gone(web: Web) -> None:
