@@ -162,7 +162,7 @@ class _Comparison:
         What is kept cannot move to where the app has a value of its own; then everything waits.
         """
         here = {slot.name: slot for slot in self.layout.slots}
-        elsewhere = [slot.name for slot in self.ours.slots if slot.name in here and slot != here[slot.name]]
+        elsewhere = [slot.name for slot in self.own.slots if slot.name in here and slot != here[slot.name]]
         if any(self._is_unmanaged_value(here[name]) for name in elsewhere):
             return None
         values = giving(before, after, self.layout.fields)
