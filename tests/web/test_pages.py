@@ -19,7 +19,7 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.transport import ssl_context
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle
-from sync_worker.web.pages import SESSION
+from sync_worker.web.site import SESSION
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import listening
