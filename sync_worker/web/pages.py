@@ -14,7 +14,7 @@ from sync_worker.diagnostics.explainer import parse_target
 from sync_worker.diagnostics.report import Wanted, holders, holding_json
 from sync_worker.diagnostics.serialize import document_json, subject_json, without_addresses
 from sync_worker.domain.subjects import Subject
-from sync_worker.web.approval import held_page
+from sync_worker.web.approval import decide, held_page
 from sync_worker.web.people import organizations, people
 from sync_worker.web.sign_in import sign_in, sign_out
 from sync_worker.web.site import TEMPLATES, form_of, guarded, link, open_to_all, wants_json
@@ -36,6 +36,7 @@ def routes() -> list[Route]:
         Route("/documents/{id}", guarded(_document)),
         Route("/subjects/{subject:path}", guarded(_subject)),
         Route("/held/{id}", guarded(held_page)),
+        Route("/held/{id}", guarded(decide), methods=["POST"]),
         Route("/people", guarded(people)),
         Route("/organizations", guarded(organizations)),
         Route("/who", guarded(_who)),

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.responses import RedirectResponse, Response
 
 from sync_worker.web.auth import same
-from sync_worker.web.site import SESSION, form_of, refusal
+from sync_worker.web.site import SESSION, SIGN_OUT, form_of, refusal
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -54,7 +54,7 @@ def _sign_in_form(pages: Pages, request: Request, onward: str, problem: str = ""
 async def sign_out(pages: Pages, request: Request) -> Response:
     """End the session."""
     cookie = request.cookies.get(SESSION, "")
-    if not same((await form_of(request)).get("code", ""), pages.authenticator.sign_out_code(cookie)):
+    if not same((await form_of(request)).get("code", ""), pages.authenticator.form_code(cookie, SIGN_OUT)):
         return pages.message(request, "You were not signed out.", "The form is of another session.", 400)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(SESSION)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 SESSION = "sync_worker_session"
 """The cookie of a session."""
+SIGN_OUT = "sign-out"
 LANE = 2
 """Pages use the lowest lane, so that they never take calls from queued work."""
 HEADERS = {
@@ -76,7 +77,7 @@ class Pages:
             return JSONResponse(data, status)
         cookie = request.cookies.get(SESSION, "")
         signed_in = self.authenticator.is_session(cookie)
-        code = self.authenticator.sign_out_code(cookie) if signed_in else ""
+        code = self.authenticator.form_code(cookie, SIGN_OUT) if signed_in else ""
         page = self._templates.get_template(f"{name}.html").render(data=data, sign_out_code=code, page=name)
         return Response(page, status, media_type="text/html")
 

@@ -55,8 +55,8 @@ def test_another_token_ends_every_session(authenticator: Authenticator, clock: M
 def test_a_sign_out_code_is_no_session_and_belongs_to_one_session(authenticator: Authenticator) -> None:
     first, second = authenticator.new_session(), authenticator.new_session()
     assert first != second
-    code = authenticator.sign_out_code(first)
-    assert code != authenticator.sign_out_code(second)
+    code = authenticator.form_code(first, "sign-out")
+    assert code != authenticator.form_code(second, "sign-out")
     assert not authenticator.is_session(f"{first.rpartition('.')[0]}.{code}")
 
 
