@@ -47,6 +47,9 @@ OTHER_WORDS = {
     "queue_seconds",
     "event_type",
     "no_filter",
+    "bad_query",
+    "bad_id",
+    "too_many_guesses",
 }
 """Answers of the web application, and words of PostgreSQL, of the tests and of log lines."""
 

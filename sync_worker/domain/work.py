@@ -36,6 +36,8 @@ class CauseKind(StrEnum):
     """Something changed in Clerk: a sign-up, an address or a membership."""
     OPERATOR = "sync"
     """An operator asked for it."""
+    APPROVE = "approve"
+    """An operator approved a held changeset; the id is the changeset's."""
     RECONCILE = "reconcile"
     """A full reconcile found a difference; the id is the run's."""
     WINDOW = "window"

@@ -10,6 +10,7 @@ import httpx
 
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
+from sync_worker.clerk.directory import Directory
 from sync_worker.clerk.tokens import Tokens
 from sync_worker.diagnostics.explainer import Explainer
 from sync_worker.domain.changeset import LossLimit
@@ -80,11 +81,12 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of both services, and the call budget. `tokens` uses the client of `target`."""
+    """The clients of both services, and the call budget. `tokens` and `directory` use the client of `target`."""
 
     source: sanity.Sanity
     target: clerk.Clerk
     tokens: Tokens
+    directory: Directory
     budget: Budget
 
 
@@ -181,7 +183,8 @@ async def open_services(
         url=settings.clerk_api_url,
     )
     async with sanity_client, clerk_client:
-        yield Services(source, target, Tokens(target, clerk_client, f"{settings.clerk_api_url}/v1"), budget)
+        base = f"{settings.clerk_api_url}/v1"
+        yield Services(source, target, Tokens(target, clerk_client, base), Directory(clerk_client, base), budget)
 
 
 @asynccontextmanager
@@ -325,6 +328,11 @@ def _counting(calls: Counter[str]) -> Callable[[Call], None]:
 async def open_explainer(settings: Settings, store: Store, patience: float) -> AsyncIterator[Explainer]:
     """Open an explainer, whose transport cannot write. `patience` is in seconds."""
     async with open_services(settings, store, dry_run=True) as services:
-        # An explanation must not record anything.
-        reads = replace(reconciler_of(settings, store, services), source=services.source)
-        yield Explainer(reads, store.queue, store.ledger, store.approvals, store.runtime.timings, patience)
+        yield explainer_of(settings, store, services, patience)
+
+
+def explainer_of(settings: Settings, store: Store, services: Services, patience: float) -> Explainer:
+    """Return an explainer on `services`, which must be a dry run's. `patience` is in seconds."""
+    # An explanation must not record anything.
+    reads = replace(reconciler_of(settings, store, services), source=services.source)
+    return Explainer(reads, store.queue, store.ledger, store.approvals, store.runtime.timings, patience)

@@ -88,6 +88,14 @@ def signed(query: QueryParams, name: str) -> tuple[set[str], set[str]]:
     return included, {value[1:] for value in found if value.startswith("-")}
 
 
+def matching(
+    query: QueryParams, records: Iterable[Record], fields: Callable[[Record], Iterable[str | None]]
+) -> set[str]:
+    """Return the ids of the records that have the text of `query` in one of their fields, in any case."""
+    wanted = query["query"].strip().casefold()
+    return {record["id"] for record in records if any(wanted in text.casefold() for text in fields(record) if text)}
+
+
 def narrow(
     ids: set[str] | None, everybody: Iterable[str], query: QueryParams, name: str, find: Callable[[set[str]], set[str]]
 ) -> set[str] | None:

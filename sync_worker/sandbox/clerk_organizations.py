@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from sync_worker.sandbox import clerk_errors as errors
 from sync_worker.sandbox.clerk_bodies import membership_body, organization_body
-from sync_worker.sandbox.clerk_filters import Page, by_field, narrow, ordering, refuse_unbuilt, values
+from sync_worker.sandbox.clerk_filters import Page, by_field, matching, narrow, ordering, refuse_unbuilt, values
 from sync_worker.sandbox.clerk_http import body_of
 from sync_worker.sandbox.metadata import METADATA, merged_fields, replaced_fields
 
@@ -35,11 +35,15 @@ class OrganizationRoutes:
     async def all(self, request: Request) -> Response:
         """Return a page of organizations with the total."""
         query, organizations = request.query_params, self.clerk.organizations
-        refuse_unbuilt(query, ("organization_id", "user_id"))
+        refuse_unbuilt(query, ("organization_id", "user_id", "query"))
         page = Page.of(query)
         field, downwards = ordering(query, frozenset({"name", "created_at"}))
         ids = narrow(None, organizations, query, "organization_id", organizations.keys().__and__)
         ids = narrow(ids, organizations, query, "user_id", self.clerk.organizations_of)
+        if query.get("query"):
+            matched = matching(query, organizations.values(), lambda one: (one["name"], one["slug"]))
+            matched |= organizations.keys() & {query["query"]}
+            ids = matched if ids is None else ids & matched
         found = [organizations[id_] for id_ in (organizations if ids is None else ids)]
         rows = page.cut(by_field(found, field, downwards=downwards))
         return JSONResponse({"data": [self._answer(request, row) for row in rows], "total_count": len(found)})

@@ -8,18 +8,30 @@ from starlette.responses import JSONResponse, Response
 
 from sync_worker.sandbox import clerk_errors as errors
 from sync_worker.sandbox.clerk_bodies import user_body, users_json
-from sync_worker.sandbox.clerk_filters import USER_ORDERS, Page, by_field, narrow, ordering, refuse_unbuilt, values
+from sync_worker.sandbox.clerk_filters import (
+    USER_ORDERS,
+    Page,
+    by_field,
+    matching,
+    narrow,
+    ordering,
+    refuse_unbuilt,
+    values,
+)
 from sync_worker.sandbox.clerk_http import METADATA_MOVED_IN, body_of, version_of
 from sync_worker.sandbox.metadata import USER_METADATA, merged_fields, replaced_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.requests import Request
 
     from sync_worker.sandbox.clerk import ClerkApi
+    from sync_worker.sandbox.clerk_bodies import Record
 
 FIELDS = frozenset({"external_id", "first_name", "last_name", "username", "locale", "primary_email_address_id"})
 CREATE_FIELDS = frozenset({"email_address", "email_address_identification_status", "skip_password_requirement"})
-FILTERS = ("user_id", "external_id", "email_address", "organization_id", "banned")
+FILTERS = ("user_id", "external_id", "email_address", "organization_id", "banned", "query")
 
 
 class UserRoutes:
@@ -39,6 +51,9 @@ class UserRoutes:
         ids = narrow(ids, everybody, query, "organization_id", self.clerk.members_of)
         if "email_address" in query:
             found = directory.with_email(values(query, "email_address"))
+            ids = found if ids is None else ids & found
+        if query.get("query"):
+            found = matching(query, everybody.values(), _searched)
             ids = found if ids is None else ids & found
         if "banned" in query:
             banned = query["banned"] == "true"
@@ -114,3 +129,10 @@ class UserRoutes:
         fields = replaced_fields(body) if request.method == "PUT" else merged_fields(user, body)
         self.clerk.touch(user, "user.updated", **fields)
         return JSONResponse(user_body(user))
+
+
+def _searched(user: Record) -> Iterator[str | None]:
+    """Yield the fields of a user that a search looks into."""
+    yield from (user["id"], user["username"], user["first_name"], user["last_name"])
+    yield f"{user['first_name'] or ''} {user['last_name'] or ''}"
+    yield from (address["email_address"] for address in user["email_addresses"])

@@ -3,7 +3,7 @@
 A plan, a course, a wrong query or a reconcile may affect thousands of subjects. The losses of each cause are counted
 over an hour, in the shared database; beyond MAX_REVOCATIONS they are held for approval, on a list with one row a
 subject. What takes nothing is written all the same. While a subject is on a list, its loss is written only when its own
-entitlement ends or an operator says so.
+entitlement ends or an operator says so: by a command, or by approving that very list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.work import PUBLISHED, CauseKind
+from sync_worker.domain.work import PUBLISHED, Cause, CauseKind
 from sync_worker.storage.approvals import HeldChange
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Change
-    from sync_worker.domain.work import Cause
     from sync_worker.storage.approvals import Approvals
     from sync_worker.storage.reconcile_runs import ReconcileRuns
     from sync_worker.sync.outcome import Due, Outcome
@@ -53,9 +52,10 @@ class Guard:
         by_cause: dict[Cause, list[Outcome]] = defaultdict(list)
         held: dict[str, str] = {}
         for outcome in losing:
-            if self._ended(outcome):
+            list_ = lists.get(str(outcome.due.subject))
+            if self._ended(outcome) or (list_ and outcome.due.cause == Cause(CauseKind.APPROVE, list_)):
                 continue
-            if str(outcome.due.subject) in lists:
+            if list_:
                 held |= await self._hold(outcome.due.cause, [outcome], "")
             elif not _is_own(outcome):
                 by_cause[outcome.due.cause].append(outcome)

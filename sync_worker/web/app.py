@@ -19,11 +19,12 @@ from sync_worker.diagnostics.status import StatusReader
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.logs import configure_logs
 from sync_worker.runtime.service import running_worker
-from sync_worker.runtime.wiring import Runtime, clerk_budget, open_explainer, open_store
+from sync_worker.runtime.wiring import Runtime, clerk_budget, explainer_of, open_services, open_store
 from sync_worker.settings import Settings, load_settings
 from sync_worker.storage.liveness import Liveness
-from sync_worker.web import pages
 from sync_worker.web.auth import Authenticator, LoginThrottle, same
+from sync_worker.web.pages import routes
+from sync_worker.web.site import Pages
 from sync_worker.webhooks.receiver import RETRY_AFTER, Receiver
 
 if TYPE_CHECKING:
@@ -77,15 +78,16 @@ def create_app(
                 store.counters.webhook,
             )
             if chosen.admin_token:
-                explainer = await stack.enter_async_context(open_explainer(chosen, store, timings.page_patience))
-                app.state.pages = pages.Pages(
+                services = await stack.enter_async_context(open_services(chosen, store, dry_run=True))
+                app.state.pages = Pages(
                     Authenticator(
                         chosen.admin_token.get_secret_value().encode(), LoginThrottle(clock, timings), clock, timings
                     ),
                     StatusReader(store.queue, store.ledger, store.approvals, timings),
-                    explainer,
-                    store.approvals,
+                    explainer_of(chosen, store, services, timings.page_patience),
+                    services.directory,
                     store.queue,
+                    store.approvals,
                     clock,
                     timings,
                 )
@@ -105,7 +107,7 @@ def create_app(
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
-            *(pages.routes() if chosen.admin_token else ()),
+            *(routes() if chosen.admin_token else ()),
         ],
         lifespan=lifespan,
         exception_handlers={404: _error("not_found"), 405: _error("method_not_allowed"), 500: _error("internal")},

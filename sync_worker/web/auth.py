@@ -73,9 +73,9 @@ class Authenticator:
             return False
         return int(claim.partition(".")[0]) > self.clock.now()
 
-    def sign_out_code(self, cookie: str) -> str:
-        """Return the CSRF code of a session's sign-out form."""
-        return self._signature("sign-out", cookie)
+    def form_code(self, cookie: str, purpose: str) -> str:
+        """Return the CSRF code of a session's form for one purpose."""
+        return self._signature(purpose, cookie)
 
     def _signature(self, purpose: str, text: str) -> str:
         return hmac.new(self.token, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()

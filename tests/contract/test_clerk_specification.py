@@ -118,6 +118,10 @@ async def _lists_the_memberships_of_a_user(target: Clerk, _: Sequence[Subject]) 
     assert await target.memberships("user_000") == (Subject.membership("org_000", "user_000"),)
 
 
+async def _says_who_has_an_address_that_does_not_count(target: Clerk, _: Sequence[Subject]) -> None:
+    assert await target.uncounted(Subject(Kind.EMAIL, "u0@example.com")) == {}
+
+
 USES: dict[str, Callable[[Clerk, Sequence[Subject]], Awaitable[None]]] = {
     "observe": _observes,
     "apply": _applies,
@@ -125,6 +129,7 @@ USES: dict[str, Callable[[Clerk, Sequence[Subject]], Awaitable[None]]] = {
     "find": _finds,
     "instance": _asks_for_the_instance,
     "memberships": _lists_the_memberships_of_a_user,
+    "uncounted": _says_who_has_an_address_that_does_not_count,
 }
 
 
@@ -151,6 +156,17 @@ async def test_what_the_adapter_sends_and_reads_is_as_clerk_specifies_it(
         await USES[use](parts.services.target, somebody)
     assert wire.exchanges
     assert {(e.method, e.path) for e in wire.exchanges} == {(r.method, r.path) for r in box.clerk.requests.select()}
+    assert differences(wire.exchanges) == []
+
+
+async def test_what_the_directory_sends_and_reads_is_as_clerk_specifies_it(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1", email="ada@example.com")
+    box.clerk.add_organization("org_1", name="Acme")
+    async with opened(box, sqlite_url) as parts:
+        wire, directory = tapped(parts.services.target._client, Wire), parts.services.directory
+        assert await directory.search_people("ada") == await directory.people(["user_1"])
+        assert await directory.search_organizations("acm") == await directory.organizations(["org_1"])
+    assert len(wire.exchanges) == 4
     assert differences(wire.exchanges) == []
 
 
@@ -198,7 +214,13 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     await call("PATCH", f"{user}/metadata", {**metadata, "unsafe_metadata": {"theme": None}})
     await call("PUT", f"{user}/metadata", {"public_metadata": {}})
     filters: dict[str, Any] = {"user_id": [ada["id"], "-user_nobody"], "external_id": "a", "banned": "false"}
-    for more in ({}, filters, {"email_address": ["ada@example.com"]}, {"organization_id": ["-org_nobody"]}):
+    for more in (
+        {},
+        filters,
+        {"email_address": ["ada@example.com"]},
+        {"organization_id": ["-org_nobody"]},
+        {"query": "ada"},
+    ):
         await call("GET", "/users", limit=500, order_by="+created_at", **more)
         await call("GET", "/users/count", **more)
     await call("GET", "/users", limit=1, starting_after=ada["id"])
@@ -209,7 +231,9 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     await call("PATCH", organization, {"name": "Acme Ltd", "slug": "acme"})
     await call("PATCH", f"{organization}/metadata", metadata)
     await call("PUT", f"{organization}/metadata", metadata)
-    await call("GET", "/organizations", organization_id=[acme["id"]], user_id=[ada["id"]], limit=100, offset=0)
+    await call(
+        "GET", "/organizations", organization_id=[acme["id"]], user_id=[ada["id"]], limit=100, offset=0, query="acme"
+    )
 
     (eve,) = await call("GET", "/users", email_address=["eve@example.com"])
     await call("POST", f"{organization}/memberships", {"user_id": eve["id"], "role": "org:member", **metadata})

@@ -62,7 +62,7 @@ STAND = f"""
 class Worker:
     """Answers `GET /documents/{id}` as the worker does, and keeps what it was asked."""
 
-    receipts: list[dict[str, Any]]
+    receipts: list[Any]
     status: int = 200
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -79,7 +79,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(*receipts: dict[str, Any], status: int = 200) -> AsyncIterator[Worker]:
+async def working(*receipts: Any, status: int = 200) -> AsyncIterator[Worker]:
     worker = Worker(list(receipts or [RECEIPT]), status)
     server = await asyncio.start_server(worker.serve, "127.0.0.1", 0)
     async with server:

@@ -60,8 +60,8 @@ def test_another_key_ends_every_session(authenticator: Authenticator) -> None:
 def test_a_sign_out_code_is_no_session_and_belongs_to_one_session(authenticator: Authenticator) -> None:
     first, second = authenticator.new_session(KEY), authenticator.new_session(KEY)
     assert first != second
-    code = authenticator.sign_out_code(first)
-    assert code != authenticator.sign_out_code(second)
+    code = authenticator.form_code(first, "sign-out")
+    assert code != authenticator.form_code(second, "sign-out")
     assert not authenticator.is_session(f"{first.rpartition('.')[0]}.{code}", KEY)
 
 

@@ -19,7 +19,7 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.transport import ssl_context
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle
-from sync_worker.web.pages import SESSION
+from sync_worker.web.site import SESSION, SIGN_OUT
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import listening
@@ -381,7 +381,7 @@ async def test_signing_out_ends_a_copy_of_the_cookie_in_every_process(web: Web) 
 
 async def test_a_session_that_has_ended_cannot_end_others(web: Web) -> None:
     ended = authenticator(ManualClock(0.0)).new_session("")
-    code = authenticator().sign_out_code(ended)
+    code = authenticator().form_code(ended, SIGN_OUT)
     await sign_in(web)
     sent = await web.client.post("/sign-out", data={"code": code}, headers={"Cookie": f"{SESSION}={ended}"})
     assert sent.status_code == 303

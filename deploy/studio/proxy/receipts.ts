@@ -1,9 +1,11 @@
 /**
- * A route of your app that serves the receipts of sync-worker to the Studio. ADMIN_TOKEN stays on this server: it opens
- * every page of the worker and must never reach a browser. An editor gets single receipts, and nothing else.
+ * A route of your app that serves the receipts of sync-worker to the Studio, and names for its pickers. ADMIN_TOKEN
+ * stays on this server: it opens every page of the worker and must never reach a browser. An editor gets single
+ * receipts, and at most ten matches of a search or the names of stored ids, and nothing else.
  *
  * Web standards only: a function from Request to Response, for Next.js, Remix, Hono, Cloudflare, Deno and Node alike.
  */
+import {readListings} from '../people/listing.ts'
 import {PASS_LASTS, passDocument} from '../receipts/pass.ts'
 import {readReceipt} from '../receipts/receipt.ts'
 
@@ -19,6 +21,8 @@ export interface ProxyOptions {
 }
 
 const DOCUMENT = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
+const IDS = /^(?:user|org)_\w+(?:,(?:user|org)_\w+){0,99}$/
+const LONGEST_SEARCH = 100
 const PASS = /^Bearer ([0-9a-f]{64})$/
 const ANSWER_WITHIN = 5000
 
@@ -35,26 +39,44 @@ export function receiptProxy({workerUrl, adminToken, studioOrigins, allowed}: Pr
 
     if (request.method === 'OPTIONS') return new Response(null, {status: 204, headers})
     if (request.method !== 'GET') return tell(405, {error: 'method_not_allowed'})
-    const id = new URL(request.url).searchParams.get('document') ?? ''
-    if (!DOCUMENT.test(id)) return tell(400, {error: 'bad_document'})
+    const query = new URL(request.url).searchParams
+    const names = query.has('find')
+    const path = names ? namesPath(query) : receiptPath(query)
+    if (!path) return tell(400, {error: names ? 'bad_query' : 'bad_document'})
     try {
       if (!(await allowed(request))) return tell(401, {error: 'not_an_editor'})
-      const receipt = await fetchReceipt(workerUrl, adminToken, id)
-      return receipt ? tell(200, receipt) : tell(502, {error: 'no_receipt'})
+      const found = await fetchFrom(workerUrl, adminToken, path)
+      const body = names ? readListings(found) : readReceipt(found)
+      return body ? tell(200, body) : tell(502, {error: names ? 'no_names' : 'no_receipt'})
     } catch {
       return tell(502, {error: 'unavailable'})
     }
   }
 }
 
-async function fetchReceipt(workerUrl: string, adminToken: string, id: string) {
-  const answer = await fetch(new URL(`/documents/${encodeURIComponent(id)}`, workerUrl), {
+function receiptPath(query: URLSearchParams): string | null {
+  const id = query.get('document') ?? ''
+  return DOCUMENT.test(id) ? `/documents/${encodeURIComponent(id)}` : null
+}
+
+function namesPath(query: URLSearchParams): string | null {
+  const kind = query.get('find') ?? ''
+  const text = query.get('q')?.trim() ?? ''
+  const ids = query.get('id') ?? ''
+  if (kind !== 'people' && kind !== 'organizations') return null
+  if (text) return text.length <= LONGEST_SEARCH ? `/${kind}?${new URLSearchParams({q: text})}` : null
+  return IDS.test(ids) ? `/${kind}?${new URLSearchParams({id: ids})}` : null
+}
+
+/** Return the worker's JSON; null if it refuses. */
+async function fetchFrom(workerUrl: string, adminToken: string, path: string): Promise<unknown> {
+  const answer = await fetch(new URL(path, workerUrl), {
     headers: {accept: 'application/json', authorization: `Bearer ${adminToken}`},
     cache: 'no-store',
     redirect: 'error',
     signal: AbortSignal.timeout(ANSWER_WITHIN),
   })
-  return answer.ok ? readReceipt(await answer.json()) : null
+  return answer.ok ? answer.json() : null
 }
 
 export interface Dataset {

@@ -1,4 +1,4 @@
-import {issuePass, type Pass, type PassClient} from './pass.ts'
+import {Door, type PassClient} from './pass.ts'
 import {asOf, readReceipt, STATES, type Receipt} from './receipt.ts'
 
 /** What the badge and the pane show: a receipt, or the reason why there is none. */
@@ -19,14 +19,11 @@ export interface Followed {
 
 /** Requests receipts from the proxy. The badge and the pane of one document share a response. */
 export class Desk {
-  readonly #url: string
-  readonly #client: PassClient
-  #pass: Promise<Pass> | undefined
+  readonly #door: Door
   #last: {id: string; at: number; answer: Promise<Seen>} | undefined
 
   constructor(url: string, client: PassClient) {
-    this.#url = url
-    this.#client = client
+    this.#door = new Door(url, client)
   }
 
   ask(id: string): Promise<Seen> {
@@ -51,29 +48,10 @@ export class Desk {
   }
 
   async #ask(id: string): Promise<Seen> {
-    let answer = await this.#get(id)
-    if (answer?.status === 401) {
-      this.#pass = undefined // it expired, or somebody deleted its draft
-      answer = await this.#get(id)
-    }
+    const answer = await this.#door.get({document: id})
     if (!answer || answer.status === 401) return {trouble: NO_PASS}
     const receipt = answer.ok ? readReceipt(await answer.json()) : null
     return receipt ? {receipt} : {trouble: NO_ANSWER}
-  }
-
-  /** Request a receipt once; null if Sanity does not let us put a pass into the dataset. */
-  async #get(id: string): Promise<Response | null> {
-    const pass = await this.#current().catch(() => null)
-    if (!pass) return null
-    const url = new URL(this.#url)
-    url.searchParams.set('document', id)
-    return fetch(url, {headers: {authorization: `Bearer ${pass.text}`}, credentials: 'same-origin'})
-  }
-
-  async #current(): Promise<Pass> {
-    const pass = await this.#pass?.catch(() => undefined)
-    if (!pass || pass.renewAt < Date.now()) this.#pass = issuePass(this.#client)
-    return this.#pass as Promise<Pass>
   }
 }
 

@@ -28,6 +28,40 @@ export async function issuePass(client: PassClient): Promise<Pass> {
   return pass
 }
 
+/** Sends requests to the proxy with a pass, and renews it. */
+export class Door {
+  readonly #url: string
+  readonly #client: PassClient
+  #pass: Promise<Pass> | undefined
+
+  constructor(url: string, client: PassClient) {
+    this.#url = url
+    this.#client = client
+  }
+
+  /** Send a request; null if Sanity does not let us put a pass into the dataset. */
+  async get(query: Record<string, string>): Promise<Response | null> {
+    const answer = await this.#get(query)
+    if (answer?.status !== 401) return answer
+    this.#pass = undefined // it expired, or somebody deleted its draft
+    return this.#get(query)
+  }
+
+  async #get(query: Record<string, string>): Promise<Response | null> {
+    const pass = await this.#current().catch(() => null)
+    if (!pass) return null
+    const url = new URL(this.#url)
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
+    return fetch(url, {headers: {authorization: `Bearer ${pass.text}`}, credentials: 'same-origin'})
+  }
+
+  async #current(): Promise<Pass> {
+    const pass = await this.#pass?.catch(() => undefined)
+    if (!pass || pass.renewAt < Date.now()) this.#pass = issuePass(this.#client)
+    return this.#pass as Promise<Pass>
+  }
+}
+
 /** Return the id of the draft that proves a pass. */
 export async function passDocument(pass: string): Promise<string> {
   const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(pass))

@@ -1,0 +1,125 @@
+import {Autocomplete, Avatar, Box, Card, Flex, Stack, Text} from '@sanity/ui'
+import {useEffect, useMemo, useState} from 'react'
+import {set, unset, useClient, type StringInputProps} from 'sanity'
+
+import {Directory, type Named} from './ask.ts'
+import {titleOf, type Kind, type Listing} from './listing.ts'
+
+export interface PickerOptions {
+  /** The route of your app that uses proxy/, as for the receipts. */
+  proxyUrl: string
+  kind: Kind
+}
+
+interface Option {
+  value: string
+  listing: Listing
+}
+
+const PAUSE = 250
+
+/** One directory for each dataset and proxy, so that all fields share one pass, and the names of a form one request. */
+const directories = new Map<string, Directory>()
+
+/** An input that searches by name and stores the id alone. While the worker cannot be reached it is a text field. */
+export function pickerInput({proxyUrl, kind}: PickerOptions) {
+  return function PickerInput(props: StringInputProps) {
+    const {id, onChange, readOnly, renderDefault, value} = {...props, id: props.elementProps.id}
+    const directory = useDirectory(proxyUrl)
+    const stored = useName(directory, kind, value)
+    const [text, setText] = useState<string | null>(null)
+    const {options, loading, reachable} = useSearch(directory, kind, text)
+
+    if (!reachable) return renderDefault(props)
+    return (
+      <Stack gap={3}>
+        <Autocomplete<Option>
+          id={id}
+          value={value ?? ''}
+          options={options}
+          loading={loading}
+          readOnly={readOnly}
+          filterOption={() => true}
+          openButton={false}
+          placeholder="Search by name, e-mail address or id"
+          onQueryChange={setText}
+          onChange={(chosen) => onChange(chosen ? set(chosen) : unset())}
+          renderOption={({listing}) => (
+            <Card as="button" padding={3}>
+              <Entry listing={listing} />
+            </Card>
+          )}
+          renderValue={(chosen) => chosen}
+        />
+        {value && stored && <Entry listing={stored} />}
+        {value && stored === null && (
+          <Text size={1} muted>
+            {kind === 'people' ? 'No such person in Clerk any more.' : 'No such organization in Clerk any more.'}
+          </Text>
+        )}
+      </Stack>
+    )
+  }
+}
+
+function Entry({listing}: {listing: Listing}) {
+  const title = titleOf(listing)
+  return (
+    <Flex gap={3} align="center">
+      <Avatar size={1} src={listing.image || undefined} initials={title.slice(0, 1).toUpperCase()} />
+      <Box flex={1}>
+        <Text size={1}>{title}</Text>
+      </Box>
+      {listing.email && listing.email !== title && (
+        <Text size={1} muted>
+          {listing.email}
+        </Text>
+      )}
+    </Flex>
+  )
+}
+
+function useDirectory(url: string): Directory {
+  const client = useClient({apiVersion: '2025-02-19'})
+  return useMemo(() => {
+    const {projectId, dataset} = client.config()
+    const key = JSON.stringify([url, projectId, dataset])
+    const known = directories.get(key) ?? new Directory(url, client)
+    directories.set(key, known)
+    return known
+  }, [client, url])
+}
+
+function useName(directory: Directory, kind: Kind, id: string | undefined): Named {
+  const [named, setNamed] = useState<Named>(undefined)
+  useEffect(() => {
+    let current = true
+    setNamed(undefined)
+    if (id) void directory.name(kind, id).then((found) => current && setNamed(found))
+    return () => {
+      current = false
+    }
+  }, [directory, kind, id])
+  return named
+}
+
+/** Search what was typed, once the editor pauses. */
+function useSearch(directory: Directory, kind: Kind, text: string | null) {
+  const [seen, setSeen] = useState({options: [] as Option[], loading: false, reachable: true})
+  useEffect(() => {
+    let current = true
+    if (!text?.trim()) return
+    const timer = setTimeout(async () => {
+      setSeen((before) => ({...before, loading: true}))
+      const found = await directory.search(kind, text.trim())
+      if (!current) return
+      const options = (found ?? []).map((listing) => ({value: listing.id, listing}))
+      setSeen({options, loading: false, reachable: found !== null})
+    }, PAUSE)
+    return () => {
+      current = false
+      clearTimeout(timer)
+    }
+  }, [directory, kind, text])
+  return seen
+}

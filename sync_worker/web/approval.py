@@ -1,0 +1,124 @@
+"""The page of a held changeset, and its two buttons: approve and drop.
+
+Each asks for a confirmation. A form is good for one session and for the list as it was shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from starlette.responses import RedirectResponse
+
+from sync_worker.diagnostics.serialize import without_addresses
+from sync_worker.diagnostics.status import held_json
+from sync_worker.domain.text import invisible_character
+from sync_worker.domain.work import Cause, CauseKind
+from sync_worker.storage.queue import WorkItem
+from sync_worker.web.auth import same
+from sync_worker.web.site import SESSION, form_of, wants_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sync_worker.storage.approvals import HeldChange, HeldChangeset
+    from sync_worker.web.site import Pages
+
+log = structlog.get_logger("pages")
+
+HELD_SHOWN = 500
+LANE = 1
+"""Approved losses give way to what editors publish."""
+APPROVE, DROP = "approve", "drop"
+LONGEST_NAME = 80
+
+
+async def held_page(pages: Pages, request: Request) -> Response:
+    """Show who would lose what, with the two buttons."""
+    held = await pages.approvals.find(request.path_params["id"])
+    if held is None:
+        return _not_held(pages, request)
+    changes = await pages.approvals.all_changes(held.id)
+    data = without_addresses(held_json(held, changes if wants_json(request) else changes[:HELD_SHOWN]))
+    assert isinstance(data, dict)  # noqa: S101 - for the type checker
+    if wants_json(request):
+        return pages.answer(request, "held", data)
+    version = version_of(changes)
+    form = {
+        "version": version,
+        "codes": {action: _code(pages, request, "ask", action, held.id, version) for action in (APPROVE, DROP)},
+        "approved": await pages.queue.caused_by(_cause(held.id)),
+    }
+    return pages.answer(request, "held", {**data, "form": form})
+
+
+async def decide(pages: Pages, request: Request) -> Response:
+    """Approve or drop a list, after a confirmation that says how many subjects are on it."""
+    form = await form_of(request)
+    held = await pages.approvals.find(request.path_params["id"])
+    if held is None:
+        return _not_held(pages, request)
+    action, version, given = form.get("action", ""), form.get("version", ""), form.get("code", "")
+    asks = same(given, _code(pages, request, "ask", action, held.id, version))
+    confirms = same(given, _code(pages, request, "confirm", action, held.id, version))
+    changes = await pages.approvals.all_changes(held.id)
+    if action not in (APPROVE, DROP) or not (asks or confirms):
+        return _refused(pages, request, held, "The form has expired, or is of another session.", 400)
+    if problem := await _problem(pages, held.id, shown=version, now=version_of(changes)):
+        return _refused(pages, request, held, problem, 409)
+    operator = form.get("operator", "").strip()
+    if asks or not operator or len(operator) > LONGEST_NAME or invisible_character(operator):
+        code = _code(pages, request, "confirm", action, held.id, version)
+        data: dict[str, Any] = {"id": held.id, "action": action, "size": len(changes), "version": version, "code": code}
+        return pages.answer(request, "confirm", {**data, "problem": confirms}, 400 if confirms else 200)
+    if action == APPROVE:
+        return await _approve(pages, held, changes, operator)
+    await pages.approvals.drop(held.id)
+    log.warning("changeset_dropped", changeset=held.id, subjects=len(changes), operator=operator)
+    text = f"{len(changes)} subjects keep their access for now. The next reconcile compares them again."
+    return pages.message(request, "The list is dropped.", text, 200)
+
+
+async def _problem(pages: Pages, id_: str, *, shown: str, now: str) -> str:
+    """Return why a list can no longer be decided; empty when it can."""
+    if shown != now:
+        return "The list has changed since the page was opened."
+    if await pages.queue.caused_by(_cause(id_)):
+        return "The list is approved already, and is being applied."
+    return ""
+
+
+async def _approve(pages: Pages, held: HeldChangeset, changes: Sequence[HeldChange], operator: str) -> Response:
+    """Enqueue the subjects for the worker. The guard honours the approval for those that are still on the list."""
+    await pages.queue.enqueue([WorkItem(change.subject, LANE, cause=_cause(held.id)) for change in changes])
+    log.warning("changeset_approved", changeset=held.id, subjects=len(changes), operator=operator)
+    return RedirectResponse(f"/held/{held.id}", 303)
+
+
+def version_of(changes: Sequence[HeldChange]) -> str:
+    """Return a digest of a list, which differs as soon as anything on it does."""
+    rows = [[change.subject, change.before, change.after] for change in changes]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _cause(id_: str) -> Cause:
+    return Cause(CauseKind.APPROVE, id_)
+
+
+def _code(pages: Pages, request: Request, *purpose: str) -> str:
+    return pages.authenticator.form_code(request.cookies.get(SESSION, ""), "/".join(purpose))
+
+
+def _not_held(pages: Pages, request: Request) -> Response:
+    text = "It was approved or dropped, has expired, or never existed. `sync-worker approve` lists all held changesets."
+    return pages.message(request, "No changeset is held under this id.", text, 404)
+
+
+def _refused(pages: Pages, request: Request, held: HeldChangeset, reason: str, status: int) -> Response:
+    text = f"{reason} Open `/held/{held.id}` again and review the list."
+    return pages.message(request, "Nothing was done.", text, status)
