@@ -17,6 +17,7 @@ interface Option {
 }
 
 const PAUSE = 250
+const LOADING = 'loading'
 
 /** One directory for each dataset and proxy, so that all fields share one pass, and the names of a form one request. */
 const directories = new Map<string, Directory>()
@@ -30,7 +31,7 @@ export function pickerInput({proxyUrl, kind}: PickerOptions) {
     const [text, setText] = useState<string | null>(null)
     const {options, loading, reachable} = useSearch(directory, kind, text)
 
-    if (!reachable) return renderDefault(props)
+    if (!reachable || (value && stored === undefined)) return renderDefault(props)
     return (
       <Stack gap={3}>
         <Autocomplete<Option>
@@ -51,7 +52,7 @@ export function pickerInput({proxyUrl, kind}: PickerOptions) {
           )}
           renderValue={(chosen) => chosen}
         />
-        {value && stored && <Entry listing={stored} />}
+        {value && stored && stored !== LOADING && <Entry listing={stored} />}
         {value && stored === null && (
           <Text size={1} muted>
             {kind === 'people' ? 'No such person in Clerk any more.' : 'No such organization in Clerk any more.'}
@@ -90,11 +91,11 @@ function useDirectory(url: string): Directory {
   }, [client, url])
 }
 
-function useName(directory: Directory, kind: Kind, id: string | undefined): Named {
-  const [named, setNamed] = useState<Named>(undefined)
+function useName(directory: Directory, kind: Kind, id: string | undefined): Named | typeof LOADING {
+  const [named, setNamed] = useState<Named | typeof LOADING>(LOADING)
   useEffect(() => {
     let current = true
-    setNamed(undefined)
+    setNamed(LOADING)
     if (id) void directory.name(kind, id).then((found) => current && setNamed(found))
     return () => {
       current = false
