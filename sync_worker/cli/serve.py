@@ -12,7 +12,7 @@ import typer
 
 from sync_worker.cli.output import CommandFailed
 from sync_worker.cli.setup import begin
-from sync_worker.errors import RetryableError
+from sync_worker.errors import ConfigurationError, RetryableError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,13 +80,19 @@ async def _prepare(settings: Settings, runtime: Runtime) -> None:
 
 
 async def _release(settings: Settings, runtime: Runtime) -> None:
-    from sync_worker.runtime.service import check_projection
+    from sync_worker.formatting import rfc3339
     from sync_worker.runtime.wiring import installation_of, open_services, open_store
+    from sync_worker.sanity.client import Queries
+    from sync_worker.sanity.groq_checks import check_groq_files
+
+    folder, now = settings.groq_folder, rfc3339(runtime.clock.now()) or ""
 
     async with open_store(settings, runtime) as store, open_services(settings, store, dry_run=True) as services:
         known = {}
         try:
-            await check_projection(services, settings)
+            report = await check_groq_files(services.source, Queries.load(folder), folder, settings.layout.fields, now)
+            if problems := report.problems_with(settings.events):
+                raise ConfigurationError("; ".join(f"{one.text} ({one.fix})" for one in problems))
             known["CLERK_SECRET_KEY"] = await services.target.instance()
         except RetryableError as error:  # a service that is briefly down must not stop a deploy
             typer.echo(f"warning: not everything was checked: {error}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sync_worker import DOCUMENTATION
@@ -11,19 +11,17 @@ from sync_worker.doctor.people_checks import claims, ownership
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
 from sync_worker.domain.entitlements import Refusal
-from sync_worker.domain.subjects import Kind
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
-from sync_worker.sanity.row_checks import SUBJECT_FIELDS, shape_problems
+from sync_worker.sanity.groq_checks import check_groq_files
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH
 from sync_worker.storage.reconcile_runs import GOOD
 from sync_worker.variables import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sync_worker.doctor.database_probe import Tables
-    from sync_worker.sanity.client import Sanity
 
 VIEWER = "npx sanity tokens create sync-worker --role=viewer"
 
@@ -123,45 +121,24 @@ async def groq_files(installation: Installation) -> Finding:
 
 
 async def projection(installation: Installation) -> Finding:
-    """Check that each query runs, yields valid rows, and finds a row by its own subject."""
-    source, fields = installation.source, installation.settings.layout.fields
-    empty = await source.by_subject((), ())
-    page = await source.everything("")
-    await source.affected((), "", ())
-    now = rfc3339(installation.clock.now())
-    await source.changed(now, "", now)
-    if empty.rows:
-        return problem("by_subject.groq returns rows for an empty list of subjects", "Correct its filter.")
-    if not page.rows:
+    """Check that each file runs, returns valid rows, and would report an event about one of them."""
+    configured = installation.settings
+    fields, now = configured.layout.fields, rfc3339(installation.clock.now())
+    report = await check_groq_files(installation.source, installation.queries, configured.groq_folder, fields, now)
+    if problems := report.problems_with(configured.events):
+        return problem("; ".join(one.text for one in problems), problems[0].fix)
+    if not report.rows:
         return warning(
             "the queries run, but no entitlement is visible",
             "Publish one, or check SANITY_DATASET, the token's role and the type name in the GROQ files.",
         )
-    if wrong := shape_problems(page.rows, fields):
-        return problem("; ".join(wrong), f"Correct entitlement.groq in {installation.settings.groq_folder}.")
-    if missing := await _not_found_by_subject(source, page.rows, installation):
-        return problem(
-            f"everything.groq returns {missing}, but by_subject.groq does not find it by its subject",
-            "Make the filters of both queries match the same documents.",
-        )
-    refused = [row for _, row in (read_row(raw, fields) for raw in page.rows) if isinstance(row, Refusal)]
+    refused = [row for _, row in (read_row(raw, fields) for raw in report.rows) if isinstance(row, Refusal)]
     if refused:
         return warning(
-            f"{len(refused)} of {len(page.rows)} rows are refused; the first is {refused[0]}",
+            f"{len(refused)} of {len(report.rows)} rows are refused; the first is {refused[0]}",
             "Correct these documents and publish them. Until then they grant nothing.",
         )
-    return ok(f"all rows are valid; visible entitlements: {empty.visible}")
-
-
-async def _not_found_by_subject(source: Sanity, rows: Sequence[Mapping[str, Any]], installation: Installation) -> str:
-    """Return the id of an entitlement that by_subject.groq does not find by its own subject, or an empty string."""
-    for raw in rows:
-        subject, _ = read_row(raw, installation.settings.layout.fields)
-        as_pasted = any(str(raw.get(name) or "") != str(raw.get(name) or "").strip() for name in SUBJECT_FIELDS)
-        if subject is not None and subject.kind in (Kind.USER, Kind.ORGANIZATION, Kind.MEMBERSHIP) and not as_pasted:
-            found = await source.by_subject([subject], ())
-            return "" if raw["_id"] in {row["_id"] for row in found.rows} else str(raw["_id"])
-    return ""
+    return ok(f"all rows are valid; visible entitlements: {report.visible}")
 
 
 async def clock(installation: Installation) -> Finding:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.cli.processes import settings_for
+from sync_worker.settings import packaged_groq
 from tests.nursery import run
 
 if TYPE_CHECKING:
@@ -110,6 +112,20 @@ async def test_release_names_a_groq_file_that_is_missing(environment: dict[str, 
     ended = await run("release", cwd=tmp_path, environment={**environment, "GROQ_DIR": str(tmp_path)})
     assert ended.code == 1
     assert "by_subject.groq" in ended.err
+
+
+async def test_release_finds_what_a_webhook_would_not_report(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    row = {"_id": "ent-1", "_type": "entitlement", "clerkUserId": "user_1", "plan": "pro"}
+    await box.lake.mutate([{"create": row}])
+    folder = tmp_path / "groq"
+    shutil.copytree(packaged_groq(), folder)
+    file = folder / "webhook_projection.groq"
+    file.write_text(file.read_text().replace("clerkUserId", "clerkId"))
+    ended = await run("release", cwd=tmp_path, environment={**environment, "GROQ_DIR": str(folder)})
+    assert ended.code == 1
+    assert 'webhook_projection.groq, line 12: "before" lacks clerkUserId, which ent-1 has' in ended.err
 
 
 async def test_the_demo_ends_well(tmp_path: Path) -> None:

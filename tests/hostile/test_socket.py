@@ -142,7 +142,7 @@ REFUSED = {
     "a query that is no ASCII": (400, b"GET /healthz/?\xff HTTP/1.1\r\nHost: x\r\n\r\n"),
     "a path with a NUL": (404, b"GET /%00%ff%2e%2e HTTP/1.1\r\nHost: x\r\n\r\n"),
     "a path outside": (404, b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "a slash too many": (404, b"POST /webhooks/sanity/ HTTP/1.1\r\nHost: evil\r\nContent-Length: 0\r\n\r\n"),
+    "two slashes too many": (404, b"POST /webhooks/sanity// HTTP/1.1\r\nHost: evil\r\nContent-Length: 0\r\n\r\n"),
     "everything": (404, b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"),
     "another method": (405, b"GET /webhooks/sanity HTTP/1.1\r\nHost: x\r\n\r\n"),
     "a method in small letters": (400, b"post /webhooks/sanity HTTP/1.1\r\nHost: x\r\n\r\n"),

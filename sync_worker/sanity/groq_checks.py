@@ -1,0 +1,157 @@
+"""Checks all GROQ files against the dataset, for `release` and `doctor`: each runs, and returns what the worker needs.
+
+The webhook's two files cannot run as they are, because only Sanity has both sides of an event. They are evaluated on a
+published entitlement, as if it had just been updated without a change.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sync_worker.domain.subjects import Kind
+from sync_worker.domain.text import escaped
+from sync_worker.errors import ConfigurationError, UnreadableAnswer
+from sync_worker.sanity.row_checks import SUBJECT_FIELDS, shape_problems
+from sync_worker.sanity.rows import read_row
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from sync_worker.domain.entitlements import Field
+    from sync_worker.domain.subjects import Subject
+    from sync_worker.sanity.client import Queries, Sanity
+
+T = TypeVar("T")
+_SIDE = re.compile(r"\b(?:before|after)\(\)")
+_OPERATION = re.compile(r"\bdelta::operation\(\)")
+PROJECTION, FILTER = "webhook_projection.groq", "webhook_filter.groq"
+
+
+@dataclass(frozen=True, slots=True)
+class GroqProblem:
+    """What is wrong with a file, and what to do."""
+
+    text: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroqReport:
+    """The problems of the queries and of the webhook's files, a page of rows, and how many entitlements are visible."""
+
+    queries: tuple[GroqProblem, ...]
+    webhook: tuple[GroqProblem, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    visible: int
+
+    def problems_with(self, events: str) -> tuple[GroqProblem, ...]:
+        """Return the problems that matter: the files of the webhook are not used when EVENTS is `listen`."""
+        return self.queries if events == "listen" else (*self.queries, *self.webhook)
+
+
+async def check_groq_files(
+    source: Sanity, queries: Queries, folder: Path, fields: Sequence[Field], now: str
+) -> GroqReport:
+    """Run every file once and return what is wrong. `now` is RFC 3339. Raises what Sanity's answers raise."""
+    empty = await _named("by_subject.groq", source.by_subject((), ()))
+    page = await _named("everything.groq", source.everything(""))
+    await _named("by_address.groq", source.by_address(()))
+    await _named("affected.groq", source.affected((), "", ()))
+    await _named("changed.groq", source.changed(now, "", now))
+    problems: list[GroqProblem] = []
+    webhook: tuple[GroqProblem, ...] = ()
+    if empty.rows:
+        problems.append(
+            GroqProblem("by_subject.groq returns rows for an empty list of subjects", "Correct its filter.")
+        )
+    elif wrong := shape_problems(page.rows, fields):
+        problems.append(GroqProblem("; ".join(wrong), f"Correct entitlement.groq in {folder}."))
+    elif named := _first_named(page.rows, fields):
+        row, subject = named
+        found = await source.by_subject([subject], ())
+        if row["_id"] not in {one["_id"] for one in found.rows}:
+            problems.append(
+                GroqProblem(
+                    f"everything.groq returns {row['_id']}, but by_subject.groq does not find it by its subject",
+                    "Make the filters of both queries match the same documents.",
+                )
+            )
+        webhook = tuple(
+            GroqProblem(text, f"Correct it in {folder}, then run `sync-worker webhook install`.")
+            for text in await _webhook_problems(source, queries, folder, row)
+        )
+    return GroqReport(tuple(problems), webhook, tuple(page.rows), empty.visible)
+
+
+def _first_named(
+    rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]
+) -> tuple[Mapping[str, Any], Subject] | None:
+    """Return the first row that names its subject by id, written as it is stored."""
+    for raw in rows:
+        subject, _ = read_row(raw, fields)
+        as_pasted = any(str(raw.get(name) or "") != str(raw.get(name) or "").strip() for name in SUBJECT_FIELDS)
+        if subject is not None and subject.kind in (Kind.USER, Kind.ORGANIZATION, Kind.MEMBERSHIP) and not as_pasted:
+            return raw, subject
+    return None
+
+
+async def _webhook_problems(source: Sanity, queries: Queries, folder: Path, row: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with an event about a row; nothing if only Sanity can evaluate the files."""
+    projection, condition = _dry(queries.webhook_projection), _dry(queries.webhook_filter)
+    parameters = {"id": str(row["_id"])}
+    problems = []
+    if "delta::" not in condition:
+        query = f'{{"present": count(*[_id == $id]), "matches": count(*[_id == $id && ({condition})])}}'
+        counts = await _named(FILTER, source.lookup(query, parameters))
+        if counts.get("matches") != counts.get("present"):
+            problems.append(f"{FILTER}, line 1: it does not let {row['_id']} through")
+    if "delta::" not in projection:
+        query = f'{{"document": *[_id == $id][0]{{_id, _rev, _updatedAt, "body": {projection}}}}}'
+        document = (await _named(PROJECTION, source.lookup(query, parameters))).get("document")
+        if isinstance(document, dict):  # else it has just been deleted
+            problems += _body_problems(document, folder, row)
+    return problems
+
+
+def _dry(text: str) -> str:
+    return _OPERATION.sub('"update"', _SIDE.sub("@", text))
+
+
+def _body_problems(document: Mapping[str, Any], folder: Path, row: Mapping[str, Any]) -> Iterator[str]:
+    body = document["body"] if isinstance(document["body"], dict) else {}
+    expected = {
+        "id": document["_id"],
+        "type": "entitlement",
+        "rev": document["_rev"],
+        "updatedAt": document["_updatedAt"],
+    }
+    for name, value in expected.items():
+        if body.get(name) != value:
+            yield f'{_place(folder, name)}: "{name}" of {row["_id"]} is {_shown(body.get(name))}, expected {value}'
+    for side in ("before", "after"):
+        given = body.get(side)
+        for name in SUBJECT_FIELDS:
+            if row.get(name) and not (isinstance(given, dict) and given.get(name)):
+                yield f'{_place(folder, side)}: "{side}" lacks {name}, which {row["_id"]} has'
+
+
+def _place(folder: Path, field: str) -> str:
+    """Return the file and the line where a field is defined; the first line if it is missing."""
+    lines = (folder / PROJECTION).read_text(encoding="utf-8").splitlines()
+    number = next((n for n, line in enumerate(lines, 1) if line.lstrip().startswith(f'"{field}"')), 1)
+    return f"{PROJECTION}, line {number}"
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else escaped(str(value))
+
+
+async def _named(file: str, answer: Awaitable[T]) -> T:
+    """Name the file in an error that comes from its text."""
+    try:
+        return await answer
+    except (ConfigurationError, UnreadableAnswer) as error:
+        raise type(error)(f"{file}: {error.detail}") from None
