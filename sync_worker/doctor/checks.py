@@ -9,7 +9,7 @@ from sync_worker import DOCUMENTATION
 from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
 from sync_worker.doctor.people_checks import claims, ownership
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
-from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, webhook
+from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, listener, webhook
 from sync_worker.domain.entitlements import Refusal
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.groq_checks import check_groq_files
@@ -200,6 +200,7 @@ CHECKS: Sequence[Check] = (
     Check("deliveries", deliveries, needs=("Sanity", "GROQ files")),
     Check("clock", clock),
     Check("database", database, uses=("DATABASE_URL",)),
+    Check("listener", listener, uses=("EVENTS",), needs=("database",)),
     Check("last webhook", last_webhook, needs=("database", "Sanity", "GROQ files")),
     Check("Clerk webhook", clerk_webhook, uses=("CLERK_WEBHOOK_SECRET",), needs=("database", "Sanity", "GROQ files")),
     Check("reconcile", reconcile, needs=("database",)),

@@ -10,6 +10,7 @@ from sync_worker.domain.subjects import Kind
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH, Hook, differences, needed, wanted_hook
 from sync_worker.storage.liveness import note_of
+from sync_worker.storage.state import FAILURE, LAST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 
 INSTALL = "SANITY_MANAGE_TOKEN=… sync-worker webhook install --url"
 
+NOT_NEEDED = "not needed: EVENTS=listen"
+
 
 async def webhook(installation: Installation) -> Finding:
     """Check that the webhook exists, is enabled, and is configured correctly."""
+    if installation.settings.events == "listen":
+        return skipped(NOT_NEEDED)
     repair = _repair(installation, await installation.hooks.all())
     if repair is None or repair.present is None:
         url = installation.url or f"https://your-host{PATH}"
@@ -55,6 +60,8 @@ def _repair(installation: Installation, hooks: Sequence[Hook]) -> Repair | None:
 
 async def deliveries(installation: Installation) -> Finding:
     """Check that the deliveries of the webhook were accepted."""
+    if installation.settings.events == "listen":
+        return skipped(NOT_NEEDED)
     repair = _repair(installation, await installation.hooks.all())
     if repair is None or repair.present is None:
         return skipped("not checked: there is no webhook")
@@ -94,6 +101,8 @@ def _remedy(attempt: Attempt) -> str:
 
 async def last_webhook(installation: Installation) -> Finding:
     """Check that nothing was published since the last webhook."""
+    if installation.settings.events == "listen":
+        return skipped(NOT_NEEDED)
     at = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted.get(
         note_of("sanity")
     )
@@ -111,6 +120,22 @@ async def last_webhook(installation: Installation) -> Finding:
             "See webhook and deliveries, then run `sync-worker reconcile` for lost events.",
         )
     return ok(f"it arrived {installation.ago(at)}, and nothing was published since")
+
+
+async def listener(installation: Installation) -> Finding:
+    """Check that Sanity lets us listen, where publishes are reported in this way."""
+    if installation.settings.events == "webhook":
+        return ok("not used: EVENTS=webhook")
+    noted = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted
+    heard, refused = noted.get(LAST_EVENT, 0.0), noted.get(FAILURE, 0.0)
+    if refused > heard:
+        return problem(
+            f"Sanity refused it {installation.ago(refused)}",
+            "Check SANITY_READ_TOKEN and SANITY_DATASET. The log has the reason under `listener_refused`.",
+        )
+    if not heard:
+        return warning("nothing has been heard yet", "Start `sync-worker serve`, and publish an entitlement.")
+    return ok(f"it last heard of a publish {installation.ago(heard)}")
 
 
 async def clerk_webhook(installation: Installation) -> Finding:

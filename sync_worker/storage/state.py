@@ -27,6 +27,9 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 # Needs what a write needs, but changes no row.
 CHANGE_NOTHING = "UPDATE state SET at = at WHERE name = ''"
 
+LAST_EVENT, FAILURE = "listen:last", "listen:failure"
+"""The last event of the listener's stream, and why Sanity last refused to be listened to."""
+
 STOPPED = "worker:stopped"
 """Why a worker does nothing: the code of a refused key or a wrong setting. It is written again while that lasts."""
 

@@ -19,6 +19,7 @@ from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import DatabaseUnavailable, SyncWorkerError
 from sync_worker.sanity.listen import Signal
 from sync_worker.storage.leadership import Leadership
+from sync_worker.storage.state import FAILURE, LAST_EVENT
 from sync_worker.sync.document_events import DocumentEvent, items_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.database import Database
     from sync_worker.storage.queue import WorkQueue
 
-LEADER, LAST_EVENT, FAILURE = "listen:leader", "listen:last", "listen:failure"
+LEADER = "listen:leader"
 REMEMBERED = 1000
 """Events remembered, because the stream repeats some when it goes on."""
 
