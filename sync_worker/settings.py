@@ -1,4 +1,4 @@
-"""The settings, read from the environment and `.env`; the environment wins. Nothing else reads the environment.
+"""The settings, read from the environment and `.env`; the environment wins.
 
 The docstring of each setting is its row in the settings table: meaning, unit, default and consequence.
 """
@@ -6,26 +6,22 @@ The docstring of each setting is its row in the settings table: meaning, unit, d
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from dotenv import dotenv_values
 from pydantic import Field as Setting
-from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout, MergeRule, Placement
 from sync_worker.domain.ownership import MARKER_KEY
-from sync_worker.errors import ConfigurationError
-from sync_worker.variables import names, values
+from sync_worker.variables import values
 
 Texts = Annotated[tuple[str, ...], NoDecode]
 _PERCENT = re.compile(r"(\d{1,3})%")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_EPHEMERAL = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly", "K_SERVICE": "Cloud Run"}
 _RESERVED = {MARKER_KEY, "_id", "_rev", "_updatedAt", "startsAt", "endsAt", "status", "unresolved"}
 
 
@@ -172,7 +168,7 @@ class Settings(BaseSettings):
         try:
             date.fromisoformat(value)
         except ValueError:
-            raise ValueError(_EXPECTED["SANITY_API_VERSION"]) from None
+            raise ValueError("must be a date such as 2025-02-19") from None
         return value
 
     @field_validator("baseline_plan", "baseline_role")
@@ -313,106 +309,6 @@ def packaged_groq() -> Path:
     """Return the directory of the default GROQ files: in the installed package, or beside it in a checkout."""
     packaged = Path(__file__).parent / "groq"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "groq"
-
-
-def load_settings(**overrides: Any) -> Settings:
-    """Read the environment. Raises ConfigurationError that names every invalid variable, without its value."""
-    try:
-        settings = Settings(**overrides)
-    except (OSError, UnicodeError):
-        raise _unreadable_file() from None
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_problems(error).values())) from None
-    _refuse_ephemeral_disk(settings)
-    return settings
-
-
-def load_valid_settings() -> tuple[Settings, dict[str, str]]:
-    """Read the valid part of the environment. Return it with the problem of each invalid variable, by name.
-
-    An invalid variable gets its default or a placeholder, so that checks that do not need it can run.
-    """
-    problems: dict[str, str] = {}
-    while True:
-        try:
-            settings = Settings(**{name.lower(): _fallback(name.lower()) for name in problems})
-            break
-        except (OSError, UnicodeError):
-            raise _unreadable_file() from None
-        except ValidationError as error:
-            problems = {**_problems(error), **problems}
-    try:
-        _refuse_ephemeral_disk(settings)
-    except ConfigurationError as error:
-        problems["DATABASE_URL"] = error.detail
-    return settings, problems
-
-
-def unknown_settings() -> dict[str, str]:
-    """Return the variables that look like settings but are not read, each with the setting that was meant, if known."""
-    return names.unknown(_given(), [name.upper() for name in Settings.model_fields])
-
-
-def _given() -> list[str]:
-    """Return the names of all variables, of the environment and of `.env`."""
-    file = Path(str(Settings.model_config["env_file"]))
-    return [*os.environ, *(dotenv_values(file, encoding="utf-8-sig") if file.is_file() else ())]
-
-
-def _unreadable_file() -> ConfigurationError:
-    return ConfigurationError("The file .env cannot be read as text. Save it as UTF-8, readable for this user.")
-
-
-def _fallback(name: str) -> Any:
-    return _PLACEHOLDERS[name] if name in _PLACEHOLDERS else Settings.model_fields[name].default
-
-
-_PLACEHOLDERS = {"sanity_project_id": "unset", "sanity_read_token": "unset", "clerk_secret_key": "sk_test_unset"}
-"""For required settings, which have no default."""
-
-_EXPECTED = {
-    "SANITY_PROJECT_ID": "must be a project id of lowercase letters, digits and -",
-    "SANITY_DATASET": "must be a dataset name of lowercase letters, digits, - and _",
-    "SANITY_API_VERSION": "must be a date such as 2025-02-19",
-    "CLERK_BUDGET": "must be a whole number, 0 or more",
-    "EVENTS": "must be webhook, listen or both",
-    "FULL_CHECK_SECONDS": "must be a whole number of seconds, 60 or more",
-    "POLL_SECONDS": "must be a whole number of seconds, 0 or more",
-    "RECONCILE_AT": "must be a time in UTC such as 03:30, or off",
-    "CLAIMS_BUDGET": "must be a whole number of bytes, 1 or more",
-    "PORT": "must be a whole number from 0 to 65535",
-    "LOG_FORMAT": "must be auto, json or console",
-}
-"""What to write, for settings that pydantic checks by their type."""
-
-
-def _problems(error: ValidationError) -> dict[str, str]:
-    """Return one sentence per invalid variable, by name. Values that contradict each other are listed under one."""
-    sentences = {}
-    for problem in error.errors(include_url=False, include_input=False):
-        name = str(problem["loc"][0]).upper() if problem["loc"] else ""
-        match problem["type"]:
-            case "missing":
-                alias = names.alias_of(name, _given())
-                text = f"is not set ({alias} is, but it is not read)" if alias else "is not set"
-            case "value_error":
-                text = problem["msg"].removeprefix("Value error, ")
-            case _:
-                text = _EXPECTED.get(name, "is not valid")
-        sentences[name or text.partition(":")[0]] = f"{name} {text}".lstrip()
-    return sentences
-
-
-def _refuse_ephemeral_disk(settings: Settings) -> None:
-    """Raise ConfigurationError for the default SQLite file on a platform whose disk does not survive a restart."""
-    if "database_url" in settings.model_fields_set:
-        return
-    for variable, platform in _EPHEMERAL.items():
-        if variable in os.environ:
-            raise ConfigurationError(
-                f"DATABASE_URL is not set, and {platform} deletes the disk on restart, with all pending work; "
-                "set it to a PostgreSQL database, or to a SQLite file on a mounted volume"
-            )
 
 
 def _extra_field(text: str) -> Field:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sync_worker.domain.clock import Clock
-    from sync_worker.storage.queue import Claim, WorkQueue
+    from sync_worker.storage.queue import WorkQueue
+    from sync_worker.storage.work_items import Claim
 
 HELD = "SELECT key FROM work WHERE key = ? AND lease_token = ? AND visible_at > NOW()"
 

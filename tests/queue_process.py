@@ -15,7 +15,8 @@ import sys
 import time
 
 from sync_worker.runtime.wiring import open_database
-from sync_worker.storage.queue import Completed, Retry, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
+from sync_worker.storage.work_items import Completed, Retry, WorkItem
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import httpx
@@ -17,9 +17,12 @@ from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement, Field, Mer
 from sync_worker.domain.merge import is_active, merge
 from sync_worker.errors import ConfigurationError
 from sync_worker.formatting import at, rfc3339
+from sync_worker.runtime.environment import load_settings, load_valid_settings
 from sync_worker.sanity.rows import read_row
-from sync_worker.settings import Settings, load_settings, load_valid_settings
 from tests.sizes import examples
+
+if TYPE_CHECKING:
+    from sync_worker.settings import Settings
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 FIELDS = (

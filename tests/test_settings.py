@@ -6,10 +6,12 @@ import pytest
 
 from sync_worker.domain.entitlements import Placement
 from sync_worker.errors import ConfigurationError
-from sync_worker.settings import Settings, load_settings, load_valid_settings, unknown_settings
+from sync_worker.runtime.environment import load_settings, load_valid_settings, unknown_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sync_worker.settings import Settings
 
 GIVEN = {"SANITY_PROJECT_ID": "p1", "SANITY_READ_TOKEN": "planted-token", "CLERK_SECRET_KEY": "sk_test_planted"}
 

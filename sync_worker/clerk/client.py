@@ -7,8 +7,7 @@ user and drops `starting_after`. Writes to users bypass it because it is slow; o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
@@ -28,10 +27,11 @@ from sync_worker.errors import (
 from sync_worker.transport import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from clerk_backend_api import Clerk as Sdk
 
+    from sync_worker.clerk.target import AddressOwners
     from sync_worker.domain.entitlements import Change, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.transport import ServiceTransport
@@ -44,32 +44,6 @@ PAGE = 500
 """Rows per page of a list, Clerk's maximum."""
 IDS_PER_CALL = 100
 """Values per list filter, Clerk's maximum. Also sent as `limit`, because Clerk returns only 10 rows without it."""
-
-
-AddressOwners = Mapping[Subject, Collection[str]]
-"""The ids of the users who have an address, by address. An address without a user is not included."""
-
-
-class Target(Protocol):
-    """The target that stores access."""
-
-    async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
-        """Read what is stored for `subjects`; those that do not exist are left out."""
-
-    async def find(self, addresses: Collection[Subject]) -> AddressOwners:
-        """Look up the current owners of these addresses."""
-
-    async def uncounted(self, address: Subject) -> Mapping[Subject, str]:
-        """Return the users who have an e-mail address that does not count for them, each with the reason."""
-
-    async def memberships(self, user_id: str) -> tuple[Subject, ...]:
-        """List the memberships of a user."""
-
-    async def apply(self, change: Change) -> None:
-        """Write one change."""
-
-    def sweep(self) -> AsyncIterator[Sequence[Observed]]:
-        """Read all subjects, page by page."""
 
 
 class Clerk:

@@ -56,8 +56,8 @@ async def _examine(url: str, manage_token: str) -> dict[str, Finding]:
     from sync_worker.doctor.checks import CHECKS
     from sync_worker.doctor.runner import examine, open_installation
     from sync_worker.logs import configure_logs
+    from sync_worker.runtime.environment import load_valid_settings, unknown_settings
     from sync_worker.runtime.wiring import Runtime
-    from sync_worker.settings import load_valid_settings, unknown_settings
 
     settings, invalid = load_valid_settings()
     configure_logs(settings.log_format, settings.secrets)

@@ -45,7 +45,7 @@ async def _read(target: str | None, limit: int) -> list[Entry]:
     from sync_worker.cli.targets import keys_of
     from sync_worker.diagnostics.explainer import causes_of
     from sync_worker.runtime.wiring import Runtime, open_store
-    from sync_worker.storage.queue import FANOUT
+    from sync_worker.storage.work_items import FANOUT
 
     settings = begin()
     async with open_store(settings, Runtime.system()) as store:

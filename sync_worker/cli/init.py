@@ -94,7 +94,7 @@ def _asked(text: str) -> str:
 def _try_keys(values: Mapping[str, str]) -> None:
     """Try both keys. Raises ConfigurationError for an invalid value, CommandFailed if a service refuses a key."""
     from sync_worker.logs import configure_logs
-    from sync_worker.settings import load_settings
+    from sync_worker.runtime.environment import load_settings
 
     given = {name.lower(): value for name, value in values.items() if value and name != "GROQ_DIR"}
     settings = load_settings(_env_file=None, **given)

@@ -13,7 +13,7 @@ def begin(**overrides: Any) -> Settings:
     import structlog
 
     from sync_worker.logs import configure_logs
-    from sync_worker.settings import load_settings, unknown_settings
+    from sync_worker.runtime.environment import load_settings, unknown_settings
     from sync_worker.variables import names
 
     settings = load_settings(**overrides)

@@ -49,7 +49,7 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
     from sync_worker.domain.work import Cause, CauseKind
     from sync_worker.runtime.service import running_worker
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
-    from sync_worker.storage.queue import WorkItem
+    from sync_worker.storage.work_items import WorkItem
     from sync_worker.sync.address_resolution import owners
 
     async with open_store(settings, Runtime.system()) as store:

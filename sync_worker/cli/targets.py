@@ -19,7 +19,7 @@ async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> lis
     from sync_worker.diagnostics.explainer import parse_target
     from sync_worker.errors import NoSuchSubject
     from sync_worker.runtime.wiring import open_services
-    from sync_worker.storage.queue import FANOUT
+    from sync_worker.storage.work_items import FANOUT
     from sync_worker.sync.address_resolution import owners
 
     targets = [parse_target(text) for text in texts]

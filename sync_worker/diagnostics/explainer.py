@@ -21,7 +21,7 @@ from sync_worker.domain.work import REFERENCE_DEPTH, Cause, CauseKind
 from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.approvals import changeset_id
-from sync_worker.storage.queue import FANOUT
+from sync_worker.storage.work_items import FANOUT
 from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
 from sync_worker.sync.plan import last_writes
 

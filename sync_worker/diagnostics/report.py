@@ -21,10 +21,10 @@ from sync_worker.sync.plan import last_writes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from sync_worker.clerk.client import Target
+    from sync_worker.clerk.target import Target
     from sync_worker.domain.entitlements import Layout, Marker, Observed
     from sync_worker.domain.ownership import LastWrites
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
     from sync_worker.storage.ledger import Entry, Ledger
 
 PLAN, ROLE, COURSES = (f.name for f in CORE_FIELDS)

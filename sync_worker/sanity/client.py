@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +24,7 @@ from sync_worker.errors import (
     ServiceUnavailable,
     UnreadableAnswer,
 )
+from sync_worker.sanity.source import Page, Snapshot
 from sync_worker.transport import ServiceTransport, read_json
 
 if TYPE_CHECKING:
@@ -42,80 +43,6 @@ TRANSACTIONS = 1000
 """Transactions in one page of the log."""
 _INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One query result: raw rows, the revisions of the expected documents, and the count of all visible entitlements.
-
-    `addressed` counts those that name a user by e-mail address or external id, `addressed_members` those that name a
-    member of an organization in this way.
-    """
-
-    rows: tuple[Mapping[str, Any], ...]
-    revisions: Mapping[str, DocumentRevision]
-    visible: int
-    addressed: int
-    addressed_members: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of rows, ordered by `_id`. `between` are the ids of documents that lead to further entitlements.
-
-    `remaining` counts the rows from here on, including this page; `visible` all entitlements, if the query counts them.
-    """
-
-    rows: tuple[Mapping[str, Any], ...]
-    remaining: int
-    between: tuple[str, ...] = ()
-    revisions: Mapping[str, DocumentRevision] | None = None
-    visible: int | None = None
-    hidden: tuple[str, ...] = ()
-    """The ids of rows that were on this page and do not count."""
-
-    @property
-    def last(self) -> bool:
-        """Whether this is the last page."""
-        return len(self.rows) + len(self.hidden) >= self.remaining
-
-    @property
-    def cursor(self) -> str:
-        """The id after which the next page starts."""
-        return max((*(str(row["_id"]) for row in self.rows[-1:]), *self.hidden[-1:]), default="")
-
-    def without(self, ids: Collection[str]) -> Page:
-        """Return the page without the rows of these documents."""
-        rows = tuple(row for row in self.rows if row["_id"] not in ids)
-        return replace(self, rows=rows, hidden=tuple(row["_id"] for row in self.rows if row["_id"] in ids))
-
-
-class Source(Protocol):
-    """The source of published entitlements."""
-
-    async def by_subject(self, subjects: Collection[Subject], documents: Collection[str]) -> Snapshot:
-        """Read the entitlements of `subjects`, and those among `documents` with their revisions, in one snapshot.
-
-        `subjects` are users, organizations, memberships, and addresses without an organization.
-        """
-
-    async def by_address(self, addresses: Collection[Subject]) -> frozenset[str]:
-        """Return the ids of the entitlements that name somebody by one of `addresses`, however they are written."""
-
-    async def everything(self, after: str) -> Page:
-        """Read the page of all entitlements whose ids follow `after`."""
-
-    async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
-        """Read a page of the entitlements that reference one of `documents` or are one of them."""
-
-    async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
-        """Read what was published between (`since`, `after`) and `before`: `_updatedAt` times, and an id for ties."""
-
-    async def deleted(self, since: str, until: str) -> frozenset[str]:
-        """Read from the transaction log which published documents were deleted between two times (RFC 3339)."""
-
-    async def stored(self, ids: Collection[str]) -> Stored:
-        """Read documents by id from the strongly consistent store."""
 
 
 def load_query(folder: Path, name: str) -> str:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
-    from sync_worker.clerk.client import AddressOwners
+    from sync_worker.clerk.target import AddressOwners
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
-    from sync_worker.sanity.client import Page, Source
+    from sync_worker.sanity.source import Page, Source
 
     Find = Callable[[Collection[Subject]], Awaitable[AddressOwners]]
 

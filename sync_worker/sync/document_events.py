@@ -11,7 +11,7 @@ from sync_worker.domain.revisions import Deletion, ExpectedRevision, expected_re
 from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject
 from sync_worker.sanity.rows import SubjectFields
-from sync_worker.storage.queue import FANOUT, WorkItem
+from sync_worker.storage.work_items import FANOUT, WorkItem
 
 if TYPE_CHECKING:
     from sync_worker.domain.subjects import Subject

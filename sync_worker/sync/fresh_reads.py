@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.freshness import DocumentRevision
     from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
 
 
 class Dated(Protocol):

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sync_worker.clerk.client import AddressOwners
+    from sync_worker.clerk.target import AddressOwners
     from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.freshness import DocumentRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.domain.work import Cause
-    from sync_worker.sanity.client import Snapshot
+    from sync_worker.sanity.source import Snapshot
     from sync_worker.storage.ledger import Entry
     from sync_worker.sync.outcome import Due
 

@@ -30,7 +30,7 @@ from sync_worker.errors import (
 )
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import Entry, State
-from sync_worker.storage.queue import FANOUT, WorkItem
+from sync_worker.storage.work_items import FANOUT, WorkItem
 from sync_worker.sync.fresh_reads import read_until_fresh
 from sync_worker.sync.outcome import Due, Outcome
 from sync_worker.sync.plan import Facts, Reading, make_plan, second_look
@@ -39,11 +39,11 @@ from sync_worker.transport import guarded
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
-    from sync_worker.clerk.client import Target
+    from sync_worker.clerk.target import Target
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.timings import Timings
-    from sync_worker.sanity.client import Snapshot, Source
+    from sync_worker.sanity.source import Snapshot, Source
     from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.installation import InstallationRecord
     from sync_worker.storage.ledger import Ledger

@@ -16,7 +16,7 @@ import structlog
 
 from sync_worker.domain.revisions import Ambiguous, Deletion
 from sync_worker.errors import DatabaseUnavailable, SyncWorkerError, UnreadableAnswer
-from sync_worker.storage.queue import FANOUT, WorkItem
+from sync_worker.storage.work_items import FANOUT, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.domain.work import Cause
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
     from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.queue import WorkQueue
 

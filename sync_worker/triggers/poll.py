@@ -18,7 +18,7 @@ from sync_worker.domain.revisions import expected_revision, microseconds
 from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.sanity.rows import SubjectFields
-from sync_worker.storage.queue import FANOUT, WorkItem
+from sync_worker.storage.work_items import FANOUT, WorkItem
 from sync_worker.triggers.deletes import Deletes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
     from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.queue import WorkQueue
 

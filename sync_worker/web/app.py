@@ -18,9 +18,9 @@ from sync_worker.diagnostics.metrics import Metrics
 from sync_worker.diagnostics.status import StatusReader
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.logs import configure_logs
+from sync_worker.runtime.environment import load_settings
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import Runtime, clerk_budget, explainer_of, open_services, open_store
-from sync_worker.settings import Settings, load_settings
 from sync_worker.storage.liveness import Liveness
 from sync_worker.web.auth import Authenticator, LoginThrottle, same
 from sync_worker.web.pages import routes
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sync_worker.runtime.wiring import Store
+    from sync_worker.settings import Settings
 
 log = structlog.get_logger("app")
 

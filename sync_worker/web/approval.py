@@ -16,7 +16,7 @@ from sync_worker.diagnostics.serialize import without_addresses
 from sync_worker.diagnostics.status import held_json
 from sync_worker.domain.text import invisible_character
 from sync_worker.domain.work import Cause, CauseKind
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.web.auth import same
 from sync_worker.web.site import SESSION, form_of, wants_json
 

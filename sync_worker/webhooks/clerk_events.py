@@ -17,7 +17,7 @@ from sync_worker.domain.ownership import is_untouched, own_marker, read_markers
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject
-from sync_worker.storage.queue import MEMBERS, WorkItem
+from sync_worker.storage.work_items import MEMBERS, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ import structlog
 
 from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import DatasetEmpty
-from sync_worker.storage.queue import FANOUT, WorkItem
+from sync_worker.storage.work_items import FANOUT, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.freshness import Stored
     from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
-    from sync_worker.sanity.client import Page, Snapshot, Source
+    from sync_worker.sanity.source import Page, Snapshot, Source
     from sync_worker.storage.queue import WorkQueue
 
 STATE = "dataset_empty"

@@ -15,7 +15,7 @@ from sync_worker.sync.address_resolution import PENDING
 
 if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Change, Layout
-    from sync_worker.storage.queue import Claim
+    from sync_worker.storage.work_items import Claim
     from sync_worker.sync.address_resolution import Resolution
     from sync_worker.sync.outcome import Due, Outcome
 

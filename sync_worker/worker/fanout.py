@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.work import REFERENCE_DEPTH
 from sync_worker.errors import StaleRead, UnreadableAnswer
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import fresh_page, resolve
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
     from sync_worker.domain.work import Cause
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
     from sync_worker.sync.address_resolution import Find, Resolution
 
 LANE = 1

@@ -23,8 +23,8 @@ from sync_worker.errors import (
     RefusedError,
     SyncWorkerError,
 )
-from sync_worker.storage.queue import FANOUT, Released, WorkItem
 from sync_worker.storage.reconcile_runs import LastSuccess
+from sync_worker.storage.work_items import FANOUT, Released, WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from sync_worker.transport import current_lane
 from sync_worker.worker.comparison import Comparison, refuse_common_loss
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.ownership import Adoption
     from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue import Claim, Completion, WorkQueue
+    from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.reconcile_runs import ReconcileRuns
+    from sync_worker.storage.work_items import Claim, Completion
     from sync_worker.sync.outcome import Due, Outcome
     from sync_worker.sync.reconciler import Reconciler
     from sync_worker.worker.desired_state import Findings

@@ -27,13 +27,7 @@ from sync_worker.errors import (
     SyncWorkerError,
 )
 from sync_worker.storage.counters import MISSED_WEBHOOKS
-from sync_worker.storage.queue import (
-    FANOUT,
-    Claim,
-    Completed,
-    Released,
-    WorkItem,
-)
+from sync_worker.storage.work_items import FANOUT, Claim, Completed, Released, WorkItem
 from sync_worker.sync.address_resolution import (
     AMBIGUOUS_ADDRESS,
     AMBIGUOUS_REASON,
@@ -54,7 +48,8 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
-    from sync_worker.storage.queue import Completion, WorkQueue
+    from sync_worker.storage.queue import WorkQueue
+    from sync_worker.storage.work_items import Completion
     from sync_worker.sync.outcome import Outcome
     from sync_worker.sync.reconciler import Reconciler
 

@@ -10,7 +10,7 @@ from sync_worker.domain.revisions import indirect
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import WorkKind
 from sync_worker.errors import NotListedYet, StaleRead
-from sync_worker.storage.queue import FANOUT, MEMBERS, Completed, WorkItem
+from sync_worker.storage.work_items import FANOUT, MEMBERS, Completed, WorkItem
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, owners, resolve_documents
 from sync_worker.sync.plan import is_too_new
 from sync_worker.sync.reconciler import REPAIR_LANE
@@ -18,13 +18,13 @@ from sync_worker.sync.reconciler import REPAIR_LANE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sync_worker.clerk.client import Target
+    from sync_worker.clerk.target import Target
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.errors import SyncWorkerError
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
     from sync_worker.storage.access_index import AccessIndex
-    from sync_worker.storage.queue import Claim
+    from sync_worker.storage.work_items import Claim
     from sync_worker.sync.address_resolution import Resolution
 
 

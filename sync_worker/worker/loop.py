@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Database
-    from sync_worker.storage.queue import Claim, WorkQueue
+    from sync_worker.storage.queue import WorkQueue
+    from sync_worker.storage.work_items import Claim
     from sync_worker.worker.jobs import Jobs
 
 AT_ONCE = {0: 4, 1: 2, 2: 1}

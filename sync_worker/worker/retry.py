@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import ConfigurationError, CredentialsRefused, LeaseLost, RefusedError, RetryableError
-from sync_worker.storage.queue import DeadLettered, Released, Retry
+from sync_worker.storage.work_items import DeadLettered, Released, Retry
 
 if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
     from sync_worker.errors import SyncWorkerError
-    from sync_worker.storage.queue import Claim, Completion
+    from sync_worker.storage.work_items import Claim, Completion
 
 
 def decide(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.cli.processes import process
+from sync_worker.runtime.environment import load_settings
 from sync_worker.sanity.client import Queries
-from sync_worker.settings import load_settings, packaged_groq
+from sync_worker.settings import packaged_groq
 from tests.nursery import run
 from tests.oracle import until
 

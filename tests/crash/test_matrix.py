@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from tests.builders import created, reference
 from tests.causes import cause_of
 from tests.expected import deleted

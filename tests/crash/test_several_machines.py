@@ -17,7 +17,7 @@ import pytest
 
 from sync_worker.cli.processes import free_port
 from sync_worker.storage.migrations import STEPS
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from tests.crash.grants import busiest, granted, keep_grants
 from tests.crash.load import Account, Editors
 from tests.crash.site import Site

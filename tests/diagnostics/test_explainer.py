@@ -19,7 +19,7 @@ from sync_worker.domain.subjects import Subject
 from sync_worker.errors import InvalidSubject, MutationInDryRun
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
 from tests.builders import weak
 from tests.causes import cause_of

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sync_worker.cli.processes import settings_for
 from sync_worker.diagnostics.metrics import METRICS, NAMES
 from sync_worker.storage.approvals import HeldChange
-from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import judged
+from sync_worker.storage.work_items import DeadLettered, WorkItem
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 from sync_worker.web.app import create_app
 from tests.builders import created

@@ -9,7 +9,7 @@ import pytest
 from sync_worker.diagnostics.report import AccessReport, Wanted, holders
 from sync_worker.formatting import parse_time
 from sync_worker.storage.ledger import Entry, State
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from tests.builders import created, reference
 from tests.clock import ManualClock
 from tests.parts import opened, working

@@ -11,9 +11,9 @@ from sync_worker.diagnostics.situations import EVENTS, SituationReader
 from sync_worker.runtime.wiring import Runtime, Store, open_store
 from sync_worker.storage.approvals import HeldChange
 from sync_worker.storage.counters import MISSED_WEBHOOKS
-from sync_worker.storage.queue import DeadLettered, WorkItem
 from sync_worker.storage.reconcile_runs import LastSuccess
 from sync_worker.storage.state import STOPPED
+from sync_worker.storage.work_items import DeadLettered, WorkItem
 from tests.clock import TIMINGS, ManualClock
 from tests.parts import settings_of
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.entitlements import Layout
     from sync_worker.domain.revisions import ExpectedRevision
-    from sync_worker.storage.queue import WorkItem
+    from sync_worker.storage.work_items import WorkItem
 
 
 NAMED = {

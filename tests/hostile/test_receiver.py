@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sync_worker.cli.processes import CLERK_SECRET, SECRET
 from sync_worker.runtime.wiring import reconciler_of
 from sync_worker.sandbox.server import Sandbox
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.receiver import BODY_LIMIT
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity

@@ -19,7 +19,7 @@ from sync_worker.runtime.notifier import Notifier, notify
 from sync_worker.runtime.wiring import Runtime, open_store
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.notices import Notice, Notices
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from tests.builders import created
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.nursery import run

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.ownership import LastWrites, Managed
     from sync_worker.domain.revisions import ExpectedRevision
-    from sync_worker.sanity.client import Page
+    from sync_worker.sanity.source import Page
     from sync_worker.storage.ledger import Entry
-    from sync_worker.storage.queue import WorkItem
+    from sync_worker.storage.work_items import WorkItem
     from sync_worker.sync.document_events import DocumentEvent
     from sync_worker.sync.outcome import Outcome
 

@@ -22,7 +22,7 @@ from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.liveness import Liveness
-from sync_worker.storage.queue import Claim, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.reconcile_runs import ReconcileRuns
 from sync_worker.sync.guard import Guard
@@ -45,6 +45,7 @@ from tests.sim.truth import ORDERS, SOURCE
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from sync_worker.storage.work_items import Claim, WorkItem
     from tests.sim.lake import Read
     from tests.sim.world import World
 

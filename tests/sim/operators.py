@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from sync_worker.domain.subjects import Subject
 from sync_worker.errors import SyncWorkerError
 from sync_worker.storage.installation import InstallationRecord
-from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import exclusive_run
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.full_reconcile import Result
 from tests.causes import cause_of
 from tests.clock import TIMINGS

@@ -10,8 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.errors import DatasetEmpty, SyncWorkerError
-from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.reconcile_runs import LOCK
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.empty_dataset import STATE
 from tests.clock import TIMINGS
 from tests.sim import content, operators, trouble, truth

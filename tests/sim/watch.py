@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sync_worker.storage.queue import Claim
+    from sync_worker.storage.work_items import Claim
     from tests.sim.hooks import Delivery
     from tests.sim.machine import Process
     from tests.sim.network import Reply

@@ -10,7 +10,8 @@ import pytest
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage import ledger as ledger_module
 from sync_worker.storage.ledger import Entry, Ledger, State
-from sync_worker.storage.queue import WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
+from sync_worker.storage.work_items import WorkItem
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:

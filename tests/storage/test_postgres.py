@@ -18,7 +18,8 @@ import pytest
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.storage import postgres, postgres_server
 from sync_worker.storage.postgres import PostgresDatabase
-from sync_worker.storage.queue import Completed, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
+from sync_worker.storage.work_items import Completed, WorkItem
 from tests.clock import TIMINGS
 from tests.postgres_server import PostgresServer
 

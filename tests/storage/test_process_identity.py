@@ -9,7 +9,8 @@ import pytest
 
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.process_identity import identity, is_gone
-from sync_worker.storage.queue import WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
+from sync_worker.storage.work_items import WorkItem
 from tests.clock import CLOCK, TIMINGS
 from tests.leases import holds
 

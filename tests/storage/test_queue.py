@@ -10,10 +10,11 @@ import pytest
 
 from sync_worker.domain.revisions import Ambiguous, Deletion, ExpectedRevision, microseconds
 from sync_worker.runtime.wiring import open_database
-from sync_worker.storage import expected_revisions, queue, queue_statements
+from sync_worker.storage import expected_revisions, queue_statements
 from sync_worker.storage import queue_admin as admin
-from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.queue_admin import Depth, LaneDepth
+from sync_worker.storage.work_items import SCHEDULED_LANE, Claim, Completed, DeadLettered, Released, Retry, WorkItem
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.expected import deleted, updated
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sync_worker.storage.database import Database, Parameters, Transaction
-    from sync_worker.storage.queue import Completion
+    from sync_worker.storage.work_items import Completion
 
 pytestmark = pytest.mark.anyio
 
@@ -149,7 +150,7 @@ async def test_a_run_knows_the_newest_webhook_and_the_next_run_does_not(ws: Work
     assert (str(claim.cause), claim.delivery) == ("webhook:c", "d3")
     await ws.complete([Completed(claim, next_due=clock.now() + 60)])
     clock.advance(60)
-    claim = await claim_one(ws, lane=queue.SCHEDULED_LANE)
+    claim = await claim_one(ws, lane=SCHEDULED_LANE)
     assert (str(claim.cause), claim.delivery) == ("", "")
 
 
@@ -421,7 +422,7 @@ async def test_the_next_window_is_the_next_due_time(ws: WorkQueue, clock: Manual
     await ws.complete([Completed(await claim_one(ws), next_due=clock.now() + 3600)])
     assert await ws.next_due() == 3600
     clock.advance(3600 + 7)
-    claim = await claim_one(ws, lane=queue.SCHEDULED_LANE)
+    claim = await claim_one(ws, lane=SCHEDULED_LANE)
     assert (claim.key, str(claim.cause), claim.enqueued_at) == (A, "", clock.now() - 7)
 
 

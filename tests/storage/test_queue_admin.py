@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.runtime.wiring import open_database
-from sync_worker.storage.queue import Claim, Completed, DeadLettered, Retry, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.queue_admin import Tally
+from sync_worker.storage.work_items import Claim, Completed, DeadLettered, Retry, WorkItem
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock
 

@@ -28,7 +28,8 @@ from sync_worker.domain.revisions import (
 )
 from sync_worker.domain.work import NO_CAUSE, Cause, CauseKind, WorkKind
 from sync_worker.runtime.wiring import open_database
-from sync_worker.storage.queue import Claim, Completed, DeadLettered, Released, Retry, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
+from sync_worker.storage.work_items import Claim, Completed, DeadLettered, Released, Retry, WorkItem
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock
 from tests.leases import holds
@@ -36,7 +37,7 @@ from tests.sizes import examples
 
 if TYPE_CHECKING:
     from sync_worker.storage.database import Transaction
-    from sync_worker.storage.queue import Completion
+    from sync_worker.storage.work_items import Completion
 
 KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
 START = 1_000_000.0

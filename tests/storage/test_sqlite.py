@@ -15,8 +15,9 @@ import pytest
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
 from sync_worker.storage import sqlite_thread
-from sync_worker.storage.queue import Completed, WorkItem, WorkQueue
+from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
+from sync_worker.storage.work_items import Completed, WorkItem
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_reconcile
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from tests.builders import created
 from tests.clock import PATIENT, TIMINGS

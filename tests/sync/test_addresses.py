@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from tests import builders
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import updated

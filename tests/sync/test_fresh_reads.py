@@ -15,7 +15,7 @@ from tests.clock import TIMINGS, ManualClock
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
 
 pytestmark = pytest.mark.anyio
 OLD, NEW = DocumentRevision("old", 0), DocumentRevision("new", 1_000_000)

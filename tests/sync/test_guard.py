@@ -12,7 +12,7 @@ import pytest
 
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.webhooks.clerk_events import ECHO_LANE
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock

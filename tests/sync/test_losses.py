@@ -10,7 +10,7 @@ import pytest
 
 from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.wiring import open_reconcile
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.full_reconcile import Result
 from tests.causes import cause_of
 from tests.oracle import GUARD, until, until_idle, wrong

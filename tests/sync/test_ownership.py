@@ -12,7 +12,7 @@ from sync_worker.domain.ownership import Adoption
 from sync_worker.errors import ConfigurationError, EveryoneLoses
 from sync_worker.runtime.wiring import installation_of, open_reconcile
 from sync_worker.storage.ledger import State
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from tests.causes import cause_of
 from tests.expected import deleted
 from tests.oracle import until, until_idle

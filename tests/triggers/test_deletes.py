@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.triggers.poll import Poll
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock

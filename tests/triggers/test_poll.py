@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
     from sync_worker.sandbox.server import Sandbox
-    from sync_worker.sanity.client import Source
+    from sync_worker.sanity.source import Source
     from sync_worker.storage.queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,7 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
         await box.lake.mutate([created("e1", "user_1", plan="pro")])
-        from sync_worker.storage.queue import WorkItem  # noqa: PLC0415 - only here
+        from sync_worker.storage.work_items import WorkItem  # noqa: PLC0415 - only here
 
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"))])
         await until(lambda: not wrong(box))

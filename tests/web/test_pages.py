@@ -14,8 +14,8 @@ import pytest
 from sync_worker.cli.processes import SECRET, install_hook, settings_for
 from sync_worker.runtime.service import running_worker
 from sync_worker.storage.liveness import note_of
-from sync_worker.storage.queue import WorkItem
 from sync_worker.storage.rate_limit import Budget
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.transport import ssl_context
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle

@@ -12,7 +12,7 @@ import pytest
 
 from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.wiring import open_explainer, open_reconcile
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_after_empty_read
 from sync_worker.worker.full_reconcile import Result
 from tests.builders import created

@@ -22,7 +22,7 @@ from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.wiring import open_reconcile, reconciler_of
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.ledger import Entry
-from sync_worker.storage.queue import WorkItem
+from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.outcome import Due
 from sync_worker.worker import lookups
 from tests.builders import created
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.revisions import Deleted, Updated
     from sync_worker.sandbox.server import Sandbox
-    from sync_worker.sanity.client import Snapshot, Source
+    from sync_worker.sanity.source import Snapshot, Source
     from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from sync_worker.errors import (
     ServiceUnavailable,
     SyncWorkerError,
 )
-from sync_worker.storage.queue import Claim, Completion, DeadLettered, Released, Retry
+from sync_worker.storage.work_items import Claim, Completion, DeadLettered, Released, Retry
 from sync_worker.worker.retry import backoff, decide
 from tests.clock import TIMINGS
 
