@@ -159,7 +159,7 @@ class WorkQueue(QueueAdmin):
                 yield from ((expected_revisions.FORGET, served), (expected_revisions.ACKNOWLEDGE, served))
             if claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
                 yield sql.FORGET, key
-        if isinstance(completion, Completed | Retry) and completion.wrote:
+        if not isinstance(completion, Released) and completion.wrote:
             pace = self._timings.subject_pace
             yield sql.COUNT_WRITE, {**key, "pace": pace, "burst": (self._timings.subject_burst - 1) * pace}
             yield sql.WAIT_FOR_PACE, key

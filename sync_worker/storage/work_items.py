@@ -115,6 +115,7 @@ class DeadLettered:
     error_code: str
     error_detail: str
     next_due: float | None = None
+    wrote: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,9 +154,10 @@ class Reconciler:
         outcomes = await self.guard.review(outcomes)
         # Before the write that takes these documents out of the marker: after it only a killed process would know.
         await self.queue.enqueue(requeue_reassigned_documents(outcomes))
-        await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
-        outcomes = await self._apply(outcomes)
         if reading.snapshot.visible:  # an empty read proves nothing about whom a document is for
+            await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
+        outcomes = await self._apply(outcomes)
+        if reading.snapshot.visible:
             await self.access.replace(known, plan.documents)
         await self.guard.withdraw(outcomes)
         return [

@@ -36,11 +36,11 @@ def decide(
         case CredentialsRefused() | ConfigurationError() | LeaseLost():
             return Released(claim)  # nothing is wrong with the subject
         case RefusedError() if not removes:
-            return DeadLettered(claim, error.code, str(error), next_due)
+            return DeadLettered(claim, error.code, str(error), next_due, wrote)
         case RefusedError():
-            return DeadLettered(claim, error.code, str(error), min(later, next_due or later))
+            return DeadLettered(claim, error.code, str(error), min(later, next_due or later), wrote)
         case _ if claim.attempts + 1 >= timings.max_attempts:
-            return DeadLettered(claim, error.code, str(error), min(later, next_due or later))
+            return DeadLettered(claim, error.code, str(error), min(later, next_due or later), wrote)
     wait = max(retry_after, (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0)
     delay = wait + backoff(claim.attempts, jitter, timings)
     return Retry(claim, error.code, str(error), delay, wrote, not_before=wait)
