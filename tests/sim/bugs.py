@@ -214,7 +214,7 @@ BUGS = {
         ("a list is withdrawn once nothing would be lost",),
     ),
     "forget what is held": Bug(
-        6,
+        56,
         ((Approvals, "lists_of", forget_lists),),
         ("what is held waits for approval",),
     ),

@@ -53,7 +53,7 @@ def test_what_is_not_the_subjects_fault_costs_no_attempt(error: SyncWorkerError)
 
 def test_a_refusal_is_final_at_once_and_keeps_the_next_window() -> None:
     error = RequestRefused("x")
-    assert decided(error, next_due=NOW + 5) == DeadLettered(claim(), error.code, str(error), NOW + 5)
+    assert decided(error, next_due=NOW + 5) == DeadLettered(claim(), error.code, str(error), NOW + 5, wrote=True)
 
 
 def test_a_passing_failure_is_retried_and_says_that_the_write_may_have_arrived() -> None:
@@ -82,7 +82,7 @@ def test_the_last_attempt_gives_up_until_the_outage_may_be_over() -> None:
     error = ServiceUnavailable("x")
     last = TIMINGS.max_attempts - 1
     later = NOW + TIMINGS.dead_letter_retry
-    assert decided(error, last) == DeadLettered(claim(last), error.code, str(error), later)
+    assert decided(error, last) == DeadLettered(claim(last), error.code, str(error), later, wrote=True)
 
 
 @pytest.mark.parametrize(("next_due", "due"), [(NOW + 5, NOW + 5), (NOW + 1e6, NOW + TIMINGS.dead_letter_retry)])
