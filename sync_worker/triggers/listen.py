@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
+from pydantic import ValidationError
 
 from sync_worker.domain.work import Cause, CauseKind
-from sync_worker.errors import DatabaseUnavailable, SyncWorkerError
+from sync_worker.errors import CredentialsRefused, DatabaseUnavailable, SyncWorkerError
 from sync_worker.sanity.listen import Signal
 from sync_worker.storage.leadership import Leadership
 from sync_worker.storage.state import FAILURE, LAST_EVENT
@@ -55,14 +56,22 @@ class Listener:
         lease = Leadership(self.database, LEADER, secrets.token_hex(8), self.timings.listen_lease)
         try:
             while True:
-                wait = self.timings.listen_lease / 2
-                with suppress(DatabaseUnavailable):
-                    if await lease.acquire():
-                        wait = await self._lead(lease)
-                await self.clock.sleep(wait)
+                await self.clock.sleep(await self._lead_once(lease))
         finally:
             with suppress(DatabaseUnavailable):
                 await asyncio.shield(lease.release())
+
+    async def _lead_once(self, lease: Leadership) -> float:
+        """Listen, if this process may. Return the seconds until the next try; a bug must not end them for ever."""
+        try:
+            if await lease.acquire():
+                return await self._lead(lease)
+        except DatabaseUnavailable as error:
+            log.warning("listener_paused", code=error.code, detail=error.detail)
+        except Exception:
+            log.exception("listener_crashed")
+            return self.timings.listen_refused_wait
+        return self.timings.listen_lease / 2
 
     async def _lead(self, lease: Leadership) -> float:
         """Listen on one connection while the lease is renewed. Return the seconds until the next one."""
@@ -90,8 +99,10 @@ class Listener:
         try:
             async for event in self.listen.events(known[0] if known else ""):
                 if event.signal in {Signal.FAILED, Signal.DISCONNECT}:
-                    return await self._failed(event)
+                    return await self._failed(event.data.get("message") or event.data.get("reason") or event.signal)
                 await self._take(event)
+        except CredentialsRefused as error:
+            return await self._failed(error.detail)
         except DatabaseUnavailable as error:
             log.warning("listener_paused", code=error.code, detail=error.detail)
             return self.timings.database_retry
@@ -123,31 +134,34 @@ class Listener:
         if event.id:
             await self.queue.remember(LAST_EVENT, event.id)
 
-    async def _failed(self, event: ListenEvent) -> float:
+    async def _failed(self, why: object) -> float:
         """Record that Sanity refuses to be listened to; `doctor` shows it. The poll goes on."""
-        reason = str(event.data.get("message") or event.data.get("reason") or event.signal)
+        reason = str(why)
         log.error("listener_refused", detail=reason, next_step="run `sync-worker doctor`; the poll goes on meanwhile")
         await self.queue.remember(FAILURE, reason)
         return self.timings.listen_refused_wait
 
 
 def document_event(event: ListenEvent) -> DocumentEvent | None:
-    """Return a mutation as the webhook would have sent it; None for a draft, or for what names no document."""
+    """Return a mutation as the webhook would have sent it; None for a draft, or for what a webhook would not send."""
     before, after = event.before, event.after
     document = after or before
     id_ = str(event.data.get("documentId") or (document or {}).get("_id") or "")
     if document is None or not id_ or id_.startswith(("drafts.", "versions.")):
         return None
-    return DocumentEvent.model_validate(
-        {
-            "operation": "delete" if after is None else "create" if before is None else "update",
-            "projectId": "",
-            "dataset": "",
-            "id": id_,
-            "type": str(document.get("_type")),
-            "rev": document.get("_rev"),
-            "updatedAt": document.get("_updatedAt"),
-            "before": before,
-            "after": after,
-        }
-    )
+    sent = {
+        "operation": "delete" if after is None else "create" if before is None else "update",
+        "projectId": "",
+        "dataset": "",
+        "id": id_,
+        "type": str(document.get("_type")),
+        "rev": document.get("_rev"),
+        "updatedAt": document.get("_updatedAt"),
+        "before": before,
+        "after": after,
+    }
+    try:
+        return DocumentEvent.model_validate(sent)
+    except ValidationError:
+        log.warning("mutation_ignored", event_id=event.id)
+        return None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
-from sync_worker.sanity.listen import types_of
-from tests.clock import TIMINGS
+from sync_worker.sanity.listen import ListenEvent, Signal, types_of
+from sync_worker.triggers.listen import document_event
+from sync_worker.triggers.poll import Poll, horizon
+from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import GUARD, until, wrong
-from tests.parts import working
+from tests.parts import opened, working
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
@@ -90,6 +93,28 @@ async def test_a_refused_channel_is_recorded_and_the_worker_goes_on(box: Sandbox
     async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
         while await parts.store.queue.recall("listen:failure") is None:
             await asyncio.sleep(0.02)
+
+
+async def test_a_refused_token_is_recorded_and_not_tried_again_at_once(box: Sandbox, sqlite_url: str) -> None:
+    box.lake.faults.next("unauthorized", path_prefix="/v2025-02-19/data/listen")
+    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
+        while await parts.store.queue.recall("listen:failure") is None:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("odd", [{"documentId": "x" * 300}, {"result": {"_id": "e1", "_type": "a", "_rev": 7}}])
+def test_an_event_of_another_shape_is_left_to_the_poll(odd: dict[str, Any]) -> None:
+    data = {"documentId": "e1", "transition": "update", "result": {"_id": "e1", "_type": "entitlement"}, **odd}
+    assert document_event(ListenEvent(Signal.MUTATION, "tx#e1", data)) is None
+
+
+async def test_a_catch_up_leaves_the_newest_part_of_the_log_to_the_next_poll(box: Sandbox, sqlite_url: str) -> None:
+    async with opened(box, sqlite_url) as parts:
+        poll = Poll(parts.services.source, parts.store.queue, parts.store.access, ShiftedClock(0), TIMINGS, 3600.0)
+        await poll.catch_up()
+        known = await parts.store.queue.recall("deletes")
+    assert known is not None
+    assert json.loads(known[0])[0] == horizon(ShiftedClock(0), TIMINGS)
 
 
 @pytest.mark.parametrize(
