@@ -48,10 +48,11 @@ class Deletes:
     timings: Timings
     full_check: float
 
-    async def find(self, until: str, cause: Cause) -> int:
+    async def find(self, until: str, cause: Cause, reached: str) -> int:
         """Enqueue entitlements that were deleted until then (RFC 3339). Returns their number.
 
-        Raises what reads of the content raise. A log that cannot be read is only logged: then all ids are compared.
+        The next call begins at `reached`, which is before `until` where the end of the log may not be complete. Raises
+        what reads of the content raise. A log that cannot be read is only logged: then all ids are compared.
         """
         known = await self.queue.recall(CURSOR)
         since, checked = json.loads(known[0]) if known else ("", 0.0)
@@ -67,7 +68,7 @@ class Deletes:
         ]
         for start in range(0, len(items), PAGE):
             await self.queue.enqueue(items[start : start + PAGE])
-        await self.queue.remember(CURSOR, json.dumps([until, checked]))
+        await self.queue.remember(CURSOR, json.dumps([max(since, reached), checked]))
         return len(items)
 
     async def _logged(self, since: str, until: str) -> frozenset[str] | None:

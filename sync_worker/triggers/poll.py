@@ -51,12 +51,12 @@ class Poll:
         """Enqueue what was published and deleted since the last poll. Returns the number of documents of each."""
         until = horizon(self.clock, self.timings)
         changed = await find_published(self.source, self.queue, until)
-        return changed, await self._deletes().find(until, cause_of(until))
+        return changed, await self._deletes().find(until, cause_of(until), until)
 
     async def catch_up(self) -> None:
         """Enqueue what happened since the last poll, up to now.
 
-        What is newest may not be in the index yet, so the next poll looks at it once more.
+        What is newest may not be in the index or the log yet, so the next poll looks at it once more.
         """
         until = _text(utc(self.clock) + timedelta(seconds=1))
         known = await self.queue.recall(CURSOR)
@@ -66,7 +66,7 @@ class Poll:
             since, after = json.loads(known[0])
             async for rows in _pages(self.source, since, after, until):
                 await self.queue.enqueue([_item(row, cause_of(until)) for row in rows])
-        await self._deletes().find(until, cause_of(until))
+        await self._deletes().find(until, cause_of(until), horizon(self.clock, self.timings))
 
     def _deletes(self) -> Deletes:
         return Deletes(self.source, self.queue, self.access, self.clock, self.timings, self.full_check)
