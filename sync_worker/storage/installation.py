@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import ConfigurationError
+from sync_worker.storage.state import REMEMBER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 STATE = "installation"
 """The name of the row of `state`."""
 
-RECORD = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
-ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
-"""
 RECORD_FIRST = "INSERT INTO state (name, value, at) VALUES (?, ?, NOW()) ON CONFLICT (name) DO NOTHING"
 RECORDED = "SELECT value FROM state WHERE name = ?"
 
@@ -38,7 +35,7 @@ class InstallationRecord:
     async def record(self, **known: str) -> None:
         """Record the settings of this process, with what else is `known`: everybody's keys move to them."""
         value = json.dumps({**self.settings, **known}, sort_keys=True)
-        await self.db.run(lambda tx: tx.execute(RECORD, (STATE, value)))
+        await self.db.run(lambda tx: tx.execute(REMEMBER, (STATE, value)))
 
     async def ensure(self, **known: str) -> None:
         """Raise ConfigurationError when other settings are recorded. Where nothing is, these are recorded."""
@@ -61,7 +58,7 @@ def _add(tx: Transaction, settings: Mapping[str, str]) -> list[tuple[str]]:
     tx.execute(RECORD_FIRST, (STATE, "{}"))
     ((value,),) = tx.execute(RECORDED + " FOR UPDATE", (STATE,))
     merged = json.dumps({**settings, **json.loads(value)}, sort_keys=True)
-    tx.execute(RECORD, (STATE, merged))
+    tx.execute(REMEMBER, (STATE, merged))
     return [(merged,)]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.errors import AlreadyRunning, DatabaseUnavailable
 from sync_worker.storage.leadership import Leadership
+from sync_worker.storage.state import REMEMBER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,11 +25,6 @@ GOOD = "reconcile"
 ENDED = "reconcile:ended"
 WELL, BADLY = "well", "badly"
 """How the last run ended, of those that meant to write."""
-
-_REMEMBER = """
-INSERT INTO state (name, value, at) VALUES (?, ?, NOW())
-ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,11 @@ class ReconcileRuns:
 
     async def remember_good(self, good: LastSuccess) -> None:
         """Keep what a good run saw, and that it was now."""
-        await self._db.run(lambda tx: tx.execute(_REMEMBER, (GOOD, json.dumps(asdict(good)))))
+        await self._db.run(lambda tx: tx.execute(REMEMBER, (GOOD, json.dumps(asdict(good)))))
 
     async def remember_end(self, *, well: bool) -> None:
         """Keep how a run that meant to write ended."""
-        await self._db.run(lambda tx: tx.execute(_REMEMBER, (ENDED, WELL if well else BADLY)))
+        await self._db.run(lambda tx: tx.execute(REMEMBER, (ENDED, WELL if well else BADLY)))
 
     async def ended_well(self) -> bool | None:
         """Tell whether the last run ended well; None when none has ended yet."""
