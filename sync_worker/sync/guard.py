@@ -88,9 +88,9 @@ class Guard:
     def _ended(self, outcome: Outcome) -> bool:
         """Return whether the subject's own entitlement ended: deleted, cancelled, moved, or by its window."""
         due, change = outcome.due, outcome.change
-        if due.transition is not None and due.transition <= self.clock.now():
-            return True
         gone = set(change.former_documents) - set(change.sources) if change is not None else set()
+        if due.transition is not None and due.transition <= self.clock.now():
+            return bool(gone)  # otherwise a window has only begun
         return _is_own(outcome) and not gone.isdisjoint(_reported(due))
 
     async def _hold(self, cause: Cause, outcomes: Sequence[Outcome], reason: str) -> Mapping[str, str]:

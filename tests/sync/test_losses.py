@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,7 @@ from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.full_reconcile import Result
 from tests.causes import cause_of
+from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import GUARD, until, until_idle, wrong
 from tests.parts import working
 from tests.sizes import sizes
@@ -182,3 +185,22 @@ async def test_two_workers_that_hold_at_once_lose_nobody(box: Sandbox, database_
         await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users])
         await until_held(parts.store.approvals, 120)
     assert len(with_plan(box)) == 120
+
+
+async def test_what_is_held_stays_held_when_another_entitlement_begins(box: Sandbox, sqlite_url: str) -> None:
+    clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
+    users = await publish(box, 3)
+    soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
+    later = [
+        {"_id": f"later-{u}", "_type": "entitlement", "clerkUserId": u, "role": "tutor", "startsAt": soon}
+        for u in users
+    ]
+    await box.lake.mutate([{"create": row} for row in later])
+    async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
+        await sync_all(parts, users, box)
+        await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
+        await until_held(parts.store.approvals, 3)
+        clock.ahead += 601
+        await until(lambda: all(u["public_metadata"].get("role") == "tutor" for u in box.clerk.users.values()))
+        assert with_plan(box) == users
