@@ -116,7 +116,7 @@ class Explainer:
                 return replace(facts, owners=found, rows=rows, uncounted=uncounted)
             subject = found[0]
         observed = await reconciler.target.observe([subject])
-        addresses = await reconciler.addresses([subject], observed)
+        observed, addresses = await reconciler.with_addresses([subject], observed)
         reading = await reconciler.read([subject], (), addresses)
         return replace(facts, subject=subject, observed=observed.get(subject), rows=tuple(self._rows(reading, subject)))
 

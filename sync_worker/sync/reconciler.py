@@ -88,12 +88,12 @@ class Reconciler:
         pasted: frozenset[str] = frozenset()
 
         async def read(subjects: Collection[Subject]) -> Reading:
-            nonlocal first, addresses, pasted
+            nonlocal first, observed, addresses, pasted
             documents = _documents((dues[subject] for subject in subjects), known) | pasted
             reading = first or await self.read(subjects, documents, addresses or ())
             first = None
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
-                addresses = await self.addresses(subjects, observed)
+                observed, addresses = await self.with_addresses(subjects, observed)
                 if addresses and any(_has_joined(due) for due in batch):
                     # Who has just joined may be named in a row that was published long before, however it is written.
                     pasted = await self.source.by_address(addresses)
@@ -118,11 +118,22 @@ class Reconciler:
         finally:
             reading.cancel()
 
-    async def addresses(self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]) -> set[Subject]:
-        """Return the addresses by which entitlements can name the people of a batch, members included."""
-        members = {Subject(Kind.USER, s.user_id) for s in subjects if s.kind is Kind.MEMBERSHIP} - observed.keys()
-        people = {**observed, **(await self.target.observe(members) if members else {})}
-        return {address for stored in people.values() for address in stored.addresses}
+    async def with_addresses(
+        self, subjects: Collection[Subject], observed: Mapping[Subject, Observed]
+    ) -> tuple[Mapping[Subject, Observed], set[Subject]]:
+        """Return what is observed, and the addresses by which entitlements can name its people, members included.
+
+        A membership whose user is unreadable is unreadable itself: which rows name it is not known.
+        """
+        users = {s: Subject(Kind.USER, s.user_id) for s in subjects if s.kind is Kind.MEMBERSHIP}
+        others = set(users.values()) - observed.keys()
+        people = {**observed, **(await self.target.observe(others) if others else {})}
+        unreadable = {
+            membership: replace(observed[membership], unreadable=people[user].unreadable)
+            for membership, user in users.items()
+            if membership in observed and user in people and people[user].unreadable
+        }
+        return {**observed, **unreadable}, {address for stored in people.values() for address in stored.addresses}
 
     async def read(
         self, subjects: Collection[Subject], documents: Collection[str], addresses: Collection[Subject]

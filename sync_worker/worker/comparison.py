@@ -12,6 +12,7 @@ from sync_worker.domain.diff import diff, managed_values
 from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, needs_ledger
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import DatasetEmpty, EveryoneLoses, RefusedError, SourceShrank, UnreadableAnswer
 from sync_worker.sanity.row_checks import refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Access, Layout, Observed
     from sync_worker.domain.ownership import Adoption, LastWrites
-    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.work import Cause
     from sync_worker.storage.reconcile_runs import ReconcileRuns
     from sync_worker.sync.reconciler import Reconciler
@@ -119,6 +119,7 @@ class _Comparing:
     adoption: Adoption
     now: datetime
     seen: set[Subject] = field(default_factory=set)
+    unreadable: dict[Subject, str] = field(default_factory=dict)
     findings: Findings = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,8 +129,10 @@ class _Comparing:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
         subject, findings = observed.subject, self.findings
         self.seen.add(subject)
-        if observed.unreadable:
-            findings.refused.append(Refusal("", str(subject), observed.unreadable))
+        unreadable = observed.unreadable or self._unreadable_user(subject)
+        if unreadable:
+            self.unreadable[subject] = unreadable
+            findings.refused.append(Refusal("", str(subject), unreadable))
             return
         rows = self._rows(subject)
         documents = {document_of(row) for row in rows}
@@ -160,6 +163,11 @@ class _Comparing:
             return
         if change.is_needed:
             findings.differences.append(classify(change, observed, self.layout))
+
+    def _unreadable_user(self, subject: Subject) -> str:
+        """Return why the user of a membership cannot be read: which rows name the membership is then not known."""
+        is_membership = subject.kind is Kind.MEMBERSHIP
+        return self.unreadable.get(Subject(Kind.USER, subject.user_id), "") if is_membership else ""
 
     def account(self, subject: Subject, rows: Sequence[Entitlement]) -> None:
         """Record why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""

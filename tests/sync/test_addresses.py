@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from tests import builders
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import updated
-from tests.oracle import until, until_idle, wrong
+from tests.oracle import GUARD, until, until_idle, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
@@ -163,3 +166,23 @@ async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(box: San
 
 def calls(box: Sandbox) -> int:
     return box.clerk.requests.count() + box.lake.requests.count()
+
+
+async def test_a_membership_by_address_is_kept_while_its_user_is_unreadable(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_organization("org_1")
+    box.clerk.add_user("user_ada", email=ADA)
+    box.clerk.add_membership("org_1", "user_ada")
+    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail=ADA, plan="pro")])
+    async with working(box, sqlite_url) as parts:
+        await enqueue(parts, "document:e1")
+        await until(lambda: not wrong(box), 10)
+        await comes_to_rest(parts)
+        box.clerk.users["user_ada"]["external_id"] = ["of another shape"]
+        await enqueue(parts, "membership:org_1/user_ada")
+        async with open_reconcile(parts.settings, parts.store, Counter()) as run:
+            findings = await run.find()
+        async with asyncio.timeout(GUARD):
+            while not (row := await parts.store.queue.get("membership:org_1/user_ada")) or not row.error_code:
+                await asyncio.sleep(0.02)
+    assert findings.losing == []
+    assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"]["plan"] == "pro"
