@@ -55,7 +55,7 @@ class Managed:
     """The managed keys of one subject, and the documents that gave their values.
 
     `marker` is ours, and `places` are the namespaces it stands in; without it the ledger proves the keys. `other` is
-    another installation whose marker stands where own would.
+    another installation whose marker stands where ours would.
     """
 
     slots: tuple[Slot, ...] = ()

@@ -107,7 +107,7 @@ def _until_listed(outcome: Outcome, facts: Facts, timings: Timings) -> Outcome:
 
 
 def is_too_new(cause: Cause, since: float | None, now: float, timings: Timings) -> bool:
-    """Return whether Clerk has just told of somebody, whom its lists may not show yet. Times are epoch seconds."""
+    """Return whether Clerk has just reported a subject that its lists may not show yet. Times are epoch seconds."""
     reported = cause.kind is CauseKind.CLERK and cause.id.endswith((".created", ".updated"))
     return reported and since is not None and now - since < timings.clerk_list_lag
 

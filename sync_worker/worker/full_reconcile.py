@@ -1,7 +1,7 @@
 """The full reconcile: compares every entitlement with everybody in Clerk, and repairs the differences.
 
 Webhooks get lost. A nightly run finds what was missed, what is left over and what was edited by hand, and repairs it by
-the path of the webhooks. It cannot take everybody's access away: too many revocations are held, and a failed read ends
+the path of the webhooks. It cannot take everybody's access away: too many losses are held, and a failed read ends
 the run before anything is written.
 """
 

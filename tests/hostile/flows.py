@@ -214,7 +214,7 @@ async def _converge(world: World, batch: Sequence[Due]) -> None:
 
 
 def due(entitlement: str, expected: ExpectedRevision) -> Due:
-    """Return the owner of an entitlement as due, because an event told of it."""
+    """Return the owner of an entitlement as due, because an event reported it."""
     owner = OWNER[entitlement]
     return Due(Subject.parse(owner), lease_of(owner), (expected,))
 

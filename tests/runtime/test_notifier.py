@@ -39,7 +39,7 @@ NOTICE = Notice("losses_held", "list-1", {"event": "losses_held", "text": "3 hë
 
 @dataclass
 class Receiver:
-    """A receiver in this process that answers as told."""
+    """A receiver in this process that answers as the test says."""
 
     answer: Callable[[httpx.Request], httpx.Response]
     requests: list[httpx.Request] = field(default_factory=list)

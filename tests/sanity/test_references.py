@@ -1,4 +1,4 @@
-"""References that lead nowhere, with rows as real GROQ returns them: what is usable counts, the rest is told."""
+"""References that lead nowhere, with rows as real GROQ returns them: what is usable counts, the rest is reported."""
 
 from __future__ import annotations
 

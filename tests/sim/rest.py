@@ -1,6 +1,6 @@
 """The end of a run: all failures end, all queues drain, and then all subjects must be in sync.
 
-Trouble may delay access, but not change it. First those are compared whom every webhook told of: they
+Trouble may delay access, but not change it. First those are compared of whom every webhook arrived: they
 must be right without a reconcile. Then a reconcile has to make everybody right, and a second one has nothing to do.
 """
 
@@ -50,7 +50,7 @@ WHERE dead = 1 AND error_code NOT IN ('no_such_subject', 'managed_elsewhere')
 
 
 async def quiet(world: World) -> str:
-    """Let a last change be made, and then all queues run empty: those whom every webhook told of must be right."""
+    """Let a last change be made, and then all queues run empty: those of whom every webhook arrived must be in sync."""
     await _calm(world)
     last = world.random.choice((content.course, content.plan, content.cohort, content.move, content.delete))(world)
     await world.hooks.all_delivered()

@@ -120,7 +120,7 @@ def is_loss(name: str, before: object, after: object) -> bool:
 
 
 def values_in(public: Mapping[str, Any]) -> dict[Slot, Any]:
-    """Return what stands under our names, whoever wrote it."""
+    """Return what stands under our names, no matter who wrote it."""
     return {
         (place, name): inside[name]
         for place in NAMESPACES
