@@ -97,7 +97,7 @@ async def test_a_list_tells_whom_an_entitlement_is_for_and_what_it_gives(
     assert await evaluate(script, seen) == {"title": title, "subtitle": subtitle}
 
 
-@pytest.mark.parametrize("kit", ["studio", "sanity-function"])
+@pytest.mark.parametrize("kit", ["studio", "sanity-function", "app/nextjs"])
 def test_npm_ci_finds_every_platforms_package_in_the_lock(kit: str) -> None:
     packages = json.loads((DEPLOY / kit / "package-lock.json").read_text())["packages"]
     locked = {(name.rpartition("node_modules/")[2], package.get("version")) for name, package in packages.items()}
