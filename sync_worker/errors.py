@@ -17,7 +17,7 @@ their errors what they were sent, and errors are shown, logged and stored in the
         DatasetEmpty          no entitlement is visible at all
         DatabaseUnavailable   the work queue cannot be read or written
       RefusedError            it cannot succeed until somebody changes something
-        RevocationHeld        too many losses at once; they need approval
+        LossHeld              too many losses at once; they need approval
         NoSuchSubject         the subject is not in Clerk
         AccessTooLarge        more than 8 KB of metadata
         ManagedElsewhere      another installation's marker is on the subject
@@ -175,7 +175,7 @@ class RefusedError(SyncWorkerError):
     """
 
 
-class RevocationHeld(RefusedError):
+class LossHeld(RefusedError):
     """Too many losses by one cause, so this one is held for approval.
 
     List them with `sync-worker approve`, then run `sync-worker approve ID`, or publish again what is missing.

@@ -1,4 +1,4 @@
-"""`approve`: apply held revocations, exactly those listed, and only where they are still due."""
+"""`approve`: apply held losses, exactly those listed, and only where they are still due."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sync_worker.worker.full_reconcile import Result
 
 DRIFT, HELD = 2, 3
-"""Exit codes: a dry run found differences; revocations are held for approval."""
+"""Exit codes: a dry run found differences; losses are held for approval."""
 SHOWN = 50
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
-from sync_worker.errors import RevocationHeld, SyncWorkerError, error_named
+from sync_worker.errors import LossHeld, SyncWorkerError, error_named
 from sync_worker.formatting import masked, rfc3339
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED, UNRESOLVED
 
@@ -54,7 +54,7 @@ class Issue:
         return ": ".join(filter(None, (self.document, self.field, self.reason)))
 
 
-HELD_CODE = RevocationHeld().code
+HELD_CODE = LossHeld().code
 NEXT_STEPS = {
     PENDING: "Nothing to do: access is granted after the sign-up. If the address is wrong, correct it and publish.",
     AMBIGUOUS_ADDRESS: "Leave the address to one user in Clerk, or name the right user by clerkUserId and publish.",

@@ -205,7 +205,7 @@ class Timings:
     loss_window: float = HOUR
     """The window over which losses by one cause are counted."""
     approval_expiry: float = 3 * DAY
-    """How long held revocations can be approved: a weekend and a day. A later reconcile finds them again."""
+    """How long held losses can be approved: a weekend and a day. A later reconcile finds them again."""
 
     # Databases
 

@@ -98,7 +98,7 @@ class Guard:
         lists = await self.approvals.hold(str(cause), changes, reason)
         if reason:
             for id_ in sorted(set(lists.values())):
-                log.warning("revocations_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
+                log.warning("losses_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
         return lists
 
 

@@ -23,8 +23,8 @@ from sync_worker.errors import (
     DatabaseUnavailable,
     DatasetEmpty,
     LeaseLost,
+    LossHeld,
     RetryableError,
-    RevocationHeld,
     StaleRead,
     SyncWorkerError,
 )
@@ -171,9 +171,7 @@ class Reconciler:
         if reading.snapshot.visible:
             await self.access.replace(known, plan.documents)
         await self.guard.withdraw(outcomes)
-        return [
-            _failed(o, RevocationHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes
-        ]
+        return [_failed(o, LossHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes]
 
     async def _others_concerned(
         self, batch: Sequence[Due], reading: Reading, documents: Mapping[str, Collection[str]]

@@ -120,7 +120,7 @@ async def test_failed_lists_a_held_changeset_once(operator: Operator) -> None:
     await operator.box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:6]])
     assert (await operator.run("reconcile", "--accept-fewer")).code == 3
     (held,) = await operator.json("failed")
-    assert (held["state"], held["code"]) == ("held", "revocation_held")
+    assert (held["state"], held["code"]) == ("held", "loss_held")
     assert f"sync-worker approve {held['key']}" in held["nextStep"]
 
 

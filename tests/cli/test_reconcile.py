@@ -88,7 +88,7 @@ async def test_an_address_that_several_people_have_is_reported_once(operator: Op
     assert ended.err.count("refused: ent-shared: userEmail: ") == 1
 
 
-async def test_too_many_revocations_are_held_while_grants_go_on_and_approve_applies_them(operator: Operator) -> None:
+async def test_too_many_losses_are_held_while_grants_go_on_and_approve_applies_them(operator: Operator) -> None:
     users = await publish(operator.box, 100)
     await operator.reconcile()
     new = operator.box.clerk.add_user("user_new")

@@ -243,7 +243,7 @@ async def test_a_second_row_that_is_refused_does_not_hide_behind_the_good_one(bo
     assert "e2 does not count" in result.verdict.headline
 
 
-async def test_a_held_revocation_names_its_changeset(box: Sandbox, parts: Parts) -> None:
+async def test_a_held_loss_names_its_changeset(box: Sandbox, parts: Parts) -> None:
     users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
     await box.lake.mutate([{"create": {"_id": "plan-1", "_type": "plan", "slug": {"current": "pro"}}}])
     for user in users:

@@ -66,7 +66,7 @@ async def test_a_fan_out_over_a_wrong_query_holds_what_it_would_take_away(
         async with asyncio.timeout(GUARD):
             while not (failed := await parts.store.queue.failed(1)):
                 await asyncio.sleep(0.05)
-        assert failed[0].error_code == "revocation_held"
+        assert failed[0].error_code == "loss_held"
 
 
 async def test_what_people_do_in_clerk_does_not_take_their_access_away_over_a_wrong_query(

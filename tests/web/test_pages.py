@@ -162,7 +162,7 @@ async def test_a_document_that_has_ended(web: Web) -> None:
     assert "2020-01-01" in data["headline"]
 
 
-async def test_a_held_revocation_and_its_changeset(web: Web) -> None:
+async def test_a_held_loss_and_its_changeset(web: Web) -> None:
     users = [web.box.clerk.add_user(f"user_{n}") for n in range(3)]
     for user in users:
         await web.publish(f"ent-{user}", clerkUserId=user)
