@@ -17,6 +17,7 @@ from tests.node import STYLES, evaluate
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
+needs_packages = pytest.mark.full("needs packages of 400 MB, which the full run installs")
 APP = DEPLOY / "app" / "nextjs"
 ACCESS, SANITY = ((APP / "lib" / name).as_uri() for name in ("access.ts", "sanity.ts"))
 VERIFY = f"""
@@ -34,10 +35,11 @@ VERIFY = f"""
 @pytest.fixture
 def packages() -> Any:
     if not (APP / "node_modules").is_dir():
-        pytest.skip("Clerk's packages are not installed; run npm ci in deploy/app/nextjs")
+        pytest.skip("Clerk's packages are not installed; make full installs them, or npm ci in deploy/app/nextjs")
     return APP
 
 
+@needs_packages
 def test_the_types_of_clerks_packages_agree(packages: Any) -> None:
     compiler = packages / "node_modules" / "typescript" / "bin" / "tsc"
     done = subprocess.run(
@@ -46,6 +48,7 @@ def test_the_types_of_clerks_packages_agree(packages: Any) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@needs_packages
 @pytest.mark.anyio
 async def test_clerks_javascript_verifies_a_token_of_the_sandbox(box: Sandbox, packages: Any) -> None:
     box.clerk.session_claims = dict(default_template(Layout(CORE_FIELDS)).claims)
