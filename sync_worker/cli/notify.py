@@ -20,6 +20,8 @@ app = typer.Typer(no_args_is_help=True, help="Notices to NOTIFY_URL.", rich_mark
 def test() -> None:
     """Send a test notice to NOTIFY_URL, and report whether it was accepted.
 
+    It has a link to the status page once somebody has signed in there.
+
     Example: sync-worker notify test
     """
     settings = begin()
@@ -32,13 +34,18 @@ def test() -> None:
 
 
 async def _send(settings: Settings) -> str:
+    from sync_worker.diagnostics.situations import linked
     from sync_worker.runtime.notifier import open_notifier
-    from sync_worker.runtime.wiring import Runtime
-    from sync_worker.storage.notices import Notice
+    from sync_worker.runtime.wiring import Runtime, open_store
+    from sync_worker.storage.notices import Notice, Situation
+    from sync_worker.storage.state import PAGES_URL
 
     runtime = Runtime.system()
     source = settings.layout.source
+    async with open_store(settings, runtime) as store:
+        base = await store.queue.recall(PAGES_URL)
     text = f"Sync of {source}: this is a test. Notices arrive here."
-    body = {"event": "test", "cause": "test", "text": text, "facts": {"installation": source}}
+    one = Situation("test", "test", text, 1, {"installation": source})
+    notice = Notice.of(linked(one, base[0]) if base else one, runtime.clock.now())
     async with open_notifier(settings, runtime.clock, runtime.timings) as notifier:
-        return await notifier.send(Notice("test", "test", body, runtime.clock.now()))
+        return await notifier.send(notice)

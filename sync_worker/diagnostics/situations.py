@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import error_named
@@ -11,7 +11,7 @@ from sync_worker.redaction import redact
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.notices import Situation
 from sync_worker.storage.reconcile_runs import BADLY, ENDED, GOOD
-from sync_worker.storage.state import STOPPED
+from sync_worker.storage.state import PAGES_URL, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 LOSSES_HELD, WORK_STOPPED, MISSED, GIVEN_UP = "losses_held", "work_stopped", "webhooks_missed", "subject_given_up"
 RECONCILE_FAILED, RECONCILE_OVERDUE = "reconcile_failed", "reconcile_overdue"
 EVENTS = (LOSSES_HELD, WORK_STOPPED, MISSED, GIVEN_UP, RECONCILE_FAILED, RECONCILE_OVERDUE)
-"""The value that a worker keeps while it is stopped: the code of the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,8 @@ class SituationReader:
         """Return everything there is to know now. Raises DatabaseUnavailable."""
         found = [*await self._held(), *await self._stopped(), *await self._missed(), *await self._given_up()]
         found += [*await self._reconcile_failed(), *await self._reconcile_overdue()]
-        return found
+        base = await self.queue.recall(PAGES_URL)
+        return [linked(one, base[0]) for one in found] if base else found
 
     def _situation(self, event: str, cause: str, size: int, text: str, **facts: object) -> Situation:
         facts = {"installation": self.installation, **facts}
@@ -118,6 +118,12 @@ class SituationReader:
     def stopped_within(self) -> float:
         """For how many seconds a worker's word that it is stopped counts."""
         return 2 * self.timings.credentials_probe + 2 * self.timings.notify_interval
+
+
+def linked(one: Situation, base: str) -> Situation:
+    """Return the situation with a link to its page, in the text and in the facts."""
+    link = f"{base}/held/{one.cause}" if one.event == LOSSES_HELD else f"{base}/status"
+    return replace(one, text=f"{one.text} {link}", facts={**one.facts, "link": link})
 
 
 def _meaning(code: str) -> str:

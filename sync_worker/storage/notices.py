@@ -54,6 +54,11 @@ class Notice:
     at: float
     attempts: int = 0
 
+    @classmethod
+    def of(cls, one: Situation, at: float) -> Notice:
+        """Return the notice of a situation."""
+        return cls(one.event, one.cause, _body(one), at)
+
 
 class Notices:
     """The table `notice`. Errors: DatabaseUnavailable."""
@@ -68,9 +73,8 @@ class Notices:
 
     def _record(self, tx: Transaction, situations: Sequence[Situation]) -> None:
         for one in situations:
-            body = {"event": one.event, "cause": one.cause, "text": one.text, "facts": dict(one.facts)}
             row = {"event": one.event, "cause": one.cause, "size": one.size}
-            tx.execute(RECORD, {**row, "body": json.dumps(body), "pause": self._timings.notify_pause})
+            tx.execute(RECORD, {**row, "body": json.dumps(_body(one)), "pause": self._timings.notify_pause})
             tx.execute(SHRINK, row)
         current = {(one.event, one.cause) for one in situations}
         tx.executemany(END, [key for key in tx.execute(KNOWN) if tuple(key) not in current])
@@ -94,3 +98,7 @@ class Notices:
 
     def _delay(self, attempts: int) -> float:
         return min(self._timings.notify_max_retry, self._timings.notify_first_retry * 2.0 ** min(attempts, 12))
+
+
+def _body(one: Situation) -> Mapping[str, Any]:
+    return {"event": one.event, "cause": one.cause, "text": one.text, "facts": dict(one.facts)}

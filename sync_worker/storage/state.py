@@ -30,6 +30,9 @@ CHANGE_NOTHING = "UPDATE state SET at = at WHERE name = ''"
 LAST_EVENT, FAILURE = "listen:last", "listen:failure"
 """The last event of the listener's stream, and why Sanity last refused to be listened to."""
 
+PAGES_URL = "pages:url"
+"""Where somebody last signed in to the pages, which is where notices lead to: scheme and host."""
+
 STOPPED = "worker:stopped"
 """Why a worker does nothing: the code of a refused key or a wrong setting. It is written again while that lasts."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
 
+from sync_worker.storage.state import PAGES_URL
 from sync_worker.web.auth import SESSION_KEY, same
 from sync_worker.web.site import SESSION, SIGN_OUT, form_of, refusal
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 FORM = "sync_worker_form"
 """The cookie that goes with a sign-in form."""
+_HOST = re.compile(r"(?!127\.)([A-Za-z0-9-]+\.)+[A-Za-z0-9-]+(:\d{1,5})?")
+"""A host that others may reach too."""
 
 
 async def sign_in(pages: Pages, request: Request) -> Response:
@@ -36,11 +40,21 @@ async def sign_in(pages: Pages, request: Request) -> Response:
             "too_many_guesses": "Too many attempts. Wait a minute.",
         }
         return _sign_in_form(pages, request, form.get("next", ""), problems[reason], status)
+    await _remember_host(pages, request)
     response = RedirectResponse(_own_path(form.get("next", "")), 303)
     cookie = pages.authenticator.new_session(await pages.session_key())
     _set_cookie(response, request, SESSION, cookie, pages.timings.session_lifetime)
     response.delete_cookie(FORM)
     return response
+
+
+async def _remember_host(pages: Pages, request: Request) -> None:
+    """Keep the URL of the pages for the links in notices. Whoever knows the token may say what it is."""
+    host = request.headers.get("host", "")
+    url = f"{'https' if _is_secure(request) else 'http'}://{host}"
+    known = await pages.queue.recall(PAGES_URL)
+    if _HOST.fullmatch(host) and (known is None or known[0] != url):
+        await pages.queue.remember(PAGES_URL, url)
 
 
 def _sign_in_form(pages: Pages, request: Request, onward: str, problem: str = "", status: int = 200) -> Response:
@@ -71,6 +85,10 @@ def _own_path(text: str) -> str:
 
 
 def _set_cookie(response: Response, request: Request, name: str, value: str, seconds: float) -> None:
-    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
-    secure = "https" in (request.url.scheme, forwarded)
+    secure = _is_secure(request)
     response.set_cookie(name, value, max_age=int(seconds), httponly=True, samesite="lax", secure=secure)
+
+
+def _is_secure(request: Request) -> bool:
+    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    return "https" in (request.url.scheme, forwarded)

@@ -12,7 +12,7 @@ from sync_worker.runtime.wiring import Runtime, Store, open_store
 from sync_worker.storage.approvals import HeldChange
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.reconcile_runs import LastSuccess
-from sync_worker.storage.state import STOPPED
+from sync_worker.storage.state import PAGES_URL, STOPPED
 from sync_worker.storage.work_items import DeadLettered, WorkItem
 from tests.clock import TIMINGS, ManualClock
 from tests.parts import settings_of
@@ -62,6 +62,17 @@ async def test_a_held_list_with_its_size_and_what_to_run(store: Store) -> None:
     assert f"sync-worker approve {id_}" in one.text
     assert one.text.startswith("Sync of p/production: 31 subjects would lose access")
     assert ADDRESS not in one.text
+
+
+async def test_a_notice_links_to_its_page_once_it_is_known_where_the_pages_are(store: Store) -> None:
+    await store.approvals.hold("document:plan-1", [HeldChange("user:user_1", {"plan": "pro"}, {})], "1 too many")
+    await store.queue.count({MISSED_WEBHOOKS: 4})
+    assert all("link" not in one.facts and "https://" not in one.text for one in await situations(store))
+    await store.queue.remember(PAGES_URL, "https://sync.example.com")
+    held, missed = await situations(store)
+    assert held.facts["link"] == f"https://sync.example.com/held/{held.cause}"
+    assert held.text.endswith(f" https://sync.example.com/held/{held.cause}")
+    assert missed.facts["link"] == "https://sync.example.com/status"
 
 
 async def test_stopped_work_with_the_reason_until_the_worker_says_it_no_more(store: Store, clock: ManualClock) -> None:

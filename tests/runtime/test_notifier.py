@@ -19,6 +19,7 @@ from sync_worker.runtime.notifier import Notifier, notify
 from sync_worker.runtime.wiring import Runtime, open_store
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.notices import Notice, Notices
+from sync_worker.storage.state import PAGES_URL
 from sync_worker.storage.work_items import WorkItem
 from tests.builders import created
 from tests.clock import CLOCK, TIMINGS, ManualClock
@@ -258,6 +259,17 @@ async def test_notify_test_sends_a_notice_and_reports_the_answer(
     assert (ended.code, text in ended.out + ended.err) == (code, True)
     assert json.loads(bodies[0])["event"] == "test"
     assert "a-token" not in ended.out + ended.err
+
+
+async def test_notify_test_shows_the_link_that_notices_will_have(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
+    async with open_store(settings_of(box, sqlite_url), Runtime.system()) as store:
+        await store.queue.remember(PAGES_URL, "https://sync.example.com")
+    async with listening("200 OK") as (url, bodies):
+        environment = {**settings_for(box, sqlite_url), "NOTIFY_URL": url}
+        await run("notify", "test", cwd=tmp_path, environment=environment)
+    sent = json.loads(bodies[0])
+    assert sent["facts"]["link"] == "https://sync.example.com/status"
+    assert sent["text"].endswith(" https://sync.example.com/status")
 
 
 async def test_notify_test_says_what_to_set(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:

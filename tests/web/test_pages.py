@@ -15,6 +15,7 @@ from sync_worker.cli.processes import SECRET, install_hook, settings_for
 from sync_worker.runtime.service import running_worker
 from sync_worker.storage.liveness import note_of
 from sync_worker.storage.rate_limit import Budget
+from sync_worker.storage.state import PAGES_URL
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.transport import ssl_context
 from sync_worker.web.app import create_app
@@ -346,6 +347,27 @@ async def test_looking_something_up_needs_a_session(web: Web, method: str) -> No
     response = await web.client.request(method, "/look", data={"what": "user_1"})
     assert response.status_code == (405 if method == "GET" else 303)
     assert response.headers.get("location", "/sign-in").startswith("/sign-in")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "known"),
+    [
+        ("https", "sync.example.com", "https://sync.example.com"),
+        ("http", "10.0.0.7:8000", "http://10.0.0.7:8000"),
+        ("http", "localhost:8000", None),
+        ("http", "127.0.0.1:8000", None),
+        ("http", "evil.example/x?", None),
+        ("http", "", None),
+    ],
+)
+async def test_notices_lead_to_where_somebody_signed_in(web: Web, scheme: str, host: str, known: str | None) -> None:
+    web.client.base_url = httpx.URL(f"{scheme}://127.0.0.1")
+    web.client.headers["Host"] = host
+    assert (await sign_in(web, "wrong")).status_code == 401
+    assert await web.store.queue.recall(PAGES_URL) is None
+    assert (await sign_in(web)).status_code == 303
+    found = await web.store.queue.recall(PAGES_URL)
+    assert (found and found[0]) == known
 
 
 async def sign_in(web: Web, token: str = TOKEN, **fields: str) -> httpx.Response:
