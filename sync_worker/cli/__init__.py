@@ -70,7 +70,7 @@ app.command()(demo.demo)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sync-worker {__version__}")
+        echo(f"sync-worker {__version__}")
         raise typer.Exit
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from sync_worker.cli.claims_install import install
-from sync_worker.cli.output import AsJson, CommandFailed, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
@@ -175,11 +175,11 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
     print_table(("claim", "value", "bytes"), rows)
     budget = report["budget"]
     limit = "no limit: not in a cookie" if budget is None else f"of {budget}"
-    typer.echo(f"\n{report['bytes']} bytes, {limit}")
+    echo(f"\n{report['bytes']} bytes, {limit}")
     if report["token"] is not None:
-        typer.echo(_token_line(report["token"]))
+        echo(_token_line(report["token"]))
     for finding in report["findings"]:
-        typer.echo(f"\n{finding['claim'] or 'token'}: {_masked(finding['problem'])}\n→ {_masked(finding['fix'])}")
+        echo(f"\n{finding['claim'] or 'token'}: {_masked(finding['problem'])}\n→ {_masked(finding['fix'])}")
 
 
 def _token_line(token: Mapping[str, Any]) -> str:

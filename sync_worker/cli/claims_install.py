@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sync_worker.clerk.recipes import Recipe
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.errors import ConfigurationError
 
@@ -63,10 +63,10 @@ def _print_session_token(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(claims)
         return
-    typer.echo("Enter these claims in Clerk's dashboard, under Sessions, Customize session token:\n")
+    echo("Enter these claims in Clerk's dashboard, under Sessions, Customize session token:\n")
     print_json(claims)
     patch = json.dumps({"session": {"claims": claims}}, separators=(",", ":"))
-    typer.echo(f"\nOr with Clerk's command line, which asks you to sign in:\n\nclerk config patch --json '{patch}'")
+    echo(f"\nOr with Clerk's command line, which asks you to sign in:\n\nclerk config patch --json '{patch}'")
 
 
 async def _install(settings: Settings, name: str, recipe: Recipe, *, yes: bool, dry_run: bool, as_json: bool) -> int:
@@ -99,15 +99,15 @@ async def _install(settings: Settings, name: str, recipe: Recipe, *, yes: bool, 
             }
         )
     elif applied and saved is not None:
-        typer.echo(f"{'Repaired' if present else 'Created'} JWT template {name} ({saved.id}).")
+        echo(f"{'Repaired' if present else 'Created'} JWT template {name} ({saved.id}).")
     return DRIFT if found and dry_run else 0
 
 
 def _announce(name: str, present: JwtTemplate | None, found: Sequence[ClaimDifference]) -> None:
     if not found:
-        typer.echo(f"JWT template {name} is up to date.")
+        echo(f"JWT template {name} is up to date.")
         return
-    typer.echo(f"JWT template {name} differs:" if present else f"There is no JWT template {name}:")
+    echo(f"JWT template {name} differs:" if present else f"There is no JWT template {name}:")
     rows = ((one.claim, _shown(one.current), _shown(one.expected)) for one in found)
     print_table(("claim", "current", "expected"), rows)
 

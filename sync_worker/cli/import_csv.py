@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import CommandFailed
+from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.cli.setup import begin
 from sync_worker.formatting import describe, masked
 
@@ -57,13 +57,13 @@ def import_csv(
     wrong = sorted([*errors, *conversion.errors], key=lambda error: error.line)
     if wrong:
         for error in wrong[:ERRORS_SHOWN]:
-            typer.echo(error, err=True)
+            echo(str(error), err=True)
         if len(wrong) > ERRORS_SHOWN:
-            typer.echo(f"… and {len(wrong) - ERRORS_SHOWN} more", err=True)
+            echo(f"… and {len(wrong) - ERRORS_SHOWN} more", err=True)
         count = len({error.line for error in wrong})
         raise CommandFailed(f"{count} of the lines cannot be imported, so nothing was printed; correct them and retry.")
     _preview(conversion, settings)
-    typer.echo("\n".join(json.dumps(one, ensure_ascii=False) for one in conversion.documents.values()))
+    echo("\n".join(json.dumps(one, ensure_ascii=False) for one in conversion.documents.values()))
 
 
 def _text(file: Path) -> str:
@@ -112,16 +112,16 @@ def _preview(conversion: Conversion, settings: Settings) -> None:
     for one in conversion.entitlements:
         by_subject.setdefault(str(one.subject), []).append(one)
     repeated = f" ({conversion.repeated} lines repeat others)" if conversion.repeated else ""
-    typer.echo(f"{len(conversion.documents)} entitlements for {len(by_subject)} subjects{repeated}", err=True)
+    echo(f"{len(conversion.documents)} entitlements for {len(by_subject)} subjects{repeated}", err=True)
     counts = Counter(text for one in conversion.entitlements for text in _given(one))
     for text, number in counts.most_common(SHOWN):
-        typer.echo(f"  {text}: {number}", err=True)
+        echo(f"  {text}: {number}", err=True)
     now = utc(SystemClock())
     for subject, rows in list(by_subject.items())[:SHOWN]:
-        typer.echo(masked(f"{subject}: {_access(rows, settings.layout.fields, now)}"), err=True)
+        echo(masked(f"{subject}: {_access(rows, settings.layout.fields, now)}"), err=True)
     if len(by_subject) > SHOWN:
-        typer.echo(f"… and {len(by_subject) - SHOWN} more subjects", err=True)
-    typer.echo(
+        echo(f"… and {len(by_subject) - SHOWN} more subjects", err=True)
+    echo(
         f"To import them: npx sanity dataset import FILE.ndjson {settings.sanity_dataset} --missing. "
         "Then `sync-worker reconcile --dry-run` shows what changes in Clerk.",
         err=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sync_worker.cli.output import CommandFailed
+from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.cli.setup import begin
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def test() -> None:
     problem = asyncio.run(_send(settings))
     if problem:
         raise CommandFailed(f"The notice was not accepted: {problem}. Check NOTIFY_URL and the receiver.")
-    typer.echo("the test notice was accepted")
+    echo("the test notice was accepted")
 
 
 async def _send(settings: Settings) -> str:

@@ -29,7 +29,7 @@ class CommandFailed(Exception):
 
 def echo(text: str = "", *, err: bool = False) -> None:
     """Print text of any origin: control characters are escaped."""
-    typer.echo(printable(text), err=err)
+    typer.echo(printable(text), err=err)  # noqa: TID251 - the one place
 
 
 def moment_of(at: str) -> float | None:

@@ -115,7 +115,7 @@ async def _preview(
         print_json({**summary, "at": judged_at, "changes": [as_json(one) for one in findings.differences]})
     else:
         shown = {**summary, "at": judged_at}
-        typer.echo(" ".join(f"{name}={value}" for name, value in shown.items()), err=show == "markdown")
+        echo(" ".join(f"{name}={value}" for name, value in shown.items()), err=show == "markdown")
     return _exit_code(findings, None)
 
 
@@ -166,6 +166,8 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     """Show the changes and their cost before they are written."""
     from sync_worker.cli.changes import HEADER, as_markdown, as_rows
     from sync_worker.domain.changeset import LossLimit, forecast
+    from sync_worker.sanity.client import Queries
+    from sync_worker.sanity.row_checks import empty_warning
 
     cost = forecast(len(findings.differences), settings.budget, window)
     echo(
@@ -175,13 +177,15 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     )
     allowed = LossLimit(settings.max_revocations).allowed(findings.managed)
     if len(findings.losing) > allowed:
-        typer.echo(
+        echo(
             f"{len(findings.losing)} of them would lose access; a reconcile would hold that for approval, because "
             f"MAX_REVOCATIONS={settings.max_revocations} allows {allowed}",
             err=True,
         )
     if findings.taken_over:
         echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
+    if suspicious := empty_warning(findings.empty, findings.rows, Queries.load(settings.groq_folder).everything):
+        echo(f"warning: {suspicious}", err=True)
     # A row by an address that several users have is refused once for each of them.
     for refusal in list(dict.fromkeys(findings.refused))[:SHOWN]:
         echo(f"refused: {refusal}", err=True)

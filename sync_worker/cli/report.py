@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, CommandFailed, moment_of, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, moment_of, print_json, print_table
 from sync_worker.cli.setup import begin
 from sync_worker.formatting import describe, rfc3339
 
@@ -54,7 +54,7 @@ def report(  # noqa: PLR0917 - typer reads options from parameters
             for one in found
         )
         print_table(("subject", "access", "documents", "since", "until"), rows)
-        typer.echo(f"{len(found)} subjects", err=True)
+        echo(f"{len(found)} subjects", err=True)
 
 
 async def _read(settings: Settings, wanted: Wanted, moment: float | None) -> list[Holding]:

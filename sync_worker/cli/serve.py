@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import CommandFailed
+from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.cli.setup import begin
 from sync_worker.errors import ConfigurationError, RetryableError
 
@@ -65,7 +65,7 @@ def release() -> None:
     settings, runtime = begin(), Runtime.system()
     asyncio.run(_prepare(settings, runtime))
     asyncio.run(_release(settings, runtime))
-    typer.echo("database, settings and GROQ files are ready")
+    echo("database, settings and GROQ files are ready")
 
 
 async def _prepare(settings: Settings, runtime: Runtime) -> None:
@@ -93,9 +93,11 @@ async def _release(settings: Settings, runtime: Runtime) -> None:
             report = await check_groq_files(services.source, Queries.load(folder), folder, settings.layout.fields, now)
             if problems := report.problems_with(settings.events):
                 raise ConfigurationError("; ".join(f"{one.text} ({one.fix})" for one in problems))
+            for one in report.warnings:
+                echo(f"warning: {one.text} ({one.fix})", err=True)
             known["CLERK_SECRET_KEY"] = await services.target.instance()
         except RetryableError as error:  # a service that is briefly down must not stop a deploy
-            typer.echo(f"warning: not everything was checked: {error}", err=True)
+            echo(f"warning: not everything was checked: {error}", err=True)
         await installation_of(settings, store).record(**known)
 
 

@@ -10,10 +10,8 @@ from sync_worker.doctor.database_probe import NEWEST, NO_TABLES, inspect
 from sync_worker.doctor.people_checks import claims, ownership
 from sync_worker.doctor.runner import Check, Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.doctor.webhook_checks import INSTALL, clerk_webhook, deliveries, last_webhook, listener, webhook
-from sync_worker.domain.entitlements import Refusal
 from sync_worker.errors import ConfigurationError, CredentialsRefused, UnreadableAnswer
 from sync_worker.sanity.groq_checks import check_groq_files
-from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH
 from sync_worker.storage.reconcile_runs import GOOD
 from sync_worker.variables import names
@@ -127,17 +125,8 @@ async def projection(installation: Installation) -> Finding:
     report = await check_groq_files(installation.source, installation.queries, configured.groq_folder, fields, now)
     if problems := report.problems_with(configured.events):
         return problem("; ".join(one.text for one in problems), problems[0].fix)
-    if not report.rows:
-        return warning(
-            "the queries run, but no entitlement is visible",
-            "Publish one, or check SANITY_DATASET, the token's role and the type name in the GROQ files.",
-        )
-    refused = [row for _, row in (read_row(raw, fields) for raw in report.rows) if isinstance(row, Refusal)]
-    if refused:
-        return warning(
-            f"{len(refused)} of {len(report.rows)} rows are refused; the first is {refused[0]}",
-            "Correct these documents and publish them. Until then they grant nothing.",
-        )
+    if report.warnings:
+        return warning("; ".join(one.text for one in report.warnings), report.warnings[0].fix)
     return ok(f"all rows are valid; visible entitlements: {report.visible}")
 
 

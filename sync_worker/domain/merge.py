@@ -29,7 +29,7 @@ def merge(
     refused = set(refusals)
     accepted = []
     for row in entitlements:
-        disallowed = tuple(_disallowed_values(row, fields))
+        disallowed = tuple(disallowed_values(row, fields))
         refused.update(disallowed)
         if not disallowed:
             accepted.append(row)
@@ -58,7 +58,8 @@ def is_active(row: Entitlement, now: datetime) -> bool:
     )
 
 
-def _disallowed_values(row: Entitlement, fields: Sequence[Field]) -> Iterable[Refusal]:
+def disallowed_values(row: Entitlement, fields: Sequence[Field]) -> Iterable[Refusal]:
+    """Return a refusal for each value of a row that is outside its field's order."""
     for field in fields:
         value = row.values.get(field.name)
         if field.order and value is not None and value not in field.order:

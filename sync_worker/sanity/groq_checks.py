@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sync_worker.domain.subjects import Kind
 from sync_worker.domain.text import escaped
 from sync_worker.errors import ConfigurationError, UnreadableAnswer
-from sync_worker.sanity.row_checks import SUBJECT_FIELDS, shape_problems
+from sync_worker.sanity.row_checks import (
+    SUBJECT_FIELDS,
+    empty_fields,
+    empty_warning,
+    field_names,
+    refused_warnings,
+    shape_problems,
+)
 from sync_worker.sanity.rows import read_row
 
 if TYPE_CHECKING:
@@ -40,11 +47,14 @@ class GroqProblem:
 
 @dataclass(frozen=True, slots=True)
 class GroqReport:
-    """The problems of the queries and of the webhook's files, a page of rows, and how many entitlements are visible."""
+    """The problems of the queries and of the webhook's files, and how many entitlements are visible.
+
+    `warnings` are about rows: what may be meant, or costs only those that have it.
+    """
 
     queries: tuple[GroqProblem, ...]
     webhook: tuple[GroqProblem, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    warnings: tuple[GroqProblem, ...]
     visible: int
 
     def problems_with(self, events: str) -> tuple[GroqProblem, ...]:
@@ -83,7 +93,20 @@ async def check_groq_files(
             GroqProblem(text, f"Correct it in {folder}, then run `sync-worker webhook install`.")
             for text in await _webhook_problems(source, queries, folder, row)
         )
-    return GroqReport(tuple(problems), webhook, tuple(page.rows), empty.visible)
+    return GroqReport(tuple(problems), webhook, tuple(_warnings(page.rows, queries, folder, fields)), empty.visible)
+
+
+def _warnings(
+    rows: Sequence[Mapping[str, Any]], queries: Queries, folder: Path, fields: Sequence[Field]
+) -> Iterator[GroqProblem]:
+    if not rows:
+        text = "the queries run, but no entitlement is visible"
+        fix = "Publish one, or check SANITY_DATASET, the token's role and the type name in the GROQ files."
+        yield GroqProblem(text, fix)
+    for text, fix in refused_warnings(rows, fields):
+        yield GroqProblem(text, fix)
+    if text := empty_warning(empty_fields(rows, field_names(fields)), len(rows), queries.everything):
+        yield GroqProblem(text, f"Check entitlement.groq in {folder}.")
 
 
 def _first_named(

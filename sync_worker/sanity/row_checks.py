@@ -6,11 +6,14 @@ a problem of the projection, before anything is written. A problem in single row
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sync_worker.domain.entitlements import UNRESOLVED_FIELD, MergeRule
-from sync_worker.errors import ConfigurationError
-from sync_worker.sanity.rows import Row, SubjectFields, json_type
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Entitlement, MergeRule, Refusal
+from sync_worker.domain.merge import disallowed_values
+from sync_worker.errors import ConfigurationError, quoted
+from sync_worker.sanity.rows import Row, SubjectFields, json_type, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 SUBJECT_FIELDS = tuple(SubjectFields.model_fields)
 MIN_ROWS = 2
 """How many rows must have a problem before it counts as a problem of the projection."""
+SHOWN = 3
+"""How many values a warning shows."""
 REQUIRED = ("_id", "_rev", "_updatedAt")
 STRING_FIELDS = tuple(field.alias or name for name, field in Row.model_fields.items())
 
@@ -33,6 +38,58 @@ def shape_problems(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -
     if not rows:
         return ()
     return (*_missing(rows, fields), *_without_subject(rows), *_mistyped(rows, fields))
+
+
+def field_names(fields: Sequence[Field]) -> tuple[str, ...]:
+    """Return the names of the fields that say what a row gives, and when."""
+    named = (*REQUIRED, *SUBJECT_FIELDS)
+    return (*(field.name for field in fields), *(name for name in STRING_FIELDS if name not in named))
+
+
+def empty_fields(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `names` that no row sets."""
+    return tuple(name for name in names if all(row.get(name) in (None, "", []) for row in rows))
+
+
+def empty_warning(empty: Iterable[str], rows: int, query: str) -> str:
+    """Return a warning about fields that none of so many rows sets, unless `query` returns them as a literal null.
+
+    A field that has another name in the content model looks like this: the query is valid and grants nothing.
+    """
+    if rows < MIN_ROWS:
+        return ""
+    names = [name for name in empty if not re.search(rf'"{name}"\s*:\s*null\b', query)]
+    if not names:
+        return ""
+    quoted_names = ", ".join(f'"{name}"' for name in names)
+    verb = "is" if len(names) == 1 else "are"
+    return f'{quoted_names} {verb} empty in all {rows} rows; write "{names[0]}": null if your model has no such field'
+
+
+def refused_warnings(rows: Iterable[Mapping[str, Any]], fields: Sequence[Field]) -> tuple[tuple[str, str], ...]:
+    """Return what is refused in single rows, each with what to do: wrong rows, and values that are on no list."""
+    refused: list[Refusal] = []
+    disallowed: Counter[tuple[str, str]] = Counter()
+    number = 0
+    for raw in rows:
+        number += 1
+        _, row = read_row(raw, fields)
+        if isinstance(row, Entitlement):
+            disallowed.update((one.field, quoted(row.values[one.field])) for one in disallowed_values(row, fields))
+        else:
+            refused.append(row)
+    warnings = []
+    if refused:
+        text = f"{len(refused)} of {number} rows are refused; the first is {refused[0]}"
+        warnings.append((text, "Correct these documents and publish them. Until then they grant nothing."))
+    for field in fields:
+        values = [(value, count) for (name, value), count in disallowed.most_common() if name == field.name]
+        if values:
+            shown = ", ".join(f"{value} ({count} of {number} rows)" for value, count in values[:SHOWN])
+            variable = f"{field.name.upper()}_ORDER"
+            text = f'"{field.name}" is {shown}, which is not one of {variable}={",".join(field.order)}'
+            warnings.append((text, f"Add it to {variable} or correct the documents. Until then they grant nothing."))
+    return tuple(warnings)
 
 
 def refuse_wrong_shape(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> None:

@@ -14,7 +14,7 @@ from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, needs_ledger
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import DatasetEmpty, EveryoneLoses, RefusedError, SourceShrank, UnreadableAnswer
-from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.sanity.row_checks import empty_fields, field_names, refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
 from sync_worker.sync.address_resolution import FIELDS, PENDING_REASON, owners, rows_for_owner
 from sync_worker.sync.plan import document_of, last_writes
@@ -82,10 +82,12 @@ class Comparison:
         named: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
         unaddressed: list[Refusal] = []
         after, rows = "", 0
+        empty = field_names(fields)
         while True:
             page = await self.reconciler.source.everything(after)
             if not rows:
                 refuse_wrong_shape(page.rows, fields)
+            empty = empty_fields(page.rows, empty)
             for raw in page.rows:
                 subject, read = read_row(raw, fields)
                 if subject is not None:
@@ -95,7 +97,7 @@ class Comparison:
             rows += len(page.rows)
             self.progress("read from Sanity", rows, 0)
             if page.last:
-                return Desired(named, unaddressed, rows)
+                return Desired(named, unaddressed, rows, empty)
             if page.cursor <= after:
                 raise UnreadableAnswer("a page did not go on from the one before")
             after = page.cursor
@@ -123,7 +125,7 @@ class _Comparing:
     findings: Findings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.findings = Findings(self.desired.rows, refused=[*self.desired.unaddressed])
+        self.findings = Findings(self.desired.rows, self.desired.empty, refused=[*self.desired.unaddressed])
 
     def compare(self, observed: Observed, written: LastWrites, known: Collection[str]) -> None:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""

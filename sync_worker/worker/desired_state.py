@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that Sanity publishes, by the subject that a row names: an id or an address."""
+    """All that Sanity publishes, by the subject that a row names: an id or an address.
+
+    No row sets the fields that are `empty`.
+    """
 
     named: Mapping[Subject, Sequence[Entitlement | Refusal]]
     unaddressed: Sequence[Refusal]
     rows: int
+    empty: tuple[str, ...] = ()
 
     def addresses(self) -> set[Subject]:
         """Return the addresses that rows name, without their organizations."""
@@ -66,10 +70,12 @@ class Directory:
 class Findings:
     """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why.
 
+    No row sets the fields that are `empty`.
     `index_changes` are the documents of subjects by the access index and by what is published, where these differ.
     """
 
     rows: int
+    empty: tuple[str, ...] = ()
     checked: int = 0
     managed: int = 0
     differences: list[Difference] = field(default_factory=list)

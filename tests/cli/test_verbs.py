@@ -138,3 +138,28 @@ async def test_a_misspelt_setting_is_reported_once_at_the_start(environment: dic
     assert (ended.code, json.loads(ended.out)) == (0, [])
     (line,) = [json.loads(one) for one in ended.err.splitlines() if "setting_unknown" in one]
     assert line["next_step"] == "PLAN_ODER is not a setting; did you mean PLAN_ORDER?"
+
+
+async def test_fields_that_are_empty_everywhere_and_plans_on_no_list_are_reported_before_anything_is_written(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for number in range(2):
+        window = {"startsAt": "2026-01-01", "endsAt": "2099-01-01", "status": "active", "role": "member"}
+        box.clerk.add_user(f"user_{number}")
+        await publish(box, f"ent-{number}", f"user_{number}", plan="pro", **window)
+    listed = {**environment, "PLAN_ORDER": "Basic,Pro"}
+    released = await run("release", cwd=tmp_path, environment=listed)
+    empty = '"courseSlugs" is empty in all 2 rows; write "courseSlugs": null if your model has no such field'
+    wrong = "\"plan\" is 'pro' (2 of 2 rows), which is not one of PLAN_ORDER=Basic,Pro"
+    assert released.code == 0, released.err
+    assert [line.partition(" (")[0] for line in released.err.splitlines() if line.startswith("warning: ")] == [
+        f"warning: {wrong}".partition(" (")[0],
+        f"warning: {empty}",
+    ]
+    checked = await run("doctor", "--json", cwd=tmp_path, environment=listed)
+    (found,) = [one for one in json.loads(checked.out)["checks"] if one["check"] == "projection"]
+    assert (found["status"], found["result"]) == ("warning", f"{wrong}; {empty}")
+    looked = await run("reconcile", "--dry-run", cwd=tmp_path, environment=listed)
+    assert f"warning: {empty}" in looked.err.splitlines(), looked.err
+    assert "refused: ent-0: plan: 'pro' is not one of Basic, Pro" in looked.err.splitlines()
+    assert box.clerk.requests.count("PATCH") == 0

@@ -8,7 +8,7 @@ import pytest
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Field, MergeRule
 from sync_worker.sanity.client import Queries
-from sync_worker.sanity.row_checks import shape_problems
+from sync_worker.sanity.row_checks import empty_fields, empty_warning, field_names, refused_warnings, shape_problems
 from sync_worker.settings import packaged_groq
 from tests.builders import reference
 
@@ -149,3 +149,44 @@ def test_a_count_of_unresolved_references_must_be_a_number_if_there_is_one() -> 
     assert shape_problems([row(unresolved="2")], CORE_FIELDS) == (
         '"unresolved" is a string, but must be a whole number',
     )
+
+
+def many(**fields: Any) -> list[dict[str, Any]]:
+    full = {"role": "member", "startsAt": "2026-01-01", "endsAt": "2027-01-01", "status": "active"}
+    return [row(**{**full, **fields}) for _ in range(3)]
+
+
+def warning_of(rows: list[dict[str, Any]], query: str = "{role}") -> str:
+    return empty_warning(empty_fields(rows, field_names(CORE_FIELDS)), len(rows), query)
+
+
+@pytest.mark.parametrize("name", ["plan", "role", "courseSlugs", "endsAt", "status"])
+def test_a_field_that_is_empty_in_every_row_is_suspicious_unless_it_is_meant(name: str) -> None:
+    rows = many(**{name: [] if name == "courseSlugs" else None})
+    meant = f'"{name}": null'
+    assert warning_of(rows) == f'"{name}" is empty in all 3 rows; write {meant} if your model has no such field'
+    assert warning_of(rows, f"{{ {meant} }}") == ""
+    assert warning_of([*rows, *many()]) == ""
+
+
+def test_fields_that_are_empty_in_every_row_are_reported_together() -> None:
+    assert warning_of(many(plan=None, startsAt=None)) == (
+        '"plan", "startsAt" are empty in all 3 rows; write "plan": null if your model has no such field'
+    )
+
+
+def test_a_single_row_is_not_suspicious() -> None:
+    assert warning_of([row(plan=None)]) == ""
+
+
+def test_values_that_are_on_no_list_are_counted_and_the_list_is_named() -> None:
+    ordered = (Field("plan", MergeRule.HIGHEST, order=("basic", "pro")), *CORE_FIELDS[1:])
+    ((text, fix),) = refused_warnings([*many(), *many(plan="gold"), row(plan="Pro")], ordered)
+    assert text == "\"plan\" is 'gold' (3 of 7 rows), 'Pro' (1 of 7 rows), which is not one of PLAN_ORDER=basic,pro"
+    assert fix == "Add it to PLAN_ORDER or correct the documents. Until then they grant nothing."
+    assert refused_warnings(many(), ordered) == ()
+
+
+def test_rows_that_are_refused_are_counted_and_the_first_is_named() -> None:
+    ((text, _),) = refused_warnings([*many(), *many(endsAt="2027")], CORE_FIELDS)
+    assert text.startswith("3 of 6 rows are refused; the first is e: endsAt: is not a date and time"), text
