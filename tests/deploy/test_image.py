@@ -75,6 +75,13 @@ def test_the_wheel_is_built_with_the_versions_that_it_is_developed_with() -> Non
     assert build.items() <= developed.items()
 
 
+def test_the_tools_of_the_full_run_change_no_version_that_the_tests_run_with() -> None:
+    tools, developed = pins(ROOT / "requirements-tools.txt"), pins(ROOT / "requirements-dev.txt")
+    shared = tools.keys() & developed.keys()
+    assert "certifi" in shared
+    assert {name: tools[name] for name in shared} == {name: developed[name] for name in shared}
+
+
 def pins(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
 
