@@ -36,9 +36,10 @@ def history(
         print_json([entry_json(entry) for entry in entries])
         return
     rows = (
-        (rfc3339(e.at), e.subject, e.kind, describe(e.before), describe(e.after), e.cause, e.state) for e in entries
+        (rfc3339(e.at), e.subject, e.kind, describe(e.before), describe(e.after), e.cause, e.by or "—", e.state)
+        for e in entries
     )
-    print_table(("at", "subject", "change", "before", "after", "cause", "state"), rows)
+    print_table(("at", "subject", "change", "before", "after", "cause", "by", "state"), rows)
 
 
 async def _read(target: str | None, limit: int) -> list[Entry]:

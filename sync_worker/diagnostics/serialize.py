@@ -36,6 +36,7 @@ def entry_json(entry: Entry) -> dict[str, object]:
         "takenOver": entry.taken_over,
         "documents": list(entry.documents),
         "cause": entry.cause,
+        "by": entry.by,
         "delivery": entry.delivery,
         "state": entry.state,
     }

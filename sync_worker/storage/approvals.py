@@ -10,11 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sync_worker.storage.ledger import record
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Database, Row, Transaction
+    from sync_worker.storage.ledger import Entry
 
 PAGE = 1000
 
@@ -154,12 +157,18 @@ class Approvals:
             changes += page
         return changes
 
-    async def drop(self, id_: str) -> bool:
-        """Forget a list without applying it, so that its losses are reviewed anew. Returns whether it existed."""
+    async def drop(self, id_: str, decision: Sequence[Entry] = ()) -> bool:
+        """Forget a list without applying it, so that its losses are reviewed anew. Returns whether it existed.
+
+        If it did, the `decision` is recorded in the ledger with it.
+        """
 
         def work(tx: Transaction) -> bool:
             tx.execute(DROP_SUBJECTS, (id_,))
-            return bool(tx.execute(DROP_LIST, (id_,)))
+            existed = bool(tx.execute(DROP_LIST, (id_,)))
+            if existed and decision:
+                record(decision, tx)
+            return existed
 
         return await self._db.run(work)
 

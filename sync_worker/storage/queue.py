@@ -216,6 +216,7 @@ def _row_of(item: WorkItem) -> dict[str, object]:
         "enqueued_at": item.enqueued_at,
         "cause_kind": item.cause.kind.value,
         "cause_id": item.cause.id,
+        "cause_by": item.cause.by,
         "delivery": item.delivery,
         "transition_at": item.transition_at,
     }
@@ -243,9 +244,9 @@ def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> lis
             generation,
             attempts,
             expected.get(key, ()),
-            Cause(CauseKind(cause_kind), cause_id),
+            Cause(CauseKind(cause_kind), cause_id, cause_by),
             *rest,
         )
-        for key, kind, lane, generation, attempts, cause_kind, cause_id, *rest in rows
+        for key, kind, lane, generation, attempts, cause_kind, cause_id, cause_by, *rest in rows
     ]
     return sorted(claims, key=lambda claim: (claim.enqueued_at, claim.key))

@@ -317,6 +317,7 @@ def _entry(change: Change, due: Due) -> Entry:
         after=change.after,
         documents=change.sources,
         cause=change.cause,
+        by=due.cause.by,
         delivery=due.delivery,
         keys=[str(slot) for slot in change.keys],
         taken_over=change.taken_over,

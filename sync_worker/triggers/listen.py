@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
-from sync_worker.domain.work import Cause, CauseKind
+from sync_worker.domain.work import Cause, CauseKind, editor
 from sync_worker.errors import CredentialsRefused, DatabaseUnavailable, SyncWorkerError
 from sync_worker.sanity.listen import Signal
 from sync_worker.storage.leadership import Leadership
@@ -124,7 +124,7 @@ class Listener:
         """Enqueue whom a mutation concerns, and then remember it: after a crash it comes once more."""
         document = document_event(event)
         if document is not None:
-            now, cause = self.clock.now(), Cause(CauseKind.LISTEN, document.id)
+            now, cause = self.clock.now(), Cause(CauseKind.LISTEN, document.id, editor(document.by))
             items = items_of(document, event.id, now, self.timings.published_in_the_past)
             await self.queue.enqueue([replace(item, cause=cause) for item in items])
             log.info("mutation_accepted", document=document.id, operation=document.operation, revision=document.rev)
@@ -157,6 +157,7 @@ def document_event(event: ListenEvent) -> DocumentEvent | None:
         "type": str(document.get("_type")),
         "rev": document.get("_rev"),
         "updatedAt": document.get("_updatedAt"),
+        "by": event.data.get("identity"),
         "before": before,
         "after": after,
     }

@@ -171,7 +171,7 @@ class Jobs:
                 enqueue,
                 clock=self.clock,
                 timings=self.timings,
-                cause=claim.cause if claim.cause.kind is CauseKind.POLL else Cause(CauseKind.FAN_OUT, document),
+                cause=_fan_out_cause(claim.cause, document),
             )
             await self.queue.complete([completed_document(claim, resolutions, self.clock.now(), self.timings)])
             log.info("document_fanned_out", document=document, **log_context(claim))
@@ -261,6 +261,11 @@ class Jobs:
             log_outcome(outcome, self.reconciler.layout)
         if missed := sum(map(is_missed_webhook, outcomes)):
             await self.queue.count({MISSED_WEBHOOKS: missed})
+
+
+def _fan_out_cause(cause: Cause, document: str) -> Cause:
+    """Return the cause of what a document leads to: all that one poll found stays one cause."""
+    return cause if cause.kind is CauseKind.POLL else Cause(CauseKind.FAN_OUT, document, cause.by)
 
 
 def _note(outcome: Outcome) -> str:
