@@ -60,6 +60,7 @@ CREATE TABLE expected_revision (
   revision TEXT,                                     -- NULL: ambiguous
   updated_at BIGINT,                                 -- microseconds since the epoch; NULL: unknown
   deletion INTEGER,                                  -- NULL: an update; else a domain.revisions.Deletion
+  served_at DOUBLE PRECISION,                        -- when a finished run had reflected it; NULL: not yet
   generation BIGINT NOT NULL,                        -- work.generation of the item that brought it
   PRIMARY KEY (key, document)
 )

@@ -133,8 +133,8 @@ class WorkQueue(QueueAdmin):
                 batch[statement].append(parameters)
         for statement in (
             *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.COMPLETE),
-            *(expected_revisions.FORGET, expected_revisions.ACKNOWLEDGE),
-            *(sql.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
+            *(expected_revisions.SERVE, expected_revisions.TRIM),
+            *(sql.FORGET, expected_revisions.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
         ):
             tx.executemany(statement, batch.pop(statement, ()))
 
@@ -155,10 +155,11 @@ class WorkQueue(QueueAdmin):
                 yield sql.COMPLETE, self._ended(completion, row)
         if isinstance(completion, Completed):
             if claim.expected_revisions:
-                served = {**key, "generation": claim.generation}
-                yield from ((expected_revisions.FORGET, served), (expected_revisions.ACKNOWLEDGE, served))
+                memory, kept = self._timings.revision_memory, self._timings.revisions_kept
+                yield expected_revisions.SERVE, {**key, "generation": claim.generation}
+                yield expected_revisions.TRIM, {**key, "memory": memory, "kept": kept}
             if claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
-                yield sql.FORGET, key
+                yield from ((sql.FORGET, key), (expected_revisions.FORGET, key))
         if not isinstance(completion, Released) and completion.wrote:
             pace = self._timings.subject_pace
             yield sql.COUNT_WRITE, {**key, "pace": pace, "burst": (self._timings.subject_burst - 1) * pace}

@@ -116,7 +116,7 @@ def _is_own(outcome: Outcome) -> bool:
 
 def _reported(due: Due) -> set[str]:
     """Return the documents that events reported."""
-    return {due.cause.id, *(expected.document for expected in due.expected_revisions)}
+    return {due.cause.id, *(expected.document for expected in due.reported)}
 
 
 def _held_change(change: Change) -> HeldChange:

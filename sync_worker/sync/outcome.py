@@ -43,6 +43,11 @@ class Due:
     transition: float | None = None
     lane: int = 0
 
+    @property
+    def reported(self) -> list[ExpectedRevision]:
+        """What events reported since a run was last finished; the rest of what is expected was served before."""
+        return [expected for expected in self.expected_revisions if not expected.served]
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -97,8 +102,8 @@ class Outcome:
         A publish happened at its `_updatedAt`, or before it was enqueued where that is older: of two publishes of a
         document only the later one's time is kept. A delete has no time of its own, so it counts from the item.
         """
-        if self.queue_seconds is None or self.written is None or not self.due.expected_revisions:
+        if self.queue_seconds is None or self.written is None or not self.due.reported:
             return None
-        updates = (e.updated_at for e in self.due.expected_revisions if deletion_of(e) is None)
+        updates = (e.updated_at for e in self.due.reported if deletion_of(e) is None)
         published = (at / 1_000_000 for at in updates if at is not None)
         return max([self.queue_seconds, *(self.written.timestamp() - at for at in published)])

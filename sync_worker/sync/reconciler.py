@@ -180,11 +180,11 @@ class Reconciler:
 
         They come without the revision, so that their runs do not lead back here.
         """
-        former = await self.access.subjects_of(_documents(batch, {}))
+        former = await self.access.subjects_of({expected.document for due in batch for expected in due.reported})
         return [
             WorkItem(subject, due.lane, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
             for due in batch
-            for document in sorted({expected.document for expected in due.expected_revisions})
+            for document in sorted({expected.document for expected in due.reported})
             if document in documents[str(due.subject)] or document not in reading.revisions
             for subject in former.get(document, ())
             if subject not in documents
@@ -288,7 +288,7 @@ def _has_joined(due: Due) -> bool:
 
 
 def _documents(batch: Iterable[Due], known: Mapping[str, Sequence[str]]) -> set[str]:
-    """Return the documents that events reported, and those that were for these subjects when they ran last."""
+    """Return the documents with an expected revision, and those that were for these subjects when they ran last."""
     dues = list(batch)
     reported = {expected.document for due in dues for expected in due.expected_revisions}
     return reported.union(*(known.get(str(due.subject), ()) for due in dues))
@@ -300,12 +300,12 @@ def _revokes(change: Change) -> bool:
 
 def _end_was_reported(due: Due, change: Change) -> bool:
     """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
-    reported = (reports_delete(e) or e.document in change.former_documents for e in due.expected_revisions)
+    reported = (reports_delete(e) or e.document in change.former_documents for e in due.reported)
     return any(reported) or (due.accepts_empty and bool(change.former_documents))
 
 
 def _proof_needed(due: Due, change: Change) -> set[str]:
-    return {*change.former_documents, *(e.document for e in due.expected_revisions if reports_delete(e))}
+    return {*change.former_documents, *(e.document for e in due.reported if reports_delete(e))}
 
 
 def _entry(change: Change, due: Due) -> Entry:

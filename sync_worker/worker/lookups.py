@@ -140,7 +140,8 @@ class Lookups:
 def items_for(claim: Claim, subjects: Iterable[Subject]) -> Iterator[WorkItem]:
     """Yield items for subjects that a claim leads to, as urgent as it is, with the revisions that it expects."""
     for subject in subjects:
-        for known in claim.expected_revisions or (None,):
+        reported = [known for known in claim.expected_revisions if not known.served]
+        for known in reported or (None,):
             # That a document is gone proves nothing about what else the current owner of an address holds.
             expected = None if known is None else indirect(known)
             yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.enqueued_at)
