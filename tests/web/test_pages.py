@@ -6,6 +6,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,6 +19,7 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.state import PAGES_URL
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.transport import ssl_context
+from sync_worker.web import site
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle
 from sync_worker.web.site import SESSION, SIGN_OUT
@@ -28,7 +30,6 @@ from tests.parts import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from starlette.applications import Starlette
 
@@ -42,7 +43,18 @@ TOKEN = "a long random text"
 ADA = "ada@example.org"
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
 KEYS = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "unresolved", "subjects", "nextStep"}
+TEMPLATES = Path(site.__file__).parent / "templates"
 EVERY_PAGE = ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"]
+
+
+def test_every_table_has_a_name_for_those_who_do_not_see_it() -> None:
+    tables = [
+        (page.name, re.match(r"\s*<caption", after))
+        for page in TEMPLATES.glob("*.html")
+        for after in page.read_text().split("<table>")[1:]
+    ]
+    assert tables
+    assert [name for name, caption in tables if caption is None] == []
 
 
 @dataclass(frozen=True)
