@@ -112,8 +112,8 @@ async def _show(
     token: bool,
 ) -> dict[str, Any]:
     """Return the report, as `--json` prints it."""
-    from sync_worker.clerk.claims import compare, examine
-    from sync_worker.diagnostics.token_proof import NOTE, end_left_sessions, token_claims
+    from sync_worker.clerk.claims import compare, examine, shows_all
+    from sync_worker.diagnostics.token_proof import NOTE, end_left_sessions, remember_measured, token_claims
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
 
     async with open_store(settings, Runtime.system()) as store:
@@ -126,8 +126,12 @@ async def _show(
             person = await services.tokens.person(subject.user_id, organization)
             rendering, proof = examine(template, person, settings.layout), None
             if token:
+                began = await store.queue.now()
                 signed = await token_claims(services.tokens, store.queue, subject.user_id, organization, template.name)
                 proof = compare(rendering, signed, template)
+                shown = [o.subject for root, o in person.observed.items() if shows_all(template, root, settings.layout)]
+                for one in shown if proof.holds else ():
+                    await remember_measured(store.queue, store.ledger, one, began)
     return {
         "subject": str(subject),
         "claims": rendering.claims,
@@ -189,7 +193,7 @@ def _token_line(token: Mapping[str, Any]) -> str:
         return f"The real token differs: {', '.join(token['differs'])}"
     return (
         "The real token is verified and has the same claims. Every session has them within a minute; for one that must "
-        "have them now, the app calls getToken({skipCache: true})."
+        "have them at once, the app calls getToken({skipCache: true})."
     )
 
 

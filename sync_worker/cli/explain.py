@@ -125,6 +125,8 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if applied is not None:
         documents = ", ".join(applied.documents) or "no document"
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
+    if one.in_token is not None:
+        yield "in a real token", f"since {rfc3339(one.in_token)}"
     state = work_state(facts.work, facts.now) if facts.work else "idle"
     if facts.work is not None and state not in {"idle", "scheduled"}:
         yield "in the queue", f"{state} {facts.work.error_detail}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind, Reach, explain_document
 from sync_worker.diagnostics.explain_subject import explain_subject
 from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
+from sync_worker.diagnostics.token_proof import measured_at
 from sync_worker.domain.entitlements import Refusal
 from sync_worker.domain.ownership import NOTHING_WRITTEN
 from sync_worker.domain.revisions import microseconds
@@ -143,6 +144,7 @@ class Explainer:
             taken_over=tuple(await self.ledger.taken_over(key, ENTRIES)),
             held=tuple((await self.approvals.lists_of([key])).values()),
             heartbeat=beat[1] if beat else None,
+            measured=await measured_at(self.queue, facts.subject),
         )
 
     async def _with_document(self, facts: DocumentFacts) -> DocumentFacts:

@@ -96,8 +96,8 @@ class SubjectFacts:
     `history` is the ledger's, newest first; `written` is what it proves to be ours, and `taken_over` are its entries in
     which a key of the app became ours. `held` are the ids of held changesets that include the subject. `owners`
     are the Clerk users who have the address, if the subject is one; `uncounted` are those for whom it does not count,
-    with the reason. `heartbeat` is when a worker was last seen. With
-    a `problem` the rest is incomplete.
+    with the reason. `heartbeat` is when a worker was last seen, `measured` since when a real token has shown what Clerk
+    has. With a `problem` the rest is incomplete.
     """
 
     subject: Subject
@@ -113,6 +113,7 @@ class SubjectFacts:
     owners: tuple[Subject, ...] = ()
     uncounted: Mapping[Subject, str] = field(default_factory=dict)
     heartbeat: float | None = None
+    measured: float | None = None
     problem: str = ""
 
 
@@ -173,6 +174,12 @@ class Explanation:
     def applied(self) -> Entry | None:
         """The change last written to Clerk."""
         return next((e for e in self.facts.history if e.state is LedgerState.APPLIED), None)
+
+    @property
+    def in_token(self) -> float | None:
+        """Since when a real token has shown what Clerk has (epoch seconds), if measured since the last write."""
+        measured, written = self.facts.measured, (self.applied.settled_at if self.applied else None) or 0.0
+        return measured if measured is not None and measured >= written else None
 
     @property
     def clerk_values(self) -> Mapping[str, object]:

@@ -74,6 +74,7 @@ def subject_json(one: Explanation) -> dict[str, object]:
             "drift": one.drift.value if one.drift else None,
         },
         "lastApplied": entry_json(one.applied) if one.applied else None,
+        "inToken": rfc3339(one.in_token),
         "work": _work_json(facts.work, facts.now),
         "held": facts.held,
     }
@@ -89,6 +90,7 @@ def document_json(one: DocumentExplanation) -> dict[str, object]:
         "published": rfc3339(one.facts.published),
         "inClerk": rfc3339(one.in_clerk),
         "inSessionsBy": rfc3339(one.in_sessions_by),
+        "inToken": rfc3339(one.in_token),
         "unresolved": one.unresolved,
         "subjects": [
             {"subject": str(subject.subject), "state": one.state(subject).value, "reason": one.reason(subject)}

@@ -42,7 +42,10 @@ pytestmark = pytest.mark.anyio
 TOKEN = "a long random text"
 ADA = "ada@example.org"
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
-KEYS = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "unresolved", "subjects", "nextStep"}
+KEYS = {
+    *("document", "state", "headline", "published", "inClerk", "inSessionsBy", "inToken"),
+    *("unresolved", "subjects", "nextStep"),
+}
 TEMPLATES = Path(site.__file__).parent / "templates"
 EVERY_PAGE = ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"]
 
