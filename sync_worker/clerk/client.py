@@ -7,12 +7,13 @@ user and drops `starting_after`. Writes to users bypass it because it is slow; o
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from sync_worker.clerk.objects import add, add_membership, add_user, as_list, membership_of, total_of, uncounted
+from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
     from clerk_backend_api import Clerk as Sdk
 
-    from sync_worker.clerk.target import AddressOwners
     from sync_worker.domain.entitlements import Change, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.transport import ServiceTransport
+
+Item = TypeVar("Item")
 
 SERVICE = "Clerk"
 API_VERSION = "2026-05-12"
@@ -84,19 +86,21 @@ class Clerk:
         """See Target. A hundred addresses per call.
 
         Clerk does not document whether its filters ignore case or match unverified addresses. So a match only counts
-        if the returned user shows the address.
+        if the returned user shows the address. One that cannot be read may have those that it shows in any shape.
         """
         requested = {subject.address for subject in addresses}
         owners: dict[Subject, set[str]] = {}
+        unreadable: dict[Subject, str] = {}
         for name, kind in (("email_address", Kind.EMAIL), ("external_id", Kind.EXTERNAL)):
-            for values in _batches(sorted(_filter_value(a) for a in requested if a.kind is kind)):
-                async for page in self._user_pages({name: values}):
+            for addresses_ in _batches(sorted((a for a in requested if a.kind is kind), key=_filter_value)):
+                async for page in self._user_pages({name: [_filter_value(a) for a in addresses_]}):
                     for observed in page:
-                        if observed.unreadable:  # it may have one of the addresses, which nobody must lose for that
-                            raise UnreadableAnswer(observed.unreadable)
                         for address in requested.intersection(observed.addresses):
                             owners.setdefault(address, set()).add(observed.subject.id)
-        return owners
+                        if observed.possible_addresses is not None:
+                            possible = requested.intersection(observed.possible_addresses) or addresses_
+                            unreadable |= dict.fromkeys(possible, observed.unreadable)
+        return AddressOwners(owners, unreadable)
 
     async def uncounted(self, address: Subject) -> Mapping[Subject, str]:
         """See Target. One call; more than a page of users with one address is not expected."""
@@ -310,7 +314,7 @@ def _safe(subject: Subject) -> str:
     return quote(Subject.parse(str(subject)).id, safe="")
 
 
-def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+def _batches(ids: Sequence[Item]) -> Iterable[Sequence[Item]]:
     return (ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL))
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sync_worker.domain.subjects import Subject
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from sync_worker.domain.entitlements import Change, Observed
+    from sync_worker.domain.subjects import Subject
 
-AddressOwners = Mapping[Subject, Collection[str]]
-"""The ids of the users who have an address, by address. An address without a user is not included."""
+
+@dataclass(frozen=True, slots=True)
+class AddressOwners:
+    """The ids of the users who have an address, by address. An address without a user is not included.
+
+    Of `unreadable` addresses it is not known who has them, for a reason: a user who may have one cannot be read.
+    """
+
+    users: Mapping[Subject, Collection[str]] = field(default_factory=dict)
+    unreadable: Mapping[Subject, str] = field(default_factory=dict)
 
 
 class Target(Protocol):

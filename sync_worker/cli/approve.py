@@ -83,7 +83,7 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
         result = Result()
         async with open_reconcile(settings, store, calls, approved=True) as run:
             await run.repair([Subject.parse(change.subject) for change in changes], result)
-    not_done = len(result.failed) + result.refused + result.left_over
+    not_done = len(result.failed) + result.refused + result.left_over + result.held.total()
     revoked, updated = result.kinds[ChangeKind.REVOKE], result.kinds[ChangeKind.UPDATE]
     payload = {"id": changeset, "revoked": revoked, "updated": updated}
     payload |= {"kept": len(changes) - revoked - updated - not_done, "failed": not_done}

@@ -19,11 +19,11 @@ from sync_worker.domain.ownership import NOTHING_WRITTEN
 from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import REFERENCE_DEPTH, Cause, CauseKind
-from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
+from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError, UnreadableAnswer
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.approvals import changeset_id
 from sync_worker.storage.work_items import FANOUT
-from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
+from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, known_owners, rows_for_owner
 from sync_worker.sync.plan import last_writes
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Explainer:
         """Add what Sanity and Clerk have, read as a sync does."""
         subject, reconciler = facts.subject, self.reconciler
         if subject.is_address:
-            found = owners(subject, await reconciler.target.find([subject]))
+            found = known_owners(subject, await reconciler.target.find([subject]))
             if len(found) != 1:
                 reading = await reconciler.read([subject.address], (), ())
                 rows = tuple(self._rows(reading, subject, ambiguous=bool(found)))
@@ -119,6 +119,9 @@ class Explainer:
         observed = await reconciler.target.observe([subject])
         observed, addresses = await reconciler.with_addresses([subject], observed)
         reading = await reconciler.read([subject], (), addresses)
+        unreadable = [*reading.holders.unreadable.values(), *(one.unreadable for one in observed.values())]
+        if detail := next(filter(None, unreadable), ""):
+            raise UnreadableAnswer(detail)
         return replace(facts, subject=subject, observed=observed.get(subject), rows=tuple(self._rows(reading, subject)))
 
     def _rows(self, reading: Reading, subject: Subject, *, ambiguous: bool = False) -> Iterable[PublishedRow]:

@@ -50,6 +50,9 @@ class CauseKind(StrEnum):
 PUBLISHED = frozenset({CauseKind.WEBHOOK, CauseKind.LISTEN})
 """An editor published something, as its own event reported at once."""
 
+COUNTED_TOGETHER = frozenset({CauseKind.POLL, CauseKind.RECONCILE, CauseKind.DATASET_VISIBLE_AGAIN})
+"""Many documents are found at once: what each of them takes away is counted with the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:

@@ -255,7 +255,8 @@ def installation_of(settings: Settings, store: Store) -> InstallationRecord:
 
 def guard_of(settings: Settings, store: Store) -> Guard:
     """Return the guard, with the limit from the settings."""
-    return Guard(store.approvals, store.runs, LossLimit(settings.max_revocations), store.runtime.clock)
+    limit = LossLimit(settings.max_revocations)
+    return Guard(store.approvals, store.runs, limit, settings.layout.fields, store.runtime.clock)
 
 
 @asynccontextmanager

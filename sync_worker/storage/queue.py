@@ -27,6 +27,7 @@ from sync_worker.storage.work_items import (
     DeadLettered,
     Released,
     Retry,
+    SetAside,
     WorkItem,
 )
 
@@ -132,7 +133,7 @@ class WorkQueue(QueueAdmin):
             for statement, parameters in self._statements(completion, row):
                 batch[statement].append(parameters)
         for statement in (
-            *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.COMPLETE),
+            *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.SET_ASIDE, sql.COMPLETE),
             *(expected_revisions.SERVE, expected_revisions.TRIM),
             *(sql.FORGET, expected_revisions.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
         ):
@@ -147,29 +148,28 @@ class WorkQueue(QueueAdmin):
                 yield sql.RELEASE, key
             case Retry():
                 yield sql.RETRY, _retry(completion)
-            case Completed() | DeadLettered() if row.generation > claim.generation:
+            case Completed() | SetAside() | DeadLettered() if row.generation > claim.generation:
                 yield sql.REQUEUE, self._ended(completion, row)
             case DeadLettered():
                 yield sql.DEAD_LETTER, self._ended(completion, row)
+            case SetAside():
+                yield sql.SET_ASIDE, self._ended(completion, row)
             case Completed():
                 yield sql.COMPLETE, self._ended(completion, row)
-        if isinstance(completion, Completed):
-            if claim.expected_revisions:
-                memory, kept = self._timings.revision_memory, self._timings.revisions_kept
-                yield expected_revisions.SERVE, {**key, "generation": claim.generation}
-                yield expected_revisions.TRIM, {**key, "memory": memory, "kept": kept}
-            if claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
-                yield from ((sql.FORGET, key), (expected_revisions.FORGET, key))
+        if isinstance(completion, Completed | SetAside) and claim.expected_revisions:
+            memory, kept = self._timings.revision_memory, self._timings.revisions_kept
+            yield expected_revisions.SERVE, {**key, "generation": claim.generation}
+            yield expected_revisions.TRIM, {**key, "memory": memory, "kept": kept}
+        if isinstance(completion, Completed) and claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
+            yield from ((sql.FORGET, key), (expected_revisions.FORGET, key))
         if not isinstance(completion, Released) and completion.wrote:
             pace = self._timings.subject_pace
             yield sql.COUNT_WRITE, {**key, "pace": pace, "burst": (self._timings.subject_burst - 1) * pace}
             yield sql.WAIT_FOR_PACE, key
 
-    def _ended(self, completion: Completed | DeadLettered, row: Locked) -> dict[str, object]:
-        if isinstance(completion, Completed):
-            lane, transition_at = completion.lane, completion.transition_at
-        else:
-            lane, transition_at = completion.claim.lane, row.transition_at
+    def _ended(self, completion: Completed | SetAside | DeadLettered, row: Locked) -> dict[str, object]:
+        lane = completion.lane if isinstance(completion, Completed) else completion.claim.lane
+        transition_at = row.transition_at if isinstance(completion, DeadLettered) else completion.transition_at
         return {
             "key": completion.claim.key,
             "generation": completion.claim.generation,

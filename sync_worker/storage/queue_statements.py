@@ -134,6 +134,15 @@ UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts
 WHERE key = :key
 """  # noqa: S608 - constants
 
+# A run did what it may: kept and listed like what failed, but nothing of what enqueued it speaks for what is left.
+SET_ASIDE = f"""
+UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts = attempts + 1, dead = 1,
+  error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(),
+  re_enqueued_at = NULL, enqueued_at = NULL, cause_kind = '', cause_id = '', cause_by = '', delivery = '',
+  visible_at = {NEXT_RUN}, transition_at = CAST(:transition_at AS double precision)
+WHERE key = :key
+"""  # noqa: S608 - constants
+
 # An address is personal data: its row goes as soon as it is looked up.
 FORGET = """
 DELETE FROM work WHERE key = :key AND lease_token IS NULL AND generation = completed_generation AND dead = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.ownership import NO_ADOPTION
@@ -10,6 +10,7 @@ from sync_worker.domain.revisions import deletion_of
 from sync_worker.domain.work import NO_CAUSE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from sync_worker.domain.entitlements import Access, Change
@@ -57,7 +58,8 @@ class Outcome:
     longer for it. Both are known only where entitlements name people by address: such a document may be another
     person's now. `recheck_at` is when to look again because a write may land late: an earlier one, or an attempt of
     this one that went `unanswered`. `written` is when Clerk answered the PATCH.
-    `held` is the list on which the guard holds what the change would take away.
+    `held` is the list on which the guard holds what the change would take away. `lapsed` are the documents whose window
+    has ended, with the time (epoch seconds).
     """
 
     due: Due
@@ -70,6 +72,7 @@ class Outcome:
     written: datetime | None = None
     unanswered: bool = False
     held: str = ""
+    lapsed: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def writes(self) -> bool:
@@ -82,11 +85,16 @@ class Outcome:
         return self.change is not None and bool(self.change.losses)
 
     @property
+    def transition_at(self) -> float | None:
+        """When the clock alone changes the subject (epoch seconds); None if never."""
+        transition = self.access.next_transition if self.access else None
+        return transition.timestamp() if transition is not None else None
+
+    @property
     def next_due(self) -> float | None:
         """When the subject may differ without any event (epoch seconds); None if never."""
-        transition = self.access.next_transition if self.access else None
-        moments = [at.timestamp() for at in (transition, self.recheck_at) if at is not None]
-        return min(moments, default=None)
+        recheck = self.recheck_at.timestamp() if self.recheck_at is not None else None
+        return min((at for at in (self.transition_at, recheck) if at is not None), default=None)
 
     @property
     def queue_seconds(self) -> float | None:

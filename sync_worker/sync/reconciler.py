@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.revisions import reports_delete
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.sync.guard import Guard
+    from sync_worker.sync.plan import Plan
 
 WRITES_AT_ONCE = 24
 REPAIR_LANE = 2
@@ -146,7 +148,7 @@ class Reconciler:
         snapshot = await self.source.by_subject([*subjects, *addresses], documents)
         named = (read_row(raw, ())[0] for raw in snapshot.rows) if addresses else ()
         wanted = {subject.address for subject in named if subject is not None} & set(addresses)
-        return Reading(snapshot, await self.target.find(wanted) if wanted else {})
+        return Reading(snapshot, await self.target.find(wanted) if wanted else AddressOwners())
 
     async def _reconcile(
         self,
@@ -169,7 +171,7 @@ class Reconciler:
             await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
         outcomes = await self._apply(outcomes)
         if reading.snapshot.visible:
-            await self.access.replace(known, plan.documents)
+            await self.access.replace(known, _documents_now(plan, outcomes))
         await self.guard.withdraw(outcomes)
         return [_failed(o, LossHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes]
 
@@ -281,6 +283,17 @@ def requeue_document(document: str, outcome: Outcome) -> WorkItem:
     """Return the item that has a document's owners looked up again after this outcome of one of them."""
     due = outcome.due
     return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
+
+
+def _documents_now(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Collection[str]]:
+    """Return by subject the documents that are for it, and those that gave what could not be taken away yet."""
+    left = {o.due.subject for o in outcomes if o.held or o.error is not None}
+    former = {
+        str(o.due.subject): o.change.former_documents
+        for o in plan.outcomes
+        if o.due.subject in left and o.change is not None
+    }
+    return {key: {*documents, *former.get(key, ())} for key, documents in plan.documents.items()}
 
 
 def _has_joined(due: Due) -> bool:

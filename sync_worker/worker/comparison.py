@@ -50,9 +50,9 @@ class Comparison:
         await self._refuse_shrinking(desired.rows)
         directory = Directory(desired.addresses())
         while True:
-            shared = directory.shared()
+            doubtful = directory.doubtful()
             findings = await self._compare_everybody(desired, directory)
-            if directory.shared() == shared:
+            if directory.doubtful() == doubtful:
                 return findings
             # Who was compared before the second owner of an address was seen got too much: compare once more.
 
@@ -134,12 +134,11 @@ class _Comparing:
         unreadable = observed.unreadable or self._unreadable_user(subject)
         if unreadable:
             self.unreadable[subject] = unreadable
+        if unreadable := unreadable or self._unreadable_address(subject):
             findings.refused.append(Refusal("", str(subject), unreadable))
             return
         rows = self._rows(subject)
-        documents = {document_of(row) for row in rows}
-        if documents != set(known):
-            findings.index_changes[str(subject)] = (known, documents)
+        self._index(subject, known, {document_of(row) for row in rows})
         access = self._access(rows)
         live = managed_values(observed, self.layout, written)
         findings.checked += 1
@@ -163,17 +162,31 @@ class _Comparing:
         except RefusedError as error:
             findings.refused.append(Refusal(", ".join(access.sources[:3]), error.code, error.detail))
             return
+        if change.losses:  # until they are written, the documents that gave it are still for the subject
+            self._index(subject, known, {*map(document_of, rows), *change.former_documents})
         if change.is_needed:
             findings.differences.append(classify(change, observed, self.layout))
+
+    def _index(self, subject: Subject, known: Collection[str], documents: set[str]) -> None:
+        self.findings.index_changes.pop(str(subject), None)
+        if documents != set(known):
+            self.findings.index_changes[str(subject)] = (known, documents)
 
     def _unreadable_user(self, subject: Subject) -> str:
         """Return why the user of a membership cannot be read: which rows name the membership is then not known."""
         is_membership = subject.kind is Kind.MEMBERSHIP
         return self.unreadable.get(Subject(Kind.USER, subject.user_id), "") if is_membership else ""
 
+    def _unreadable_address(self, subject: Subject) -> str:
+        """Return why it is not known whether rows that name the subject by address count for it."""
+        named = [name for name in self.directory.names_of(subject) if name in self.desired.named]
+        return self.directory.why_unreadable(named)
+
     def account(self, subject: Subject, rows: Sequence[Entitlement]) -> None:
         """Record why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
-        owned_by = owners(subject, self.directory.holders) if subject.is_address else (subject,)
+        if subject.address in self.directory.unreadable:
+            return
+        owned_by = owners(subject, self.directory.owners) if subject.is_address else (subject,)
         if not owned_by:
             pending = {row.id: f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}" for row in rows}
             self.findings.pending |= pending
@@ -186,7 +199,7 @@ class _Comparing:
             row
             for name in self.directory.names_of(subject)
             for read in self.desired.named.get(name, ())
-            for owner, row in rows_for_owner(name, read, self.directory.holders)
+            for owner, row in rows_for_owner(name, read, self.directory.owners)
             if owner == subject
         ]
 

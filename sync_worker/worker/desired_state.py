@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.changeset import Difference, Tally
 from sync_worker.domain.subjects import Kind, Subject
 
@@ -39,6 +40,7 @@ class Directory:
 
     wanted: Collection[Subject]
     holders: dict[Subject, set[str]] = field(default_factory=dict)
+    unreadable: dict[Subject, str] = field(default_factory=dict)
     of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
 
     def add(self, observed: Observed) -> None:
@@ -48,10 +50,22 @@ class Directory:
             self.of[observed.subject.id] = having
         for address in having:
             self.holders.setdefault(address, set()).add(observed.subject.id)
+        possible = (address for address in observed.possible_addresses or () if address in self.wanted)
+        self.unreadable.update(dict.fromkeys(possible, observed.unreadable))
 
-    def shared(self) -> frozenset[Subject]:
-        """Return the addresses that several users have."""
-        return frozenset(address for address, users in self.holders.items() if len(users) > 1)
+    @property
+    def owners(self) -> AddressOwners:
+        """Who has the addresses."""
+        return AddressOwners(self.holders, self.unreadable)
+
+    def doubtful(self) -> frozenset[Subject]:
+        """Return the addresses that several users have, or may have."""
+        several = (address for address, users in self.holders.items() if len(users) > 1)
+        return frozenset((*several, *self.unreadable))
+
+    def why_unreadable(self, names: Collection[Subject]) -> str:
+        """Return why it is not known who has one of these addresses; empty when it is known."""
+        return next((self.unreadable[name.address] for name in names if name.address in self.unreadable), "")
 
     def names_of(self, subject: Subject) -> tuple[Subject, ...]:
         """Return everything by which a row can name a subject: its id, and its addresses."""

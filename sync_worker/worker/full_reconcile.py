@@ -117,7 +117,7 @@ class FullReconcile:
         await self._index(findings.index_changes)
         guard = replace(self.reconciler.guard, managed=findings.managed)
         # Counted at once, so that the guard knows how many they are from the first batch on.
-        await guard.verdict(self.cause, [str(change.subject) for change in findings.losing])
+        await guard.expect(self.cause, [str(change.subject) for change in findings.losing])
         run = replace(self, reconciler=replace(self.reconciler, guard=guard))
         await run.repair([d.change.subject for d in findings.differences], result)
         await self._schedule(findings.transitions)
@@ -180,6 +180,7 @@ class FullReconcile:
             timings=self.timings,
             retry_after=outcome.due.lease.retry_after,
             next_due=outcome.next_due,
+            transition_at=outcome.transition_at,
             wrote=outcome.writes,
             removes=outcome.removes,
         )

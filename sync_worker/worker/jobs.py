@@ -16,7 +16,7 @@ import structlog
 from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.subjects import Subject
-from sync_worker.domain.work import Cause, CauseKind, WorkKind
+from sync_worker.domain.work import COUNTED_TOGETHER, Cause, CauseKind, WorkKind
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -39,8 +39,8 @@ from sync_worker.sync.address_resolution import (
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import requeue_document
 from sync_worker.worker.event_log import is_missed_webhook, log_context, log_outcome, log_resolution
-from sync_worker.worker.fanout import LANE, fan_out
-from sync_worker.worker.lookups import Lookups, completed_document
+from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.lookups import Lookups, completed_document, items_for
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
@@ -81,14 +81,13 @@ def due_of(claim: Claim, lease: Lease) -> Due:
 def done(claim: Claim, outcome: Outcome) -> Completed:
     """Complete a subject that is in sync; what is wrong with its rows stays visible as a note."""
     refusals, unresolved = (outcome.access.refusals, outcome.access.unresolved) if outcome.access else ((), ())
-    transition = outcome.access.next_transition if outcome.access else None
     return Completed(
         claim,
         next_due=outcome.next_due,
         wrote=outcome.writes,
         error_code=_note(outcome) if refusals else UNRESOLVED if unresolved else "",
         error_detail=notes((*refusals, *(Refusal(one.document, UNRESOLVED_FIELD, one.sentence) for one in unresolved))),
-        transition_at=transition.timestamp() if transition else None,
+        transition_at=outcome.transition_at,
     )
 
 
@@ -162,7 +161,7 @@ class Jobs:
                 run.deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
             former = (await self.reconciler.access.subjects_of([document])).get(document, ())
-            await enqueue([WorkItem(subject, LANE, cause=claim.cause) for subject in former])
+            await enqueue([*items_for(claim, map(Subject.parse, former))])
             resolutions = await fan_out(
                 self.reconciler.source,
                 self.reconciler.target.find,
@@ -217,6 +216,7 @@ class Jobs:
             timings=self.timings,
             retry_after=lease.retry_after,
             next_due=outcome.next_due,
+            transition_at=outcome.transition_at,
             wrote=outcome.writes,
             removes=outcome.removes,
         )
@@ -264,8 +264,8 @@ class Jobs:
 
 
 def _fan_out_cause(cause: Cause, document: str) -> Cause:
-    """Return the cause of what a document leads to: all that one poll found stays one cause."""
-    return cause if cause.kind is CauseKind.POLL else Cause(CauseKind.FAN_OUT, document, cause.by)
+    """Return the cause of what a document leads to: what was found with many others stays one cause with them."""
+    return cause if cause.kind in COUNTED_TOGETHER else Cause(CauseKind.FAN_OUT, document, cause.by)
 
 
 def _note(outcome: Outcome) -> str:

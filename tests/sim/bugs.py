@@ -215,7 +215,7 @@ BUGS = {
     ),
     "forget what is held": Bug(
         56,
-        ((Approvals, "lists_of", forget_lists),),
+        ((Approvals, "held_of", forget_lists), (Approvals, "lists_of", forget_lists)),
         ("what is held waits for approval",),
     ),
     "write under other settings": Bug(

@@ -93,7 +93,8 @@ class Process:
         self.runs = ReconcileRuns(self.session, TIMINGS)
         self.approvals = Approvals(self.session, TIMINGS)
         self.access = AccessIndex(self.session)
-        self.guard = Guard(self.approvals, self.runs, LossLimit(world.config.max_revocations), world.clock)
+        limit = LossLimit(world.config.max_revocations)
+        self.guard = Guard(self.approvals, self.runs, limit, FIELDS, world.clock)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(

@@ -27,7 +27,7 @@ from sync_worker.domain.revisions import (
 from sync_worker.domain.work import NO_CAUSE, Cause, CauseKind, WorkKind
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import WorkQueue
-from sync_worker.storage.work_items import Claim, Completed, DeadLettered, Released, Retry, WorkItem
+from sync_worker.storage.work_items import Claim, Completed, DeadLettered, Released, Retry, SetAside, WorkItem
 from tests.causes import cause_of
 from tests.clock import TIMINGS as PRODUCTION
 from tests.clock import ManualClock
@@ -187,22 +187,23 @@ class Model:
             case Retry():
                 row.due, row.attempts = self.now + completion.delay, row.attempts + 1
                 row.asked = self.now + completion.not_before
-            case Completed() | DeadLettered():
+            case Completed() | SetAside() | DeadLettered():
                 soon = None if completion.next_due is None else max(completion.next_due, self.now + 0.25)
                 row.due = self.now if marked_again else soon
                 row.done = claim.generation
                 row.since = row.again if marked_again else None
-                row.dead = isinstance(completion, DeadLettered) and not marked_again
+                row.dead = not isinstance(completion, Completed) and not marked_again
                 row.attempts = row.attempts + 1 if row.dead else 0
         if isinstance(completion, Completed):
             row.lane = row.lane if marked_again else 1
+        if isinstance(completion, Completed | SetAside):
             row.cause = row.cause if marked_again else NO_CAUSE
             row.transition = completion.transition_at
             if claim.expected_revisions:
                 row.serve(claim.generation, self.now)
         if not isinstance(completion, Released):
             row.note, row.settled = (completion.error_code, completion.error_detail), self.now
-        if isinstance(completion, Completed | Retry) and completion.wrote:
+        if isinstance(completion, Completed | SetAside | Retry) and completion.wrote:
             row.writes.append(self.now)
             capped = min(row.paced, self.now + TIMINGS.subject_pace)
             row.paced = (
@@ -348,6 +349,15 @@ class WorkSetMachine(RuleBasedStateMachine):
             ),
             st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
             st.builds(DeadLettered, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),
+            st.builds(
+                SetAside,
+                st.just(claim),
+                st.just("loss_held"),
+                st.just(""),
+                next_due,
+                st.booleans(),
+                st.none() | SECONDS.map(lambda seconds: self.model.now + seconds),
+            ),
             st.builds(Released, st.just(claim)),
         )
 
