@@ -117,7 +117,7 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if not one.subject.is_address:
         yield "in Clerk", describe(one.clerk_values) if facts.observed else "not found"
     for key in one.keys:
-        yield f"  {key.name}", _whose(key)
+        yield f"  {describe({key.name: key.value})}:", _whose(key)
     if marker is not None:
         yield "marker", f"{marker.at}, from {', '.join(marker.documents) or 'no document'}"
     if one.drift is not None:

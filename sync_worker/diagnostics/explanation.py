@@ -203,10 +203,26 @@ class Explanation:
         if not is_managed:
             return ExplainedKey(name, value, managed=False)
         applied = [e for e in self.facts.history if e.state is LedgerState.APPLIED]
-        entry = next((e for e in applied if not same_json(e.before.get(name), e.after.get(name))), None)
+        set_by = (e for e in applied if name in e.taken_over or not same_json(e.before.get(name), e.after.get(name)))
+        entry = next(set_by, None)
         former = next((e.taken_over[name] for e in self.facts.taken_over if name in e.taken_over), None)
-        documents = tuple(entry.documents) if entry else self.marker.documents if self.marker else ()
+        documents = self._sources(name, value) or (
+            tuple(entry.documents) if entry else self.marker.documents if self.marker else ()
+        )
         return ExplainedKey(name, value, True, entry.settled_at if entry else None, documents, former)
+
+    def _sources(self, name: str, value: object) -> tuple[str, ...]:
+        """Return the active rows that give a key this value, or members of it."""
+        members = value if isinstance(value, list) else [value]
+        return tuple(
+            row.document
+            for row in self.rows
+            if row.status is RowStatus.ACTIVE and any(member in members for member in _members(row.values.get(name)))
+        )
+
+
+def _members(value: Value | None) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def approve_step(changeset: str) -> str:

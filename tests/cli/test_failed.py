@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,15 @@ async def test_explain_of_a_document_has_the_agreed_keys(operator: Operator) -> 
     assert (found["document"], found["state"]) == ("e1", "synced")
     assert found["subjects"][0]["access"]["values"]["plan"] == "pro"
     assert "→ in every session by" in (await operator.run("explain", "e1")).out
+
+
+async def test_explain_says_of_each_key_whose_it_is_and_what_the_app_had(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1", public_metadata={"plan": "team", "role": "admin"})
+    await operator.publish("e1", clerkUserId="user_1")
+    await operator.run("reconcile")
+    shown = (await operator.run("explain", "user_1")).out
+    assert re.search(r"plan=pro: +managed since [\dT:-]+Z, from e1; the app had plan=team\n", shown)
+    assert re.search(r"role=admin: +not managed: it is left alone\n", shown)
 
 
 async def test_explain_writes_nothing(operator: Operator) -> None:

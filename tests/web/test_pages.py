@@ -279,6 +279,15 @@ async def test_a_subject_is_explained_with_links_to_its_documents(web: Web) -> N
     assert 'href="/documents/e1"' in await web.page("/subjects/membership:org_1/user_1")
 
 
+async def test_a_subjects_page_says_of_each_key_whose_it_is_and_what_the_app_had(web: Web) -> None:
+    web.box.clerk.add_user("user_1", public_metadata={"plan": "team", "role": "admin"})
+    await web.publish("e1", clerkUserId="user_1")
+    await web.sync("user:user_1")
+    shown = words(await web.page("/subjects/user:user_1"))
+    assert re.search(r"plan pro: managed since [\d:]+ UTC, from e1; the app had plan team", shown)
+    assert "role admin: not managed: it is left alone" in shown
+
+
 async def test_what_names_no_subject_or_document_is_a_404_in_plain_words(web: Web) -> None:
     for path in ("/subjects/../etc", "/subjects/nobody:x", "/documents/a%20b", "/held/nothing"):
         assert (await web.client.get(path, headers={"Authorization": f"Bearer {TOKEN}", **JSON})).status_code == 404
