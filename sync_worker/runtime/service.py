@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.diagnostics.situations import SituationReader
+from sync_worker.domain.changeset import LossLimit
 from sync_worker.runtime.notifier import Notifier, notify, open_notifier
 from sync_worker.runtime.periodic import attempt, daily, every
 from sync_worker.runtime.wiring import installation_of, open_listen, open_reconcile, open_services, reconciler_of
@@ -174,7 +175,7 @@ async def _nightly(settings: Settings, store: Store) -> None:
     ):
         findings = await run.find()
         result = await run.apply(findings)
-    facts = report(findings, result, calls, clock.monotonic() - started)
+    facts = report(findings, result, calls, clock.monotonic() - started, LossLimit(settings.max_revocations))
     (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **facts)
 
 

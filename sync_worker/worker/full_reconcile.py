@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.domain.changeset import verdict
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.ownership import NO_ADOPTION
 from sync_worker.domain.work import Cause, CauseKind
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
+    from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
     from sync_worker.domain.subjects import Subject
@@ -215,10 +217,13 @@ def _count(outcome: Outcome, result: Result) -> None:
         result.taken_over += bool(outcome.change.taken_over)
 
 
-def report(findings: Findings, result: Result | None, calls: Mapping[str, int], seconds: float) -> dict[str, object]:
+def report(
+    findings: Findings, result: Result | None, calls: Mapping[str, int], seconds: float, limit: LossLimit
+) -> dict[str, object]:
     """Return the object of `reconcile --json`. Without a result (a dry run) it says what would be done."""
     planned = Counter(d.change.kind for d in findings.differences)
     kinds = planned if result is None else result.kinds
+    _, would_hold = verdict(findings.losing, limit, findings.managed)
     return {
         "checked": findings.checked,
         "granted": kinds[ChangeKind.GRANT],
@@ -226,7 +231,7 @@ def report(findings: Findings, result: Result | None, calls: Mapping[str, int], 
         "revoked": kinds[ChangeKind.REVOKE],
         "unchanged": findings.checked - len(findings.differences),
         "refused": len(findings.refused) if result is None else result.refused,
-        "held": 0 if result is None else result.held.total(),
+        "held": (len(findings.losing) if would_hold else 0) if result is None else result.held.total(),
         "taken_over": findings.taken_over if result is None else result.taken_over,
         "writes": calls.get("writes", 0),
         "clerk_calls": calls.get("Clerk", 0),
