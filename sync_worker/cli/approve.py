@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,6 +71,7 @@ def _show(held: HeldChangeset, changes: Sequence[HeldChange]) -> None:
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     from sync_worker.domain.entitlements import ChangeKind
     from sync_worker.domain.subjects import Subject
+    from sync_worker.domain.work import Cause, CauseKind
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
     from sync_worker.storage.reconcile_runs import exclusive_run
     from sync_worker.worker.full_reconcile import Result
@@ -82,7 +84,8 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
         changes = await store.approvals.all_changes(changeset)
         result = Result()
         async with open_reconcile(settings, store, calls, approved=True) as run:
-            await run.repair([Subject.parse(change.subject) for change in changes], result)
+            cause = Cause(CauseKind.APPROVE, changeset)
+            await replace(run, cause=cause).repair([Subject.parse(change.subject) for change in changes], result)
     not_done = len(result.failed) + result.refused + result.left_over + result.held.total()
     revoked, updated = result.kinds[ChangeKind.REVOKE], result.kinds[ChangeKind.UPDATE]
     payload = {"id": changeset, "revoked": revoked, "updated": updated}

@@ -105,6 +105,8 @@ async def test_too_many_losses_are_held_while_grants_go_on_and_approve_applies_t
     assert (approved.code, json.loads(approved.out)["revoked"]) == (0, 40)
     assert wrong(operator.box) == []
     assert json.loads((await operator.run("approve", "--json")).out) == []
+    entries = json.loads((await operator.run("history", "--json", "--limit", "40")).out)
+    assert {(entry["change"], entry["cause"]) for entry in entries} == {("revoke", f"approve:{held['id']}")}
 
 
 async def test_a_user_entitled_again_by_the_time_of_approval_keeps_access(operator: Operator) -> None:
