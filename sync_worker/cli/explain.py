@@ -125,13 +125,22 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if applied is not None:
         documents = ", ".join(applied.documents) or "no document"
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
-    if one.in_token is not None:
-        yield "in a real token", f"since {rfc3339(one.in_token)}"
+    yield from _beside(one)
     state = work_state(facts.work, facts.now) if facts.work else "idle"
     if facts.work is not None and state not in {"idle", "scheduled"}:
         yield "in the queue", f"{state} {facts.work.error_detail}"
     for changeset in facts.held:
         yield "held in", changeset
+
+
+def _beside(one: Explanation) -> Iterator[tuple[str, str]]:
+    """Yield what was measured of tokens, and what Clerk Billing says."""
+    from sync_worker.formatting import rfc3339
+
+    if one.in_token is not None:
+        yield "in a real token", f"since {rfc3339(one.in_token)}"
+    if one.billing is not None:
+        yield "Clerk Billing", str(one.billing)
 
 
 def _whose(key: ExplainedKey) -> str:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sync_worker.clerk.billing import UNKNOWN
 from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind, Reach, explain_document
 from sync_worker.diagnostics.explain_subject import explain_subject
 from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from sync_worker.clerk.billing import Billing, Subscription
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.domain.entitlements import Entitlement
@@ -70,6 +72,7 @@ class Explainer:
     """Explains subjects and documents. Sanity and Clerk must answer within `patience` seconds."""
 
     reconciler: Reconciler
+    billing: Billing
     queue: WorkQueue
     ledger: Ledger
     approvals: Approvals
@@ -77,7 +80,22 @@ class Explainer:
     patience: float
 
     async def subject(self, subject: Subject) -> Explanation:
-        """Explain a subject, or the owner of an address. Raises DatabaseUnavailable."""
+        """Explain a subject, or the owner of an address, with its subscription. Raises DatabaseUnavailable."""
+        explanation = await self._subject(subject)
+        return replace(explanation, billing=await self._billing(explanation))
+
+    async def _billing(self, explanation: Explanation) -> Subscription | None:
+        """Return what Clerk Billing says of somebody whom Clerk knows. A failure is no reason to explain nothing."""
+        if explanation.facts.observed is None:
+            return None
+        try:
+            async with asyncio.timeout(self.patience):
+                return await self.billing.subscription(explanation.subject)
+        except (SyncWorkerError, TimeoutError):
+            return UNKNOWN
+
+    async def _subject(self, subject: Subject) -> Explanation:
+        """Explain a subject, or the owner of an address."""
         facts = SubjectFacts(subject, await self.queue.now(), self.reconciler.layout)
         try:
             async with asyncio.timeout(self.patience):
@@ -166,7 +184,7 @@ class Explainer:
         if row is not None:
             subject, read = read_row(row, ())
             refusal = read if subject is None and isinstance(read, Refusal) else None
-            explained = await self.subject(subject) if subject is not None else None
+            explained = await self._subject(subject) if subject is not None else None
             return replace(facts, kind=DocumentKind.ENTITLEMENT, refusal=refusal, subject=explained)
         if indexed is None:
             return facts
@@ -193,7 +211,7 @@ class Explainer:
         now = {str(facts.subject.subject)} if facts.subject else set()
         keys = dict.fromkeys(entry.subject for entry in facts.history if facts.id in entry.documents)
         before = [Subject.parse(key) for key in keys if key not in now][:FORMER]
-        return replace(facts, former=tuple(await asyncio.gather(*map(self.subject, before))))
+        return replace(facts, former=tuple(await asyncio.gather(*map(self._subject, before))))
 
     def _problem(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -15,6 +15,7 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFU
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sync_worker.clerk.billing import Subscription
     from sync_worker.domain.changeset import Drift
     from sync_worker.domain.entitlements import (
         Access,
@@ -156,7 +157,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What decides one subject's access. `change` is what is still to be written, `drift` why it differs."""
+    """What decides one subject's access. `change` is what is still to be written, `drift` why it differs.
+
+    `billing` is the subscription in Clerk Billing, if there is one.
+    """
 
     facts: SubjectFacts
     verdict: Verdict
@@ -164,6 +168,7 @@ class Explanation:
     access: Access
     change: Change | None = None
     drift: Drift | None = None
+    billing: Subscription | None = None
 
     @property
     def subject(self) -> Subject:

@@ -9,6 +9,7 @@ from sync_worker.diagnostics.explanation import is_waiting
 from sync_worker.formatting import masked, rfc3339
 
 if TYPE_CHECKING:
+    from sync_worker.clerk.billing import Subscription
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explanation import ExplainedKey, Explanation
     from sync_worker.domain.entitlements import Marker
@@ -75,6 +76,7 @@ def subject_json(one: Explanation) -> dict[str, object]:
         },
         "lastApplied": entry_json(one.applied) if one.applied else None,
         "inToken": rfc3339(one.in_token),
+        "billing": _billing_json(one.billing),
         "work": _work_json(facts.work, facts.now),
         "held": facts.held,
     }
@@ -114,6 +116,13 @@ def _key_json(key: ExplainedKey) -> dict[str, object]:
 
 def _marker_json(marker: Marker | None) -> dict[str, object] | None:
     return None if marker is None else {"source": marker.source, "documents": list(marker.documents), "at": marker.at}
+
+
+def _billing_json(billing: Subscription | None) -> dict[str, object] | None:
+    if billing is None:
+        return None
+    plans = [{"plan": plan, "status": status} for plan, status in billing.plans]
+    return {"summary": str(billing), "status": billing.status, "plans": plans}
 
 
 def _work_json(row: Row | None, now: float) -> dict[str, object] | None:

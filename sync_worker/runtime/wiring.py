@@ -10,6 +10,7 @@ import httpx
 
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
+from sync_worker.clerk.billing import Billing
 from sync_worker.clerk.directory import Directory
 from sync_worker.clerk.tokens import Tokens
 from sync_worker.diagnostics.explainer import Explainer
@@ -81,12 +82,13 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of both services, and the call budget. `tokens` and `directory` use the client of `target`."""
+    """The clients of both services, and the call budget. `tokens`, `directory` and `billing` use that of `target`."""
 
     source: sanity.Sanity
     target: clerk.Clerk
     tokens: Tokens
     directory: Directory
+    billing: Billing
     budget: Budget
 
 
@@ -184,7 +186,9 @@ async def open_services(
     )
     async with sanity_client, clerk_client:
         base = f"{settings.clerk_api_url}/v1"
-        yield Services(source, target, Tokens(target, clerk_client, base), Directory(clerk_client, base), budget)
+        tokens = Tokens(target, clerk_client, base)
+        directory, billing = Directory(clerk_client, base), Billing(clerk_client, base)
+        yield Services(source, target, tokens, directory, billing, budget)
 
 
 @asynccontextmanager
@@ -336,4 +340,5 @@ def explainer_of(settings: Settings, store: Store, services: Services, patience:
     """Return an explainer on `services`, which must be a dry run's. `patience` is in seconds."""
     # An explanation must not record anything.
     reads = replace(reconciler_of(settings, store, services), source=services.source)
-    return Explainer(reads, store.queue, store.ledger, store.approvals, store.runtime.timings, patience)
+    stored = (store.queue, store.ledger, store.approvals)
+    return Explainer(reads, services.billing, *stored, store.runtime.timings, patience)
