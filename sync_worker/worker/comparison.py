@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.changeset import classify
 from sync_worker.domain.clock import utc
-from sync_worker.domain.diff import diff, managed_values
+from sync_worker.domain.diff import claims_size, diff, managed_values
 from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, needs_ledger
@@ -18,7 +18,7 @@ from sync_worker.sanity.row_checks import empty_fields, field_names, refuse_wron
 from sync_worker.sanity.rows import read_row
 from sync_worker.sync.address_resolution import FIELDS, PENDING_REASON, owners, rows_for_owner
 from sync_worker.sync.plan import document_of, last_writes
-from sync_worker.worker.desired_state import Desired, Directory, Findings
+from sync_worker.worker.desired_state import ClaimSizes, Desired, Directory, Findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -125,7 +125,12 @@ class _Comparing:
     findings: Findings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.findings = Findings(self.desired.rows, self.desired.empty, refused=[*self.desired.unaddressed])
+        self.findings = Findings(
+            self.desired.rows,
+            ClaimSizes(self.layout.claims_budget),
+            self.desired.empty,
+            refused=[*self.desired.unaddressed],
+        )
 
     def compare(self, observed: Observed, written: LastWrites, known: Collection[str]) -> None:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
@@ -212,6 +217,8 @@ class _Comparing:
         plan = self.layout.fields[0].name
         desired = {name: list(value) if isinstance(value, tuple) else value for name, value in access.values.items()}
         self.findings.published.add(subject, desired.get(plan), desired)
+        if subject.kind is Kind.USER:
+            self.findings.sizes.add(subject, claims_size(desired, self.layout))
         self.findings.held_in_clerk.add(subject, live.get(plan), live)
         if access.sources:
             self.findings.entitled_with.update(name for name, value in live.items() if value not in (None, []))

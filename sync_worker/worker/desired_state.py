@@ -81,6 +81,22 @@ class Directory:
 
 
 @dataclass(slots=True)
+class ClaimSizes:
+    """How large the claims of users will be: how many are over the budget, and who has the most bytes."""
+
+    budget: int
+    over: int = 0
+    largest: str = ""
+    most: int = 0
+
+    def add(self, subject: Subject, size: int) -> None:
+        """Add a user."""
+        self.over += size > self.budget
+        if size > self.most:
+            self.largest, self.most = str(subject), size
+
+
+@dataclass(slots=True)
 class Findings:
     """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why.
 
@@ -89,6 +105,7 @@ class Findings:
     """
 
     rows: int
+    sizes: ClaimSizes
     empty: tuple[str, ...] = ()
     checked: int = 0
     managed: int = 0

@@ -126,7 +126,9 @@ class FullReconcile:
         await self.queue.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
         if result.is_good:
             managed = findings.managed + result.kinds[ChangeKind.GRANT] - result.kinds[ChangeKind.REVOKE]
-            await self.runs.remember_good(LastSuccess(findings.rows, managed))
+            sizes = findings.sizes
+            good = LastSuccess(findings.rows, managed, sizes.budget, sizes.over, sizes.largest)
+            await self.runs.remember_good(good)
         await self.runs.remember_end(well=result.is_good)
         return result
 

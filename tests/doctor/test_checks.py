@@ -9,13 +9,15 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sync_worker.cli.processes import SECRET, install_clerk_hook, install_hook, settings_for
-from sync_worker.doctor import checks
+from sync_worker.doctor import checks, people_checks
 from sync_worker.doctor.checks import CHECKS
+from sync_worker.doctor.people_checks import SAMPLE
 from sync_worker.doctor.runner import Finding, Status, examine, open_installation
 from sync_worker.errors import MutationInDryRun
 from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
@@ -395,6 +397,18 @@ async def test_the_schema_of_an_older_release_is_reported(
     assert (finding.status, "its schema version is 1, not 2" in finding.result) == (Status.WARNING, True)
 
 
+async def test_what_agents_can_read_is_said(installed: Installation) -> None:
+    finding = (await installed.examine())["agents"]
+    assert (finding.status, "addresses" in finding.result) == (Status.OK, False)
+    await installed.publish("ent-2", clerkUserId=None, userEmail="ada@example.org", plan="pro")
+    finding = (await installed.examine())["agents"]
+    assert (
+        "read all entitlements, some with e-mail addresses, unless their groqFilter leaves them out" in finding.result
+    )
+    assert finding.result.endswith("docs/go-live.md#agents-that-read-your-dataset")
+    assert "ada" not in finding.result
+
+
 async def test_a_jwt_template_that_no_app_can_read_is_a_problem(installed: Installation) -> None:
     template = {"id": "jtmp_1", "name": "convex", "lifetime": 60, "allowed_clock_skew": 5}
     claims = {"aud": "convex", "plan": "{{organization.public_metadata.plan}}"}
@@ -418,8 +432,48 @@ async def test_access_near_the_claims_budget_is_a_warning(installed: Installatio
     installed.reconfigure(claims_budget=30)
     finding = (await installed.examine())["claims"]
     assert finding.status is Status.WARNING
-    assert "of 30 bytes: user:user_1" in finding.result
+    assert "the most has user:user_1" in finding.result
+    assert "of 30 bytes" in finding.result
     assert "PRIVATE_FIELDS" in finding.fix
+
+
+async def test_the_last_reconcile_says_how_many_are_over_the_budget_and_who_has_most(installed: Installation) -> None:
+    installed.reconfigure(claims_budget=100)
+    for number in range(3):
+        user, courses = f"user_large_{number}", [f"course-{number}-{n}" for n in range(10 + number)]
+        installed.box.clerk.add_user(user)
+        await installed.box.lake.load([{"_id": c, "_type": "course", "slug": {"current": c}} for c in courses])
+        references = [{"_key": c, "_type": "reference", "_ref": c} for c in courses]
+        await installed.publish(f"ent-{number}", clerkUserId=user, courses=references)
+    await reconcile(installed.settings)
+    for number in range(SAMPLE):  # nobody above is among the users updated last any more
+        installed.box.clerk.add_user(f"user_new_{number}")
+    finding = (await installed.examine())["claims"]
+    assert finding.status is Status.WARNING
+    assert finding.result.startswith(
+        "3 people were over 100 bytes at the last reconcile; the most has user:user_large_2"
+    )
+    installed.reconfigure(claims_budget=1000)
+    finding = (await installed.examine())["claims"]
+    assert (finding.status, "people were over" in finding.result) == (Status.OK, False)
+    installed.box.clerk.delete_user("user_large_2")
+    assert "the most has user:user_" in (await installed.examine())["claims"].result
+
+
+async def test_others_than_the_users_updated_last_are_rendered_too(installed: Installation) -> None:
+    installed.box.clerk.add_user("user_old", public_metadata={"plan": "pro"}, created_at=1, updated_at=1)
+    await installed.publish("ent-old", clerkUserId="user_old", role="student")
+    await reconcile(installed.settings)
+    installed.box.clerk.update_user("user_1", public_metadata={"plan": "pro"})
+    for number in range(SAMPLE):
+        installed.box.clerk.add_user(f"user_new_{number}")
+    async with open_installation(installed.settings, {}, RUNTIME) as examined:
+        seen = {
+            person.observed["user"].subject.id
+            for seed in range(20)
+            for person in await people_checks.some_people(examined, Random(seed))
+        }
+    assert seen == {"user_old", "user_1"}
 
 
 @pytest.fixture
