@@ -39,13 +39,13 @@ FAILED = f"SELECT {COLUMNS} FROM work WHERE dead = 1 AND key > ? ORDER BY key LI
 
 NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND error_code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
 
-EARLIEST = """
-SELECT MIN(visible_at) AS visible_at FROM work WHERE {} AND lane = {} AND visible_at IS NOT NULL
-"""
-
 # Lane by lane, because over all lanes at once no index would serve.
-NEXT_DUE = "SELECT MIN(visible_at) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
-    " UNION ALL ".join(EARLIEST.format(kind, lane) for kind in (IS_SUBJECT, IS_LOOKUP) for lane in LANES)
+NEXT_DUE = " UNION ALL ".join(
+    f"""
+SELECT {lane}, {lookup}, MIN(visible_at) - NOW() FROM work WHERE {kind} AND lane = {lane} AND visible_at IS NOT NULL
+"""  # noqa: S608 - constants
+    for lookup, kind in enumerate((IS_SUBJECT, IS_LOOKUP))
+    for lane in LANES
 )
 
 # Only columns of the index, in its order: so it is answered from the index alone.
@@ -181,10 +181,17 @@ class QueueAdmin(NamedValues):
         """Return rows that carry a code but are alive: being tried again, or finished with a note."""
         return [_row(row) for row in await self._db.read(lambda tx: tx.execute(NOTED, (after, limit)))]
 
+    async def next_due_by_lane(self) -> Mapping[tuple[int, bool], float]:
+        """Return in how many seconds a row of each lane can be claimed, 0 if one can be now.
+
+        The keys are the lane, and whether the row is a lookup; a lane without such a row is missing.
+        """
+        rows = await self._db.read(lambda tx: tx.execute(NEXT_DUE))
+        return {(lane, bool(lookup)): max(0.0, due) for lane, lookup, due in rows if due is not None}
+
     async def next_due(self) -> float | None:
         """Return in how many seconds a row can be claimed, 0 if one can be now, None if none ever will."""
-        seconds = (await self._db.read(lambda tx: tx.execute(NEXT_DUE)))[0][0]
-        return None if seconds is None else max(0.0, seconds)
+        return min((await self.next_due_by_lane()).values(), default=None)
 
     async def depth(self) -> Depth:
         """Return how much there is to do, lane by lane. It counts every row that is due some time."""
