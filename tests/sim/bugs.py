@@ -17,14 +17,18 @@ from sync_worker.domain import diff, ownership
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.ownership import NOTHING_WRITTEN, Adoption
 from sync_worker.sanity import client as sanity
-from sync_worker.storage import queue_statements
+from sync_worker.storage import expected_revisions, queue_statements
+from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
+from sync_worker.storage.state import LAST_EVENT
 from sync_worker.sync import document_events, fresh_reads, plan
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
+from sync_worker.triggers.deletes import Deletes
+from sync_worker.triggers.listen import Listener
 from sync_worker.webhooks import receiver
 from sync_worker.worker import comparison
 from tests.sim.lake import PAGE
@@ -39,12 +43,16 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.ownership import LastWrites, Managed
     from sync_worker.domain.revisions import ExpectedRevision
+    from sync_worker.sanity.listen import ListenEvent
     from sync_worker.sanity.source import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.work_items import WorkItem
     from sync_worker.sync.document_events import DocumentEvent
     from sync_worker.sync.outcome import Outcome
 
+FORGET_UPDATES = """
+DELETE FROM expected_revision WHERE key = :key AND generation <= :generation AND deletion IS NULL
+"""
 Plant = tuple[object, str, object]
 """Where, under which name, what instead."""
 
@@ -122,10 +130,25 @@ async def keep_lists(_: Guard, __: Sequence[Outcome]) -> None:
     return
 
 
+async def remember_before_it_is_durable(listener: Listener, event: ListenEvent) -> None:
+    await listener.queue.remember(LAST_EVENT, event.id)
+    await original_enqueue(listener, event)
+
+
+async def take_an_unreadable_log_for_an_empty_one(deletes: Deletes, *gap: str) -> Mapping[str, str]:
+    return await original_logged(deletes, *gap) or {}
+
+
+async def forget_whom_it_was_for(_: AccessIndex, __: Collection[str]) -> dict[str, list[str]]:
+    return {}
+
+
 async def write_under_any_settings(_: InstallationRecord, **__: str) -> None:
     return
 
 
+original_enqueue = Listener._enqueue
+original_logged = Deletes._logged
 original_explain = clerk.error_from_response
 original_intend = Ledger.intend
 original_managed = ownership.managed
@@ -217,6 +240,26 @@ BUGS = {
         56,
         ((Approvals, "held_of", forget_lists), (Approvals, "lists_of", forget_lists)),
         ("what is held waits for approval",),
+    ),
+    "forget served updates": Bug(
+        1,
+        ((expected_revisions, "SERVE", FORGET_UPDATES),),
+        ("no write from a stale read", "right after a quiet while"),
+    ),
+    "store the listener's cursor before the enqueue is durable": Bug(
+        17,
+        ((Listener, "_enqueue", remember_before_it_is_durable),),
+        ("everything comes to an end", "right after a quiet while"),
+    ),
+    "take a log error for no deletes": Bug(
+        4,
+        ((Deletes, "_logged", take_an_unreadable_log_for_an_empty_one),),
+        ("right without a reconcile",),
+    ),
+    "forget whom a document was for": Bug(
+        12,
+        ((AccessIndex, "subjects_of", forget_whom_it_was_for),),
+        ("right without a reconcile", "right after a quiet while"),
     ),
     "write under other settings": Bug(
         1,

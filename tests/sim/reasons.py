@@ -161,7 +161,9 @@ class Reasons:
         granting = [state for state, values in fresh if values]
         if granting:
             self._granted_by[key] = min(granting)
-        elif self._always_entitled(key, self._granted_by.get(key, 0)):
+        elif any(state >= self._granted_by.get(key, 0) for state, _ in fresh) and self._always_entitled(
+            key, self._granted_by.get(key, 0)
+        ):
             fail("nobody entitled is revoked", f"{key} was entitled at every moment since the last grant")
 
     def _explains(self, write: Write, values: truth.Values) -> bool:

@@ -21,6 +21,7 @@ from tests.sim.lake import Lake
 from tests.sim.machine import Process, Server
 from tests.sim.network import Reply, Weather
 from tests.sim.ownership import Ownership
+from tests.sim.stream import Stream
 from tests.sim.truth import History, keys_of, names_of
 from tests.sim.watch import Watch
 
@@ -40,6 +41,9 @@ class Config:
     seed: int
     budget: int = 90
     poll_seconds: int = 0
+    events: str = "webhook"
+    log_kept: float = 3 * 86_400.0
+    full_check: float = 120.0
     max_revocations: str = "1000"
     real_clients: bool = False
     servers: int = 2
@@ -60,12 +64,13 @@ class World:
         self.random = Random(config.seed)
         self.clock = Clock(loop)
         self.disk = Disk(self.clock.now, self.random)
-        self.lake = Lake(self.clock.true_time, self.random, config.short_pages)
+        self.lake = Lake(self.clock.true_time, self.random, config.short_pages, config.log_kept)
         self.clerk = Instance(self.clock.true_time, self.random, Limits(instance=100, subject=10))
         self.history = History(self.lake)
         self.weather = Weather()
         self.watch = Watch(self)
         self.hooks = Hooks(self)
+        self.stream = Stream(self)
         self.servers: list[Server] = []
         self.errands: dict[Process, asyncio.Task[Any]] = {}
         self.ownership = Ownership(self)
@@ -78,6 +83,8 @@ class World:
         self.dead: set[str] = set()
         self._names = 0
         self.lake.told.append(self.hooks.publish)
+        if config.events != "webhook":
+            self.lake.told.append(self.stream.publish)
 
     @property
     def polls(self) -> bool:
