@@ -10,7 +10,7 @@ from sync_worker.domain.subjects import Kind
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH, Hook, differences, needed, wanted_hook
 from sync_worker.storage.liveness import note_of
-from sync_worker.storage.state import FAILURE, LAST_EVENT
+from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,14 +127,16 @@ async def listener(installation: Installation) -> Finding:
     if installation.settings.events == "webhook":
         return ok("not used: EVENTS=webhook")
     noted = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted
-    heard, refused = noted.get(LAST_EVENT, 0.0), noted.get(FAILURE, 0.0)
-    if refused > heard:
+    heard, connected, refused = (noted.get(name, 0.0) for name in (LAST_EVENT, CONNECTED, FAILURE))
+    if refused > max(heard, connected):
         return problem(
             f"Sanity refused it {installation.ago(refused)}",
             "Check SANITY_READ_TOKEN and SANITY_DATASET. The log has the reason under `listener_refused`.",
         )
+    if not heard and not connected:
+        return warning("it has not been connected yet", "Start `sync-worker serve`.")
     if not heard:
-        return warning("nothing has been heard yet", "Start `sync-worker serve`, and publish an entitlement.")
+        return ok(f"it was connected {installation.ago(connected)}, and nothing has been published since")
     return ok(f"it last heard of a publish {installation.ago(heard)}")
 
 

@@ -201,6 +201,8 @@ class Timings:
     """How long a process that died still counts as the one that listens."""
     listen_silence: float = 60.0
     """Seconds without any sign of life after which a listener connects again. Sanity sends comments meanwhile."""
+    listen_lifetime: float = 27 * 60.0
+    """How long a listener keeps one connection. Sanity ends it after half an hour."""
     listen_reconnect: float = 1.0
     """The pause before a listener connects again, as in Sanity's own client."""
     listen_refused_wait: float = 300.0

@@ -24,6 +24,7 @@ from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
 from sync_worker.sanity.webhook_config import Hook, Repair
 from sync_worker.settings import packaged_groq
+from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
 from sync_worker.web.app import create_app
 from tests.clock import TIMINGS, ShiftedClock
 from tests.nursery import Ended, run
@@ -529,6 +530,20 @@ async def test_the_webhooks_files_do_not_matter_to_an_installation_that_listens(
     assert (await installed.examine())["projection"].status is Status.PROBLEM
     installed.reconfigure(events="listen")
     assert (await installed.examine())["projection"].status is Status.OK
+
+
+async def test_a_listener_that_was_refused_is_a_problem_until_it_is_connected(installed: Installation) -> None:
+    async def result_after(name: str) -> tuple[Status, str]:
+        async with open_store(installed.settings, RUNTIME) as store:
+            await store.queue.remember(name, "…")
+        finding = (await installed.examine())["listener"]
+        return finding.status, " ".join(finding.result.split()[:3])
+
+    installed.reconfigure(events="listen")
+    assert (await installed.examine())["listener"].status is Status.WARNING
+    assert await result_after(FAILURE) == (Status.PROBLEM, "Sanity refused it")
+    assert await result_after(CONNECTED) == (Status.OK, "it was connected")
+    assert await result_after(LAST_EVENT) == (Status.OK, "it last heard")
 
 
 async def test_a_filter_that_only_a_webhook_can_evaluate_is_left_to_it(installed: Installation, groq: Path) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PATIENCE = 4000.0
 """Seconds after which what is still not done never will be: the longest backoff is five minutes."""
 LAG = 6.0
+POLLED = 15.0
+"""Seconds that the poll may need, beside its interval and the minute that it leaves to webhooks."""
 BEFORE, AFTER = 10.0, 60.0
 """Seconds around a comparison in which no window opens or closes."""
 
@@ -58,6 +60,10 @@ async def quiet(world: World) -> str:
     operator = await _operator(world)
     await operator.queue.enqueue([WorkItem(key, lane) for key, lane in world.disk.ask(WAITING)])
     await _idle(world)
+    if world.config.awaits_poll:
+        await asyncio.sleep(TIMINGS.poll_grace + 2 * world.config.poll_seconds + POLLED)
+        await _idle(world)
+        world.watch.unheard.clear()
     held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")} | world.watch.reasons.losses.held()
     unready = world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
     _compare(world, "right after a quiet while", set(world.clerk.records()) - held - unready)

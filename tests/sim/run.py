@@ -125,7 +125,8 @@ def _with_sources(config: Config) -> Config:
     if chosen & {"log", "listen"}:
         config = replace(config, poll_seconds=30, jumps=False, without=config.without | {"jump"})
     if "log" in chosen:
-        config = replace(config, log_kept=120.0, full_check=random.choice((120.0, 36_000.0)))
+        lost = {**config.webhooks, "lost": 0.2}
+        config = replace(config, log_kept=120.0, full_check=random.choice((120.0, 36_000.0)), webhooks=lost)
     if "listen" in chosen:
         config = replace(config, events=random.choice(("listen", "listen", "both")))
     return config

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.machine import Process
     from tests.sim.world import World
 
-DROPPED, REPEATED, NOT_RESUMED = 0.05, 0.1, 0.2
+DROPPED, REPEATED, NOT_RESUMED = 0.15, 0.1, 0.2
 """How often an event never comes, or comes twice, and how often a stream cannot go on."""
 WINDOW = 60.0
 """Seconds for which a stream can go on."""

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from tests.sim.truth import Directory
 
 
+DAY = 86_400.0
+
+
 @dataclass(frozen=True)
 class Config:
     """What a seed chooses once: sizes, and which kinds of trouble there are at all."""
@@ -42,7 +45,7 @@ class Config:
     budget: int = 90
     poll_seconds: int = 0
     events: str = "webhook"
-    log_kept: float = 3 * 86_400.0
+    log_kept: float = 3 * DAY
     full_check: float = 120.0
     max_revocations: str = "1000"
     real_clients: bool = False
@@ -53,6 +56,11 @@ class Config:
     short_pages: float = 0.0
     webhooks: dict[str, float] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+
+    @property
+    def awaits_poll(self) -> bool:
+        """Whether each quiet while is long enough for the poll, which then has to have found whatever was lost."""
+        return self.events != "webhook" or self.log_kept < DAY
 
 
 class World:

@@ -65,6 +65,13 @@ async def test_what_happens_while_the_connection_is_cut_comes_when_it_goes_on(bo
         await until(lambda: not wrong(box))
 
 
+async def test_a_connection_is_replaced_before_sanity_ends_it(box: Sandbox, sqlite_url: str) -> None:
+    async with working(box, sqlite_url, events="listen", timings=replace(QUICK, listen_lifetime=0.3)):
+        await until(lambda: box.lake.listeners.opened > 2)
+        await edit(box, box.clerk.add_user("user_1"))
+        await until(lambda: not wrong(box))
+
+
 async def test_where_the_stream_cannot_go_on_the_poll_catches_up(box: Sandbox, sqlite_url: str) -> None:
     user = box.clerk.add_user("user_1")
     box.lake.listeners.settings = ListenSettings(resume_window=-1)
