@@ -27,7 +27,7 @@ def calm(world: World) -> str:
     world.weather.fates.clear()
     world.disk.trouble = 0.0
     world.lake.dataset_empty = False
-    world.lake.fallen_back, world.lake.log_fault = None, ""
+    world.lake.fallen_back = None
     world.lake.key_works = world.clerk.key_works = True
     return "everything works again"
 
@@ -60,6 +60,7 @@ def fall_back(world: World) -> str:
 
 
 def log_fault(world: World) -> str:
+    """Let the transaction log be readable or not, for as long as it takes: all ids are compared meanwhile."""
     world.lake.log_fault = world.random.choice(("", "unavailable", "forbidden", "garbled", "error line"))
     return f"the transaction log is {world.lake.log_fault or 'readable'}"
 
