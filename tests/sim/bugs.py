@@ -247,17 +247,17 @@ BUGS = {
         ("no write from a stale read", "right after a quiet while"),
     ),
     "store the listener's cursor before the enqueue is durable": Bug(
-        17,
+        8,
         ((Listener, "_enqueue", remember_before_it_is_durable),),
         ("everything comes to an end", "right after a quiet while"),
     ),
     "take a log error for no deletes": Bug(
-        4,
+        16,
         ((Deletes, "_logged", take_an_unreadable_log_for_an_empty_one),),
-        ("right without a reconcile",),
+        ("right without a reconcile", "right after a quiet while"),
     ),
     "forget whom a document was for": Bug(
-        12,
+        4,
         ((AccessIndex, "subjects_of", forget_whom_it_was_for),),
         ("right without a reconcile", "right after a quiet while"),
     ),

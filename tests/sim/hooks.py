@@ -55,10 +55,11 @@ class Delivery:
 
 
 class Hooks:
-    """Sends the webhooks."""
+    """Sends the webhooks. While `is_silent`, none arrives, and nothing is heard."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.is_silent = False
         self._calm = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,7 +72,7 @@ class Hooks:
 
     def send(self, delivery: Delivery) -> None:
         """Send one webhook, or two, or none."""
-        if self._happens("lost"):
+        if self.is_silent or self._happens("lost"):
             self._world.watch.lost(delivery)
             return
         for _ in range(2 if self._happens("twice") else 1):

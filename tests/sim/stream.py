@@ -37,6 +37,7 @@ class Told:
     delivery: Delivery
     at: float
     is_over: bool = False
+    is_lost: bool = False
 
 
 class Stream:
@@ -55,6 +56,8 @@ class Stream:
             if delivery is not None:
                 told = Told(f"t{state}#{delivery.about}", _data(change), delivery, self._world.loop.time())
                 self._told.append(told)
+                if self._world.hooks.is_silent:
+                    self._lose(told)
         self._wake()
 
     def cut(self) -> None:
@@ -87,6 +90,8 @@ class Stream:
                 if cuts != self._cuts:
                     raise ServiceUnavailable("the connection was cut")
                 position += 1
+                if told.is_lost:
+                    continue
                 if world.random.random() < DROPPED or world.lake.dataset_empty:
                     self._lose(told)
                     continue
@@ -113,7 +118,7 @@ class Stream:
 
     def _lose(self, told: Told) -> None:
         if not told.is_over:
-            told.is_over = True
+            told.is_over = told.is_lost = True
             self._world.watch.lost(told.delivery)
 
     def _wake(self) -> None:
