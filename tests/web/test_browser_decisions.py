@@ -16,6 +16,7 @@ from tests.causes import cause_of
 from tests.nursery import listening
 from tests.oracle import until
 from tests.parts import settings_of
+from tests.web.test_browser import FAINT, LOOKS, NAMELESS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -120,6 +121,20 @@ async def test_approving_takes_the_access_away_and_the_ledger_names_who(operator
     await synced(operator.store)
     assert await operator.decisions() == {(f"approve:{operator.held}", "Ada Lovelace", "applied")}
     assert "No changeset is held under this id" in await operator.open()
+
+
+async def test_the_list_and_its_confirmations_can_be_read_by_everybody(operator: Operator) -> None:
+    await operator.sign_in()
+    for action in ("", "approve", "drop"):
+        await operator.open()
+        if action:
+            await operator.press(action)
+        for width, height, scheme in LOOKS:
+            await operator.tab.look(width, height, scheme)
+            assert await operator.tab.run(FAINT) == []
+            assert await operator.tab.run("document.documentElement.scrollWidth") <= width
+        assert await operator.tab.run(NAMELESS) == []
+    assert operator.tab.complaints == []
 
 
 async def test_dropping_keeps_the_access_and_the_ledger_names_who(operator: Operator) -> None:
