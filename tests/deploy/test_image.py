@@ -15,6 +15,7 @@ import pytest
 from sync_worker.cli.processes import free_port, listening, settings_for
 from tests import kits
 from tests.kits import DEPLOY, ROOT
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,4 +104,4 @@ async def health_check(port: str) -> int | None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env={"PORT": port, "PATH": os.environ["PATH"]}, stderr=asyncio.subprocess.DEVNULL
     )
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), GUARD)

@@ -144,7 +144,7 @@ async def test_a_letter_outside_ascii_in_an_address_is_found_whatever_its_case(b
     await box.lake.mutate([entitlement("e1", userEmail="Äda@Example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
-        await until(lambda: not wrong(box), 10)
+        await until(lambda: not wrong(box))
 
 
 async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(box: Sandbox, sqlite_url: str) -> None:
@@ -205,7 +205,7 @@ async def test_a_membership_by_address_is_kept_while_its_user_is_unreadable(box:
     await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail=ADA, plan="pro")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
-        await until(lambda: not wrong(box), 10)
+        await until(lambda: not wrong(box))
         await comes_to_rest(parts)
         box.clerk.users["user_ada"]["external_id"] = ["of another shape"]
         await enqueue(parts, "membership:org_1/user_ada")
