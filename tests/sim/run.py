@@ -27,7 +27,7 @@ from tests.sim.rest import come_to_rest
 from tests.sim.world import Config, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import Iterator, MutableMapping, Sequence
     from typing import Any
 
     from tests.sim.steps import Step
@@ -203,15 +203,14 @@ def check(seed: int, count: int = STEPS, *, shrinking: float = SHRINKING) -> Out
     return outcome
 
 
-def check_all(worlds: Mapping[int, int]) -> Iterator[tuple[int, Outcome | str]]:
+def check_all(worlds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Outcome | str]]:
     """Run many seeds, each with so many steps, on all processors. Yields each with its outcome or its failure's text.
 
     The order of sets is fixed, because some calls are made in it; processes are renewed, because they grow.
     """
-    seeds = list(worlds)
-    for start in range(0, len(seeds), RENEWED):
+    for start in range(0, len(worlds), RENEWED):
         with patch.dict(os.environ, HASHES), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
-            runs = {processes.submit(check, seed, worlds[seed]): seed for seed in seeds[start : start + RENEWED]}
+            runs = {processes.submit(check, *world): world[0] for world in worlds[start : start + RENEWED]}
             for run in as_completed(runs):
                 failure = run.exception()
                 if failure is not None and not isinstance(failure, AssertionError):
