@@ -189,7 +189,7 @@ BUGS = {
         ("writes of a subject are paced", "Retry-After is honoured"),
     ),
     "ignore the budget": Bug(
-        1,
+        5,
         25,
         ((Budget, "take", take_without_asking),),
         ("the budget is kept", "a pause is kept"),
