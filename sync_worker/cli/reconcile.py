@@ -125,6 +125,7 @@ async def _preview(
 async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_run: bool, accept_fewer: bool) -> int:
     from sync_worker.domain.changeset import LossLimit
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
+    from sync_worker.sanity.groq_checks import refuse_wrong_queries
     from sync_worker.storage.reconcile_runs import exclusive_run, judged
     from sync_worker.worker.full_reconcile import report
 
@@ -137,6 +138,7 @@ async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_r
         nullcontext() if dry_run else judged(store.runs),
         open_reconcile(settings, store, calls, dry_run=dry_run, adoption=adoption, accept_fewer=accept_fewer) as parts,
     ):
+        await refuse_wrong_queries(parts.reconciler.source, settings.layout.fields)
         with Bars() as bars:
             findings = await replace(parts, progress=bars).find()
         _announce(findings, settings, runtime.timings.budget_window, show)

@@ -56,8 +56,8 @@ class StatusReader:
         lists = [held_json(one, await self.approvals.changes(one.id, limit=LISTED)) for one in held[:LISTED]]
         depth, last_seen = await self.queue.depth(), await self._last_seen()
         counts = Counter({IssueKind.FAILED: depth.failed})
-        for code, number in (await self.queue.noted_by_code()).items():
-            counts[kind_of(code)] += number
+        for (code, retrying), number in (await self.queue.noted_by_code()).items():
+            counts[kind_of(code, retrying=retrying)] += number
         counts[IssueKind.HELD] = sum(one.size for one in held)
         missed = await self.queue.recall(MISSED_WEBHOOKS)
         payload = {

@@ -34,12 +34,14 @@ AMBIGUOUS_ADDRESS = "ambiguous_address"
 AMBIGUOUS_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
 UNRESOLVED = "references_unresolved"
-FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
-
-
-def notes(refusals: Iterable[Refusal]) -> str:
-    """Return refusals as the note of a row of the work queue, one a line."""
-    return "\n".join(map(str, refusals))
+FIELDS = {
+    Kind.USER: "clerkUserId",
+    Kind.ORGANIZATION: "clerkOrganizationId",
+    Kind.MEMBERSHIP: "clerkOrganizationId",
+    Kind.EMAIL: "userEmail",
+    Kind.EXTERNAL: "userExternalId",
+}
+"""The field of a row that names a subject. A membership needs two, and the organization's makes it one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,16 @@ def _resolution(
     owned_by = owners(subject, holders)
     if detail := holders.unreadable.get(subject.address):
         return Resolution(document, owned_by, unreadable=detail)
-    if len(owned_by) == 1:
-        return Resolution(document, owned_by)
-    field = FIELDS[subject.kind]
-    if not owned_by:
-        return Resolution(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
-    return Resolution(document, owned_by, AMBIGUOUS_ADDRESS, f"{document}: {field}: {AMBIGUOUS_REASON}")
+    match owned_by:
+        case (_,):
+            return Resolution(document, owned_by)
+        case () if isinstance(row, Refusal):
+            code, reason = REFUSED, str(row)
+        case ():
+            code, reason = PENDING, f"{document}: {FIELDS[subject.kind]}: {PENDING_REASON}"
+        case _:
+            code, reason = AMBIGUOUS_ADDRESS, f"{document}: {FIELDS[subject.kind]}: {AMBIGUOUS_REASON}"
+    return Resolution(document, owned_by, code, reason)
 
 
 async def resolve_documents(

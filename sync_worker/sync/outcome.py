@@ -54,10 +54,10 @@ class Due:
 class Outcome:
     """What became of one subject: a change (perhaps none was needed) with its access, or an error.
 
-    `added_sources` are the documents that count for the subject from now on; `removed_sources` counted and are no
-    longer for it. Both are known only where entitlements name people by address: such a document may be another
-    person's now. `recheck_at` is when to look again because a write may land late: an earlier one, or an attempt of
-    this one that went `unanswered`. `written` is when Clerk answered the PATCH.
+    `removed_sources` are documents that counted and are no longer for the subject. They are known only where
+    entitlements name people by address: such a document may be another person's now. `recheck_at` is when to look again
+    because a write may land late: an earlier one, or an attempt of this one that went `unanswered`. `written` is when
+    Clerk answered the PATCH.
     `held` is the list on which the guard holds what the change would take away. `lapsed` are the documents whose window
     has ended, with the time (epoch seconds).
     """
@@ -66,7 +66,6 @@ class Outcome:
     access: Access | None = None
     change: Change | None = None
     error: SyncWorkerError | None = None
-    added_sources: tuple[str, ...] = ()
     removed_sources: tuple[str, ...] = ()
     recheck_at: datetime | None = None
     written: datetime | None = None

@@ -220,12 +220,8 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout, written: Mappin
 
 
 def _with_sources(outcome: Outcome, rows: Rows) -> Outcome:
-    """Add which documents came and went. One that is still for the subject, but ended, is nobody else's now."""
+    """Add which documents went. One that is still for the subject, but ended, is nobody else's now."""
     before = set(outcome.change.former_documents) if outcome.change is not None else set()
     after = set(outcome.change.sources) if outcome.change is not None else set()
     theirs = set(map(document_of, rows))
-    return replace(
-        outcome,
-        added_sources=tuple(sorted(after - before)),
-        removed_sources=tuple(sorted(before - after - theirs)),
-    )
+    return replace(outcome, removed_sources=tuple(sorted(before - after - theirs)))

@@ -32,6 +32,7 @@ from sync_worker.errors import (
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import Entry, State
 from sync_worker.storage.work_items import FANOUT, WorkItem
+from sync_worker.sync.address_resolution import PENDING, REFUSED
 from sync_worker.sync.fresh_reads import read_until_fresh
 from sync_worker.sync.outcome import Due, Outcome
 from sync_worker.sync.plan import Facts, Reading, make_plan, second_look
@@ -171,6 +172,9 @@ class Reconciler:
             await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
         outcomes = await self._apply(outcomes)
         if reading.snapshot.visible:
+            new = (d for s, documents in plan.documents.items() for d in set(documents).difference(known.get(s, ())))
+            # What was noted of a document while it was for nobody is over; from now on it is noted of the subject.
+            await self.queue.clear_notes([FANOUT + document for document in new], PENDING, REFUSED)
             await self.access.replace(known, _documents_now(plan, outcomes))
         await self.guard.withdraw(outcomes)
         return [_failed(o, LossHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes]
@@ -339,7 +343,7 @@ def _entry(change: Change, due: Due) -> Entry:
 
 
 def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
-    return replace(outcome, error=error, added_sources=(), removed_sources=())
+    return replace(outcome, error=error, removed_sources=())
 
 
 def _state(outcome: Outcome) -> State:

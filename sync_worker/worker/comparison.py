@@ -16,7 +16,9 @@ from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import DatasetEmpty, EveryoneLoses, RefusedError, SourceShrank, UnreadableAnswer
 from sync_worker.sanity.row_checks import empty_fields, field_names, refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
-from sync_worker.sync.address_resolution import FIELDS, PENDING_REASON, owners, rows_for_owner
+from sync_worker.storage.work_items import FANOUT
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, FIELDS, PENDING_REASON, owners, rows_for_owner
+from sync_worker.sync.notes import code_of, remarks
 from sync_worker.sync.plan import document_of, last_writes
 from sync_worker.worker.desired_state import ClaimSizes, Desired, Directory, Findings
 
@@ -68,7 +70,7 @@ class Comparison:
                 comparing.compare(observed, written.get(key, NOTHING_WRITTEN), known.get(key, ()))
             self.progress("compared with Clerk", len(comparing.seen), 0)
         for subject, rows in desired.named.items():
-            comparing.account(subject, [row for row in rows if isinstance(row, Entitlement)])
+            comparing.account(subject, rows)
         return comparing.findings
 
     async def _last_writes(self, page: Sequence[Observed]) -> Mapping[str, LastWrites]:
@@ -125,12 +127,9 @@ class _Comparing:
     findings: Findings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.findings = Findings(
-            self.desired.rows,
-            ClaimSizes(self.layout.claims_budget),
-            self.desired.empty,
-            refused=[*self.desired.unaddressed],
-        )
+        self.findings = Findings(self.desired.rows, ClaimSizes(self.layout.claims_budget), self.desired.empty)
+        for refusal in self.desired.unaddressed:
+            self.findings.refuse(FANOUT + refusal.document, refusal)
 
     def compare(self, observed: Observed, written: LastWrites, known: Collection[str]) -> None:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
@@ -140,7 +139,7 @@ class _Comparing:
         if unreadable:
             self.unreadable[subject] = unreadable
         if unreadable := unreadable or self._unreadable_address(subject):
-            findings.refused.append(Refusal("", str(subject), unreadable))
+            self.findings.refuse(str(subject), Refusal(str(subject), UnreadableAnswer("").code, unreadable))
             return
         rows = self._rows(subject)
         self._index(subject, known, {document_of(row) for row in rows})
@@ -148,8 +147,12 @@ class _Comparing:
         live = managed_values(observed, self.layout, written)
         findings.checked += 1
         findings.managed += bool(live)
-        findings.refused += access.refusals
         findings.unresolved += access.unresolved
+        findings.refused += access.refusals
+        for remark in remarks(access):
+            # An address of several people is wrong with the document, not with each of them.
+            ambiguous = code_of(remark) == AMBIGUOUS_ADDRESS
+            findings.remarks[FANOUT + remark.document if ambiguous else str(subject)].append(remark)
         if access.sources or live:
             self._tally(subject, access, live)
         if access.next_transition is not None:
@@ -165,7 +168,7 @@ class _Comparing:
                 adoption=self.adoption,
             )
         except RefusedError as error:
-            findings.refused.append(Refusal(", ".join(access.sources[:3]), error.code, error.detail))
+            findings.refuse(str(subject), Refusal(", ".join(access.sources[:3]), error.code, error.detail))
             return
         if change.losses:  # until they are written, the documents that gave it are still for the subject
             self._index(subject, known, {*map(document_of, rows), *change.former_documents})
@@ -187,17 +190,29 @@ class _Comparing:
         named = [name for name in self.directory.names_of(subject) if name in self.desired.named]
         return self.directory.why_unreadable(named)
 
-    def account(self, subject: Subject, rows: Sequence[Entitlement]) -> None:
+    def account(self, subject: Subject, rows: Sequence[Entitlement | Refusal]) -> None:
         """Record why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
         if subject.address in self.directory.unreadable:
             return
         owned_by = owners(subject, self.directory.owners) if subject.is_address else (subject,)
         if not owned_by:
-            pending = {row.id: f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}" for row in rows}
-            self.findings.pending |= pending
+            for row in rows:
+                if isinstance(row, Refusal):
+                    self.findings.refuse(FANOUT + row.document, row)
+                else:
+                    self.findings.pending[row.id] = f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}"
         elif self.seen.isdisjoint(owned_by):
             missing = f"{owned_by[0]} is not in Clerk"
-            self.findings.refused += [Refusal(row.id, "subject", missing) for row in rows]
+            for row in rows:
+                if isinstance(row, Refusal):
+                    self.findings.refuse(str(owned_by[0]), row)
+                elif self._counts(row):
+                    self.findings.refuse(str(owned_by[0]), Refusal(row.id, FIELDS[subject.kind], missing))
+
+    def _counts(self, row: Entitlement) -> bool:
+        """Return whether a row gives access, or will: one that has ended may outlive its user."""
+        access = self._access([row])
+        return bool(access.sources or access.next_transition)
 
     def _rows(self, subject: Subject) -> list[Entitlement | Refusal]:
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,18 +100,22 @@ class ClaimSizes:
 class Findings:
     """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why.
 
-    No row sets the fields that are `empty`.
+    No row sets the fields that are `empty`. `remarks` are what is wrong, by the key of the work queue on which it is to
+    be noted: the subject's, or the document's where it is for nobody or for several.
     `index_changes` are the documents of subjects by the access index and by what is published, where these differ.
     """
 
     rows: int
     sizes: ClaimSizes
     empty: tuple[str, ...] = ()
+    began: float = 0.0
+    """When, by the database's clock (epoch seconds)."""
     checked: int = 0
     managed: int = 0
     differences: list[Difference] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     unresolved: list[Unresolved] = field(default_factory=list)
+    remarks: defaultdict[str, list[Refusal]] = field(default_factory=lambda: defaultdict(list))
     pending: dict[str, str] = field(default_factory=dict)
     index_changes: dict[str, tuple[Collection[str], Collection[str]]] = field(default_factory=dict)
     transitions: dict[Subject, datetime] = field(default_factory=dict)
@@ -119,6 +123,11 @@ class Findings:
     held_in_clerk: Tally = field(default_factory=Tally.empty)
     entitled_with: Counter[str] = field(default_factory=Counter)
     """How many of those who stay entitled have each key in Clerk."""
+
+    def refuse(self, key: str, *refusals: Refusal) -> None:
+        """Record refusals, to be noted on `key`."""
+        self.refused += refusals
+        self.remarks[key] += refusals
 
     @property
     def losing(self) -> list[Change]:

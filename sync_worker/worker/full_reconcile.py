@@ -27,6 +27,7 @@ from sync_worker.errors import (
 from sync_worker.storage.reconcile_runs import LastSuccess
 from sync_worker.storage.work_items import FANOUT, Released, WorkItem
 from sync_worker.sync.address_resolution import PENDING
+from sync_worker.sync.notes import note_of
 from sync_worker.transport import current_lane
 from sync_worker.worker.comparison import Comparison, refuse_common_loss
 from sync_worker.worker.jobs import BATCH, done, due_of, lease_of
@@ -106,7 +107,8 @@ class FullReconcile:
             self.progress,
             accept_fewer=self.accept_fewer,
         )
-        return await comparison.find()
+        began = await self.queue.now()
+        return replace(await comparison.find(), began=began)
 
     async def apply(self, findings: Findings) -> Result:
         """Repair the differences, except losses that the guard holds, and schedule what changes later.
@@ -123,7 +125,9 @@ class FullReconcile:
         run = replace(self, reconciler=replace(self.reconciler, guard=guard))
         await run.repair([d.change.subject for d in findings.differences], result)
         await self._schedule(findings.transitions)
-        await self.queue.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
+        pending = {FANOUT + document: (PENDING, reason) for document, reason in findings.pending.items()}
+        refused = {key: note_of(list(dict.fromkeys(found))) for key, found in findings.remarks.items()}
+        await self.queue.replace_notes(pending | refused, findings.began)
         if result.is_good:
             managed = findings.managed + result.kinds[ChangeKind.GRANT] - result.kinds[ChangeKind.REVOKE]
             sizes = findings.sizes

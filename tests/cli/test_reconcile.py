@@ -219,6 +219,7 @@ async def test_fewer_than_half_of_the_last_good_run_takes_nothing_away(
     await delete(operator.box, list(settled)[:20])
     ended = await operator.run("reconcile", "--max-revocations", "100%")
     await nothing_was_taken_away(operator, ended, "10 now, 30 in the last good run", settled)
+    assert "Far fewer entitlements are visible" in ended.err
 
 
 async def test_fewer_than_half_can_be_accepted_by_a_person(operator: Operator, settled: dict[str, Any]) -> None:

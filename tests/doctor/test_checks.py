@@ -22,10 +22,13 @@ from sync_worker.doctor.runner import Finding, Status, examine, open_installatio
 from sync_worker.errors import MutationInDryRun
 from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
+from sync_worker.sanity.client import Queries
 from sync_worker.sanity.webhook_config import Hook, Repair
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
 from sync_worker.web.app import create_app
+from sync_worker.webhooks.clerk_events import INSTANCE
+from sync_worker.webhooks.receiver import BODY_LIMIT
 from tests.clock import TIMINGS, ShiftedClock
 from tests.nursery import Ended, run
 from tests.parts import RUNTIME, settings_of
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
     from sync_worker.settings import Settings
 
 pytestmark = pytest.mark.anyio
+
+
+def webhook_projection() -> str:
+    return Queries.load(packaged_groq()).webhook_projection
 
 
 @dataclass
@@ -292,9 +299,20 @@ async def test_a_public_dataset_is_a_warning(installed: Installation) -> None:
 async def test_a_hook_with_another_url_is_ignored(installed: Installation) -> None:
     finding = (await installed.examine(url="https://sync.example.com/webhooks/sanity"))["webhook"]
     assert finding.status is Status.PROBLEM
-    assert finding.result == "no webhook posts to https://sync.example.com/webhooks/sanity"
+    assert finding.result == (
+        f"no webhook posts to https://sync.example.com/webhooks/sanity; the nearest posts to {installed.hook.url}"
+    )
     await installed.box.lake.webhooks.remove(installed.hook.id)
     assert "https://your-host/webhooks/sanity" in (await installed.examine())["webhook"].fix
+
+
+@pytest.mark.parametrize("path", ["/webhook/sanity", "/webhooks/santiy", "/webhooks/sanity/v1"])
+async def test_a_hook_whose_url_nearly_matches_is_named(installed: Installation, path: str) -> None:
+    url = installed.hook.url.replace("/webhooks/sanity", path)
+    await installed.change_hook(url=url)
+    finding = (await installed.examine())["webhook"]
+    assert finding.status is Status.PROBLEM
+    assert finding.result == f"no webhook posts to https://your-host/webhooks/sanity; the nearest posts to {url}"
 
 
 async def test_the_hook_of_another_dataset_is_ignored(installed: Installation) -> None:
@@ -312,16 +330,21 @@ async def test_a_second_hook_for_the_same_events_is_a_warning(installed: Install
 @pytest.mark.parametrize(
     ("change", "result", "fix"),
     [
-        ({"secret": "another"}, "was answered 401", "The secrets differ"),
-        ({"http_method": "PUT"}, "was answered 405", "Something else answers at that URL"),
-        ({"projection": "{_id}"}, "was answered 400", "Something else answers at that URL"),
+        ({"secret": "another"}, "was answered 401 by us: bad_signature", "The secrets differ"),
+        ({"http_method": "PUT"}, "was answered 405", "It must POST"),
+        ({"projection": "{_id}"}, "was answered 400 by us: bad_body", "Its projection is not ours"),
+        (
+            {"projection": webhook_projection().replace('"v": 1,', '"v": 1, "padding": after().padding,')},
+            "was answered 413 by us: body_too_large",
+            "Its projection sends whole documents",
+        ),
     ],
 )
 async def test_refused_deliveries_are_a_problem_with_their_cause(
     installed: Installation, change: dict[str, Any], result: str, fix: str
 ) -> None:
     await installed.change_hook(**change)
-    await installed.publish("ent-2")
+    await installed.publish("ent-2", padding="x" * (BODY_LIMIT + 1))
     finding = (await installed.examine())["deliveries"]
     assert (finding.status, result in finding.result, fix in finding.fix) == (Status.PROBLEM, True, True)
 
@@ -356,6 +379,19 @@ async def test_people_named_by_address_need_the_webhook_of_clerk(installed: Inst
     finding = (await installed.examine())["Clerk webhook"]
     assert (finding.status, "set CLERK_WEBHOOK_SECRET" in finding.fix) == (Status.WARNING, True)
     assert "ada@" not in str(await installed.examine())
+
+
+async def test_events_of_another_clerk_instance_are_a_problem(installed: Installation) -> None:
+    async with open_store(installed.settings, RUNTIME) as store:
+        await store.queue.remember(INSTANCE, "ins_another")
+    async with listening(installed.settings) as url:
+        installed.box.clerk.webhooks.endpoints.clear()
+        install_clerk_hook(installed.box, url)
+        installed.box.clerk.add_user("user_2")
+        await installed.box.clerk.webhooks.deliveries.idle()
+    finding = (await installed.examine())["Clerk webhook"]
+    assert finding.status is Status.PROBLEM
+    assert finding.result.startswith("an event of another Clerk instance was ignored")
 
 
 async def test_a_new_installation_gets_its_next_steps(box: Sandbox, bare_database_url: str) -> None:
