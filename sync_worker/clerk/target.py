@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
     from sync_worker.domain.entitlements import Change, Observed
     from sync_worker.domain.subjects import Subject
@@ -41,5 +41,5 @@ class Target(Protocol):
     async def apply(self, change: Change) -> None:
         """Write one change."""
 
-    def sweep(self) -> AsyncIterator[Sequence[Observed]]:
-        """Read all subjects, page by page."""
+    def sweep(self) -> AsyncGenerator[Sequence[Observed], None]:
+        """Read all subjects, page by page and in no order; close it when you stop early. Users come before members."""

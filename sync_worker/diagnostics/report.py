@@ -6,6 +6,7 @@ Now is what Clerk holds; the past is what the ledger says was written. The ledge
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -152,14 +153,16 @@ class AccessReport:
         async for entry in self._applied():
             tenures.setdefault(entry.subject, Tenure()).record(entry)
         found: list[Holding] = []
-        async for page in self.target.sweep():
-            written = await self._last_writes(page)
-            indexed = await self.access.documents_of([str(observed.subject) for observed in page])
-            for observed in page:
-                key = str(observed.subject)
-                last = written.get(key, NOTHING_WRITTEN)
-                values = managed_values(observed, self.layout, last)
-                if wanted.matches(values):
+        async with aclosing(self.target.sweep()) as pages:
+            async for page in pages:
+                written = await self._last_writes(page)
+                indexed = await self.access.documents_of([str(observed.subject) for observed in page])
+                for observed in page:
+                    key = str(observed.subject)
+                    last = written.get(key, NOTHING_WRITTEN)
+                    values = managed_values(observed, self.layout, last)
+                    if not wanted.matches(values):
+                        continue
                     keys = managed(observed, self.layout, last)
                     tenure = tenures.get(key, Tenure())
                     since = tenure.since(values, wanted) or _written_at(keys.marker, observed)
