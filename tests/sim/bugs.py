@@ -159,7 +159,7 @@ original_page = sanity._page
 
 BUGS = {
     "skip the witness check": Bug(
-        22,
+        6,
         25,
         ((fresh_reads, "reflects", believe_any_read),),
         ("no write from a stale read", "right after a quiet while"),
@@ -201,14 +201,14 @@ BUGS = {
         ("a write is what a read showed",),
     ),
     "end at a short page": Bug(
-        52,
+        111,
         25,
         ((sanity, "_page", end_at_a_short_page),),
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        9,
-        100,
+        57,
+        25,
         ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",
@@ -236,7 +236,7 @@ BUGS = {
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "revoke another installation's keys": Bug(
-        31,
+        10,
         25,
         ((diff, "managed", take_over_from_others),),
         ("another installation's keys stay as they are", "only managed keys are written"),
@@ -248,7 +248,7 @@ BUGS = {
         ("no cause takes more than it may",),
     ),
     "keep lists of those who would lose nothing": Bug(
-        17,
+        18,
         25,
         ((Guard, "withdraw", keep_lists),),
         ("a list is withdrawn once nothing would be lost",),
@@ -260,8 +260,8 @@ BUGS = {
         ("what is held waits for approval",),
     ),
     "forget served updates": Bug(
-        1,
-        400,
+        6,
+        25,
         ((expected_revisions, "SERVE", FORGET_UPDATES),),
         ("no write from a stale read", "right after a quiet while"),
     ),
@@ -272,14 +272,14 @@ BUGS = {
         ("everything comes to an end", "right after a quiet while"),
     ),
     "take a log error for no deletes": Bug(
-        16,
-        400,
+        12,
+        25,
         ((Deletes, "_logged", take_an_unreadable_log_for_an_empty_one),),
         ("right without a reconcile", "right after a quiet while"),
     ),
     "forget whom a document was for": Bug(
-        4,
-        400,
+        1,
+        25,
         ((AccessIndex, "subjects_of", forget_whom_it_was_for),),
         ("right without a reconcile", "right after a quiet while"),
     ),
