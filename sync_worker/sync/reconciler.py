@@ -16,13 +16,10 @@ import structlog
 
 from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.clock import utc
-from sync_worker.domain.entitlements import ChangeKind
-from sync_worker.domain.revisions import reports_delete
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import CauseKind
 from sync_worker.errors import (
     DatabaseUnavailable,
-    DatasetEmpty,
     LeaseLost,
     LossHeld,
     RetryableError,
@@ -33,6 +30,7 @@ from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import Entry, State
 from sync_worker.storage.work_items import FANOUT, WorkItem
 from sync_worker.sync.address_resolution import PENDING, REFUSED
+from sync_worker.sync.empty_reads import prove_emptiness
 from sync_worker.sync.fresh_reads import read_until_fresh
 from sync_worker.sync.outcome import Due, Outcome
 from sync_worker.sync.plan import Facts, Reading, make_plan, second_look
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.timings import Timings
-    from sync_worker.sanity.source import Snapshot, Source
+    from sync_worker.sanity.source import Source
     from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.installation import InstallationRecord
     from sync_worker.storage.ledger import Ledger
@@ -164,7 +162,7 @@ class Reconciler:
         plan = make_plan(batch, Facts(reading, observed, latest_writes, now), self.layout, self.timings)
         for state, entries in plan.ended_writes.items():
             await self.ledger.settle(entries, state)
-        outcomes = await self._prove_emptiness(plan.outcomes, reading.snapshot)
+        outcomes = await prove_emptiness(self.source, plan.outcomes, reading.snapshot)
         outcomes = await self.guard.review(outcomes)
         # Before the write that takes these documents out of the marker: after it only a killed process would know.
         await self.queue.enqueue(requeue_reassigned_documents(outcomes))
@@ -194,31 +192,6 @@ class Reconciler:
             if document in documents[str(due.subject)] or document not in reading.revisions
             for subject in former.get(document, ())
             if subject not in documents
-        ]
-
-    async def _prove_emptiness(self, outcomes: list[Outcome], snapshot: Snapshot) -> list[Outcome]:
-        """Where no entitlement is visible, let only proven deletions take access away.
-
-        A wrong token, dataset or type name looks the same as an empty dataset. The document store distinguishes them:
-        the documents that gave the access must be proven missing, and an event must have reported it, or an operator.
-        """
-        revoking = {o.due.subject: (o.due, o.change) for o in outcomes if o.change is not None and _revokes(o.change)}
-        if snapshot.visible or not revoking:
-            return outcomes
-        needed = {subject: _proof_needed(due, change) for subject, (due, change) in revoking.items()}
-        stored = await self.source.stored(set().union(*needed.values()))
-        unproven = {
-            subject
-            for subject, (due, change) in revoking.items()
-            if not _end_was_reported(due, change) or not needed[subject] <= stored.missing
-        }
-        if len(unproven) < len(revoking):
-            # Entitlements may have become visible before the proof: then the first read missed some.
-            second = await self.source.by_subject([*revoking], ())
-            unproven |= revoking.keys() if second.visible else set()
-        return [
-            Outcome(o.due, error=DatasetEmpty(), recheck_at=o.recheck_at) if o.due.subject in unproven else o
-            for o in outcomes
         ]
 
     async def _apply(self, outcomes: list[Outcome]) -> list[Outcome]:
@@ -309,20 +282,6 @@ def _documents(batch: Iterable[Due], known: Mapping[str, Sequence[str]]) -> set[
     dues = list(batch)
     reported = {expected.document for due in dues for expected in due.expected_revisions}
     return reported.union(*(known.get(str(due.subject), ()) for due in dues))
-
-
-def _revokes(change: Change) -> bool:
-    return change.kind is ChangeKind.REVOKE
-
-
-def _end_was_reported(due: Due, change: Change) -> bool:
-    """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
-    reported = (reports_delete(e) or e.document in change.former_documents for e in due.reported)
-    return any(reported) or (due.accepts_empty and bool(change.former_documents))
-
-
-def _proof_needed(due: Due, change: Change) -> set[str]:
-    return {*change.former_documents, *(e.document for e in due.reported if reports_delete(e))}
 
 
 def _entry(change: Change, due: Due) -> Entry:

@@ -24,9 +24,8 @@ from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.state import LAST_EVENT
-from sync_worker.sync import document_events, fresh_reads, plan
+from sync_worker.sync import document_events, fresh_reads, plan, reconciler
 from sync_worker.sync.guard import Guard
-from sync_worker.sync.reconciler import Reconciler
 from sync_worker.triggers.deletes import Deletes
 from sync_worker.triggers.listen import Listener
 from sync_worker.webhooks import receiver
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.ownership import LastWrites, Managed
     from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.sanity.listen import ListenEvent
-    from sync_worker.sanity.source import Page
+    from sync_worker.sanity.source import Page, Source
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.work_items import WorkItem
     from sync_worker.sync.document_events import DocumentEvent
@@ -90,7 +89,7 @@ def forget_retry_after(response: httpx.Response, _: float | None) -> Exception |
     return original_explain(response, None)
 
 
-async def take_emptiness_for_the_truth(_: Reconciler, outcomes: list[Outcome], *__: object) -> list[Outcome]:
+async def take_emptiness_for_the_truth(_: Source, outcomes: list[Outcome], *__: object) -> list[Outcome]:
     return outcomes
 
 
@@ -197,7 +196,7 @@ BUGS = {
     "revoke on an empty read": Bug(
         8,
         25,
-        ((Reconciler, "_prove_emptiness", take_emptiness_for_the_truth),),
+        ((reconciler, "prove_emptiness", take_emptiness_for_the_truth),),
         ("a write is what a read showed",),
     ),
     "end at a short page": Bug(
