@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,10 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, FIELDS, PENDI
 from sync_worker.sync.notes import code_of, remarks
 from sync_worker.sync.plan import document_of, last_writes
 from sync_worker.worker.desired_state import ClaimSizes, Desired, Directory, Findings
+from sync_worker.worker.early_pages import EarlyPages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sync_worker.domain.clock import Clock
@@ -48,30 +50,60 @@ class Comparison:
 
     async def find(self) -> Findings:
         """Compare everybody. Raises whatever prevents it from reading everything, and then concludes nothing."""
-        desired = await self._desired()
-        await self._refuse_shrinking(desired.rows)
-        directory = Directory(desired.addresses())
-        while True:
-            doubtful = directory.doubtful()
-            findings = await self._compare_everybody(desired, directory)
-            if directory.doubtful() == doubtful:
-                return findings
-            # Who was compared before the second owner of an address was seen got too much: compare once more.
+        reading = asyncio.create_task(self._desired(), name="what Sanity publishes")
+        try:
+            findings, directory = await self._compare_everybody(reading, None)
+            doubtful: frozenset[Subject] = frozenset()
+            while directory.doubtful() != doubtful:
+                # Who was compared before the second owner of an address was seen got too much: compare once more.
+                doubtful = directory.doubtful()
+                findings, _ = await self._compare_everybody(reading, directory)
+            return findings
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
-    async def _compare_everybody(self, desired: Desired, directory: Directory) -> Findings:
-        layout = self.reconciler.layout
-        comparing = _Comparing(desired, directory, layout, self.cause, self.adoption, utc(self.clock))
-        async for page in self.reconciler.target.sweep():
-            written = await self._last_writes(page)
-            known = await self.reconciler.access.documents_of([str(observed.subject) for observed in page])
-            for observed in page:
-                directory.add(observed)
-                key = str(observed.subject)
-                comparing.compare(observed, written.get(key, NOTHING_WRITTEN), known.get(key, ()))
-            self.progress("compared with Clerk", len(comparing.seen), 0)
-        for subject, rows in desired.named.items():
-            comparing.account(subject, rows)
-        return comparing.findings
+    async def _compare_everybody(
+        self, reading: asyncio.Task[Desired], directory: Directory | None
+    ) -> tuple[Findings, Directory]:
+        """Compare all of Clerk once with what `reading` returns; `directory` is that of an earlier pass."""
+        comparing: _Comparing | None = None
+        async with aclosing(self._pages(reading)) as pages:
+            async for page in pages:
+                if comparing is None:
+                    comparing = self._comparing(await reading, directory)
+                await self._compare(page, comparing)
+        comparing = comparing or self._comparing(await reading, directory)
+        comparing.account_for_the_rest()
+        return comparing.findings, comparing.directory
+
+    def _comparing(self, desired: Desired, directory: Directory | None) -> _Comparing:
+        known, layout = directory or Directory(desired), self.reconciler.layout
+        return _Comparing(desired, known, layout, self.cause, self.adoption, utc(self.clock))
+
+    async def _compare(self, page: Sequence[Observed], comparing: _Comparing) -> None:
+        written = await self._last_writes(page)
+        known = await self.reconciler.access.documents_of([str(observed.subject) for observed in page])
+        for observed in page:
+            comparing.directory.add(observed)
+            key = str(observed.subject)
+            comparing.compare(observed, written.get(key, NOTHING_WRITTEN), known.get(key, ()))
+        self.progress("compared with Clerk", comparing.compared, 0)
+
+    async def _pages(self, reading: asyncio.Task[Desired]) -> AsyncGenerator[Sequence[Observed], None]:
+        """Yield the pages of Clerk, read beside those of Sanity, as soon as all of those are read."""
+        early = EarlyPages()
+        async with aclosing(self.reconciler.target.sweep()) as pages:
+            async for page in pages:
+                if reading.done():
+                    for one in early:
+                        yield one
+                    yield page
+                else:
+                    early.add(page)
+        await reading
+        for one in early:
+            yield one
 
     async def _last_writes(self, page: Sequence[Observed]) -> Mapping[str, LastWrites]:
         """Return what the ledger says of those whose marker does not account for all that Clerk holds."""
@@ -81,25 +113,21 @@ class Comparison:
 
     async def _desired(self) -> Desired:
         fields = self.reconciler.layout.fields
-        named: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
-        unaddressed: list[Refusal] = []
-        after, rows = "", 0
-        empty = field_names(fields)
+        desired = Desired()
+        desired.empty = field_names(fields)
+        after = ""
         while True:
             page = await self.reconciler.source.everything(after)
-            if not rows:
+            if not desired.rows:
                 refuse_wrong_shape(page.rows, fields)
-            empty = empty_fields(page.rows, empty)
+            desired.empty = empty_fields(page.rows, desired.empty)
             for raw in page.rows:
-                subject, read = read_row(raw, fields)
-                if subject is not None:
-                    named[subject].append(read)
-                elif isinstance(read, Refusal):
-                    unaddressed.append(read)
-            rows += len(page.rows)
-            self.progress("read from Sanity", rows, 0)
+                desired.add(*read_row(raw, fields))
+            self.progress("read from Sanity", desired.rows, 0)
             if page.last:
-                return Desired(named, unaddressed, rows, empty)
+                await self._refuse_shrinking(desired.rows)
+                desired.seal()
+                return desired
             if page.cursor <= after:
                 raise UnreadableAnswer("a page did not go on from the one before")
             after = page.cursor
@@ -122,7 +150,9 @@ class _Comparing:
     cause: Cause
     adoption: Adoption
     now: datetime
-    seen: set[Subject] = field(default_factory=set)
+    compared: int = 0
+    counted: bytearray = field(init=False)
+    """By the number of a row, whether it was counted for somebody in Clerk."""
     unreadable: dict[Subject, str] = field(default_factory=dict)
     findings: Findings = field(init=False)
 
@@ -130,19 +160,20 @@ class _Comparing:
         self.findings = Findings(self.desired.rows, ClaimSizes(self.layout.claims_budget), self.desired.empty)
         for refusal in self.desired.unaddressed:
             self.findings.refuse(FANOUT + refusal.document, refusal)
+        self.counted = bytearray(self.desired.numbers)
 
     def compare(self, observed: Observed, written: LastWrites, known: Collection[str]) -> None:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
         subject, findings = observed.subject, self.findings
-        self.seen.add(subject)
+        self.compared += 1
+        rows = self._rows(observed)
         unreadable = observed.unreadable or self._unreadable_user(subject)
         if unreadable:
             self.unreadable[subject] = unreadable
-        if unreadable := unreadable or self._unreadable_address(subject):
+        if unreadable := unreadable or self._unreadable_address(observed):
             self.findings.refuse(str(subject), Refusal(str(subject), UnreadableAnswer("").code, unreadable))
             return
-        rows = self._rows(subject)
-        self._index(subject, known, {document_of(row) for row in rows})
+        documents = {document_of(row) for row in rows}
         access = self._access(rows)
         live = managed_values(observed, self.layout, written)
         findings.checked += 1
@@ -156,7 +187,7 @@ class _Comparing:
         if access.sources or live:
             self._tally(subject, access, live)
         if access.next_transition is not None:
-            findings.transitions[subject] = access.next_transition
+            findings.transitions.add(str(subject), access.next_transition.timestamp())
         try:
             change = diff(
                 access,
@@ -169,59 +200,58 @@ class _Comparing:
             )
         except RefusedError as error:
             findings.refuse(str(subject), Refusal(", ".join(access.sources[:3]), error.code, error.detail))
+            self._index(subject, known, documents)
             return
-        if change.losses:  # until they are written, the documents that gave it are still for the subject
-            self._index(subject, known, {*map(document_of, rows), *change.former_documents})
+        # Until losses are written, the documents that gave it are still for the subject.
+        self._index(subject, known, documents.union(change.former_documents if change.losses else ()))
         if change.is_needed:
             findings.differences.append(classify(change, observed, self.layout))
 
     def _index(self, subject: Subject, known: Collection[str], documents: set[str]) -> None:
-        self.findings.index_changes.pop(str(subject), None)
         if documents != set(known):
-            self.findings.index_changes[str(subject)] = (known, documents)
+            self.findings.index_changes.add(str(subject), [sorted(known), sorted(documents)])
 
     def _unreadable_user(self, subject: Subject) -> str:
         """Return why the user of a membership cannot be read: which rows name the membership is then not known."""
         is_membership = subject.kind is Kind.MEMBERSHIP
         return self.unreadable.get(Subject(Kind.USER, subject.user_id), "") if is_membership else ""
 
-    def _unreadable_address(self, subject: Subject) -> str:
+    def _unreadable_address(self, observed: Observed) -> str:
         """Return why it is not known whether rows that name the subject by address count for it."""
-        named = [name for name in self.directory.names_of(subject) if name in self.desired.named]
-        return self.directory.why_unreadable(named)
+        names = self.directory.names_of(observed) if self.directory.unreadable else ()
+        return self.directory.why_unreadable([name for name in names if self.desired.naming(name)])
 
-    def account(self, subject: Subject, rows: Sequence[Entitlement | Refusal]) -> None:
+    def account_for_the_rest(self) -> None:
         """Record why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
+        for number in (number for number, counted in enumerate(self.counted) if not counted):
+            self._account(*self.desired[number])
+
+    def _account(self, subject: Subject, row: Entitlement | Refusal) -> None:
         if subject.address in self.directory.unreadable:
             return
-        owned_by = owners(subject, self.directory.owners) if subject.is_address else (subject,)
-        if not owned_by:
-            for row in rows:
-                if isinstance(row, Refusal):
-                    self.findings.refuse(FANOUT + row.document, row)
-                else:
-                    self.findings.pending[row.id] = f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}"
-        elif self.seen.isdisjoint(owned_by):
+        owned_by = owners(subject, self.directory.holders(subject)) if subject.is_address else (subject,)
+        if isinstance(row, Refusal):
+            self.findings.refuse(str(owned_by[0]) if owned_by else FANOUT + row.document, row)
+        elif not owned_by:
+            self.findings.pending[row.id] = f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}"
+        elif self._counts(row):
             missing = f"{owned_by[0]} is not in Clerk"
-            for row in rows:
-                if isinstance(row, Refusal):
-                    self.findings.refuse(str(owned_by[0]), row)
-                elif self._counts(row):
-                    self.findings.refuse(str(owned_by[0]), Refusal(row.id, FIELDS[subject.kind], missing))
+            self.findings.refuse(str(owned_by[0]), Refusal(row.id, FIELDS[subject.kind], missing))
 
     def _counts(self, row: Entitlement) -> bool:
         """Return whether a row gives access, or will: one that has ended may outlive its user."""
         access = self._access([row])
         return bool(access.sources or access.next_transition)
 
-    def _rows(self, subject: Subject) -> list[Entitlement | Refusal]:
-        return [
-            row
-            for name in self.directory.names_of(subject)
-            for read in self.desired.named.get(name, ())
-            for owner, row in rows_for_owner(name, read, self.directory.owners)
-            if owner == subject
-        ]
+    def _rows(self, observed: Observed) -> list[Entitlement | Refusal]:
+        """Return the rows that are for a subject, and note that they are for somebody."""
+        rows = []
+        for name in self.directory.names_of(observed):
+            holders = self.directory.holders(name)
+            for number, read in self.desired.naming(name):
+                self.counted[number] = True
+                rows += [row for owner, row in rows_for_owner(name, read, holders) if owner == observed.subject]
+        return rows
 
     def _access(self, rows: Sequence[Entitlement | Refusal]) -> Access:
         entitlements = [row for row in rows if isinstance(row, Entitlement)]

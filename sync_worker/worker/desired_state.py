@@ -1,83 +1,169 @@
-"""The shapes in which a full reconcile keeps both sides: small enough for a hundred thousand people in memory."""
+"""The shapes in which a full reconcile keeps both sides: small enough for a million people in memory."""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.changeset import Difference, Tally
+from sync_worker.domain.entitlements import Entitlement, Refusal, Unresolved
 from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.worker.packed import Moments, Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Sequence
 
-    from sync_worker.domain.entitlements import Change, Entitlement, Observed, Refusal, Unresolved
+    from sync_worker.domain.entitlements import Change, Observed
 
 
-@dataclass(frozen=True, slots=True)
 class Desired:
     """All that Sanity publishes, by the subject that a row names: an id or an address.
 
     No row sets the fields that are `empty`.
     """
 
-    named: Mapping[Subject, Sequence[Entitlement | Refusal]]
-    unaddressed: Sequence[Refusal]
-    rows: int
-    empty: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        self.unaddressed: list[Refusal] = []
+        self.rows = 0
+        self.empty: tuple[str, ...] = ()
+        self.members: dict[Subject, int] = {}
+        """The addresses that rows name together with an organization, numbered."""
+        self._named = Packed()
 
-    def addresses(self) -> set[Subject]:
-        """Return the addresses that rows name, without their organizations."""
-        return {subject.address for subject in self.named if subject.is_address}
+    def add(self, subject: Subject | None, read: Entitlement | Refusal) -> None:
+        """Add a row. Call `seal` after the last one, before anything is looked up."""
+        self.rows += 1
+        if subject is not None:
+            self._named.add(str(subject), _pack(read))
+            if subject.is_address and subject.organization_id:
+                self.members.setdefault(subject.address, len(self.members))
+        elif isinstance(read, Refusal):
+            self.unaddressed.append(read)
+
+    def seal(self) -> None:
+        """Make the rows ready to be looked up."""
+        self._named.seal()
+
+    def naming(self, subject: Subject) -> list[tuple[int, Entitlement | Refusal]]:
+        """Return the rows that name a subject, with their numbers below `numbers`."""
+        return [(number, _unpack(record, subject)) for number, record in self._named.find(str(subject))]
+
+    def __getitem__(self, number: int) -> tuple[Subject, Entitlement | Refusal]:
+        """Return the row with a number, and the subject that it names."""
+        key, record = self._named[number]
+        kind, _, id_ = key.partition(":")
+        subject = Subject(Kind(kind), id_)
+        return subject, _unpack(record, subject)
+
+    @property
+    def numbers(self) -> int:
+        """How many rows name a subject."""
+        return len(self._named)
+
+    def place_of(self, address: Subject) -> int | None:
+        """Return a number of its own for an address that rows name, alone or in an organization; None for another."""
+        if address in self.members:
+            return self.numbers + self.members[address]
+        return next((number for number, _ in self._named.find(str(address))), None)
 
 
-@dataclass(frozen=True, slots=True)
 class Directory:
     """Who has the addresses that rows name, as far as Clerk has been read."""
 
-    wanted: Collection[Subject]
-    holders: dict[Subject, set[str]] = field(default_factory=dict)
-    unreadable: dict[Subject, str] = field(default_factory=dict)
-    of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
+    def __init__(self, desired: Desired) -> None:
+        self.unreadable: dict[Subject, str] = {}
+        """Those of which it is not known who has them, with why."""
+        self._desired = desired
+        self._first = array("Q", bytes(8 * (desired.numbers + len(desired.members))))
+        """By the place of an address, where its first user stands in `_users`; 0 for nobody."""
+        self._users = bytearray(b"\n")
+        self._all: dict[Subject, set[str]] = {}
+        """The users of those addresses that several have."""
+        self._of: dict[str, tuple[Subject, ...]] = {}
+        """The addresses of each user by which rows may name a membership."""
 
     def add(self, observed: Observed) -> None:
         """Add the addresses of a user, as far as rows name them."""
-        having = tuple(address for address in observed.addresses if address in self.wanted)
-        if having:
-            self.of[observed.subject.id] = having
-        for address in having:
-            self.holders.setdefault(address, set()).add(observed.subject.id)
-        possible = (address for address in observed.possible_addresses or () if address in self.wanted)
-        self.unreadable.update(dict.fromkeys(possible, observed.unreadable))
+        id_ = observed.subject.id
+        if members := tuple(a for a in observed.addresses if a in self._desired.members):
+            self._of[id_] = members
+        for address in observed.addresses:
+            if (place := self._desired.place_of(address)) is None:
+                continue
+            if not self._first[place]:
+                self._first[place] = len(self._users)
+                self._users += id_.encode() + b"\n"
+            elif (first := self._user_at(self._first[place])) != id_:
+                self._all.setdefault(address, {first}).add(id_)
 
-    @property
-    def owners(self) -> AddressOwners:
-        """Who has the addresses."""
-        return AddressOwners(self.holders, self.unreadable)
+        possible = (a for a in observed.possible_addresses or () if self._desired.place_of(a) is not None)
+        self.unreadable.update(dict.fromkeys(possible, observed.unreadable))
 
     def doubtful(self) -> frozenset[Subject]:
         """Return the addresses that several users have, or may have."""
-        several = (address for address, users in self.holders.items() if len(users) > 1)
-        return frozenset((*several, *self.unreadable))
+        return frozenset((*self._all, *self.unreadable))
 
     def why_unreadable(self, names: Collection[Subject]) -> str:
         """Return why it is not known who has one of these addresses; empty when it is known."""
         return next((self.unreadable[name.address] for name in names if name.address in self.unreadable), "")
 
-    def names_of(self, subject: Subject) -> tuple[Subject, ...]:
+    def holders(self, subject: Subject) -> AddressOwners:
+        """Return who has the address of a subject, if it is one."""
+        if not subject.is_address or (place := self._desired.place_of(subject.address)) is None:
+            return AddressOwners()
+        first = self._first[place]
+        single = {self._user_at(first)} if first else set()
+        return AddressOwners({subject.address: self._all.get(subject.address, single)})
+
+    def names_of(self, observed: Observed) -> tuple[Subject, ...]:
         """Return everything by which a row can name a subject: its id, and its addresses."""
-        match subject.kind:
-            case Kind.USER:
-                return (subject, *self.of.get(subject.id, ()))
-            case Kind.MEMBERSHIP:
-                within = subject.organization_id
-                addresses = self.of.get(subject.user_id, ())
-                return (subject, *(Subject(a.kind, f"{within}/{a.id}") for a in addresses))
-            case _:
-                return (subject,)
+        subject = observed.subject
+        if subject.kind is Kind.MEMBERSHIP:
+            within = subject.organization_id
+            addresses = self._of.get(subject.user_id, ())
+            return (subject, *(Subject(a.kind, f"{within}/{a.id}") for a in addresses))
+        return (subject, *observed.addresses)
+
+    def _user_at(self, place: int) -> str:
+        return self._users[place : self._users.index(b"\n", place)].decode()
+
+
+def _pack(read: Entitlement | Refusal) -> list[Any]:
+    """Return a row as JSON can hold it. A refusal has three members, an entitlement more."""
+    if isinstance(read, Refusal):
+        return [read.document, read.field, read.reason]
+    unresolved = read.unresolved
+    return [
+        read.id,
+        read.revision,
+        read.updated_at.isoformat(),
+        read.values,
+        read.starts_at and read.starts_at.isoformat(),
+        read.ends_at and read.ends_at.isoformat(),
+        read.status,
+        unresolved and [unresolved.document, unresolved.number, unresolved.detail],
+    ]
+
+
+def _unpack(record: Sequence[Any], subject: Subject) -> Entitlement | Refusal:
+    if len(record) == len(("document", "field", "reason")):
+        return Refusal(*record)
+    id_, revision, updated_at, values, starts_at, ends_at, status, unresolved = record
+    return Entitlement(
+        id_,
+        revision,
+        datetime.fromisoformat(updated_at),
+        subject,
+        {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
+        starts_at and datetime.fromisoformat(starts_at),
+        ends_at and datetime.fromisoformat(ends_at),
+        status,
+        unresolved and Unresolved(*unresolved),
+    )
 
 
 @dataclass(slots=True)
@@ -117,8 +203,8 @@ class Findings:
     unresolved: list[Unresolved] = field(default_factory=list)
     remarks: defaultdict[str, list[Refusal]] = field(default_factory=lambda: defaultdict(list))
     pending: dict[str, str] = field(default_factory=dict)
-    index_changes: dict[str, tuple[Collection[str], Collection[str]]] = field(default_factory=dict)
-    transitions: dict[Subject, datetime] = field(default_factory=dict)
+    index_changes: Packed = field(default_factory=Packed)
+    transitions: Moments = field(default_factory=Moments)
     published: Tally = field(default_factory=Tally.empty)
     held_in_clerk: Tally = field(default_factory=Tally.empty)
     entitled_with: Counter[str] = field(default_factory=Counter)

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,7 @@ from sync_worker.worker.jobs import BATCH, done, due_of, lease_of
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Mapping, Sequence
 
     from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
@@ -48,10 +48,13 @@ if TYPE_CHECKING:
     from sync_worker.sync.outcome import Due, Outcome
     from sync_worker.sync.reconciler import Reconciler
     from sync_worker.worker.desired_state import Findings
+    from sync_worker.worker.packed import Moments, Packed
 
 LANE = 2
 INDEXED = 500
 """Subjects whose documents are indexed in one transaction."""
+SCHEDULED = 1000
+"""Subjects that are enqueued for a later time in one transaction."""
 log = structlog.get_logger("reconcile")
 
 
@@ -193,22 +196,19 @@ class FullReconcile:
             removes=outcome.removes,
         )
 
-    async def _index(self, changes: Mapping[str, tuple[Collection[str], Collection[str]]]) -> None:
+    async def _index(self, changes: Packed) -> None:
         """Bring the access index up to date, in small transactions."""
-        keys = sorted(changes)
-        for start in range(0, len(keys), INDEXED):
-            some = keys[start : start + INDEXED]
-            await self.reconciler.access.replace({k: changes[k][0] for k in some}, {k: changes[k][1] for k in some})
+        for start in range(0, len(changes), INDEXED):
+            some = dict(changes[number] for number in range(start, min(start + INDEXED, len(changes))))
+            before, after = ({key: sides[side] for key, sides in some.items()} for side in (0, 1))
+            await self.reconciler.access.replace(before, after)
 
-    async def _schedule(self, transitions: Mapping[Subject, datetime]) -> None:
+    async def _schedule(self, transitions: Moments) -> None:
         """Enqueue each subject for the next time at which its access changes."""
-        moments = {str(subject): moment.timestamp() for subject, moment in transitions.items()}
-        items = [
-            WorkItem(key, 1, visible_at=at, cause=Cause(CauseKind.WINDOW), transition_at=at)
-            for key, at in moments.items()
-        ]
-        for start in range(0, len(items), 1000):
-            await self.queue.enqueue(items[start : start + 1000])
+        cause = Cause(CauseKind.WINDOW)
+        items = (WorkItem(key, 1, visible_at=at, cause=cause, transition_at=at) for key, at in transitions)
+        while some := list(islice(items, SCHEDULED)):
+            await self.queue.enqueue(some)
 
 
 def _count(outcome: Outcome, result: Result) -> None:
