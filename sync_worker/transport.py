@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
@@ -25,7 +26,7 @@ from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, Se
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from tenacity import RetryCallState
 
@@ -37,6 +38,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 log = structlog.get_logger("http")
 
+KEPT_SECONDS = 30.0
+"""How long a connection that nobody uses is kept."""
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -242,7 +245,79 @@ def ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def inner_transport(connections: int = 32) -> httpx.AsyncHTTPTransport:
-    """Return httpx's own transport: connections are kept alive, redirects are not followed."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
+def inner_transport(connections: int = 32) -> httpx.AsyncBaseTransport:
+    """Return what sends requests: connections are kept alive, redirects are not followed."""
+    return Connections(connections)
+
+
+class Connections(httpx.AsyncBaseTransport):
+    """Keeps up to `most` connections and gives each request one of its own, the one used last if any is free.
+
+    httpx's pool looks at all of its connections for each request, and again for each response: with 24 at work that is
+    a third of what a write costs (`python -m bench writes`).
+    """
+
+    def __init__(self, most: int, kept_seconds: float = KEPT_SECONDS) -> None:
+        self._slots = asyncio.Semaphore(most)
+        self._kept_seconds = kept_seconds
+        self._free: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
+        """Connections that wait, with when they were used last: the one that was used last is at the end."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request when a connection is free. Raises PoolTimeout when none is for too long."""
+        try:
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("pool")):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("no connection is free", request=request) from None
+        connection = self._free.pop()[1] if self._free else _connection()
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await self._give_back(connection)
+            raise
+        stream = _Returning(response.stream, partial(self._give_back, connection))
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    async def _give_back(self, connection: httpx.AsyncHTTPTransport) -> None:
+        now = asyncio.get_running_loop().time()
+        self._free.append((now, connection))
+        self._slots.release()
+        if now - self._free[0][0] > self._kept_seconds:
+            await self._free.popleft()[1].aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        while self._free:
+            await self._free.pop()[1].aclose()
+
+
+class _Returning(httpx.AsyncByteStream):
+    """A response body that gives its connection back when it is closed."""
+
+    def __init__(self, stream: Any, give_back: Callable[[], Awaitable[None]]) -> None:
+        self._stream = stream
+        self._give_back: Callable[[], Awaitable[None]] | None = give_back
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._stream:
+                yield part
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if give_back is not None:
+                await give_back()
+
+
+def _connection() -> httpx.AsyncHTTPTransport:
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEPT_SECONDS)
     return httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits)
