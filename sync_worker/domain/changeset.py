@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.subjects import Subject
 
+_encode = json.JSONEncoder(sort_keys=True).encode
 MIN_ALLOWED_LOSSES = 5
 """Losses that a percentage always allows, so that two cancellations in a small shop are not held."""
 IDS_PER_CALL = 100
@@ -77,7 +78,7 @@ class Tally:
 
     def add(self, subject: Subject, plan: object, values: Mapping[str, object]) -> None:
         """Count a subject with these values."""
-        text = json.dumps([str(subject), values], sort_keys=True)
+        text = _encode([str(subject), values])
         name = "none" if plan is None else str(plan)
         self.counts[name] += 1
         self.hashes[name] += int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

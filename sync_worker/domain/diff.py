@@ -209,7 +209,7 @@ class _Comparison:
         documents = self.desired.sources if documents is None else documents
         for named in dict.fromkeys((documents[:MARKER_DOCUMENTS], ())):
             change = self._patched(before, values, keys, documents, named)
-            if not self._oversize(change):
+            if change.kind is ChangeKind.NONE or not self._oversize(change):
                 return change
         return None
 

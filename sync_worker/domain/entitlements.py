@@ -95,11 +95,12 @@ class Layout:
     namespace: str | None = None
     claims_budget: int = 1000
     source: str = ""
+    slots: tuple[Slot, ...] = field(init=False, repr=False, compare=False)
+    """The slots of the managed keys, in the order of the fields."""
 
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """The slots of the managed keys, in the order of the fields."""
-        return tuple(Slot(f.placement, self.namespace, f.name) for f in self.fields)
+    def __post_init__(self) -> None:
+        slots = tuple(Slot(f.placement, self.namespace, f.name) for f in self.fields)
+        object.__setattr__(self, "slots", slots)  # once, because a reconcile asks a dozen times for each person
 
 
 @dataclass(frozen=True, slots=True)
