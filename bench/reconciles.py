@@ -18,7 +18,7 @@ from sync_worker.sandbox.limits import Limits
 from sync_worker.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 LARGE = 100_000
 CURVE = (1_000, 3_000, 10_000, 30_000, 100_000)
@@ -38,9 +38,15 @@ finally:
 
 
 async def reconcile(box: Sandbox, budget: int = 1_000_000) -> dict[str, float]:
-    """Run one reconcile as a process of its own. Returns its report with `peak_mb` and `cpu`."""
+    """Run one reconcile against the sandbox."""
+    return await run(settings_for(box, ""), budget)
+
+
+async def run(settings: Mapping[str, str], budget: int) -> dict[str, float]:
+    """Run one reconcile as a process of its own, on an empty database. Returns its report with `peak_mb` and `cpu`."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**settings_for(box, f"sqlite:///{folder}/work.db"), "CLERK_BUDGET": str(budget)}
+        database = f"sqlite:///{folder}/work.db"
+        environment = {**settings, "DATABASE_URL": database, "CLERK_BUDGET": str(budget)}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", RUN),
             env={"PATH": os.environ["PATH"], "LOG_FORMAT": "json", **environment},
