@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown at the end")
     chosen = parser.parse_args()
     if "curve" in chosen.parts:
-        curve.draw(asyncio.run(reconciles.grown()), Path("docs/growth.svg"), Path("docs/growth.json"))
+        curve.draw(asyncio.run(reconciles.curve()), Path("docs/growth.svg"), Path("docs/growth.json"))
     parts = [name for name in chosen.parts if name in PARTS] if chosen.parts else [*PARTS]
     if parts:
         figures = asyncio.run(measured(parts, chosen.runs))
