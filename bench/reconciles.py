@@ -171,19 +171,31 @@ async def first_sync(budget: int) -> list[Figure]:
     async with Sandbox(clerk_limits=Limits(instance=budget, subject=10)) as box:
         await populate(box, FIRST)
         told = await reconcile(box, budget)
-        refused = sum(request.status == 429 for request in box.clerk.requests.select())
-    # In that time the limit lets a whole budget through at once, and another one every ten seconds.
-    used = told["clerk_calls"] / (math.ceil(told["seconds"] / 10) * budget)
+        calls = box.clerk.requests.select()
+        refused = sum(request.status == 429 for request in calls)
+    least = (math.ceil(len(calls) / budget) - 1) * 10
     return [
         Figure(
-            f"first sync of {FIRST:,} at {budget} calls per 10 s: budget used", used * 100, "%", 90, more_is_better=True
+            f"first sync of {FIRST:,} at {budget} calls per 10 s: budget used",
+            used([request.started for request in calls], budget) * 100,
+            "%",
+            95,
+            more_is_better=True,
         ),
         Figure("… refused with 429", refused, "", 0),
         Figure(
             "… time", told["seconds"], "s", calls=round(told["clerk_calls"]), cpu=told["cpu"], peak_mb=told["peak_mb"]
         ),
-        Figure("… CPU per write", told["cpu"] / told["writes"] * 1000, "ms"),
+        Figure("… the least that Clerk's limit allows", least, "s"),
+        Figure("… CPU per write", told["cpu"] / told["writes"] * 1000, "ms", 1.5),
     ]
+
+
+def used(times: Sequence[float], budget: int) -> float:
+    """Return the part of the budget that was used in the whole windows of ten seconds since the first call."""
+    first = min(times)
+    windows = int((max(times) - first) / 10)
+    return sum(time < first + windows * 10 for time in times) / (windows * budget)
 
 
 async def measure() -> list[Figure]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Database, Transaction
 
-RESERVE = 0.05
-"""The part of the limit that only lane 0 may use."""
+RESERVE = 0.025
+"""The part of the limit that only lane 0 may use, rounded up: a dozen publishes at once in production. Those after them
+wait until a slot leaves the window, and go first."""
 
 READ = "SELECT slots, paused_until FROM budget WHERE name = ? {lock}"
 
@@ -90,7 +92,7 @@ class Budget:
         self._limit = limit
         self._clock = clock
         self._timings = timings
-        self._reserved = int(limit * RESERVE)
+        self._reserved = math.ceil(limit * RESERVE)
         self._direct: deque[asyncio.Future[None]] = deque()
         self._bulk: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
         self._direct_came = asyncio.Event()
