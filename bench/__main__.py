@@ -1,6 +1,7 @@
 """`python -m bench [PART…]`: measure on the sandbox, print a table, write JSON.
 
-Parts: right, accept, publish, listen, bulk, reconciles, writes, small, curve. Without a part it is all but the curve.
+Parts: right, accept, publish, listen, bulk, reconciles, machines, writes, small, curve. Without a part it is all but the
+curve.
 Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes, which
 are exact, are counted by the tests.
 """
@@ -11,7 +12,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from bench import accept, bulk, curve, listen, publish, reconciles, right, small, writes
+from bench import accept, bulk, curve, listen, machines, publish, reconciles, right, small, writes
 from bench.figures import Figure, markdown, median, show, write
 
 PARTS = {
@@ -21,10 +22,21 @@ PARTS = {
     "listen": listen.measure,
     "bulk": bulk.measure,
     "reconciles": reconciles.measure,
+    "machines": machines.measure,
     "writes": writes.measure,
     "small": small.measure,
 }
-RUNS = {"right": 1, "accept": 3, "publish": 3, "listen": 3, "bulk": 1, "reconciles": 1, "writes": 3, "small": 1}
+RUNS = {
+    "right": 1,
+    "accept": 3,
+    "publish": 3,
+    "listen": 3,
+    "bulk": 1,
+    "reconciles": 1,
+    "machines": 1,
+    "writes": 3,
+    "small": 1,
+}
 
 
 async def measured(names: list[str], runs: int | None) -> list[Figure]:

@@ -39,9 +39,9 @@ async def idle() -> list[Figure]:
             used = (program.cpu - before) / IDLE_SECONDS * 100
             memory = program.memory_mb
     return [
-        Figure("idle process: memory", memory, "MB", 160),
-        Figure("… CPU", used, "%", 1),
-        Figure("start until /healthz answers", ready, "s"),
+        Figure("idle process: memory", memory, "MB", 100),
+        Figure("… CPU", used, "%", 0.5),
+        Figure("start until /healthz answers", ready, "s", 0.8),
     ]
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAIVE = (str(Path(__file__).with_name("naive.py")),)
 SERVE = ("-m", "sync_worker", "serve")
 WEB = ("-m", "sync_worker", "web")
+WORKER = ("-m", "sync_worker", "worker")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,24 +63,30 @@ async def running(box: Sandbox, command: tuple[str, ...] = SERVE, **settings: st
 
     `settings` are environment variables in lower case.
     """
+    url = f"http://127.0.0.1:{free_port()}"
+    async with started(box, command, url, **settings) as program:
+        await _until_up(url)
+        if settings.get("events") != "listen":
+            install_hook(box, url)
+        yield program
+
+
+@asynccontextmanager
+async def started(box: Sandbox, command: tuple[str, ...], url: str = "", **settings: str) -> AsyncIterator[Program]:
+    """Run a program. It listens at `url` if it listens at all."""
     with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
         environment = {
             "PATH": os.environ["PATH"],
             "LOG_FORMAT": "json",
             **settings_for(box, f"sqlite:///{folder}/bench.db"),
             "CLERK_BUDGET": "100000",
-            "PORT": str(port),
+            "PORT": url.rpartition(":")[2] or "0",
             **{name.upper(): value for name, value in settings.items()},
         }
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command), env=environment, cwd=folder, stderr=asyncio.subprocess.DEVNULL
         )
         try:
-            url = f"http://127.0.0.1:{port}"
-            await _until_up(url)
-            if environment.get("EVENTS") != "listen":
-                install_hook(box, url)
             yield Program(url, process.pid)
         finally:
             process.terminate()
