@@ -1,8 +1,8 @@
 """`python -m bench [PART…]`: measure on the sandbox, print a table, write JSON.
 
 Parts: right, accept, publish, listen, bulk, reconciles, machines, writes, small, curve. Without a part it is all but
-the curve. Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes, which are exact,
-are counted by the tests.
+the curve. Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes, which are
+exact, are counted by the tests.
 """
 
 from __future__ import annotations
