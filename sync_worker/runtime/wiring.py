@@ -11,6 +11,7 @@ import httpx
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
 from sync_worker.clerk.directory import Directory
+from sync_worker.clerk.names import Names
 from sync_worker.clerk.tokens import Tokens
 from sync_worker.diagnostics.explainer import Explainer
 from sync_worker.domain.changeset import LossLimit
@@ -81,12 +82,13 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of both services, and the call budget. `tokens` and `directory` use the client of `target`."""
+    """The clients of both services, and the call budget. `tokens`, `directory` and `names` use `target`'s client."""
 
     source: sanity.Sanity
     target: clerk.Clerk
     tokens: Tokens
     directory: Directory
+    names: Names
     budget: Budget
 
 
@@ -184,7 +186,9 @@ async def open_services(
     )
     async with sanity_client, clerk_client:
         base = f"{settings.clerk_api_url}/v1"
-        yield Services(source, target, Tokens(target, clerk_client, base), Directory(clerk_client, base), budget)
+        directory = Directory(clerk_client, base)
+        names = Names(directory, clock, timings)
+        yield Services(source, target, Tokens(target, clerk_client, base), directory, names, budget)
 
 
 @asynccontextmanager
