@@ -8,8 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import typer
-
+from sync_worker.cli.output import echo
 from sync_worker.formatting import printable
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, em
 
     cells = [[_cell(heading, cell) for heading, cell in zip(headings, row, strict=True)] for row in rows]
     if not cells:
-        typer.echo(empty)
+        echo(empty)
         return
     kept = [n for n in range(len(headings)) if any(row[n].plain for row in cells)]
     names, cells = [headings[n] for n in kept], [[row[n] for n in kept] for row in cells]
