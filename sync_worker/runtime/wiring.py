@@ -20,6 +20,7 @@ from sync_worker.domain.timings import Timings
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import ClockAt, SystemClock
 from sync_worker.sanity import client as sanity
+from sync_worker.sanity.editors import Editors
 from sync_worker.sanity.listen import Listen, types_of
 from sync_worker.sanity.preview import preview
 from sync_worker.storage.access_index import AccessIndex
@@ -89,6 +90,7 @@ class Services:
     tokens: Tokens
     directory: Directory
     names: Names
+    editors: Editors
     budget: Budget
 
 
@@ -188,7 +190,9 @@ async def open_services(
         base = f"{settings.clerk_api_url}/v1"
         directory = Directory(clerk_client, base)
         names = Names(directory, clock, timings)
-        yield Services(source, target, Tokens(target, clerk_client, base), directory, names, budget)
+        lake = f"{settings.sanity_url}/v{settings.sanity_api_version}"
+        editors = Editors(sanity_client, lake, settings.sanity_dataset, timings)
+        yield Services(source, target, Tokens(target, clerk_client, base), directory, names, editors, budget)
 
 
 @asynccontextmanager

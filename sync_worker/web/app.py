@@ -88,6 +88,7 @@ def create_app(
                     explainer_of(chosen, store, services, timings.page_patience),
                     services.directory,
                     services.names,
+                    services.editors,
                     store.queue,
                     store.approvals,
                     chosen.studio_url,

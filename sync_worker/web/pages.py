@@ -78,8 +78,10 @@ async def _subject(pages: Pages, request: Request) -> Response:
 async def _explained(pages: Pages, request: Request, subject: Subject) -> Response:
     explained = await pages.explainer.subject(subject)
     key = str(explained.subject)
+    entries = explained.facts.history[:CHANGES_SHOWN]
     view = {
-        "history": [without_addresses(entry_json(entry)) for entry in explained.facts.history[:CHANGES_SHOWN]],
+        "history": [without_addresses(entry_json(entry)) for entry in entries],
+        "editors": await pages.published_by(request, entries),
         "code": "" if explained.subject.is_address else pages.code(request, sync_purpose(key)),
     }
     return _refreshed(request, await pages.show(request, "subject", subject_json(explained), **view))

@@ -20,7 +20,7 @@ from sync_worker.web.auth import SESSION_KEY
 from sync_worker.webhooks.receiver import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from datetime import tzinfo
 
     from jinja2 import Environment
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from sync_worker.diagnostics.status import StatusReader
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
+    from sync_worker.sanity.editors import Editors
     from sync_worker.storage.approvals import Approvals
+    from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.web.auth import Authenticator
 
@@ -69,6 +71,7 @@ class Pages:
     explainer: Explainer
     directory: Directory
     names: Names
+    editors: Editors
     queue: WorkQueue
     approvals: Approvals
     studio_url: str
@@ -123,6 +126,13 @@ class Pages:
     def message(self, request: Request, headline: str, text: str, status: int) -> Response:
         """Answer with a message instead of content."""
         return self.answer(request, "message", {"headline": headline, "text": text}, status)
+
+    async def published_by(self, request: Request, entries: Sequence[Entry]) -> list[str]:
+        """Return the editors behind changes, for the page alone."""
+        if wants_json(request):
+            return []
+        about = [({*entry.documents, entry.cause.rpartition(":")[2]} - {""}, entry.at) for entry in entries]
+        return await self.editors.of(about)
 
     async def session_key(self) -> str:
         """Return what sessions are signed with; empty until the first sign-out. Raises DatabaseUnavailable."""

@@ -100,6 +100,18 @@ async def test_changes_show_before_and_after_and_how_many_there_were_today(web: 
     assert "Nothing of this kind" in await web.page(f"/changes?subject={BEN}")
 
 
+async def test_changes_and_the_history_say_who_published(web: Web) -> None:
+    web.box.lake.editors["p-grace"] = "Grace Hopper"
+    row = {"_id": "e3", "_type": "entitlement", "clerkUserId": "user_ben", "plan": "basic"}
+    await web.box.lake.mutate([{"create": row}], author="p-grace")
+    await web.sync(BEN)
+    for path in ("/changes", f"/subjects/{BEN}"):
+        assert words(await web.page(path)).count("published by Grace Hopper") == 1
+        assert "Grace" not in str(await web.json(path))
+    web.box.lake.faults.some("unauthorized", 1.0)
+    assert "published by" not in await web.page("/changes")
+
+
 async def test_older_changes_are_one_click_away(web: Web) -> None:
     users = [web.box.clerk.add_user(f"user_{n:03}") for n in range(SHOWN)]
     for user in users:
