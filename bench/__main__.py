@@ -1,6 +1,6 @@
 """`python -m bench [PART…]`: measure on the sandbox, print a table, write JSON.
 
-Parts: right, accept, publish, bulk, reconciles, writes, people, small, curve. Without a part it is all but the curve.
+Parts: right, accept, publish, listen, bulk, reconciles, writes, people, small, curve. Without a part all but curve.
 Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes, which
 are exact, are counted by the tests.
 """
@@ -11,20 +11,31 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from bench import accept, bulk, curve, people, publish, reconciles, right, small, writes
+from bench import accept, bulk, curve, listen, people, publish, reconciles, right, small, writes
 from bench.figures import Figure, markdown, median, show, write
 
 PARTS = {
     "right": right.measure,
     "accept": accept.measure,
     "publish": publish.measure,
+    "listen": listen.measure,
     "bulk": bulk.measure,
     "reconciles": reconciles.measure,
     "writes": writes.measure,
     "people": people.measure,
     "small": small.measure,
 }
-RUNS = {"right": 1, "accept": 3, "publish": 3, "bulk": 1, "reconciles": 1, "writes": 3, "people": 1, "small": 1}
+RUNS = {
+    "right": 1,
+    "accept": 3,
+    "publish": 3,
+    "listen": 3,
+    "bulk": 1,
+    "reconciles": 1,
+    "writes": 3,
+    "people": 1,
+    "small": 1,
+}
 
 
 async def measured(names: list[str], runs: int | None) -> list[Figure]:

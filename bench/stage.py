@@ -57,7 +57,8 @@ class Program:
 
 @asynccontextmanager
 async def running(box: Sandbox, command: tuple[str, ...] = SERVE, **settings: str) -> AsyncIterator[Program]:
-    """Run a program that listens, on an empty SQLite file, with the sandbox's webhook pointed at it.
+    """Run a program that listens, on an empty SQLite file, with the sandbox's webhook pointed at it unless it
+    listens to Sanity itself.
 
     `settings` are environment variables in lower case.
     """
@@ -77,7 +78,8 @@ async def running(box: Sandbox, command: tuple[str, ...] = SERVE, **settings: st
         try:
             url = f"http://127.0.0.1:{port}"
             await _until_up(url)
-            install_hook(box, url)
+            if environment.get("EVENTS") != "listen":
+                install_hook(box, url)
             yield Program(url, process.pid)
         finally:
             process.terminate()

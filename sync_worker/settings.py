@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     poll_seconds: int = Setting(default=300, ge=0)
     """Seconds between polls for publishes and deletes without a webhook; 0 turns polling off. Each costs two
     requests."""
-    full_check_seconds: int = Setting(default=3600, ge=60)
+    full_check_seconds: int = Setting(default=3600, ge=1)
     """Seconds between comparisons of all ids, which find deletes that the transaction log does not show."""
     reconcile_at: str = Setting(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|off)?$")
     """When the worker reconciles every day: HH:MM in UTC, or off. By default at night, if `serve` runs on SQLite."""

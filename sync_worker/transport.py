@@ -167,14 +167,12 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         """Send once and read the whole body, so that a connection lost in the middle is a failed call."""
         try:
             response = await self.inner.handle_async_request(request)
-            body = await response.aread()
+            await response.aread()
             await response.aclose()
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise ServiceUnavailable(f"{self.service}: {type(error).__name__}") from error
-        headers = [(k, v) for k, v in response.headers.raw if k.lower() not in _BODY_HEADERS]
-        return httpx.Response(
-            response.status_code, headers=headers, content=body, request=request, extensions=response.extensions
-        )
+        response.request = request
+        return response
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -183,8 +181,6 @@ class ServiceTransport(httpx.AsyncBaseTransport):
 
 current_lane: ContextVar[int] = ContextVar("current_lane", default=0)
 """The lane of the work that calls are made for: the budget serves lane 0 first."""
-
-_BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
 class _stop_after_wait(stop_base):  # noqa: N801 - named as tenacity names its stops

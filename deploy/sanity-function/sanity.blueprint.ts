@@ -31,7 +31,8 @@ export default defineBlueprint({
           "rev": coalesce(after()._rev, before()._rev),
           "updatedAt": coalesce(after()._updatedAt, before()._updatedAt),
           "before": before(){_type, clerkUserId, clerkOrganizationId, userEmail, userExternalId},
-          "after": after(){_type, clerkUserId, clerkOrganizationId, userEmail, userExternalId}
+          "after": after(){_type, clerkUserId, clerkOrganizationId, userEmail, userExternalId},
+          "by": identity()
         }`,
       },
     }),

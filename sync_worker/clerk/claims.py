@@ -39,6 +39,11 @@ class Template:
         """The claims that Clerk sets itself, also when the template names them."""
         return RESERVED if self.name else RESERVED | SESSION_CLAIMS
 
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The claims that Clerk renders: all but those that it sets itself."""
+        return {name: value for name, value in self.claims.items() if name not in self.reserved}
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -84,6 +89,11 @@ class Proof:
         """Whether the instance's keys verify the token."""
         return self.claims is not None
 
+    @property
+    def holds(self) -> bool:
+        """Whether the token has the rendered claims."""
+        return self.verified and not self.differs
+
 
 def default_template(layout: Layout) -> Template:
     """Return the claims that show every public managed key, as deploy/clerk/session-token.json does."""
@@ -92,15 +102,26 @@ def default_template(layout: Layout) -> Template:
     return Template({name: f"{{{{user.public_metadata.{prefix}{name}}}}}" for name in names})
 
 
+def shows_all(template: Template, root: str, layout: Layout) -> bool:
+    """Return whether a session token shows every public managed key of `user`, `org` or `org_membership`."""
+    first = {one.operands[0] for _, text in _texts(template.own) for one in shortcodes(text)}
+    names = [field.name for field in layout.fields if field.placement is Placement.PUBLIC]
+    metadata = ".".join(filter(None, (root, "public_metadata", layout.namespace)))
+    return not template.name and bool(names) and first.issuperset(f"{metadata}.{name}" for name in names)
+
+
 def examine(template: Template, person: Person, layout: Layout) -> Rendering:
     """Render the claims of a person, and return them with everything that is wrong."""
-    claims = {name: value for name, value in template.claims.items() if name not in template.reserved}
-    rendered: dict[str, Any] = render(claims, person.roots)
+    rendered: dict[str, Any] = render(template.own, person.roots)
     size = json_size(rendered)
     budget = None if template.name else layout.claims_budget
     findings = [
         *_reserved(template),
-        *(finding for claim, text in _texts(claims) for finding in _shortcode_findings(claim, text, person, layout)),
+        *(
+            finding
+            for claim, text in _texts(template.own)
+            for finding in _shortcode_findings(claim, text, person, layout)
+        ),
         *_over_budget(rendered, size, budget),
     ]
     return Rendering(rendered, size, budget, tuple(findings))

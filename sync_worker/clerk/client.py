@@ -7,12 +7,15 @@ user and drops `starting_after`. Writes to users bypass it because it is slow; o
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from sync_worker.clerk.objects import add, add_membership, add_user, as_list, membership_of, total_of, uncounted
+from sync_worker.clerk.target import AddressOwners
+from sync_worker.clerk.user_list import PAGE, UserList
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import (
     AccessTooLarge,
@@ -27,21 +30,18 @@ from sync_worker.errors import (
 from sync_worker.transport import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from clerk_backend_api import Clerk as Sdk
 
-    from sync_worker.clerk.target import AddressOwners
     from sync_worker.domain.entitlements import Change, Observed
     from sync_worker.domain.timings import Timings
     from sync_worker.transport import ServiceTransport
 
+Item = TypeVar("Item")
+
 SERVICE = "Clerk"
 API_VERSION = "2026-05-12"
-CURSORS = 5
-"""Users of a page that are tried as the cursor of the next one, from the last."""
-PAGE = 500
-"""Rows per page of a list, Clerk's maximum."""
 IDS_PER_CALL = 100
 """Values per list filter, Clerk's maximum. Also sent as `limit`, because Clerk returns only 10 rows without it."""
 
@@ -52,6 +52,7 @@ class Clerk:
     def __init__(self, client: httpx.AsyncClient, base: str) -> None:
         self._client = client
         self._base = base
+        self._users = UserList(self._get)
         self._sdk: Sdk | None = None
 
     async def observe(self, subjects: Collection[Subject]) -> Mapping[Subject, Observed]:
@@ -84,19 +85,21 @@ class Clerk:
         """See Target. A hundred addresses per call.
 
         Clerk does not document whether its filters ignore case or match unverified addresses. So a match only counts
-        if the returned user shows the address.
+        if the returned user shows the address. One that cannot be read may have those that it shows in any shape.
         """
         requested = {subject.address for subject in addresses}
         owners: dict[Subject, set[str]] = {}
+        unreadable: dict[Subject, str] = {}
         for name, kind in (("email_address", Kind.EMAIL), ("external_id", Kind.EXTERNAL)):
-            for values in _batches(sorted(_filter_value(a) for a in requested if a.kind is kind)):
-                async for page in self._user_pages({name: values}):
+            for addresses_ in _batches(sorted((a for a in requested if a.kind is kind), key=_filter_value)):
+                async for page in self._users.matching({name: [_filter_value(a) for a in addresses_]}):
                     for observed in page:
-                        if observed.unreadable:  # it may have one of the addresses, which nobody must lose for that
-                            raise UnreadableAnswer(observed.unreadable)
                         for address in requested.intersection(observed.addresses):
                             owners.setdefault(address, set()).add(observed.subject.id)
-        return owners
+                        if observed.possible_addresses is not None:
+                            possible = requested.intersection(observed.possible_addresses) or addresses_
+                            unreadable |= dict.fromkeys(possible, observed.unreadable)
+        return AddressOwners(owners, unreadable)
 
     async def uncounted(self, address: Subject) -> Mapping[Subject, str]:
         """See Target. One call; more than a page of users with one address is not expected."""
@@ -119,46 +122,13 @@ class Clerk:
         except RecursionError:
             raise UnreadableAnswer("Clerk's response to a PATCH is nested too deeply") from None
 
-    async def sweep(self) -> AsyncIterator[Sequence[Observed]]:
-        """See Target. Users are read by cursor, so that none is skipped while others are created or deleted.
-
-        Raises UnreadableAnswer when Clerk lists fewer users than it counts: an incomplete sweep proves nothing.
-        """
-        expected = await self._count_users()
-        seen = 0
-        async for users in self._user_pages({}):
-            yield users
-            seen += len(users)
-        if seen < min(expected, await self._count_users() if seen < expected else expected):
-            raise UnreadableAnswer(f"Clerk listed {seen} users but counts {expected}")
+    async def sweep(self) -> AsyncGenerator[Sequence[Observed], None]:
+        """See Target. Raises UnreadableAnswer when Clerk lists fewer users or memberships than it counts."""
+        async with aclosing(self._users.everybody()) as pages:
+            async for users in pages:
+                yield users
         async for organizations in self._sweep_organizations():
             yield organizations
-
-    async def _user_pages(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Sequence[Observed]]:
-        before: list[str] = []
-        while True:
-            page = await self._users_after(before, filters)
-            found: dict[Subject, Observed] = {}
-            for item in page:
-                add_user(found, item)
-            ids = [subject.id for subject in found]
-            yield [observed for observed in found.values() if observed.subject.id not in before]
-            if len(page) < PAGE:
-                return
-            if ids[-1] in before:
-                raise UnreadableAnswer("Clerk returned the same page of users twice")
-            before = ids
-
-    async def _users_after(self, before: Sequence[str], filters: Mapping[str, Sequence[str]]) -> list[Any]:
-        """Read the page behind these users. One who was deleted meanwhile is no cursor; then the one before is."""
-        cursors: list[dict[str, str]] = [{"starting_after": id_} for id_ in reversed(before[-CURSORS:])]
-        for cursor in cursors or [{}]:
-            try:
-                return as_list(await self._get("/users", limit=PAGE, order_by="+created_at", **filters, **cursor))
-            except (RequestRefused, NoSuchSubject):
-                if not cursor or cursor is cursors[-1]:
-                    raise
-        raise UnreadableAnswer("no cursor is left")
 
     async def _sweep_organizations(self) -> AsyncIterator[Sequence[Observed]]:
         """Read all organizations. They have no cursor, only offsets."""
@@ -202,9 +172,6 @@ class Clerk:
                 return []
             raise
         return as_list(answer.get("data") if isinstance(answer, dict) else answer)
-
-    async def _count_users(self) -> int:
-        return total_of(await self._get("/users/count"))
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
         """See Target. Returns none for an unknown user, or if the instance has organizations disabled."""
@@ -310,7 +277,7 @@ def _safe(subject: Subject) -> str:
     return quote(Subject.parse(str(subject)).id, safe="")
 
 
-def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+def _batches(ids: Sequence[Item]) -> Iterable[Sequence[Item]]:
     return (ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL))
 
 

@@ -48,7 +48,7 @@ def add_user(found: dict[Subject, Observed], item: object) -> None:
     try:
         found[subject] = replace(found[subject], addresses=addresses_of(item))
     except UnreadableAnswer as error:
-        found[subject] = Observed(subject, unreadable=error.detail)
+        found[subject] = Observed(subject, unreadable=error.detail, possible_addresses=_possible_addresses(item))
 
 
 def _subject_of(kind: Kind, item: object) -> Subject:
@@ -101,6 +101,26 @@ def addresses_of(user: object) -> tuple[Subject, ...]:
         candidates.append((Kind.EXTERNAL, fields.external_id))
     found = (_address(kind, value) for kind, value in candidates)
     return tuple(address for address in found if address is not None)
+
+
+def _possible_addresses(user: Any) -> tuple[Subject, ...]:
+    """Return the addresses that a malformed user may have: whatever looks like one."""
+    emails, external_ids = _texts_in(user.get("email_addresses")), _texts_in(user.get("external_id"))
+    candidates = [*((Kind.EMAIL, text) for text in emails), *((Kind.EXTERNAL, text) for text in external_ids)]
+    found = (_address(kind, text) for kind, text in candidates)
+    return tuple(address for address in found if address is not None)
+
+
+def _texts_in(value: object) -> list[str]:
+    texts: list[str] = []
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            texts.append(one)
+        elif isinstance(one, dict | list):
+            rest.extend(one.values() if isinstance(one, dict) else one)
+    return texts
 
 
 def uncounted(users: Iterable[object], address: Subject) -> dict[Subject, str]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sync_worker.domain.subjects import Subject
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
     from sync_worker.domain.entitlements import Change, Observed
+    from sync_worker.domain.subjects import Subject
 
-AddressOwners = Mapping[Subject, Collection[str]]
-"""The ids of the users who have an address, by address. An address without a user is not included."""
+
+@dataclass(frozen=True, slots=True)
+class AddressOwners:
+    """The ids of the users who have an address, by address. An address without a user is not included.
+
+    Of `unreadable` addresses it is not known who has them, for a reason: a user who may have one cannot be read.
+    """
+
+    users: Mapping[Subject, Collection[str]] = field(default_factory=dict)
+    unreadable: Mapping[Subject, str] = field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -34,5 +41,5 @@ class Target(Protocol):
     async def apply(self, change: Change) -> None:
         """Write one change."""
 
-    def sweep(self) -> AsyncIterator[Sequence[Observed]]:
-        """Read all subjects, page by page."""
+    def sweep(self) -> AsyncGenerator[Sequence[Observed], None]:
+        """Read all subjects, page by page and in no order; close it when you stop early. Users come before members."""

@@ -77,6 +77,7 @@ def _show(held: HeldChangeset, changes: Sequence[HeldChange], names: Mapping[str
 async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     from sync_worker.domain.entitlements import ChangeKind
     from sync_worker.domain.subjects import Subject
+    from sync_worker.domain.work import Cause, CauseKind
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
     from sync_worker.storage.reconcile_runs import exclusive_run
     from sync_worker.worker.full_reconcile import Result
@@ -89,9 +90,11 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
         changes = await store.approvals.all_changes(changeset)
         result = Result()
         async with open_reconcile(settings, store, calls, approved=True) as run:
+            cause = Cause(CauseKind.APPROVE, changeset)
             with Bars() as bars:
-                await replace(run, progress=bars).repair([Subject.parse(c.subject) for c in changes], result)
-    not_done = len(result.failed) + result.refused + result.left_over
+                repair = replace(run, cause=cause, progress=bars).repair
+                await repair([Subject.parse(change.subject) for change in changes], result)
+    not_done = len(result.failed) + result.refused + result.left_over + result.held.total()
     revoked, updated = result.kinds[ChangeKind.REVOKE], result.kinds[ChangeKind.UPDATE]
     payload = {"id": changeset, "revoked": revoked, "updated": updated}
     payload |= {"kept": len(changes) - revoked - updated - not_done, "failed": not_done}

@@ -34,7 +34,12 @@ def as_rows(differences: Sequence[Difference]) -> list[tuple[str, str, str, str,
 def as_markdown(differences: Sequence[Difference]) -> str:
     """Return a Markdown table."""
     rows = [HEADER, ("---",) * len(HEADER), *as_rows(differences)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in rows)
+
+
+def _markdown(cell: str) -> str:
+    """Return a text that stays one cell."""
+    return " ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def as_json(difference: Difference) -> dict[str, object]:

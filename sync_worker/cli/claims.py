@@ -87,7 +87,7 @@ def show(  # noqa: PLR0917 - typer reads options from parameters
         )
     given = None if claims is None else _read(claims)
     report = asyncio.run(_show(settings, subject, organization, template, given, token=token))
-    _print(report, as_json=as_json)
+    _print(report, template, as_json=as_json)
     raise typer.Exit(FINDINGS if report["findings"] else 0)
 
 
@@ -113,8 +113,8 @@ async def _show(
     token: bool,
 ) -> dict[str, Any]:
     """Return the report, as `--json` prints it."""
-    from sync_worker.clerk.claims import compare, examine
-    from sync_worker.diagnostics.token_proof import NOTE, end_left_sessions, token_claims
+    from sync_worker.clerk.claims import compare, examine, shows_all
+    from sync_worker.diagnostics.token_proof import NOTE, end_left_sessions, remember_measured, token_claims
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
 
     async with open_store(settings, Runtime.system()) as store:
@@ -127,8 +127,12 @@ async def _show(
             person = await services.tokens.person(subject.user_id, organization)
             rendering, proof = examine(template, person, settings.layout), None
             if token:
+                began = await store.queue.now()
                 signed = await token_claims(services.tokens, store.queue, subject.user_id, organization, template.name)
                 proof = compare(rendering, signed, template)
+                shown = [o.subject for root, o in person.observed.items() if shows_all(template, root, settings.layout)]
+                for one in shown if proof.holds else ():
+                    await remember_measured(store.queue, store.ledger, one, began)
     return {
         "subject": str(subject),
         "claims": rendering.claims,
@@ -166,7 +170,7 @@ async def _template(settings: Settings, tokens: Tokens, name: str, given: Mappin
     return Template(found.claims, name)
 
 
-def _print(report: dict[str, Any], *, as_json: bool) -> None:
+def _print(report: dict[str, Any], template: str, *, as_json: bool) -> None:
     from sync_worker.domain.diff import json_size
 
     if as_json:
@@ -178,19 +182,22 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
     limit = "no limit: not in a cookie" if budget is None else f"of {budget}"
     echo(f"\n{report['bytes']} bytes, {limit}")
     if report["token"] is not None:
-        echo(_token_line(report["token"]))
+        echo(_token_line(report["token"], template))
     for finding in report["findings"]:
         echo(f"\n{finding['claim'] or 'token'}: {_masked(finding['problem'])}\n→ {_masked(finding['fix'])}")
 
 
-def _token_line(token: Mapping[str, Any]) -> str:
+def _token_line(token: Mapping[str, Any], template: str) -> str:
     if not token["verified"]:
         return "The token could not be verified."
     if token["differs"]:
         return f"The real token differs: {', '.join(token['differs'])}"
+    proved = "The real token is verified and has the same claims."
+    if template:
+        return f"{proved} The app gets a new one with getToken({{template: '{template}', skipCache: true}})."
     return (
-        "The real token is verified and has the same claims. Every session has them within a minute; for one that must "
-        "have them now, the app calls getToken({skipCache: true})."
+        f"{proved} Every session has them within a minute; for one that must have them at once, the app calls "
+        "getToken({skipCache: true})."
     )
 
 

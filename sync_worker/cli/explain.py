@@ -140,7 +140,7 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if not one.subject.is_address:
         yield "in Clerk", describe(one.clerk_values) if facts.observed else "not found"
     for key in one.keys:
-        yield f"  {key.name}", _whose(key)
+        yield f"  {describe({key.name: key.value})}:", _whose(key)
     if marker is not None:
         yield "marker", f"{marker.at}, from {', '.join(marker.documents) or 'no document'}"
     if one.drift is not None:
@@ -148,11 +148,22 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if applied is not None:
         documents = ", ".join(applied.documents) or "no document"
         yield "last written", f"{rfc3339(applied.settled_at)}: {applied.kind}, from {documents}"
+    yield from _beside(one)
     state = work_state(facts.work, facts.now) if facts.work else "idle"
     if facts.work is not None and state not in {"idle", "scheduled"}:
         yield "in the queue", f"{state} {facts.work.error_detail}"
     for changeset in facts.held:
         yield "held in", changeset
+
+
+def _beside(one: Explanation) -> Iterator[tuple[str, str]]:
+    """Yield what was measured of tokens, and what Clerk Billing says."""
+    from sync_worker.formatting import rfc3339
+
+    if one.in_token is not None:
+        yield "in a real token", f"since {rfc3339(one.in_token)}"
+    if one.billing is not None:
+        yield "Clerk Billing", str(one.billing)
 
 
 def _whose(key: ExplainedKey) -> str:

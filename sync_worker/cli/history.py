@@ -41,12 +41,12 @@ def history(
     rows = (
         (
             *(rfc3339(e.at), e.subject, names.get(e.subject), e.kind),
-            *(describe(e.before), describe(e.after), e.cause, e.state),
+            *(describe(e.before), describe(e.after), e.cause, e.by, e.state),
         )
         for e in entries
     )
     empty = "nothing has been written for it" if target else "nothing has been written to Clerk yet"
-    print_table(("at", "subject", "name", "change", "before", "after", "cause", "state"), rows, empty=empty)
+    print_table(("at", "subject", "name", "change", "before", "after", "cause", "by", "state"), rows, empty=empty)
 
 
 async def _read(target: str | None, limit: int, *, with_names: bool) -> tuple[list[Entry], Mapping[str, str]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import sys
 from collections import Counter
+from itertools import chain
 from pathlib import Path  # noqa: TC003 - typer evaluates annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +82,7 @@ def _renamed(options: Iterable[str]) -> dict[str, str]:
     from sync_worker.sanity.entitlement_csv import COLUMNS
 
     renamed = {}
-    for part in ",".join(options).split(",") if options else ():
+    for part in chain.from_iterable(csv.reader(options)):
         header, equals, column = (text.strip() for text in part.rpartition("="))
         if not equals or not header or (column and column not in COLUMNS):
             raise CommandFailed(f"--columns takes HEADER=COLUMN; COLUMN is one of {', '.join(COLUMNS)}, or empty.")

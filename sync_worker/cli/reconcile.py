@@ -89,7 +89,7 @@ async def _preview(
 ) -> int:
     """Show what publishing drafts or releases would change. It takes no lock, because it cannot write to Clerk."""
     from sync_worker.cli.changes import as_json
-    from sync_worker.domain.changeset import Drift
+    from sync_worker.domain.changeset import Drift, LossLimit, verdict
     from sync_worker.runtime.wiring import Runtime, open_preview, open_store
     from sync_worker.worker.full_reconcile import report
 
@@ -115,9 +115,12 @@ async def _preview(
         ]
         _announce(findings, settings, runtime.timings, await _names(findings, settings, store, show), show)
         judged_at = rfc3339(parts.clock.now())
-    summary = report(findings, None, calls, runtime.clock.monotonic() - started)
+    limit = LossLimit(settings.max_revocations)
+    summary = report(findings, None, calls, runtime.clock.monotonic() - started, limit)
     if show == "json":
-        print_json({**summary, "at": judged_at, "changes": [as_json(one) for one in findings.differences]})
+        said, _ = verdict(findings.losing, limit, findings.managed)
+        changes = [as_json(one) for one in findings.differences]
+        print_json({**summary, "at": judged_at, "verdict": said, "changes": changes})
     else:
         shown = {**summary, "at": judged_at}
         echo(" ".join(f"{name}={value}" for name, value in shown.items()), err=show == "markdown")
@@ -125,7 +128,9 @@ async def _preview(
 
 
 async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_run: bool, accept_fewer: bool) -> int:
+    from sync_worker.domain.changeset import LossLimit
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
+    from sync_worker.sanity.groq_checks import refuse_wrong_queries
     from sync_worker.storage.reconcile_runs import exclusive_run, judged
     from sync_worker.worker.full_reconcile import report
 
@@ -138,12 +143,14 @@ async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_r
         nullcontext() if dry_run else judged(store.runs),
         open_reconcile(settings, store, calls, dry_run=dry_run, adoption=adoption, accept_fewer=accept_fewer) as parts,
     ):
+        await refuse_wrong_queries(parts.reconciler.source, settings.layout.fields)
         with Bars() as bars:
             findings = await replace(parts, progress=bars).find()
         _announce(findings, settings, runtime.timings, await _names(findings, settings, store, show), show)
         with Bars() as bars:
             result = None if dry_run else await replace(parts, progress=bars).apply(findings)
-    summary = report(findings, result, calls, runtime.clock.monotonic() - started)
+    limit = LossLimit(settings.max_revocations)
+    summary = report(findings, result, calls, runtime.clock.monotonic() - started, limit)
     if show == "json":
         print_json(summary)
     else:
@@ -178,7 +185,7 @@ async def _names(findings: Findings, settings: Settings, store: Store, show: str
 def _announce(findings: Findings, settings: Settings, timings: Timings, names: Mapping[str, str], show: str) -> None:
     """Show the changes and their cost before they are written."""
     from sync_worker.cli.changes import HEADER, as_markdown, as_rows
-    from sync_worker.domain.changeset import LossLimit, forecast
+    from sync_worker.domain.changeset import LossLimit, forecast, verdict
     from sync_worker.sanity.client import Queries
     from sync_worker.sanity.row_checks import empty_warning
 
@@ -189,13 +196,9 @@ def _announce(findings: Findings, settings: Settings, timings: Timings, names: M
         f"{cost.calls} calls to Clerk, about {cost.seconds:.0f} s at {settings.budget} calls per {window:.0f} s",
         err=True,
     )
-    allowed = LossLimit(settings.max_revocations).allowed(findings.managed)
-    if len(findings.losing) > allowed:
-        echo(
-            f"{len(findings.losing)} of them would lose access; a reconcile would hold that for approval, because "
-            f"MAX_REVOCATIONS={settings.max_revocations} allows {allowed}",
-            err=True,
-        )
+    said, _ = verdict(findings.losing, LossLimit(settings.max_revocations), findings.managed)
+    if findings.differences:
+        echo(said, err=True)
     if findings.taken_over:
         echo(f"{findings.taken_over} of them have values of the app that become managed", err=True)
     if suspicious := empty_warning(findings.empty, findings.rows, Queries.load(settings.groq_folder).everything):
@@ -208,6 +211,7 @@ def _announce(findings: Findings, settings: Settings, timings: Timings, names: M
     for reason in sorted(findings.pending.values())[:SHOWN]:
         echo(f"pending: {reason}", err=True)
     if show == "markdown":
+        echo(f"**{len(findings.differences)} of {findings.checked} subjects differ.** {said}\n")
         echo(as_markdown(findings.differences))
     elif show == "table":
         subject, *others = HEADER

@@ -56,14 +56,14 @@ async def _sync(
     from sync_worker.runtime.service import running_worker
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
     from sync_worker.storage.work_items import WorkItem
-    from sync_worker.sync.address_resolution import owners
+    from sync_worker.sync.address_resolution import known_owners
 
     async with open_store(settings, Runtime.system()) as store:
         newest = await store.ledger.history(limit=1)
         async with open_services(settings, store) as services:
             addresses = [subject for subject in subjects if subject.is_address]
-            by_address = await services.target.find(addresses) if addresses else {}
-        found = {subject: owners(subject, by_address) if subject.is_address else (subject,) for subject in subjects}
+            by_address = await services.target.find(addresses)
+        found = {one: known_owners(one, by_address) if one.is_address else (one,) for one in subjects}
         keys = [str(one) for resolved in found.values() for one in resolved]
         await store.queue.enqueue([WorkItem(key, cause=Cause(CauseKind.OPERATOR)) for key in keys])
         async with running_worker(settings, store):

@@ -20,7 +20,7 @@ async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> lis
     from sync_worker.errors import NoSuchSubject
     from sync_worker.runtime.wiring import open_services
     from sync_worker.storage.work_items import FANOUT
-    from sync_worker.sync.address_resolution import owners
+    from sync_worker.sync.address_resolution import known_owners
 
     targets = [parse_target(text) for text in texts]
     addresses = [target for target in targets if not isinstance(target, str) and target.is_address]
@@ -33,7 +33,7 @@ async def keys_of(settings: Settings, store: Store, texts: Sequence[str]) -> lis
             keys.append(FANOUT + target)
         elif not target.is_address:
             keys.append(str(target))
-        elif found := owners(target, by_address):
+        elif found := known_owners(target, by_address):
             keys += map(str, found)
         else:
             raise NoSuchSubject("No user has this address as primary and verified.")

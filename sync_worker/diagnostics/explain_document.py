@@ -93,6 +93,11 @@ class DocumentFacts:
         return None if updated_at is None else updated_at / 1_000_000
 
     @property
+    def subjects(self) -> tuple[Explanation, ...]:
+        """The subject it names now, then those it named before."""
+        return (*((self.subject,) if self.subject else ()), *self.former)
+
+    @property
     def index_lags(self) -> bool:
         """Whether the query index has another revision than the document store."""
         return (self.stored and self.stored.revision) != (self.indexed and self.indexed.revision)
@@ -112,6 +117,11 @@ class DocumentExplanation:
         return None if self.in_clerk is None else self.in_clerk + SESSION_TOKEN_SECONDS
 
     @property
+    def in_token(self) -> float | None:
+        """When a real token was measured to have the change."""
+        return None if self.in_clerk is None else _measured(self.facts, self.in_clerk)
+
+    @property
     def unresolved(self) -> int:
         """How many of its references lead to nothing usable."""
         row = _row_of(self.facts, self.facts.subject) if self.facts.subject else None
@@ -120,7 +130,7 @@ class DocumentExplanation:
     @property
     def subjects(self) -> tuple[Explanation, ...]:
         """The subject it names now, then those it named before."""
-        return (*((self.facts.subject,) if self.facts.subject else ()), *self.facts.former)
+        return self.facts.subjects
 
     def reason(self, explanation: Explanation) -> str:
         """Return in one sentence what the document means for one of its subjects."""
@@ -185,7 +195,7 @@ def _entitlement(facts: DocumentFacts) -> Judgement:
     if row is not None and row.unresolved is not None:
         headline = f"{_arrival(facts, in_clerk)} But {row.unresolved.sentence}."
         return Verdict(SyncState.SYNCED, headline, next_step(UNRESOLVED)), in_clerk
-    return Verdict(SyncState.SYNCED, _arrival(facts, in_clerk)), in_clerk
+    return Verdict(SyncState.SYNCED, _arrival(facts, in_clerk), _at_once(facts, in_clerk)), in_clerk
 
 
 def _without_effect(facts: DocumentFacts, subject: Explanation, row: ExplainedRow) -> Judgement:
@@ -204,9 +214,9 @@ def _missing(facts: DocumentFacts) -> Judgement:
     gone = _removed(facts, facts.former)
     if gone is None:
         return Verdict(SyncState.DELETED, "It is no longer published and grants no access."), None
-    sessions = _by(gone + SESSION_TOKEN_SECONDS, facts.now)
+    sessions = _sessions(facts, gone)
     headline = f"It is no longer published. Removed from Clerk {at(gone, facts.now)} → from every session {sessions}."
-    return Verdict(SyncState.DELETED, headline), gone
+    return Verdict(SyncState.DELETED, headline, _at_once(facts, gone)), gone
 
 
 def _referenced(facts: DocumentFacts) -> Judgement:
@@ -231,7 +241,8 @@ def _referenced(facts: DocumentFacts) -> Judgement:
         return Verdict(SyncState.LATE, f"{dependents} Its last change has yet to reach {waiting}."), None
     written = [e.settled_at for e in facts.history if e.settled_at and e.settled_at >= (facts.published or 0.0)]
     in_clerk = max(written, default=None)
-    return Verdict(SyncState.SYNCED, f"{dependents} {_arrival(facts, in_clerk)}"), in_clerk
+    headline = f"{dependents} {_arrival(facts, in_clerk)}"
+    return Verdict(SyncState.SYNCED, headline, _at_once(facts, in_clerk)), in_clerk
 
 
 def _dependents(reach: Reach) -> str:
@@ -289,13 +300,30 @@ def _published(facts: DocumentFacts) -> str:
 def _arrival(facts: DocumentFacts, in_clerk: float | None) -> str:
     if facts.published is None or in_clerk is None:
         return f"{_published(facts)}and nothing is left to write to Clerk."
-    by = in_clerk + SESSION_TOKEN_SECONDS
-    now = facts.now
-    return f"Published {at(facts.published, now)} → in Clerk {at(in_clerk, now)} → in every session {_by(by, now)}."
+    published, now = at(facts.published, facts.now), facts.now
+    return f"Published {published} → in Clerk {at(in_clerk, now)} → in every session {_sessions(facts, in_clerk)}."
 
 
-def _by(moment_: float, now: float) -> str:
-    return f"{'by' if moment_ > now else 'since'} {at(moment_, now)} UTC"
+def _sessions(facts: DocumentFacts, in_clerk: float) -> str:
+    """Return by when every session has the change, and when a real token had it."""
+    by, now, measured = in_clerk + SESSION_TOKEN_SECONDS, facts.now, _measured(facts, in_clerk)
+    proof = "" if measured is None else f" (measured with a real token at {at(measured, now)})"
+    return f"{'by' if by > now else 'since'} {at(by, now)} UTC{proof}"
+
+
+def _measured(facts: DocumentFacts, in_clerk: float) -> float | None:
+    """Return when real tokens of all its subjects had the change, if that was measured."""
+    moments = [subject.in_token for subject in facts.subjects]
+    known = [moment for moment in moments if moment is not None]
+    return max(in_clerk, *known) if known and len(known) == len(moments) else None
+
+
+def _at_once(facts: DocumentFacts, in_clerk: float | None) -> str:
+    """Return what the app does for a session that must not wait for its next token."""
+    by = (in_clerk or 0.0) + SESSION_TOKEN_SECONDS
+    if by <= facts.now:
+        return ""
+    return f"To see it before {at(by, facts.now)} UTC, the app calls `getToken({{skipCache: true}})` in the browser."
 
 
 def _epoch(text: str) -> float | None:

@@ -10,25 +10,28 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sync_worker.clerk.billing import UNKNOWN
 from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind, Reach, explain_document
 from sync_worker.diagnostics.explain_subject import explain_subject
 from sync_worker.diagnostics.explanation import PublishedRow, SubjectFacts
+from sync_worker.diagnostics.token_proof import measured_at
 from sync_worker.domain.entitlements import Refusal
 from sync_worker.domain.ownership import NOTHING_WRITTEN
 from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import REFERENCE_DEPTH, Cause, CauseKind
-from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError
+from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError, UnreadableAnswer
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.approvals import changeset_id
 from sync_worker.storage.work_items import FANOUT
-from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, owners, rows_for_owner
+from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, known_owners, rows_for_owner
 from sync_worker.sync.plan import last_writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from sync_worker.clerk.billing import Billing, Subscription
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.domain.entitlements import Entitlement
@@ -69,6 +72,7 @@ class Explainer:
     """Explains subjects and documents. Sanity and Clerk must answer within `patience` seconds."""
 
     reconciler: Reconciler
+    billing: Billing
     queue: WorkQueue
     ledger: Ledger
     approvals: Approvals
@@ -76,7 +80,22 @@ class Explainer:
     patience: float
 
     async def subject(self, subject: Subject) -> Explanation:
-        """Explain a subject, or the owner of an address. Raises DatabaseUnavailable."""
+        """Explain a subject, or the owner of an address, with its subscription. Raises DatabaseUnavailable."""
+        explanation = await self._subject(subject)
+        return replace(explanation, billing=await self._billing(explanation))
+
+    async def _billing(self, explanation: Explanation) -> Subscription | None:
+        """Return what Clerk Billing says of somebody whom Clerk knows. A failure is no reason to explain nothing."""
+        if explanation.facts.observed is None:
+            return None
+        try:
+            async with asyncio.timeout(self.patience):
+                return await self.billing.subscription(explanation.subject)
+        except (SyncWorkerError, TimeoutError):
+            return UNKNOWN
+
+    async def _subject(self, subject: Subject) -> Explanation:
+        """Explain a subject, or the owner of an address."""
         facts = SubjectFacts(subject, await self.queue.now(), self.reconciler.layout)
         try:
             async with asyncio.timeout(self.patience):
@@ -118,7 +137,7 @@ class Explainer:
         """Add what Sanity and Clerk have, read as a sync does."""
         subject, reconciler = facts.subject, self.reconciler
         if subject.is_address:
-            found = owners(subject, await reconciler.target.find([subject]))
+            found = known_owners(subject, await reconciler.target.find([subject]))
             if len(found) != 1:
                 reading = await reconciler.read([subject.address], (), ())
                 rows = tuple(self._rows(reading, subject, ambiguous=bool(found)))
@@ -128,6 +147,9 @@ class Explainer:
         observed = await reconciler.target.observe([subject])
         observed, addresses = await reconciler.with_addresses([subject], observed)
         reading = await reconciler.read([subject], (), addresses)
+        unreadable = [*reading.holders.unreadable.values(), *(one.unreadable for one in observed.values())]
+        if detail := next(filter(None, unreadable), ""):
+            raise UnreadableAnswer(detail)
         return replace(facts, subject=subject, observed=observed.get(subject), rows=tuple(self._rows(reading, subject)))
 
     def _rows(self, reading: Reading, subject: Subject, *, ambiguous: bool = False) -> Iterable[PublishedRow]:
@@ -153,6 +175,7 @@ class Explainer:
             taken_over=tuple(await self.ledger.taken_over(key, ENTRIES)),
             held=tuple((await self.approvals.lists_of([key])).values()),
             heartbeat=beat[1] if beat else None,
+            measured=await measured_at(self.queue, facts.subject),
         )
 
     async def _with_document(self, facts: DocumentFacts) -> DocumentFacts:
@@ -171,7 +194,7 @@ class Explainer:
         if row is not None:
             subject, read = read_row(row, ())
             refusal = read if subject is None and isinstance(read, Refusal) else None
-            explained = await self.subject(subject) if subject is not None else None
+            explained = await self._subject(subject) if subject is not None else None
             return replace(facts, kind=DocumentKind.ENTITLEMENT, refusal=refusal, subject=explained)
         if indexed is None:
             return facts
@@ -198,7 +221,7 @@ class Explainer:
         now = {str(facts.subject.subject)} if facts.subject else set()
         keys = dict.fromkeys(entry.subject for entry in facts.history if facts.id in entry.documents)
         before = [Subject.parse(key) for key in keys if key not in now][:FORMER]
-        return replace(facts, former=tuple(await asyncio.gather(*map(self.subject, before))))
+        return replace(facts, former=tuple(await asyncio.gather(*map(self._subject, before))))
 
     def _problem(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

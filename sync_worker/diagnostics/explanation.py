@@ -15,6 +15,7 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFU
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sync_worker.clerk.billing import Subscription
     from sync_worker.domain.changeset import Drift
     from sync_worker.domain.entitlements import (
         Access,
@@ -96,8 +97,8 @@ class SubjectFacts:
     `history` is the ledger's, newest first; `written` is what it proves to be ours, and `taken_over` are its entries in
     which a key of the app became ours. `held` are the ids of held changesets that include the subject. `owners`
     are the Clerk users who have the address, if the subject is one; `uncounted` are those for whom it does not count,
-    with the reason. `heartbeat` is when a worker was last seen. With
-    a `problem` the rest is incomplete.
+    with the reason. `heartbeat` is when a worker was last seen, `measured` since when a real token has shown what Clerk
+    has. With a `problem` the rest is incomplete.
     """
 
     subject: Subject
@@ -113,6 +114,7 @@ class SubjectFacts:
     owners: tuple[Subject, ...] = ()
     uncounted: Mapping[Subject, str] = field(default_factory=dict)
     heartbeat: float | None = None
+    measured: float | None = None
     problem: str = ""
 
 
@@ -155,7 +157,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What decides one subject's access. `change` is what is still to be written, `drift` why it differs."""
+    """What decides one subject's access. `change` is what is still to be written, `drift` why it differs.
+
+    `billing` is the subscription in Clerk Billing, if there is one.
+    """
 
     facts: SubjectFacts
     verdict: Verdict
@@ -163,6 +168,7 @@ class Explanation:
     access: Access
     change: Change | None = None
     drift: Drift | None = None
+    billing: Subscription | None = None
 
     @property
     def subject(self) -> Subject:
@@ -173,6 +179,12 @@ class Explanation:
     def applied(self) -> Entry | None:
         """The change last written to Clerk."""
         return next((e for e in self.facts.history if e.state is LedgerState.APPLIED), None)
+
+    @property
+    def in_token(self) -> float | None:
+        """Since when a real token has shown what Clerk has (epoch seconds), if measured since the last write."""
+        measured, written = self.facts.measured, (self.applied.settled_at if self.applied else None) or 0.0
+        return measured if measured is not None and measured >= written else None
 
     @property
     def clerk_values(self) -> Mapping[str, object]:
@@ -196,10 +208,26 @@ class Explanation:
         if not is_managed:
             return ExplainedKey(name, value, managed=False)
         applied = [e for e in self.facts.history if e.state is LedgerState.APPLIED]
-        entry = next((e for e in applied if not same_json(e.before.get(name), e.after.get(name))), None)
+        set_by = (e for e in applied if name in e.taken_over or not same_json(e.before.get(name), e.after.get(name)))
+        entry = next(set_by, None)
         former = next((e.taken_over[name] for e in self.facts.taken_over if name in e.taken_over), None)
-        documents = tuple(entry.documents) if entry else self.marker.documents if self.marker else ()
+        documents = self._sources(name, value) or (
+            tuple(entry.documents) if entry else self.marker.documents if self.marker else ()
+        )
         return ExplainedKey(name, value, True, entry.settled_at if entry else None, documents, former)
+
+    def _sources(self, name: str, value: object) -> tuple[str, ...]:
+        """Return the active rows that give a key this value, or members of it."""
+        members = value if isinstance(value, list) else [value]
+        return tuple(
+            row.document
+            for row in self.rows
+            if row.status is RowStatus.ACTIVE and any(member in members for member in _members(row.values.get(name)))
+        )
+
+
+def _members(value: Value | None) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def approve_step(changeset: str) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
+from sync_worker.domain.entitlements import Refusal
 from sync_worker.errors import LossHeld, SyncWorkerError, error_named
 from sync_worker.formatting import masked, rfc3339
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED, UNRESOLVED
+from sync_worker.sync.notes import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,24 +81,31 @@ def next_step(code: str, key: str = "SUBJECT") -> str:
 def from_row(row: Row) -> list[Issue]:
     """Return the issues of a row that failed, is being retried or carries a code: one for each field that is wrong."""
     issue = _issue(row)
-    if row.dead or row.error_code not in KINDS:
+    if row.dead or row.attempts:
         return [issue]
     return [_about(issue, line) for line in row.error_detail.split("\n")]
 
 
 def _about(issue: Issue, line: str) -> Issue:
-    refusal = Refusal.parse(masked(line))
-    if refusal is None:
+    """Return the issue that one line of a note is: pending, or a remark with document, field and reason."""
+    remark = Refusal.parse(masked(line))
+    if remark is None:
         return replace(issue, reason=masked(line))
-    about = replace(issue, document=refusal.document, field=refusal.field, reason=refusal.reason)
-    if refusal.field == UNRESOLVED_FIELD:
-        return replace(about, kind=IssueKind.INCOMPLETE, code=UNRESOLVED, next_step=next_step(UNRESOLVED))
-    return about
+    code = issue.code if issue.code == PENDING else code_of(remark)
+    return replace(
+        issue,
+        kind=kind_of(code),
+        code=code,
+        document="" if remark.document == issue.key else remark.document,
+        field="" if remark.field == code and code not in KINDS else remark.field,
+        reason=remark.reason,
+        next_step=next_step(code, issue.key),
+    )
 
 
 def _issue(row: Row) -> Issue:
     key = masked(row.key)
-    kind = IssueKind.FAILED if row.dead else kind_of(row.error_code)
+    kind = IssueKind.FAILED if row.dead else kind_of(row.error_code, retrying=row.attempts > 0)
     return Issue(
         kind=kind,
         key=key,
@@ -148,6 +156,6 @@ def issue_json(one: Issue) -> dict[str, object]:
     }
 
 
-def kind_of(code: str) -> IssueKind:
+def kind_of(code: str, *, retrying: bool = False) -> IssueKind:
     """Return the kind of issue that `code` means on a row that has not failed."""
-    return KINDS.get(code, IssueKind.RETRYING)
+    return IssueKind.RETRYING if retrying else KINDS.get(code, IssueKind.REFUSED)

@@ -6,17 +6,18 @@ processes. Queries take the maximum over instances, never the sum.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from sync_worker.diagnostics.issues import IssueKind, kind_of
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.storage import counters
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.reconcile_runs import GOOD
-from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -115,9 +116,11 @@ class Metrics:
         yield _gauge(OLDEST, depth.oldest)
         yield _gauge(BUDGET, await self.budget.left())
         yield _gauge(FAILED, depth.failed)
-        noted = await self.queue.noted_by_code()
-        yield _gauge(REFUSED_ROWS, noted.get(REFUSED, 0) + noted.get(AMBIGUOUS_ADDRESS, 0))
-        yield _gauge(PENDING_ROWS, noted.get(PENDING, 0))
+        noted: Counter[IssueKind] = Counter()
+        for (code, retrying), number in (await self.queue.noted_by_code()).items():
+            noted[kind_of(code, retrying=retrying)] += number
+        yield _gauge(REFUSED_ROWS, noted[IssueKind.REFUSED])
+        yield _gauge(PENDING_ROWS, noted[IssueKind.PENDING])
         yield _gauge(HELD, len(await self.approvals.changesets()))
         missed = await self.queue.recall(MISSED_WEBHOOKS)
         yield _gauge(MISSED, int(missed[0]) if missed else 0)

@@ -1,4 +1,4 @@
-"""Reports who has what: by which documents, since when and until when.
+"""Reports who has what: by which documents and editors, since when and until when.
 
 Now is what Clerk holds; the past is what the ledger says was written. The ledger reaches back `ledger_retention`.
 """
@@ -6,12 +6,15 @@ Now is what Clerk holds; the past is what the ledger says was written. The ledge
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.domain.clock import utc
 from sync_worker.domain.diff import managed_values
 from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement
+from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, is_untouched, managed, needs_ledger
 from sync_worker.errors import UnreadableAnswer
 from sync_worker.formatting import rfc3339
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from sync_worker.clerk.target import Target
+    from sync_worker.domain.clock import Clock
     from sync_worker.domain.entitlements import Layout, Marker, Observed
     from sync_worker.domain.ownership import LastWrites
+    from sync_worker.domain.subjects import Subject
     from sync_worker.sanity.source import Source
+    from sync_worker.storage.access_index import AccessIndex
     from sync_worker.storage.ledger import Entry, Ledger
 
 PLAN, ROLE, COURSES = (f.name for f in CORE_FIELDS)
@@ -47,7 +53,8 @@ class Wanted:
 
     def matches(self, values: Mapping[str, object]) -> bool:
         """Return whether these values have all that is wanted."""
-        return bool(values) and self._items() <= set(items_of(values))
+        items = set(items_of(values))
+        return bool(items) and self._items() <= items
 
     def relevant(self, values: Mapping[str, object]) -> set[Item]:
         """Return the items of `values` that the report is about: those that are wanted, or all."""
@@ -62,7 +69,8 @@ class Holding:
     """What one subject has, and the documents that give it.
 
     `since` is when it got what is wanted, without a gap; without a filter, when its access last changed. `until` is
-    when that ends, or ended; None where no end is known. Both are in epoch seconds.
+    when that ends, or ended; None where no end is known. Both are in epoch seconds. `by` are the editors to whom it
+    owes what is wanted, as far as they are known.
     """
 
     subject: str
@@ -70,6 +78,15 @@ class Holding:
     documents: Sequence[str]
     since: float | None
     until: float | None = None
+    by: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The write that gave an item: when, and whose doing it was."""
+
+    at: float
+    by: str
 
 
 @dataclass(slots=True)
@@ -79,23 +96,36 @@ class Tenure:
     values: Mapping[str, object] = field(default_factory=dict)
     documents: Sequence[str] = ()
     changed_at: float = 0.0
-    items: dict[Item, float] = field(default_factory=dict)
+    items: dict[Item, Origin] = field(default_factory=dict)
 
     def record(self, entry: Entry) -> None:
         """Add an applied write."""
         moment = _moment(entry)
         if dict(entry.after) != dict(self.values):
             self.changed_at = moment
-        self.items = {item: self.items.get(item, moment) for item in items_of(entry.after)}
+        origin = Origin(moment, entry.by)
+        self.items = {item: self.items.get(item, origin) for item in items_of(entry.after)}
         self.values, self.documents = entry.after, entry.documents
 
     def since(self, values: Mapping[str, object], wanted: Wanted) -> float | None:
         """Return since when it has what is wanted of `values`; None if the writes do not account for it."""
-        moments = [self.items.get(item) for item in wanted.relevant(values)]
-        known = [moment for moment in moments if moment is not None]
-        if not known or len(known) < len(moments):
+        relevant = wanted.relevant(values)
+        known = [origin.at for origin in self._origins(relevant)]
+        if not known or len(known) < len(relevant):
             return None
         return max(known) if wanted.values else max(self.changed_at, *known)
+
+    def by(self, values: Mapping[str, object], wanted: Wanted) -> tuple[str, ...]:
+        """Return the editors whose doing it is that it has what is wanted of `values`."""
+        return tuple(sorted({origin.by for origin in self._origins(wanted.relevant(values))} - {""}))
+
+    def holding(self, subject: str, wanted: Wanted, until: float | None = None) -> Holding:
+        """Return what the subject has by the writes so far."""
+        values = self.values
+        return Holding(subject, values, self.documents, self.since(values, wanted), until, self.by(values, wanted))
+
+    def _origins(self, items: Iterable[Item]) -> list[Origin]:
+        return [self.items[item] for item in items if item in self.items]
 
 
 def items_of(values: Mapping[str, object]) -> Iterable[Item]:
@@ -110,9 +140,11 @@ class AccessReport:
     """Reads who has what. It never writes."""
 
     ledger: Ledger
+    access: AccessIndex
     source: Source
     target: Target
     layout: Layout
+    clock: Clock
 
     async def now(self, wanted: Wanted) -> list[Holding]:
         """Return who has it now, by subject. Raises what prevents it from reading everything."""
@@ -121,17 +153,23 @@ class AccessReport:
         async for entry in self._applied():
             tenures.setdefault(entry.subject, Tenure()).record(entry)
         found: list[Holding] = []
-        async for page in self.target.sweep():
-            written = await self._last_writes(page)
-            for observed in page:
-                key = str(observed.subject)
-                last = written.get(key, NOTHING_WRITTEN)
-                values = managed_values(observed, self.layout, last)
-                if wanted.matches(values):
+        async with aclosing(self.target.sweep()) as pages:
+            async for page in pages:
+                written = await self._last_writes(page)
+                indexed = await self.access.documents_of([str(observed.subject) for observed in page])
+                for observed in page:
+                    key = str(observed.subject)
+                    last = written.get(key, NOTHING_WRITTEN)
+                    values = managed_values(observed, self.layout, last)
+                    if not wanted.matches(values):
+                        continue
                     keys = managed(observed, self.layout, last)
-                    since = tenures.get(key, Tenure()).since(values, wanted) or _written_at(keys.marker, observed)
-                    until = _end(values, wanted, [documents[id_] for id_ in keys.documents if id_ in documents])
-                    found.append(Holding(key, values, keys.documents, since, until))
+                    tenure = tenures.get(key, Tenure())
+                    since = tenure.since(values, wanted) or _written_at(keys.marker, observed)
+                    ids = indexed.get(key) or keys.documents
+                    rows = self._counting(observed.subject, [documents[id_] for id_ in ids if id_ in documents])
+                    until, editors = _end(values, wanted, rows), tenure.by(values, wanted)
+                    found.append(Holding(key, values, [row.id for row in rows], since, until, editors))
         return sorted(found, key=lambda one: one.subject)
 
     async def at(self, wanted: Wanted, moment: float) -> list[Holding]:
@@ -147,10 +185,16 @@ class AccessReport:
                 if not kept:
                     ended[entry.subject] = _moment(entry)
         return [
-            Holding(key, one.values, one.documents, one.since(one.values, wanted), ended.get(key))
+            one.holding(key, wanted, ended.get(key))
             for key, one in sorted(tenures.items())
             if wanted.matches(one.values)
         ]
+
+    def _counting(self, subject: Subject, rows: Sequence[Entitlement]) -> list[Entitlement]:
+        """Return the rows that count for a subject now. Whom an address belongs to is known from its last run."""
+        own = [row for row in rows if row.subject.is_address or row.subject == subject]
+        sources = merge(own, self.layout.fields, utc(self.clock)).sources
+        return sorted((row for row in own if row.id in sources), key=lambda row: row.id)
 
     async def _applied(self) -> AsyncIterator[Entry]:
         last = 0
@@ -190,10 +234,7 @@ async def holders(
     tenures: dict[str, Tenure] = {entry.subject: Tenure() for entry in shown}
     for entry in await ledger.applied_to(tenures):
         tenures[entry.subject].record(entry)
-    return len(last), [
-        Holding(entry.subject, entry.after, entry.documents, tenures[entry.subject].since(entry.after, wanted))
-        for entry in shown
-    ]
+    return len(last), [tenures[entry.subject].holding(entry.subject, wanted) for entry in shown]
 
 
 def holding_json(one: Holding) -> dict[str, Any]:
@@ -202,6 +243,7 @@ def holding_json(one: Holding) -> dict[str, Any]:
         "subject": one.subject,
         "values": one.values,
         "documents": list(one.documents),
+        "by": list(one.by),
         "since": rfc3339(one.since),
         "until": rfc3339(one.until),
     }

@@ -9,6 +9,7 @@ from sync_worker.diagnostics.explanation import is_waiting
 from sync_worker.formatting import masked, rfc3339
 
 if TYPE_CHECKING:
+    from sync_worker.clerk.billing import Subscription
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explanation import ExplainedKey, Explanation
     from sync_worker.domain.entitlements import Marker
@@ -36,6 +37,7 @@ def entry_json(entry: Entry) -> dict[str, object]:
         "takenOver": entry.taken_over,
         "documents": list(entry.documents),
         "cause": entry.cause,
+        "by": entry.by,
         "delivery": entry.delivery,
         "state": entry.state,
     }
@@ -73,6 +75,8 @@ def subject_json(one: Explanation) -> dict[str, object]:
             "drift": one.drift.value if one.drift else None,
         },
         "lastApplied": entry_json(one.applied) if one.applied else None,
+        "inToken": rfc3339(one.in_token),
+        "billing": _billing_json(one.billing),
         "work": _work_json(facts.work, facts.now),
         "held": facts.held,
     }
@@ -88,6 +92,7 @@ def document_json(one: DocumentExplanation) -> dict[str, object]:
         "published": rfc3339(one.facts.published),
         "inClerk": rfc3339(one.in_clerk),
         "inSessionsBy": rfc3339(one.in_sessions_by),
+        "inToken": rfc3339(one.in_token),
         "unresolved": one.unresolved,
         "subjects": [
             {"subject": str(subject.subject), "state": one.state(subject).value, "reason": one.reason(subject)}
@@ -111,6 +116,13 @@ def _key_json(key: ExplainedKey) -> dict[str, object]:
 
 def _marker_json(marker: Marker | None) -> dict[str, object] | None:
     return None if marker is None else {"source": marker.source, "documents": list(marker.documents), "at": marker.at}
+
+
+def _billing_json(billing: Subscription | None) -> dict[str, object] | None:
+    if billing is None:
+        return None
+    plans = [{"plan": plan, "status": status} for plan, status in billing.plans]
+    return {"summary": str(billing), "status": billing.status, "plans": plans}
 
 
 def _work_json(row: Row | None, now: float) -> dict[str, object] | None:

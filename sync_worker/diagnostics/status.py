@@ -57,8 +57,8 @@ class StatusReader:
         depth, last_seen = await self.queue.depth(), await self._last_seen()
         held_back = (await self.queue.failed_by_code()).get(HELD_CODE, 0)
         counts = Counter({IssueKind.FAILED: depth.failed - held_back})
-        for code, number in (await self.queue.noted_by_code()).items():
-            counts[kind_of(code)] += number
+        for (code, retrying), number in (await self.queue.noted_by_code()).items():
+            counts[kind_of(code, retrying=retrying)] += number
         counts[IssueKind.HELD] = sum(one.size for one in held)
         missed = await self.queue.recall(MISSED_WEBHOOKS)
         payload = {

@@ -8,16 +8,39 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.storage.ledger import State
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sync_worker.clerk.tokens import Tokens
+    from sync_worker.domain.subjects import Subject
+    from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue_admin import QueueAdmin
 
 NOTE = "claims_session:"
 """The prefix of the names in `state` that note a session of ours: whose it is, what was active before, and its id."""
 WINDOW_MS = 60_000
 """A session whose id was never noted is ours if it is new and was created this close to the note."""
+
+
+MEASURED = "claims_measured:"
+"""The prefix of the names in `state` that keep when a real token showed what Clerk has for a subject."""
+
+
+async def remember_measured(notes: QueueAdmin, ledger: Ledger, subject: Subject, at: float) -> None:
+    """Keep that a token signed after `at` (epoch seconds) showed it, unless one did so since the last write."""
+    latest = await ledger.latest([str(subject)])
+    written = max((entry.settled_at or 0.0 for entry in latest if entry.state is State.APPLIED), default=0.0)
+    known = await measured_at(notes, subject)
+    if known is None or known < written:
+        await notes.remember(f"{MEASURED}{subject}", repr(at))
+
+
+async def measured_at(notes: QueueAdmin, subject: Subject) -> float | None:
+    """Return since when (epoch seconds) a real token has shown what Clerk has for the subject, if that was measured."""
+    kept = await notes.recall(f"{MEASURED}{subject}")
+    return float(kept[0]) if kept else None
 
 
 async def token_claims(

@@ -112,6 +112,16 @@ async def private_dataset(installation: Installation) -> Finding:
     return ok("entitlements cannot be read without a token")
 
 
+async def agents(installation: Installation) -> Finding:
+    """Say what agents read. Their endpoints belong to the organization, and our token sees none of them."""
+    rows = (await installation.source.everything("")).rows
+    addresses = ", some with e-mail addresses," if any(row.get("userEmail") for row in rows) else ""
+    return ok(
+        f"agents that use Sanity Context read all entitlements{addresses} unless their groqFilter leaves them out, "
+        f"which is not visible from here: {DOCUMENTATION}/go-live.md#agents-that-read-your-dataset"
+    )
+
+
 async def groq_files(installation: Installation) -> Finding:
     """Check that every GROQ file exists, with its includes."""
     _ = installation.queries
@@ -185,6 +195,7 @@ CHECKS: Sequence[Check] = (
     Check("GROQ files", groq_files, uses=("GROQ_DIR",)),
     Check("projection", projection, uses=FIELDS, needs=("Sanity", "GROQ files")),
     Check("private dataset", private_dataset, needs=("projection",)),
+    Check("agents", agents, needs=("projection",)),
     Check("webhook", webhook, needs=("Sanity", "GROQ files")),
     Check("deliveries", deliveries, needs=("Sanity", "GROQ files")),
     Check("clock", clock),
@@ -194,5 +205,5 @@ CHECKS: Sequence[Check] = (
     Check("Clerk webhook", clerk_webhook, uses=("CLERK_WEBHOOK_SECRET",), needs=("database", "Sanity", "GROQ files")),
     Check("reconcile", reconcile, needs=("database",)),
     Check("ownership", ownership, uses=FIELDS, needs=("Sanity", "Clerk", "database")),
-    Check("claims", claims, uses=("CLAIMS_BUDGET", *FIELDS), needs=("Clerk",)),
+    Check("claims", claims, uses=("CLAIMS_BUDGET", *FIELDS), needs=("Clerk", "database")),
 )

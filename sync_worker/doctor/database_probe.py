@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.migrations import STEPS
+from sync_worker.storage.reconcile_runs import GOOD, LastSuccess
 from sync_worker.storage.sqlite import file_of
 from sync_worker.storage.sqlite_thread import explained
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 NEWEST = len(STEPS)
 VERSION = "SELECT version, compatible_from FROM schema_version ORDER BY version DESC LIMIT 1"
 NOTED = "SELECT name, at FROM state"
+LAST_GOOD = f"SELECT value FROM state WHERE name = '{GOOD}'"  # noqa: S608 - a constant
 TRIAL = "INSERT INTO schema_version (version, compatible_from, at) VALUES (-1, 0, 0) RETURNING version"
 """A row that is rolled back at once: it only proves that the database is writable."""
 
@@ -34,12 +36,13 @@ TRIAL = "INSERT INTO schema_version (version, compatible_from, at) VALUES (-1, 0
 class Tables:
     """The schema version, and the oldest version whose program works with it. Version 0 means that there are no tables.
 
-    `noted` is when each named value was last stored, in epoch seconds.
+    `noted` is when each named value was last stored, in epoch seconds. `last_good` is what the last good reconcile saw.
     """
 
     version: int
     compatible_from: int
     noted: Mapping[str, float]
+    last_good: LastSuccess | None = None
 
 
 NO_TABLES = Tables(0, 0, {})
@@ -88,4 +91,5 @@ def _probe(execute: Callable[[str], Sequence[tuple[Any, ...]]], exists: str) -> 
         return NO_TABLES
     version, compatible_from = execute(VERSION)[0]
     execute(TRIAL)
-    return Tables(version, compatible_from, dict(execute(NOTED)))
+    good = execute(LAST_GOOD)
+    return Tables(version, compatible_from, dict(execute(NOTED)), LastSuccess.parse(good[0][0]) if good else None)

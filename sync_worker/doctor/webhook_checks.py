@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from sync_worker.doctor.database_probe import inspect
 from sync_worker.doctor.runner import Finding, Installation, ok, problem, rfc3339, skipped, warning
 from sync_worker.domain.subjects import Kind
 from sync_worker.sanity.rows import read_row
 from sync_worker.sanity.webhook_config import PATH, Hook, differences, needed, wanted_hook
-from sync_worker.storage.liveness import note_of
-from sync_worker.storage.state import FAILURE, LAST_EVENT
+from sync_worker.storage.liveness import ANOTHER_INSTANCE, note_of
+from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,16 +28,24 @@ async def webhook(installation: Installation) -> Finding:
     """Check that the webhook exists, is enabled, and is configured correctly."""
     if installation.settings.events == "listen":
         return skipped(NOT_NEEDED)
-    repair = _repair(installation, await installation.hooks.all())
+    hooks = await installation.hooks.all()
+    repair = _repair(installation, hooks)
     if repair is None or repair.present is None:
         url = installation.url or f"https://your-host{PATH}"
-        return problem(f"no webhook posts to {url}", f"Run: {INSTALL} {url}")
+        near = get_close_matches(url, [one.url for one in hooks], n=1) or [one.url for one in hooks if _nearly(one.url)]
+        meant = f"; the nearest posts to {near[0]}" if near else ""
+        return problem(f"no webhook posts to {url}{meant}", f"Run: {INSTALL} {url}")
     if repair.differences:
         return problem("; ".join(map(str, repair.differences)), f"Run: {INSTALL} {repair.present.url}")
     if repair.others:
         others = ", ".join(f"{other.id} to {other.url}" for other in repair.others)
         return warning(f"{repair.present.url}; other webhooks post the same: {others}", "Delete those not needed.")
     return ok(repair.present.url)
+
+
+def _nearly(url: str) -> bool:
+    """Return whether the path of a URL looks like ours, mistyped."""
+    return bool(get_close_matches(urlsplit(url).path.lower(), [PATH]))
 
 
 def _repair(installation: Installation, hooks: Sequence[Hook]) -> Repair | None:
@@ -83,16 +93,31 @@ async def deliveries(installation: Installation) -> Finding:
     return ok(f"the last delivery arrived {installation.ago(last.created_at.timestamp())}")
 
 
+REMEDIES = {
+    "bad_signature": "The secrets differ. Run `sync-worker webhook install`, then `sync-worker reconcile`.",
+    "bad_body": "Its projection is not ours. Run `sync-worker webhook install`, then `sync-worker reconcile`.",
+    "body_too_large": "Its projection sends whole documents. Run `sync-worker webhook install`, then `sync-worker "
+    "reconcile`.",
+    "method_not_allowed": "It must POST. Run `sync-worker webhook install`, then `sync-worker reconcile`.",
+    "not_found": f"Its path must be {PATH}. Run `sync-worker webhook install`, and delete the webhook.",
+    "not_configured": "Set SANITY_WEBHOOK_SECRET on the web process. Sanity retries for half an hour.",
+}
+"""What to do about each refusal of ours."""
+
+
 def _answered(attempt: Attempt) -> str:
-    return f"was answered {attempt.result_code}" if attempt.result_code else f"failed: {attempt.failure_reason}"
+    if not attempt.result_code:
+        return f"failed: {attempt.failure_reason}"
+    by_us = f" by us: {attempt.refusal}" if attempt.refusal in REMEDIES else ""
+    return f"was answered {attempt.result_code}{by_us}"
 
 
 def _remedy(attempt: Attempt) -> str:
+    if attempt.refusal in REMEDIES:
+        return REMEDIES[attempt.refusal]
     match attempt.result_code:
         case None:
             return "Nothing answers at that URL. Start `sync-worker serve`; check host name, certificate and firewall."
-        case 401:
-            return "The secrets differ. Run `sync-worker webhook install`, then `sync-worker reconcile`."
         case code if code == 429 or code >= 500:  # noqa: PLR2004 - a status code is its own name
             return "Check the log of the web process. Sanity retries for half an hour."
         case _:
@@ -127,14 +152,16 @@ async def listener(installation: Installation) -> Finding:
     if installation.settings.events == "webhook":
         return ok("not used: EVENTS=webhook")
     noted = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted
-    heard, refused = noted.get(LAST_EVENT, 0.0), noted.get(FAILURE, 0.0)
-    if refused > heard:
+    heard, connected, refused = (noted.get(name, 0.0) for name in (LAST_EVENT, CONNECTED, FAILURE))
+    if refused > max(heard, connected):
         return problem(
             f"Sanity refused it {installation.ago(refused)}",
             "Check SANITY_READ_TOKEN and SANITY_DATASET. The log has the reason under `listener_refused`.",
         )
+    if not heard and not connected:
+        return warning("it has not been connected yet", "Start `sync-worker serve`.")
     if not heard:
-        return warning("nothing has been heard yet", "Start `sync-worker serve`, and publish an entitlement.")
+        return ok(f"it was connected {installation.ago(connected)}, and nothing has been published since")
     return ok(f"it last heard of a publish {installation.ago(heard)}")
 
 
@@ -149,9 +176,13 @@ async def clerk_webhook(installation: Installation) -> Finding:
                 "Add the endpoint https://your-host/webhooks/clerk in Clerk, and set CLERK_WEBHOOK_SECRET.",
             )
         return ok("not set up and not needed: no entitlement names people by address")
-    at = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted.get(
-        note_of("clerk")
-    )
+    noted = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted
+    at, elsewhere = noted.get(note_of("clerk")), noted.get(note_of(ANOTHER_INSTANCE), 0.0)
+    if elsewhere > (at or 0.0):
+        return problem(
+            f"an event of another Clerk instance was ignored {installation.ago(elsewhere)}",
+            "The log has both ids under `webhook_ignored`. Add the endpoint in the instance of CLERK_SECRET_KEY.",
+        )
     if at is None:
         return warning(
             "none has been accepted yet", "If users have changed, check the endpoint's log in Clerk's dashboard."

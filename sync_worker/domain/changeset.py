@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sync_worker.domain.ownership import is_untouched, managed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sync_worker.domain.entitlements import Change, Layout, Observed
     from sync_worker.domain.subjects import Subject
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MIN_ALLOWED_LOSSES = 5
 """Losses that a percentage always allows, so that two cancellations in a small shop are not held."""
 IDS_PER_CALL = 100
+SHOWN_LOSSES = 5
+"""Values named in a verdict, the most frequent first."""
 
 
 class Drift(StrEnum):
@@ -100,6 +102,32 @@ def classify(change: Change, observed: Observed, layout: Layout) -> Difference:
     if not set(marker.keys) <= set(layout.slots) or layout.namespace not in observed.markers:
         return Difference(change, Drift.MOVED)
     return Difference(change, Drift.MISSED if is_untouched(observed, marker) else Drift.EDITED)
+
+
+def verdict(losing: Sequence[Change], limit: LossLimit, managed: int) -> tuple[str, bool]:
+    """Return what would be lost by how many subjects, in words, and whether a reconcile would hold it."""
+    if not losing:
+        return "Nobody would lose anything.", False
+    counts = Counter(what for change in losing for what in _lost(change))
+    if counts and set(counts.values()) == {len(losing)} and len(counts) <= SHOWN_LOSSES:
+        lost = " and ".join(counts)
+    else:
+        parts = [f"{number} {what}" for what, number in counts.most_common(SHOWN_LOSSES)]
+        lost = f"something ({', '.join(parts)}{', …' if len(counts) > SHOWN_LOSSES else ''})" if parts else "something"
+    allowed = limit.allowed(managed)
+    held = len(losing) > allowed
+    then = "this would be held by a reconcile" if held else "a reconcile would not hold this"
+    return f"{len(losing)} would lose {lost}: {then}, because MAX_REVOCATIONS={limit.text} allows {allowed}.", held
+
+
+def _lost(change: Change) -> list[str]:
+    """Return the values and the members of lists that a change takes away or lowers."""
+    found = []
+    for loss in change.losses:
+        kept = loss.after if isinstance(loss.after, list) else []
+        before = loss.before if isinstance(loss.before, list) else [loss.before]
+        found += [f"{loss.key} {value}" for value in before if value not in kept]
+    return found
 
 
 def forecast(writes: int, budget: int, window: float) -> Forecast:

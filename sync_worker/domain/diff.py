@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from sync_worker.domain.entitlements import Change, ChangeKind, Marker, Placement, Refusal
 from sync_worker.domain.loss import giving, losses, taking
 from sync_worker.domain.ownership import (
+    MARKER_DOCUMENTS,
     MARKER_KEY,
     NO_ADOPTION,
     NOTHING_WRITTEN,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 METADATA_LIMIT = 8192
 """Bytes of JSON in one metadata object, after the merge (Clerk: "limited to 8KB maximum")."""
-MARKER_DOCUMENTS = 50
-"""Document ids kept in the marker. It shares 8 KB with the app's own private keys."""
 
 
 def diff(
@@ -117,7 +116,7 @@ class _Comparison:
         before, after = {**self._managed_before(), **taken_over}, {**given, **baseline}
         whole = self._written(before, after, given.keys())
         if whole is None:
-            return self._reduction(before, after, given.keys())
+            return self._reduction(before, after, given.keys(), taken_over)
         lost = losses(before, after, self.layout.fields) if whole.kind is not ChangeKind.NONE else ()
         harmless = self._harmless(before, after, given.keys(), taken_over) if lost and not self.own.other else None
         return replace(whole, taken_over=taken_over, losses=lost, giving=harmless)
@@ -176,7 +175,13 @@ class _Comparison:
             return None
         return replace(change, taken_over={n: v for n, v in taken_over.items() if n not in lowered})
 
-    def _reduction(self, before: Mapping[str, object], after: Mapping[str, object], given: Collection[str]) -> Change:
+    def _reduction(
+        self,
+        before: Mapping[str, object],
+        after: Mapping[str, object],
+        given: Collection[str],
+        taken_over: Mapping[str, object],
+    ) -> Change:
         """Return the part of the change that takes away, without a marker where that does not fit either."""
         size = self._too_large(before, after, given)
         values = taking(before, after, self.layout.fields)
@@ -185,11 +190,13 @@ class _Comparison:
             raise AccessTooLarge(f"{self.observed.subject}: {size}")
         kept = {slot.name for slot in self.own.slots}
         names = [name for name in values if name in given or name in kept]
-        change = self._written(before, values, names) or self._patched(before, values, names, None)
+        sources = self.desired.sources
+        change = self._written(before, values, names) or self._patched(before, values, names, sources, None)
         refused = sorted(name for name, value in after.items() if not same_json(values.get(name), value))
-        document = ", ".join(self.desired.sources[:3])
+        document = ", ".join(sources[:3])
         refusals = tuple(Refusal(document, name, f"does not fit: {size}") for name in refused)
-        return replace(change, losses=lost, refusals=(*change.refusals, *refusals))
+        replaced = {name: value for name, value in taken_over.items() if name in names}
+        return replace(change, losses=lost, refusals=(*change.refusals, *refusals), taken_over=replaced)
 
     def _written(
         self,
@@ -201,7 +208,7 @@ class _Comparison:
         """Return the change to these values, with as much of the marker as fits; None when Clerk would refuse it."""
         documents = self.desired.sources if documents is None else documents
         for named in dict.fromkeys((documents[:MARKER_DOCUMENTS], ())):
-            change = self._patched(before, values, keys, named)
+            change = self._patched(before, values, keys, documents, named)
             if not self._oversize(change):
                 return change
         return None
@@ -211,9 +218,10 @@ class _Comparison:
         before: Mapping[str, object],
         values: Mapping[str, object],
         keys: Collection[str],
-        documents: tuple[str, ...] | None,
+        documents: tuple[str, ...],
+        named: tuple[str, ...] | None,
     ) -> Change:
-        """Return the change to these values. Without `documents` the marker is left as it is."""
+        """Return the change to these values. The marker names `named` of the `documents`; None leaves it as it is."""
         here = {slot.name: slot for slot in self.layout.slots}
         target: dict[Slot, object] = {
             slot: None for slot in self.own.slots if slot.name in here or slot.name not in values
@@ -229,14 +237,14 @@ class _Comparison:
         places = {self.layout.namespace} if managed_now else set()
         if not any(patches.values()) and set(self.own.places) == places and (marked or not managed_now):
             return self.unchanged()
-        if documents is not None:
-            self._mark(patches, managed_now, values, documents)
+        if named is not None:
+            self._mark(patches, managed_now, values, named)
         return Change(
             subject=self.observed.subject,
             kind=self._kind(),
             before=before,
             after=values,
-            sources=documents or self.desired.sources,
+            sources=documents,
             cause=self.cause,
             refusals=self.desired.refusals,
             public=patches[Placement.PUBLIC],
@@ -286,7 +294,7 @@ class _Comparison:
         return ""
 
     def _too_large(self, before: Mapping[str, object], after: Mapping[str, object], given: Collection[str]) -> str:
-        return self._oversize(self._patched(before, after, given, ()))
+        return self._oversize(self._patched(before, after, given, self.desired.sources, ()))
 
 
 def claims_size(values: Mapping[str, object], layout: Layout) -> int:

@@ -188,7 +188,8 @@ class Observed:
 
     `markers` are those found in it, by namespace. `addresses` are those by which an entitlement can name the user: the
     external id, and the primary e-mail address if it is verified and not reserved. An `unreadable` one has a shape that
-    is not expected: nothing is known of it, and nothing is concluded.
+    is not expected: nothing is known of it, and nothing is concluded. Where its
+    addresses are not known either, `possible_addresses` are those that it may have.
     """
 
     subject: Subject
@@ -197,6 +198,7 @@ class Observed:
     markers: Mapping[str | None, Marker] = field(default_factory=dict)
     addresses: tuple[Subject, ...] = ()
     unreadable: str = ""
+    possible_addresses: tuple[Subject, ...] | None = None
 
 
 class ChangeKind(StrEnum):

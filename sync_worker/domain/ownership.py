@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Layout, Observed
 
 MARKER_KEY = "entitlementSync"
+MARKER_DOCUMENTS = 50
+"""Document ids kept in the marker. It shares 8 KB with the app's own private keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def managed(
     marker = own.get(layout.namespace) or next(iter(own.values()), None)
     return Managed(
         slots=tuple(dict.fromkeys(slot for slot in (*listed, *proven, *adopted) if slot not in theirs)),
-        documents=marker.documents if marker is not None and marker.documents else written.documents,
+        documents=(_all_documents(marker) or written.documents or (marker.documents if marker is not None else ())),
         marker=marker,
         places=tuple(own),
         other=here.source if here is not None and here.source not in sources else "",
@@ -93,12 +95,18 @@ def own_marker(observed: Observed, layout: Layout) -> Marker | None:
     return managed(observed, layout).marker
 
 
+def _all_documents(marker: Marker | None) -> tuple[str, ...]:
+    """Return the documents of a marker; none when it was shortened, so that only the ledger has all of them."""
+    return marker.documents if marker is not None and len(marker.documents) < MARKER_DOCUMENTS else ()
+
+
 def needs_ledger(observed: Observed, layout: Layout) -> bool:
-    """Return whether Clerk holds values that our marker does not account for, so that only the ledger can tell."""
+    """Return whether Clerk holds what our marker does not account for, so that only the ledger can tell."""
     marker = own_marker(observed, layout)
     if marker is None:
         return bool(observed.public or observed.private)
-    return any(slot not in marker.keys and stored(observed, slot) is not None for slot in layout.slots)
+    unlisted = (slot for slot in layout.slots if slot not in marker.keys)
+    return not _all_documents(marker) or any(stored(observed, slot) is not None for slot in unlisted)
 
 
 def stored(observed: Observed, slot: Slot) -> object:

@@ -1,6 +1,8 @@
 """The revisions that events reported of documents, and which a read must reflect. Pure.
 
-Events arrive late, twice and in any order. `merge` keeps of two about one document what the later one says.
+Events arrive late, twice and in any order. `merge` keeps of two about one document what the later one says. What a
+finished run has served is kept for a while: an older event that arrives late must not pass for a newer one, and a read
+that falls behind must not bring access back.
 """
 
 from __future__ import annotations
@@ -18,18 +20,20 @@ class Deletion(IntEnum):
     INDIRECT = 0
     """Reported for another subject: a read must reflect it, but it proves nothing about this one."""
     REPORTED = 1
-    """Reported for this subject, and not handled by a finished run yet."""
-    ACKNOWLEDGED = 2
-    """Handled by a finished run. It is kept, because an older event that arrives late must not pass for a newer one."""
+    """Reported for this subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """The document was published. `updated_at` is its `_updatedAt` in microseconds since the epoch, None if unknown."""
+    """The document was published. `updated_at` is its `_updatedAt` in microseconds since the epoch, None if unknown.
+
+    `served` is set when a finished run has reflected it; so for the other two.
+    """
 
     document: str
     revision: str
     updated_at: int | None = None
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Deleted:
     revision: str
     updated_at: int | None = None
     deletion: Deletion = Deletion.REPORTED
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +57,26 @@ class Ambiguous:
     document: str
     updated_at: int | None = None
     deletion: Deletion | None = None
+    served: bool = False
 
 
 ExpectedRevision = Updated | Deleted | Ambiguous
 
 
 def expected_revision(
-    document: str, revision: str | None, updated_at: int | None, deletion: Deletion | None = None
+    document: str,
+    revision: str | None,
+    updated_at: int | None,
+    deletion: Deletion | None = None,
+    *,
+    served: bool = False,
 ) -> ExpectedRevision:
     """Return the expectation with these parts. Without a revision it is ambiguous."""
     if not revision:
-        return Ambiguous(document, updated_at, deletion)
+        return Ambiguous(document, updated_at, deletion, served)
     if deletion is None:
-        return Updated(document, revision, updated_at)
-    return Deleted(document, revision, updated_at, deletion)
+        return Updated(document, revision, updated_at, served)
+    return Deleted(document, revision, updated_at, deletion, served)
 
 
 def revision_of(expected: ExpectedRevision) -> str | None:
@@ -79,32 +90,40 @@ def deletion_of(expected: ExpectedRevision) -> Deletion | None:
 
 
 def reports_delete(expected: ExpectedRevision) -> bool:
-    """Return whether a delete was reported for the subject that no finished run has handled yet."""
-    return deletion_of(expected) is Deletion.REPORTED
+    """Return whether a delete was reported for the subject that no finished run has served yet."""
+    return deletion_of(expected) is Deletion.REPORTED and not expected.served
 
 
 def indirect(expected: ExpectedRevision) -> ExpectedRevision:
     """Return what another subject has to expect: the same, but a delete proves nothing about that subject."""
-    if deletion_of(expected) is None or isinstance(expected, Updated):
-        return expected
-    return replace(expected, deletion=Deletion.INDIRECT)
+    if isinstance(expected, Updated) or expected.deletion is None:
+        return replace(expected, served=False)
+    return replace(expected, deletion=Deletion.INDIRECT, served=False)
 
 
 def merge(one: ExpectedRevision, other: ExpectedRevision) -> ExpectedRevision:
     """Return what two expectations of one document amount to, in either order.
 
-    The later one counts; one without a time is the earlier. Two revisions of one moment are ambiguous. A delete counts
-    beside any revision of its moment.
+    The later one counts; one without a time is the earlier, but may be news where the other is served. Two revisions of
+    one moment are ambiguous. A delete counts beside any revision of its moment.
     """
-    if _moment(one) != _moment(other):
-        return max(one, other, key=_moment)
     same = revision_of(one) == revision_of(other) is not None
-    deletions = {deletion for deletion in (deletion_of(one), deletion_of(other)) if deletion is not None}
-    if not same and len(deletions) > 1:
-        deletions.discard(Deletion.ACKNOWLEDGED)  # it was the other delete that has been handled
-    return expected_revision(
-        one.document, revision_of(one) if same else None, one.updated_at, max(deletions, default=None)
-    )
+    if _moment(one) != _moment(other):
+        earlier, later = sorted((one, other), key=_moment)
+        is_known = same and _weight(earlier) <= _weight(later)
+        if later.served and not earlier.served and earlier.updated_at is None and not is_known:
+            return Ambiguous(one.document, later.updated_at, deletion_of(earlier))
+        return later
+    if same:
+        weight = max(_weight(one), _weight(other))
+        served = any(expected.served for expected in (one, other) if _weight(expected) == weight)
+    else:
+        served = one.served and other.served
+        # A delete that was served is no news beside another revision of its moment.
+        one, other = (indirect(e) if e.served and not served else e for e in (one, other))
+        weight = max(_weight(one), _weight(other))
+    deletion = Deletion(weight) if weight >= 0 else None
+    return expected_revision(one.document, revision_of(one) if same else None, one.updated_at, deletion, served=served)
 
 
 def microseconds(text: str | None) -> int | None:
@@ -118,3 +137,9 @@ def microseconds(text: str | None) -> int | None:
 
 def _moment(expected: ExpectedRevision) -> tuple[bool, int]:
     return expected.updated_at is not None, expected.updated_at or 0
+
+
+def _weight(expected: ExpectedRevision) -> int:
+    """Return how much the expectation says of a delete; -1 for an update."""
+    deletion = deletion_of(expected)
+    return -1 if deletion is None else deletion

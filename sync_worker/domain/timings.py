@@ -44,6 +44,11 @@ class Timings:
     stale_read_waits: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
     """Before each further read while Sanity's query index lags; after the last one the document store decides. Their
     sum is far shorter than a run."""
+    revision_memory: float = HOUR
+    """How long a revision that a run has served is remembered, so that no read which falls behind it is believed.
+    Sanity repeats a webhook for half an hour."""
+    revisions_kept: int = 20
+    """How many of them are remembered for one subject, as a count: the newest."""
     max_write_delay: float = 10.0
     """How long after it was abandoned a write may still land. Requests are abandoned after the shorter
     `clerk_timeout`."""
@@ -196,6 +201,8 @@ class Timings:
     """How long a process that died still counts as the one that listens."""
     listen_silence: float = 60.0
     """Seconds without any sign of life after which a listener connects again. Sanity sends comments meanwhile."""
+    listen_lifetime: float = 27 * 60.0
+    """How long a listener keeps one connection. Sanity ends it after half an hour."""
     listen_reconnect: float = 1.0
     """The pause before a listener connects again, as in Sanity's own client."""
     listen_refused_wait: float = 300.0

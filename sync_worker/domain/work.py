@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -49,22 +50,35 @@ class CauseKind(StrEnum):
 PUBLISHED = frozenset({CauseKind.WEBHOOK, CauseKind.LISTEN})
 """An editor published something, as its own event reported at once."""
 
+COUNTED_TOGETHER = frozenset({CauseKind.POLL, CauseKind.RECONCILE, CauseKind.DATASET_VISIBLE_AGAIN})
+"""Many documents are found at once: what each of them takes away is counted with the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """What led to a run, and the id of what it came from: a document, the type of a Clerk event, a poll or a run.
 
-    Its text, such as `webhook:ent-1`, is what logs, JSON and the ledger show.
+    Its text, such as `webhook:ent-1`, is what logs, JSON and the ledger show. `by` is who did it, where that is known:
+    the id of a Sanity user, or the name that an operator gave. It does not make another cause.
     """
 
     kind: CauseKind
     id: str = ""
+    by: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.id}" if self.id else str(self.kind)
 
 
 NO_CAUSE = Cause(CauseKind.NONE)
+
+_EDITOR = re.compile(r"[A-Za-z0-9._|-]{1,128}")
+
+
+def editor(value: object) -> str:
+    """Return the id of a Sanity user; empty for anything that does not look like one."""
+    return value if isinstance(value, str) and _EDITOR.fullmatch(value) else ""
+
 
 REFERENCE_DEPTH = 3
 """How many levels of references are followed: course to plan or cohort, to entitlement, and one spare."""

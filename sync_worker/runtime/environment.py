@@ -77,7 +77,7 @@ _EXPECTED = {
     "SANITY_API_VERSION": "must be a date such as 2025-02-19",
     "CLERK_BUDGET": "must be a whole number, 0 or more",
     "EVENTS": "must be webhook, listen or both",
-    "FULL_CHECK_SECONDS": "must be a whole number of seconds, 60 or more",
+    "FULL_CHECK_SECONDS": "must be a whole number of seconds, 1 or more",
     "POLL_SECONDS": "must be a whole number of seconds, 0 or more",
     "RECONCILE_AT": "must be a time in UTC such as 03:30, or off",
     "CLAIMS_BUDGET": "must be a whole number of bytes, 1 or more",

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sync_worker.diagnostics.situations import SituationReader
+from sync_worker.domain.changeset import LossLimit
 from sync_worker.runtime.notifier import Notifier, notify, open_notifier
 from sync_worker.runtime.periodic import attempt, daily, every
 from sync_worker.runtime.wiring import installation_of, open_listen, open_reconcile, open_services, reconciler_of
-from sync_worker.sanity.row_checks import refuse_wrong_shape
+from sync_worker.sanity.groq_checks import refuse_wrong_queries
 from sync_worker.storage.notices import Notices
 from sync_worker.storage.reconcile_runs import GOOD, exclusive_run, judged
 from sync_worker.triggers.listen import Listener
@@ -117,15 +118,9 @@ async def _requeue_after_empty_read(services: Services, store: Store) -> None:
 
 
 async def check_before_work(services: Services, settings: Settings, store: Store) -> None:
-    """Check that the database belongs to this installation, and the projection. Raises ConfigurationError."""
+    """Check that the database belongs to this installation, and the queries. Raises ConfigurationError."""
     await installation_of(settings, store).ensure(CLERK_SECRET_KEY=await services.target.instance())
-    await check_projection(services, settings)
-
-
-async def check_projection(services: Services, settings: Settings) -> None:
-    """Read a page of entitlements and check its shape. Raises ConfigurationError, and what the read raises."""
-    page = await services.source.everything("")
-    refuse_wrong_shape(page.rows, settings.layout.fields)
+    await refuse_wrong_queries(services.source, settings.layout.fields)
 
 
 async def _ask_instance(services: Services, store: Store) -> None:
@@ -172,9 +167,10 @@ async def _nightly(settings: Settings, store: Store) -> None:
         judged(store.runs),
         open_reconcile(settings, store, calls) as run,
     ):
+        await refuse_wrong_queries(run.reconciler.source, settings.layout.fields)
         findings = await run.find()
         result = await run.apply(findings)
-    facts = report(findings, result, calls, clock.monotonic() - started)
+    facts = report(findings, result, calls, clock.monotonic() - started, LossLimit(settings.max_revocations))
     (log.error if result.failed else log.info)("reconciled", failed=len(result.failed), changeset=result.held, **facts)
 
 

@@ -10,6 +10,7 @@ import httpx
 
 from sync_worker import __version__
 from sync_worker.clerk import client as clerk
+from sync_worker.clerk.billing import Billing
 from sync_worker.clerk.directory import Directory
 from sync_worker.clerk.names import Names
 from sync_worker.clerk.tokens import Tokens
@@ -83,7 +84,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of both services, and the call budget. `tokens`, `directory` and `names` use `target`'s client."""
+    """The clients of both services, and the call budget. All else uses the clients of `source` and `target`."""
 
     source: sanity.Sanity
     target: clerk.Clerk
@@ -91,6 +92,7 @@ class Services:
     directory: Directory
     names: Names
     editors: Editors
+    billing: Billing
     budget: Budget
 
 
@@ -188,11 +190,11 @@ async def open_services(
     )
     async with sanity_client, clerk_client:
         base = f"{settings.clerk_api_url}/v1"
-        directory = Directory(clerk_client, base)
+        tokens = Tokens(target, clerk_client, base)
+        directory, billing = Directory(clerk_client, base), Billing(clerk_client, base)
+        editors = Editors(sanity_client, f"{settings.sanity_url}/v{settings.sanity_api_version}", timings)
         names = Names(directory, clock, timings)
-        lake = f"{settings.sanity_url}/v{settings.sanity_api_version}"
-        editors = Editors(sanity_client, lake, settings.sanity_dataset, timings)
-        yield Services(source, target, Tokens(target, clerk_client, base), directory, names, editors, budget)
+        yield Services(source, target, tokens, directory, names, editors, billing, budget)
 
 
 @asynccontextmanager
@@ -263,7 +265,8 @@ def installation_of(settings: Settings, store: Store) -> InstallationRecord:
 
 def guard_of(settings: Settings, store: Store) -> Guard:
     """Return the guard, with the limit from the settings."""
-    return Guard(store.approvals, store.runs, LossLimit(settings.max_revocations), store.runtime.clock)
+    limit = LossLimit(settings.max_revocations)
+    return Guard(store.approvals, store.runs, limit, settings.layout.fields, store.runtime.clock)
 
 
 @asynccontextmanager
@@ -343,4 +346,5 @@ def explainer_of(settings: Settings, store: Store, services: Services, patience:
     """Return an explainer on `services`, which must be a dry run's. `patience` is in seconds."""
     # An explanation must not record anything.
     reads = replace(reconciler_of(settings, store, services), source=services.source)
-    return Explainer(reads, store.queue, store.ledger, store.approvals, store.runtime.timings, patience)
+    stored = (store.queue, store.ledger, store.approvals)
+    return Explainer(reads, services.billing, *stored, store.runtime.timings, patience)

@@ -38,7 +38,8 @@ class ClerkApi:
     """One Clerk instance, with all `users`, `organizations` and `memberships` ((organization, user) → record).
 
     `limiter.limits` are the rate limits. `webhooks` sends each change to the subscribed endpoints. `environment` is the
-    instance's type, `templates` are its JWT templates, and `session_claims` its custom session token.
+    instance's type, `templates` are its JWT templates, `session_claims` its custom session token, and `subscriptions`
+    those of Clerk Billing by payer.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ClerkApi:
         self.sessions: dict[str, Record] = {}
         self.templates: dict[str, Record] = {}
         self.session_claims: dict[str, Any] = {}
+        self.subscriptions: dict[str, Record] = {}
 
     @property
     def _environment_of_key(self) -> str:
@@ -83,6 +85,7 @@ class ClerkApi:
         self.sessions.clear()
         self.templates.clear()
         self.session_claims = {}
+        self.subscriptions.clear()
         self.environment = self._environment_of_key
         self.limiter.clear()
         self.limiter.limits = self._limits_at_first

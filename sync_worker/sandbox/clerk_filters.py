@@ -73,6 +73,11 @@ def refuse_unbuilt(query: QueryParams, built: Iterable[str]) -> None:
             raise errors.ClerkError(501, "not_in_the_sandbox", f"The sandbox has no {name} parameter on this list.")
 
 
+def moment(query: QueryParams, name: str) -> int | None:
+    """Return a time in Unix milliseconds; None when it is not given. Raises ClerkError 422."""
+    return _number(query, name, 0, 0, None) if name in query else None
+
+
 def values(query: QueryParams, name: str) -> list[str]:
     """Return the values of a repeated parameter. Raises ClerkError 422 when there are too many."""
     found = query.getlist(name)

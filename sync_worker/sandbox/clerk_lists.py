@@ -6,15 +6,30 @@ Sorting 100,000 users for each page would take seconds.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sync_worker.sandbox.clerk_bodies import Record
 
 Place = tuple[int, int, str]
 """A user's position: creation time, running number, id. It never changes and is never reused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """When the users of a list were created, in Unix milliseconds: after and before these moments, without them."""
+
+    after: int | None = None
+    before: int | None = None
+
+    def bounds(self, order: Sequence[Place]) -> tuple[int, int]:
+        """Return the indexes in `order` between which they stand."""
+        low = 0 if self.after is None else bisect_left(order, (self.after + 1,))
+        high = len(order) if self.before is None else bisect_left(order, (self.before,))
+        return low, max(low, high)
 
 
 class Users:
@@ -69,21 +84,29 @@ class Users:
         return {self._by_external_id[value] for value in values if value in self._by_external_id}
 
     def by_creation(
-        self, ids: set[str] | None, *, newest_first: bool, after: str | None, offset: int, limit: int
+        self, ids: set[str] | None, created: Created, *, newest_first: bool, after: str | None, offset: int, limit: int
     ) -> list[str]:
         """Return a page of ids by creation time, only those in `ids` when given, only those behind the user `after`.
 
         Raises KeyError when there never was a user `after`.
         """
-        order = self._order if ids is None else sorted(self._places[id_] for id_ in ids)
-        low, high = 0, len(order)
+        order = self._order_of(ids)
+        low, high = created.bounds(order)
         if after is not None:
             place = self._places[after]
             if newest_first:
-                high = bisect_left(order, place)
+                high = max(low, min(high, bisect_left(order, place)))
             else:
-                low = bisect_right(order, place)
+                low = max(low, bisect_right(order, place))
         if newest_first:
             end = max(low, high - offset)
             return [place[2] for place in reversed(order[max(low, end - limit) : end])]
         return [place[2] for place in order[low + offset : min(high, low + offset + limit)]]
+
+    def created(self, ids: set[str] | None, created: Created) -> list[str]:
+        """Return those of `ids`, or of all, who were created then, by creation time."""
+        order = self._order_of(ids)
+        return [place[2] for place in order[slice(*created.bounds(order))]]
+
+    def _order_of(self, ids: set[str] | None) -> list[Place]:
+        return self._order if ids is None else sorted(self._places[id_] for id_ in ids)

@@ -1,7 +1,7 @@
-"""Clerk's Backend API over HTTP, version 2026-05-12: users, organizations, memberships, sessions and JWT templates.
+"""Clerk's Backend API over HTTP, version 2026-05-12.
 
-The rules are in `clerk`, the handlers in `clerk_users`, `clerk_organizations` and `clerk_sessions`. Nothing else is
-implemented.
+Users, organizations, memberships, sessions and JWT templates, and subscriptions to read. The rules are in `clerk`, the
+handlers in `clerk_users`, `clerk_organizations`, `clerk_sessions` and `clerk_billing`. Nothing else is implemented.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sync_worker.sandbox import clerk_errors as errors
+from sync_worker.sandbox.clerk_billing import BillingRoutes
 from sync_worker.sandbox.clerk_http import version_of
 from sync_worker.sandbox.clerk_organizations import MembershipRoutes, OrganizationRoutes
 from sync_worker.sandbox.clerk_sessions import SessionRoutes, TemplateRoutes
@@ -34,7 +35,7 @@ UNLIMITED = frozenset({"GET /jwks"})
 def routes(clerk: ClerkApi) -> list[Route]:
     """Return all routes of the instance."""
     users, organizations, memberships = UserRoutes(clerk), OrganizationRoutes(clerk), MembershipRoutes(clerk)
-    sessions, templates = SessionRoutes(clerk), TemplateRoutes(clerk)
+    sessions, templates, billing = SessionRoutes(clerk), TemplateRoutes(clerk), BillingRoutes(clerk)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/instance", lambda _: _instance(clerk)),
         ("GET", "/users", users.all),
@@ -59,6 +60,8 @@ def routes(clerk: ClerkApi) -> list[Route]:
         ("PATCH", "/organizations/{organization}/memberships/{user}", memberships.update),
         ("DELETE", "/organizations/{organization}/memberships/{user}", memberships.delete),
         ("PATCH", "/organizations/{organization}/memberships/{user}/metadata", memberships.metadata),
+        ("GET", "/users/{user}/billing/subscription", billing.of_user),
+        ("GET", "/organizations/{organization}/billing/subscription", billing.of_organization),
         ("GET", "/jwks", sessions.jwks),
         ("GET", "/sessions", sessions.all),
         ("POST", "/sessions", sessions.create),

@@ -13,17 +13,20 @@ from sync_worker.sandbox.clerk_filters import (
     Page,
     by_field,
     matching,
+    moment,
     narrow,
     ordering,
     refuse_unbuilt,
     values,
 )
 from sync_worker.sandbox.clerk_http import METADATA_MOVED_IN, body_of, version_of
+from sync_worker.sandbox.clerk_lists import Created
 from sync_worker.sandbox.metadata import USER_METADATA, merged_fields, replaced_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
     from sync_worker.sandbox.clerk import ClerkApi
@@ -31,7 +34,16 @@ if TYPE_CHECKING:
 
 FIELDS = frozenset({"external_id", "first_name", "last_name", "username", "locale", "primary_email_address_id"})
 CREATE_FIELDS = frozenset({"email_address", "email_address_identification_status", "skip_password_requirement"})
-FILTERS = ("user_id", "external_id", "email_address", "organization_id", "banned", "query")
+FILTERS = (
+    "user_id",
+    "external_id",
+    "email_address",
+    "organization_id",
+    "banned",
+    "query",
+    "created_at_before",
+    "created_at_after",
+)
 
 
 class UserRoutes:
@@ -41,7 +53,7 @@ class UserRoutes:
         self.clerk = clerk
 
     def _filtered(self, request: Request) -> set[str] | None:
-        """Return the ids that match the filters; None stands for all."""
+        """Return the ids that match the filters, but for the time of creation; None stands for all."""
         query, directory = request.query_params, self.clerk.directory
         refuse_unbuilt(query, FILTERS)
         everybody = directory.by_id
@@ -68,15 +80,15 @@ class UserRoutes:
         after = query.get("starting_after")
         if after is not None and (field != "created_at" or page.offset):
             raise errors.invalid_value("starting_after", "needs created_at ordering and no offset")
-        ids = self._filtered(request)
+        ids, created = self._filtered(request), _created(query)
         users = self.clerk.users
         if field != "created_at":
-            some = users.values() if ids is None else [users[id_] for id_ in ids]
+            some = [users[id_] for id_ in self.clerk.directory.created(ids, created)]
             rows = page.cut(by_field(some, field, downwards=downwards))
             return Response(users_json(rows), media_type="application/json")
         try:
             found = self.clerk.directory.by_creation(
-                ids, newest_first=downwards, after=after, offset=page.offset, limit=page.limit
+                ids, created, newest_first=downwards, after=after, offset=page.offset, limit=page.limit
             )
         except KeyError:
             raise errors.invalid_value("starting_after", "does not name a user") from None
@@ -84,8 +96,8 @@ class UserRoutes:
 
     async def count(self, request: Request) -> Response:
         """Return how many users match the filters."""
-        ids = self._filtered(request)
-        return JSONResponse({"object": "total_count", "total_count": len(self.clerk.users if ids is None else ids)})
+        found = self.clerk.directory.created(self._filtered(request), _created(request.query_params))
+        return JSONResponse({"object": "total_count", "total_count": len(found)})
 
     async def create(self, request: Request) -> Response:
         """Create a user."""
@@ -129,6 +141,10 @@ class UserRoutes:
         fields = replaced_fields(body) if request.method == "PUT" else merged_fields(user, body)
         self.clerk.touch(user, "user.updated", **fields)
         return JSONResponse(user_body(user))
+
+
+def _created(query: QueryParams) -> Created:
+    return Created(moment(query, "created_at_after"), moment(query, "created_at_before"))
 
 
 def _searched(user: Record) -> Iterator[str | None]:

@@ -166,6 +166,15 @@ class ContentLake:
         self._store.commit(transaction)
         await self._groq.apply([change.after for change in transaction.changes if change.after is not None])
 
+    async def show(self, documents: Mapping[str, Document]) -> None:
+        """Let queries see these documents, by id: an earlier state, as from a replica that has fallen behind.
+
+        Later transactions are seen on top of them. `show(lake.documents)` brings queries up to date.
+        """
+        await self.indexed()
+        await self._groq.clear()
+        await self._groq.apply(list(documents.values()))
+
     async def indexed(self) -> None:
         """Wait until queries see every transaction made so far."""
         await self.index.caught_up()

@@ -41,6 +41,8 @@ USERS = {
     "user_barbara": ("Barbara", "barbara@example.com"),
 }
 ORGANIZATIONS = {"org_school": ("Riverside School", "riverside-school")}
+SESSION_CLAIMS = {name: f"{{{{user.public_metadata.{name}}}}}" for name in ("plan", "role", "courseSlugs")}
+"""The custom session token, as somebody has entered it in Clerk's dashboard."""
 MEMBERS = (("org_school", "user_barbara", "org:admin"), ("org_school", "user_alan", "org:member"))
 
 
@@ -95,4 +97,5 @@ async def load_sample(box: Sandbox) -> None:
         box.clerk.add_organization(id_, name=name, slug=slug)
     for organization_id, user_id, role in MEMBERS:
         box.clerk.add_membership(organization_id, user_id, role=role)
+    box.clerk.session_claims = dict(SESSION_CLAIMS)
     await box.lake.load(documents(datetime.fromtimestamp(box.lake.clock(), UTC)))

@@ -17,6 +17,7 @@ import httpx
 from sync_worker.domain.freshness import DocumentRevision, Stored
 from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Kind
+from sync_worker.domain.work import editor
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -131,19 +132,19 @@ class Sanity:
         result = _object(await self._query(self._queries.changed, {"since": since, "after": after, "before": before}))
         return _rows(result, "changed")
 
-    async def deleted(self, since: str, until: str) -> frozenset[str]:
+    async def deleted(self, since: str, until: str) -> Mapping[str, str]:
         """See Source. Pages overlap by one transaction; a line that cannot be read makes the whole log unreadable."""
         url = f"{self._base}/data/history/{self._dataset}/transactions"
         begin = {"fromTime": since}
-        deleted: set[str] = set()
+        deleted: dict[str, str] = {}
         last = ""
         while True:
             options = {"excludeContent": "true", "toTime": until, "limit": str(TRANSACTIONS), "tag": TAG}
             transactions = _lines(await self._client.get(url, params={**options, **begin}))
             for transaction in transactions:
-                deleted.update(_deleted_by(transaction))
+                deleted |= dict.fromkeys(_deleted_by(transaction), editor(transaction.get("author")))
             if len(transactions) < TRANSACTIONS or transactions[-1]["id"] == last:
-                return frozenset(id_ for id_ in deleted if not id_.startswith(("drafts.", "versions.")))
+                return {id_: by for id_, by in deleted.items() if not id_.startswith(("drafts.", "versions."))}
             last = transactions[-1]["id"]
             begin = {"fromTransaction": last}
 

@@ -77,7 +77,7 @@ def read_lines(text: str, renamed: Mapping[str, str]) -> tuple[list[Line], list[
 
     `renamed` maps headers to columns, or to "" for a header to ignore. Commas, semicolons and tabs are recognized.
     """
-    first = text.partition("\n")[0]
+    first = text.lstrip().splitlines()[0] if text.strip() else ""
     delimiter = max(DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     lines: list[Line] = []
@@ -95,7 +95,7 @@ def read_lines(text: str, renamed: Mapping[str, str]) -> tuple[list[Line], list[
             continue
         if not columns:
             columns = [_column(header, renamed) for header in cells]
-            errors = list(_header_errors(cells, columns, number))
+            errors = list(_header_errors(cells, columns, renamed, number))
             if errors:
                 return [], errors
         elif len(cells) != len(columns):
@@ -142,7 +142,9 @@ def _column(header: str, renamed: Mapping[str, str]) -> str:
     return known.get(given.lower(), given)
 
 
-def _header_errors(headers: Sequence[str], columns: Sequence[str], number: int) -> Iterable[LineError]:
+def _header_errors(
+    headers: Sequence[str], columns: Sequence[str], renamed: Mapping[str, str], number: int
+) -> Iterable[LineError]:
     for index, (header, column) in enumerate(zip(headers, columns, strict=True)):
         if column and column not in COLUMNS:
             yield LineError(
@@ -153,6 +155,10 @@ def _header_errors(headers: Sequence[str], columns: Sequence[str], number: int) 
             )
         elif column and column in columns[:index]:
             yield LineError(number, header, f"another header stands for {column} too; ignore one with --columns")
+    present = {header.lower() for header in headers}
+    for header in renamed:
+        if header.lower() not in present:
+            yield LineError(number, header, "there is no such header, but --columns names it")
     if not set(SUBJECT_COLUMNS) & set(columns):
         yield LineError(number, "", f"no column names a subject; one of {', '.join(SUBJECT_COLUMNS)} is needed")
 

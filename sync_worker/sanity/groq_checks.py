@@ -18,6 +18,7 @@ from sync_worker.sanity.row_checks import (
     empty_fields,
     empty_warning,
     field_names,
+    refuse_wrong_shape,
     refused_warnings,
     shape_problems,
 )
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Field
     from sync_worker.domain.subjects import Subject
     from sync_worker.sanity.client import Queries, Sanity
+    from sync_worker.sanity.source import Source
 
 T = TypeVar("T")
 _SIDE = re.compile(r"\b(?:before|after)\(\)")
 _OPERATION = re.compile(r"\bdelta::operation\(\)")
+LAST_MOMENT = "9999-12-31T23:59:59Z"
+LOST_FIX = "Make the filters of both queries match the same documents."
 PROJECTION, FILTER = "webhook_projection.groq", "webhook_filter.groq"
 
 
@@ -62,6 +66,32 @@ class GroqReport:
         return self.queries if events == "listen" else (*self.queries, *self.webhook)
 
 
+async def refuse_wrong_queries(source: Sanity | Source, fields: Sequence[Field]) -> None:
+    """Read a page of entitlements and one of them by its subject. Raises ConfigurationError, and what the reads raise.
+
+    Where by_subject.groq finds less than everything.groq, its subjects would lose their access.
+    """
+    page = await source.everything("")
+    refuse_wrong_shape(page.rows, fields)
+    lost = await _lost(source, page.rows, fields)
+    # Between the two reads, an editor may have moved or deleted it.
+    if lost is not None and lost in (await source.everything("")).rows:
+        raise ConfigurationError(f"{_lost_text(lost)}. {LOST_FIX}")
+
+
+async def _lost(source: Sanity | Source, rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Any:
+    """Return the first row that names its subject by id, if by_subject.groq does not find it by that."""
+    if (named := _first_named(rows, fields)) is None:
+        return None
+    row, subject = named
+    found = await source.by_subject([subject], ())
+    return None if row["_id"] in {one["_id"] for one in found.rows} else row
+
+
+def _lost_text(row: Mapping[str, Any]) -> str:
+    return f"everything.groq returns {row['_id']}, but by_subject.groq does not find it by its subject"
+
+
 async def check_groq_files(
     source: Sanity, queries: Queries, folder: Path, fields: Sequence[Field], now: str
 ) -> GroqReport:
@@ -80,15 +110,10 @@ async def check_groq_files(
     elif wrong := shape_problems(page.rows, fields):
         problems.append(GroqProblem("; ".join(wrong), f"Correct entitlement.groq in {folder}."))
     elif named := _first_named(page.rows, fields):
-        row, subject = named
-        found = await source.by_subject([subject], ())
-        if row["_id"] not in {one["_id"] for one in found.rows}:
-            problems.append(
-                GroqProblem(
-                    f"everything.groq returns {row['_id']}, but by_subject.groq does not find it by its subject",
-                    "Make the filters of both queries match the same documents.",
-                )
-            )
+        row, _ = named
+        if (lost := await _lost(source, page.rows, fields)) is not None:
+            problems.append(GroqProblem(_lost_text(lost), LOST_FIX))
+        problems += [GroqProblem(text, f"Correct it in {folder}.") for text in await _differing(source, row)]
         webhook = tuple(
             GroqProblem(text, f"Correct it in {folder}, then run `sync-worker webhook install`.")
             for text in await _webhook_problems(source, queries, folder, row)
@@ -107,6 +132,29 @@ def _warnings(
         yield GroqProblem(text, fix)
     if text := empty_warning(empty_fields(rows, field_names(fields)), len(rows), queries.everything):
         yield GroqProblem(text, f"Check entitlement.groq in {folder}.")
+
+
+async def _differing(source: Sanity, row: Mapping[str, Any]) -> list[str]:
+    """Return what affected.groq and changed.groq say otherwise of a row: whom it is for, and that it entitles."""
+    document = str(row["_id"])
+    affected = (await source.affected({document}, "", ())).rows
+    changed = await source.changed(str(row["_updatedAt"]), "", LAST_MOMENT)
+    found = []
+    for file, others, expected in (
+        ("affected.groq", affected, {}),
+        ("changed.groq", changed, {"_type": "entitlement"}),
+    ):
+        other = next((one for one in others if one["_id"] == document), None)
+        if other is None:
+            found += [f"{file} does not find {document}"] if file == "affected.groq" else []  # others may fill the page
+            continue
+        expected |= {name: row[name] for name in SUBJECT_FIELDS if row.get(name)}
+        found += [
+            f'{file}: "{name}" of {document} is {_shown(other.get(name))}, expected {_shown(value)}'
+            for name, value in expected.items()
+            if other.get(name) != value
+        ]
+    return found
 
 
 def _first_named(

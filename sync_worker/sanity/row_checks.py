@@ -48,7 +48,12 @@ def field_names(fields: Sequence[Field]) -> tuple[str, ...]:
 
 def empty_fields(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str, ...]:
     """Return those of `names` that no row sets."""
-    return tuple(name for name in names if all(row.get(name) in (None, "", []) for row in rows))
+    return tuple(name for name in names if all(_is_empty(row.get(name)) for row in rows))
+
+
+def _is_empty(value: object) -> bool:
+    """Return whether a value gives nothing. A list of nulls is what a query makes of references without a slug."""
+    return all(map(_is_empty, value)) if isinstance(value, list) else value is None or value == ""
 
 
 def empty_warning(empty: Iterable[str], rows: int, query: str) -> str:

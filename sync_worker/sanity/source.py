@@ -79,8 +79,11 @@ class Source(Protocol):
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
         """Read what was published between (`since`, `after`) and `before`: `_updatedAt` times, and an id for ties."""
 
-    async def deleted(self, since: str, until: str) -> frozenset[str]:
-        """Read from the transaction log which published documents were deleted between two times (RFC 3339)."""
+    async def deleted(self, since: str, until: str) -> Mapping[str, str]:
+        """Read from the transaction log which published documents were deleted between two times (RFC 3339), by whom.
+
+        The ids of the documents, and of the Sanity users who deleted them last; empty where the log does not say.
+        """
 
     async def stored(self, ids: Collection[str]) -> Stored:
         """Read documents by id from the strongly consistent store."""

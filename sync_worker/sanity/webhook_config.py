@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,12 +62,23 @@ class Hook(_ApiModel):
 
 
 class Attempt(_ApiModel):
-    """One delivery attempt. `result_code` is the status of our response, None without a response."""
+    """One delivery attempt. `result_code` and `result_body` are of the response to it, None without a response."""
 
     created_at: AwareDatetime
     is_failure: bool = False
     failure_reason: str | None = None
     result_code: int | None = None
+    result_body: str | None = None
+
+    @property
+    def refusal(self) -> str:
+        """The code of a refusal of ours; empty for the answer of another program."""
+        try:
+            body = json.loads(self.result_body or "")
+        except ValueError:
+            return ""
+        code = body.get("error") if isinstance(body, dict) else None
+        return code if isinstance(code, str) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sync_worker.storage.ledger import record
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.database import Database, Row, Transaction
+    from sync_worker.storage.ledger import Entry
 
 PAGE = 1000
 
@@ -30,7 +33,7 @@ DROP_EXPIRED_SUBJECTS = "DELETE FROM held WHERE changeset IN (SELECT id FROM cha
 DROP_EXPIRED_LISTS = "DELETE FROM changeset WHERE expires <= NOW()"
 OPEN_LIST = """
 INSERT INTO changeset (id, at, expires, reason) VALUES (?, NOW(), NOW() + ?, ?)
-ON CONFLICT (id) DO UPDATE SET reason = excluded.reason
+ON CONFLICT (id) DO UPDATE SET reason = CASE excluded.reason WHEN '' THEN changeset.reason ELSE excluded.reason END
 """
 HOLD = """
 INSERT INTO held (subject, changeset, before, after) VALUES (?, ?, ?, ?)
@@ -41,6 +44,10 @@ UPDATE changeset SET expires = NOW() + ? WHERE id IN (SELECT changeset FROM held
 """
 LISTS_OF = """
 SELECT held.subject, held.changeset FROM held JOIN changeset ON changeset.id = held.changeset
+WHERE changeset.expires > NOW() AND held.subject IN (EACH(?))
+"""
+HELD_OF = """
+SELECT held.subject, held.before, held.after, held.changeset FROM held JOIN changeset ON changeset.id = held.changeset
 WHERE changeset.expires > NOW() AND held.subject IN (EACH(?))
 """
 RELEASE = "DELETE FROM held WHERE subject IN (EACH(?)) RETURNING changeset"
@@ -58,17 +65,18 @@ SELECT id, at, expires, reason, (SELECT COUNT(*) FROM held WHERE held.changeset 
 FROM changeset WHERE expires > NOW() AND id = ?
 """
 SUBJECTS = """
-SELECT subject, before, after FROM held WHERE changeset = ? AND subject > ? ORDER BY subject LIMIT ?
+SELECT subject, before, after, changeset FROM held WHERE changeset = ? AND subject > ? ORDER BY subject LIMIT ?
 """
 
 
 @dataclass(frozen=True, slots=True)
 class HeldChange:
-    """The loss of one subject that waits for approval: its managed keys before and after."""
+    """The loss of one subject that waits for approval: its managed keys before and after, and the id of its list."""
 
     subject: str
     before: Mapping[str, object]
     after: Mapping[str, object]
+    changeset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,11 @@ class Approvals:
         keys = json.dumps(sorted(subjects))
         return {row[0]: row[1] for row in await self._db.read(lambda tx: tx.execute(LISTS_OF, (keys,)))}
 
+    async def held_of(self, subjects: Collection[str]) -> dict[str, HeldChange]:
+        """Return what is held of each subject that is on a live list."""
+        keys = json.dumps(sorted(subjects))
+        return {row[0]: _change(row) for row in await self._db.read(lambda tx: tx.execute(HELD_OF, (keys,)))}
+
     async def release(self, subjects: Collection[str]) -> list[str]:
         """Take subjects off their lists: nothing of theirs is held any more. Return the lists that are empty now."""
         keys = json.dumps(sorted(subjects))
@@ -154,12 +167,18 @@ class Approvals:
             changes += page
         return changes
 
-    async def drop(self, id_: str) -> bool:
-        """Forget a list without applying it, so that its losses are reviewed anew. Returns whether it existed."""
+    async def drop(self, id_: str, decision: Sequence[Entry] = ()) -> bool:
+        """Forget a list without applying it, so that its losses are reviewed anew. Returns whether it existed.
+
+        If it did, the `decision` is recorded in the ledger with it.
+        """
 
         def work(tx: Transaction) -> bool:
             tx.execute(DROP_SUBJECTS, (id_,))
-            return bool(tx.execute(DROP_LIST, (id_,)))
+            existed = bool(tx.execute(DROP_LIST, (id_,)))
+            if existed and decision:
+                record(decision, tx)
+            return existed
 
         return await self._db.run(work)
 
@@ -174,4 +193,5 @@ def _json(value: Mapping[str, object]) -> str:
 
 
 def _change(row: Row) -> HeldChange:
-    return HeldChange(row[0], json.loads(row[1]), json.loads(row[2]))
+    subject, before, after, changeset = row
+    return HeldChange(subject, json.loads(before), json.loads(after), changeset)

@@ -107,6 +107,10 @@ class Database(ABC):
         """
         return await self._signal.wait(timeout)
 
+    def wake(self) -> None:
+        """Let `changed` return, as after a commit."""
+        self._signal.set()
+
     async def schema_version(self) -> int:
         """Return the version of the tables."""
         rows = await self.read(lambda tx: tx.execute("SELECT MAX(version) FROM schema_version"))

@@ -28,30 +28,42 @@ ON CONFLICT (key, document) DO NOTHING RETURNING key, document
 """
 
 KNOWN = """
-SELECT key, document, revision, updated_at, deletion FROM expected_revision WHERE key = :key AND document = :document
+SELECT key, document, revision, updated_at, deletion, served_at FROM expected_revision
+WHERE key = :key AND document = :document
 """
 
 # Store what was merged. It counts as new: a run under way does not serve it.
 REPLACE = """
 UPDATE expected_revision SET revision = :revision, updated_at = :updated_at, deletion = :deletion,
+  served_at = CASE WHEN :served = 1 THEN served_at END,
   generation = (SELECT generation FROM work WHERE key = :key)
 WHERE key = :key AND document = :document
 """
 
 OF_CLAIM = """
-SELECT e.key, document, revision, updated_at, deletion
+SELECT e.key, document, revision, updated_at, deletion, served_at
 FROM expected_revision e JOIN work ON work.key = e.key WHERE work.lease_token = :token ORDER BY document
 """
 
-# Forget what a finished run has served. A delete stays until the row of its subject goes: the document's create may
-# arrive later, and must not bring the access back.
-FORGET = "DELETE FROM expected_revision WHERE key = :key AND generation <= :generation AND deletion IS NULL"
+# Remember that a finished run has served it: an older event may arrive later, or a read fall behind.
+SERVE = """
+UPDATE expected_revision SET served_at = NOW() WHERE key = :key AND generation <= :generation AND served_at IS NULL
+"""
 
-# Remember of a delete that a finished run has served it.
-ACKNOWLEDGE = f"""
-UPDATE expected_revision SET deletion = {Deletion.ACKNOWLEDGED:d}
-WHERE key = :key AND generation <= :generation AND deletion = {Deletion.REPORTED:d}
-"""  # noqa: S608 - constants
+# Forget what was served long ago, and of the rest the oldest of more than so many documents.
+TRIM = """
+DELETE FROM expected_revision WHERE key = :key AND served_at IS NOT NULL AND (
+  served_at < NOW() - :memory OR document IN (
+    SELECT document FROM expected_revision WHERE key = :key AND served_at IS NOT NULL
+    ORDER BY served_at DESC, document LIMIT 1000000 OFFSET :kept
+  )
+)
+"""
+
+# The row of an address goes as soon as it is looked up.
+FORGET = """
+DELETE FROM expected_revision WHERE key = :key AND NOT EXISTS (SELECT 1 FROM work WHERE work.key = :key)
+"""
 
 
 def expect(tx: Transaction, reported: Iterable[tuple[str, ExpectedRevision]]) -> None:
@@ -86,10 +98,14 @@ def _parameters(expected: Mapping[Place, ExpectedRevision]) -> list[dict[str, ob
             "revision": revision_of(one),
             "updated_at": one.updated_at,
             "deletion": None if (deletion := deletion_of(one)) is None else deletion.value,
+            "served": int(one.served),
         }
         for (key, document), one in sorted(expected.items(), key=itemgetter(0))
     ]
 
 
-def _expected(document: str, revision: str | None, updated_at: int | None, deletion: int | None) -> ExpectedRevision:
-    return expected_revision(document, revision, updated_at, None if deletion is None else Deletion(deletion))
+def _expected(
+    document: str, revision: str | None, updated_at: int | None, deletion: int | None, served_at: float | None
+) -> ExpectedRevision:
+    known = None if deletion is None else Deletion(deletion)
+    return expected_revision(document, revision, updated_at, known, served=served_at is not None)

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 PURGE_BATCH = 500
 """Rows deleted in one transaction, so that the clean-up holds up nobody else."""
 
-COLUMNS = "run, subject, kind, before, after, keys, taken_over, documents, cause, delivery, id, at, state, settled_at"
+COLUMNS = """
+run, subject, kind, before, after, keys, taken_over, documents, cause, cause_by, delivery, id, at, state, settled_at
+"""
 
 OWNERS = "SELECT key, lease_token FROM work WHERE visible_at > NOW() AND key IN (EACH(?))"
 
 INTEND = """
-INSERT INTO ledger (at, run, subject, kind, before, after, keys, taken_over, documents, cause, delivery, state)
-VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'intended') RETURNING id
+INSERT INTO ledger
+  (at, run, subject, kind, before, after, keys, taken_over, documents, cause, cause_by, delivery, state)
+VALUES (NOW(), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
 """
 
 SETTLE = "UPDATE ledger SET state = ?, settled_at = NOW() WHERE id = ?"
@@ -98,6 +101,7 @@ class State(StrEnum):
 class Entry:
     """One change: `before` and `after` are managed keys, `documents` the ids that caused it, `delivery` the webhook's.
 
+    `by` is who caused it: the id of the editor, or the name that an operator gave; empty where that is not known.
     `keys` are the places that are managed afterwards, `taken_over` what the app had in some of them. `lease` is the
     token that its subject was claimed with. What follows is set by the ledger. Times are epoch seconds.
     """
@@ -109,6 +113,7 @@ class Entry:
     after: Mapping[str, object]
     documents: Sequence[str]
     cause: str = ""
+    by: str = ""
     delivery: str = ""
     keys: Sequence[str] = ()
     taken_over: Mapping[str, object] = field(default_factory=dict)
@@ -131,7 +136,7 @@ class Ledger:
         None stands for an entry whose lease is not the one that owns its subject now: it is not recorded, and must not
         be sent. The database knows that even where a clock was set, or a machine slept.
         """
-        return await self._db.run(partial(_intend, entries)) if entries else []
+        return await self._db.run(partial(record, entries)) if entries else []
 
     async def settle(self, ids: Iterable[int], state: State) -> None:
         """Record what became of them."""
@@ -192,7 +197,8 @@ class Ledger:
         return total + deleted
 
 
-def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
+def record(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
+    """Record entries in the state that they have, as a part of a transaction. See `Ledger.intend`."""
     leased = json.dumps(sorted({e.subject for e in entries if e.lease}))
     owners = {row[0]: row[1] for row in tx.execute(OWNERS, (leased,))}
     owned = [e for e in entries if not e.lease or owners.get(e.subject) == e.lease]
@@ -207,7 +213,9 @@ def _intend(entries: Sequence[Entry], tx: Transaction) -> list[int | None]:
             _json(e.taken_over),
             _json(list(e.documents)),
             e.cause,
+            e.by,
             e.delivery,
+            str(e.state),
         )
         for e in owned
     ]
@@ -225,7 +233,8 @@ def _json(value: object) -> str:
 
 
 def _entry(row: Row) -> Entry:
-    run, subject, kind, before, after, keys, taken_over, documents, cause, delivery, number, at, state, settled_at = row
+    run, subject, kind, before, after, keys, taken_over, documents, *origin, number, at, state, settled_at = row
+    cause, by, delivery = origin
     return Entry(
         run=run,
         subject=subject,
@@ -236,6 +245,7 @@ def _entry(row: Row) -> Entry:
         taken_over=json.loads(taken_over),
         documents=tuple(json.loads(documents)),
         cause=cause,
+        by=by,
         delivery=delivery,
         id=number,
         at=at,

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from sync_worker.storage.queue_admin import QueueAdmin
 
 
+ANOTHER_INSTANCE = "clerk:another-instance"
+"""Whose events are ignored: an endpoint in Clerk that belongs to another instance than our key."""
+
+
 def note_of(service: str) -> str:
-    """Return the name under which the time is stored for `sanity` or `clerk`."""
+    """Return the name under which the time is stored for `sanity`, `clerk` or ANOTHER_INSTANCE."""
     return f"heard:{service}"
 
 

@@ -2,7 +2,8 @@
 
 A released step is never edited; a change is a new step. `compatible_from` is the oldest version of the tables whose
 programs still work after the step, so that the previous release keeps running while the next one is rolled out.
-Tables hold ids only: no personal data beyond the keys, no payloads. Times are epoch seconds by the database's clock.
+Tables hold ids only: no personal data beyond the keys and the names that operators give, no payloads. Times are epoch
+seconds by the database's clock.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ CREATE TABLE work (
   error_detail TEXT NOT NULL DEFAULT '',
   cause_kind TEXT NOT NULL DEFAULT '',               -- a domain.work.CauseKind
   cause_id TEXT NOT NULL DEFAULT '',                 -- of the document, or the type of the Clerk event
+  cause_by TEXT NOT NULL DEFAULT '',                 -- the id of the editor, or the name of the operator
   delivery TEXT NOT NULL DEFAULT '',                 -- the id of the webhook that the cause came from
   enqueued_at DOUBLE PRECISION,                      -- of the oldest item that no finished run has served
   re_enqueued_at DOUBLE PRECISION,                   -- of the first item after the claim
@@ -58,6 +60,7 @@ CREATE TABLE expected_revision (
   revision TEXT,                                     -- NULL: ambiguous
   updated_at BIGINT,                                 -- microseconds since the epoch; NULL: unknown
   deletion INTEGER,                                  -- NULL: an update; else a domain.revisions.Deletion
+  served_at DOUBLE PRECISION,                        -- when a finished run had reflected it; NULL: not yet
   generation BIGINT NOT NULL,                        -- work.generation of the item that brought it
   PRIMARY KEY (key, document)
 )
@@ -76,6 +79,7 @@ CREATE TABLE ledger (
   taken_over TEXT NOT NULL,                          -- JSON object: what the app had in keys that became ours
   documents TEXT NOT NULL,                           -- JSON array of ids
   cause TEXT NOT NULL,
+  cause_by TEXT NOT NULL DEFAULT '',                 -- the id of the editor, or the name of the operator
   delivery TEXT NOT NULL DEFAULT '',                 -- the id of the webhook that the cause came from
   state TEXT NOT NULL,
   settled_at DOUBLE PRECISION

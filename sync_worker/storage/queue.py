@@ -27,6 +27,7 @@ from sync_worker.storage.work_items import (
     DeadLettered,
     Released,
     Retry,
+    SetAside,
     WorkItem,
 )
 
@@ -132,9 +133,9 @@ class WorkQueue(QueueAdmin):
             for statement, parameters in self._statements(completion, row):
                 batch[statement].append(parameters)
         for statement in (
-            *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.COMPLETE),
-            *(expected_revisions.FORGET, expected_revisions.ACKNOWLEDGE),
-            *(sql.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
+            *(sql.RELEASE, sql.RETRY, sql.REQUEUE, sql.DEAD_LETTER, sql.SET_ASIDE, sql.COMPLETE),
+            *(expected_revisions.SERVE, expected_revisions.TRIM),
+            *(sql.FORGET, expected_revisions.FORGET, sql.COUNT_WRITE, sql.WAIT_FOR_PACE),
         ):
             tx.executemany(statement, batch.pop(statement, ()))
 
@@ -147,28 +148,28 @@ class WorkQueue(QueueAdmin):
                 yield sql.RELEASE, key
             case Retry():
                 yield sql.RETRY, _retry(completion)
-            case Completed() | DeadLettered() if row.generation > claim.generation:
+            case Completed() | SetAside() | DeadLettered() if row.generation > claim.generation:
                 yield sql.REQUEUE, self._ended(completion, row)
             case DeadLettered():
                 yield sql.DEAD_LETTER, self._ended(completion, row)
+            case SetAside():
+                yield sql.SET_ASIDE, self._ended(completion, row)
             case Completed():
                 yield sql.COMPLETE, self._ended(completion, row)
-        if isinstance(completion, Completed):
-            if claim.expected_revisions:
-                served = {**key, "generation": claim.generation}
-                yield from ((expected_revisions.FORGET, served), (expected_revisions.ACKNOWLEDGE, served))
-            if claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
-                yield sql.FORGET, key
+        if isinstance(completion, Completed | SetAside) and claim.expected_revisions:
+            memory, kept = self._timings.revision_memory, self._timings.revisions_kept
+            yield expected_revisions.SERVE, {**key, "generation": claim.generation}
+            yield expected_revisions.TRIM, {**key, "memory": memory, "kept": kept}
+        if isinstance(completion, Completed) and claim.kind in (WorkKind.MEMBERS, WorkKind.ADDRESS):
+            yield from ((sql.FORGET, key), (expected_revisions.FORGET, key))
         if not isinstance(completion, Released) and completion.wrote:
             pace = self._timings.subject_pace
             yield sql.COUNT_WRITE, {**key, "pace": pace, "burst": (self._timings.subject_burst - 1) * pace}
             yield sql.WAIT_FOR_PACE, key
 
-    def _ended(self, completion: Completed | DeadLettered, row: Locked) -> dict[str, object]:
-        if isinstance(completion, Completed):
-            lane, transition_at = completion.lane, completion.transition_at
-        else:
-            lane, transition_at = completion.claim.lane, row.transition_at
+    def _ended(self, completion: Completed | SetAside | DeadLettered, row: Locked) -> dict[str, object]:
+        lane = completion.lane if isinstance(completion, Completed) else completion.claim.lane
+        transition_at = row.transition_at if isinstance(completion, DeadLettered) else completion.transition_at
         return {
             "key": completion.claim.key,
             "generation": completion.claim.generation,
@@ -216,6 +217,7 @@ def _row_of(item: WorkItem) -> dict[str, object]:
         "enqueued_at": item.enqueued_at,
         "cause_kind": item.cause.kind.value,
         "cause_id": item.cause.id,
+        "cause_by": item.cause.by,
         "delivery": item.delivery,
         "transition_at": item.transition_at,
     }
@@ -243,9 +245,9 @@ def _claims(tx: Transaction, rows: Sequence[tuple[Any, ...]], token: str) -> lis
             generation,
             attempts,
             expected.get(key, ()),
-            Cause(CauseKind(cause_kind), cause_id),
+            Cause(CauseKind(cause_kind), cause_id, cause_by),
             *rest,
         )
-        for key, kind, lane, generation, attempts, cause_kind, cause_id, *rest in rows
+        for key, kind, lane, generation, attempts, cause_kind, cause_id, cause_by, *rest in rows
     ]
     return sorted(claims, key=lambda claim: (claim.enqueued_at, claim.key))

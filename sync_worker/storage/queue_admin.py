@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sync_worker.domain.work import Cause, CauseKind, WorkKind
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.storage.queue_statements import IS_LOOKUP, IS_SUBJECT
 from sync_worker.storage.state import NamedValues
+from sync_worker.storage.work_items import WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,13 +40,13 @@ FAILED = f"SELECT {COLUMNS} FROM work WHERE dead = 1 AND key > ? ORDER BY key LI
 
 NOTED = f"SELECT {COLUMNS} FROM work WHERE dead = 0 AND error_code <> '' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
 
-EARLIEST = """
-SELECT MIN(visible_at) AS visible_at FROM work WHERE {} AND lane = {} AND visible_at IS NOT NULL
-"""
-
 # Lane by lane, because over all lanes at once no index would serve.
-NEXT_DUE = "SELECT MIN(visible_at) - NOW() FROM ({}) AS lanes".format(  # noqa: S608 - constants
-    " UNION ALL ".join(EARLIEST.format(kind, lane) for kind in (IS_SUBJECT, IS_LOOKUP) for lane in LANES)
+NEXT_DUE = " UNION ALL ".join(
+    f"""
+SELECT {lane}, {lookup}, MIN(visible_at) - NOW() FROM work WHERE {kind} AND lane = {lane} AND visible_at IS NOT NULL
+"""  # noqa: S608 - constants
+    for lookup, kind in enumerate((IS_SUBJECT, IS_LOOKUP))
+    for lane in LANES
 )
 
 # Only columns of the index, in its order: so it is answered from the index alone.
@@ -66,8 +67,15 @@ COUNTS = """
 SELECT (SELECT COUNT(*) FROM work WHERE dead = 1), (SELECT COUNT(*) FROM work WHERE dead = 0 AND error_code <> '')
 """
 
+# Neither failed nor running, and nothing waits that is due: what is noted of it is what its last run found.
+AT_REST = """dead = 0 AND attempts = 0 AND lease_token IS NULL
+  AND (generation = completed_generation OR enqueued_at > NOW())"""
+
 FAILED_CODES = "SELECT error_code, COUNT(*) FROM work WHERE dead = 1 GROUP BY error_code"
-CODES = "SELECT error_code, COUNT(*) FROM work WHERE dead = 0 AND error_code <> '' GROUP BY error_code"
+CODES = """
+SELECT error_code, CASE WHEN attempts > 0 THEN 1 ELSE 0 END AS retrying, COUNT(*) FROM work
+WHERE dead = 0 AND error_code <> '' GROUP BY error_code, retrying
+"""
 
 CAUSED = f"""
 SELECT COUNT(*) FROM work
@@ -94,18 +102,23 @@ SELECT key FROM work WHERE visible_at IS NULL AND dead = 0 AND error_code = '' A
 ORDER BY last_finished_at LIMIT ? FOR UPDATE SKIP LOCKED
 """
 
-CODED = "SELECT key FROM work WHERE error_code = ? AND error_code <> ''"
+NOTED_BEFORE = f"SELECT key FROM work WHERE error_code <> '' AND {AT_REST} AND last_finished_at < ?"  # noqa: S608 - constants
 
-CLEAR_NOTES = """
-UPDATE work SET error_code = '', error_detail = '' WHERE key IN (EACH(?)) AND error_code = ? AND dead = 0
+NOTED_WITH = """
+SELECT key FROM work WHERE key IN (EACH(?)) AND error_code <> '' AND error_code IN (EACH(?)) AND dead = 0
 """
 
-NOTE = f"""
-INSERT INTO work (key, kind, lane, error_code, error_detail, last_finished_at)
-VALUES (?, '{WorkKind.DOCUMENT}', 2, ?, ?, NOW())
-ON CONFLICT (key) DO UPDATE SET error_code = excluded.error_code, error_detail = excluded.error_detail
-WHERE work.dead = 0 AND work.lease_token IS NULL AND work.visible_at IS NULL
+CLEAR_NOTES = f"""
+UPDATE work SET error_code = '', error_detail = '' WHERE key IN (EACH(?)) AND error_code <> '' AND {AT_REST}
 """  # noqa: S608 - constants
+
+NOTE = """
+INSERT INTO work (key, kind, lane, error_code, error_detail, last_finished_at) VALUES (?, ?, 2, ?, ?, NOW())
+ON CONFLICT (key) DO UPDATE SET error_code = excluded.error_code, error_detail = excluded.error_detail
+WHERE work.dead = 0 AND work.attempts = 0 AND work.lease_token IS NULL
+  AND (work.generation = work.completed_generation OR work.enqueued_at > NOW())
+  AND (work.last_finished_at IS NULL OR work.last_finished_at < ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +194,17 @@ class QueueAdmin(NamedValues):
         """Return rows that carry a code but are alive: being tried again, or finished with a note."""
         return [_row(row) for row in await self._db.read(lambda tx: tx.execute(NOTED, (after, limit)))]
 
+    async def next_due_by_lane(self) -> Mapping[tuple[int, bool], float]:
+        """Return in how many seconds a row of each lane can be claimed, 0 if one can be now.
+
+        The keys are the lane, and whether the row is a lookup; a lane without such a row is missing.
+        """
+        rows = await self._db.read(lambda tx: tx.execute(NEXT_DUE))
+        return {(lane, bool(lookup)): max(0.0, due) for lane, lookup, due in rows if due is not None}
+
     async def next_due(self) -> float | None:
         """Return in how many seconds a row can be claimed, 0 if one can be now, None if none ever will."""
-        seconds = (await self._db.read(lambda tx: tx.execute(NEXT_DUE)))[0][0]
-        return None if seconds is None else max(0.0, seconds)
+        return min((await self.next_due_by_lane()).values(), default=None)
 
     async def depth(self) -> Depth:
         """Return how much there is to do, lane by lane. It counts every row that is due some time."""
@@ -202,9 +222,10 @@ class QueueAdmin(NamedValues):
 
         return await self._db.read(work)
 
-    async def noted_by_code(self) -> Mapping[str, int]:
-        """Count the rows that `noted` returns, by their code."""
-        return dict(await self._db.read(lambda tx: tx.execute(CODES)))
+    async def noted_by_code(self) -> Mapping[tuple[str, bool], int]:
+        """Count the rows that `noted` returns, by their code and whether they are being tried again."""
+        rows = await self._db.read(lambda tx: tx.execute(CODES))
+        return {(code, bool(retrying)): count for code, retrying, count in rows}
 
     async def failed_by_code(self) -> Mapping[str, int]:
         """Count the rows that were given up, by their code."""
@@ -228,18 +249,28 @@ class QueueAdmin(NamedValues):
 
         return await self._db.run(work)
 
-    async def clear_notes(self, keys: Iterable[str], code: str) -> None:
-        """Clear the note `code` of these rows: what it described is over."""
-        named = json.dumps(sorted(keys))
-        await self._db.run(lambda tx: tx.execute(CLEAR_NOTES, (named, code)))
+    async def clear_notes(self, keys: Iterable[str], *codes: str) -> None:
+        """Clear the notes with these codes: what they described is over. Where there are none, nothing is written."""
+        named = (json.dumps(sorted(keys)), json.dumps(codes))
+        if named[0] != "[]" and (noted := await self._db.read(lambda tx: tx.execute(NOTED_WITH, named))):
+            await self._clear([key for (key,) in noted])
 
-    async def replace_notes(self, code: str, details: Mapping[str, str]) -> None:
-        """Make exactly these rows carry the note `code`, with these details; rows that run or failed keep theirs."""
-        known = {row[0] for row in await self._db.read(lambda tx: tx.execute(CODED, (code,)))}
-        await self.clear_notes(known - details.keys(), code)
-        rows = [(key, code, detail) for key, detail in sorted(details.items())]
+    async def replace_notes(self, notes: Mapping[str, tuple[str, str]], before: float) -> None:
+        """Make exactly these rows carry notes, each a code and a detail.
+
+        Left alone are rows that run, wait or failed, and those of which a run found something else since `before`
+        (epoch seconds).
+        """
+        noted = {key for (key,) in await self._db.read(lambda tx: tx.execute(NOTED_BEFORE, (before,)))}
+        over = sorted(noted - notes.keys())
+        for start in range(0, len(over), PURGE_BATCH):
+            await self._clear(over[start : start + PURGE_BATCH])
+        rows = [(key, WorkItem(key).kind.value, *note, before) for key, note in sorted(notes.items())]
         for start in range(0, len(rows), PURGE_BATCH):
             await self._db.run(partial(_note, rows[start : start + PURGE_BATCH]))
+
+    async def _clear(self, keys: Sequence[str]) -> None:
+        await self._db.run(lambda tx: tx.execute(CLEAR_NOTES, (json.dumps(keys),)))
 
     async def purge(self, older_than: float) -> int:
         """Forget rows without work, failure or note whose last run ended over `older_than` seconds ago.
@@ -280,7 +311,7 @@ def _row(columns: Columns) -> Row:
     )
 
 
-def _note(rows: Sequence[tuple[str, str, str]], tx: Transaction) -> None:
+def _note(rows: Sequence[tuple[str | float, ...]], tx: Transaction) -> None:
     tx.executemany(NOTE, rows)
 
 

@@ -33,10 +33,11 @@ KEEPS_CAUSE = f"""(excluded.cause_kind = '{CauseKind.NONE}' OR (
 # - attempts, error, dead: a dead-lettered row starts afresh.
 ENQUEUE = f"""
 INSERT INTO work
-  (key, kind, lane, visible_at, generation, enqueued_at, cause_kind, cause_id, delivery, transition_at)
+  (key, kind, lane, visible_at, generation, enqueued_at, cause_kind, cause_id, cause_by, delivery,
+  transition_at)
 VALUES (:key, :kind, :lane, COALESCE(:visible_at, NOW()), 1,
   COALESCE(:enqueued_at, GREATEST(NOW(), COALESCE(:visible_at, NOW()))),
-  :cause_kind, :cause_id, :delivery, :transition_at)
+  :cause_kind, :cause_id, :cause_by, :delivery, :transition_at)
 ON CONFLICT (key) DO UPDATE SET
   lane = CASE WHEN work.generation > work.completed_generation THEN LEAST(work.lane, excluded.lane)
     ELSE excluded.lane END,
@@ -47,6 +48,7 @@ ON CONFLICT (key) DO UPDATE SET
   re_enqueued_at = CASE WHEN work.lease_token IS NOT NULL THEN COALESCE(work.re_enqueued_at, excluded.enqueued_at) END,
   cause_kind = CASE WHEN {KEEPS_CAUSE} THEN work.cause_kind ELSE excluded.cause_kind END,
   cause_id = CASE WHEN {KEEPS_CAUSE} THEN work.cause_id ELSE excluded.cause_id END,
+  cause_by = CASE WHEN {KEEPS_CAUSE} THEN work.cause_by ELSE excluded.cause_by END,
   delivery = CASE WHEN {KEEPS_CAUSE} THEN work.delivery ELSE excluded.delivery END,
   transition_at = LEAST(COALESCE(work.transition_at, excluded.transition_at),
     COALESCE(excluded.transition_at, work.transition_at)),
@@ -60,8 +62,8 @@ TAKE = """
 UPDATE work SET lease_token = :token, visible_at = NOW() + :lease, enqueued_at = COALESCE(enqueued_at, visible_at),
   re_enqueued_at = NULL
 WHERE key IN (SELECT key FROM ready)
-RETURNING key, kind, lane, generation, attempts, cause_kind, cause_id, error_code, visible_at, enqueued_at, delivery,
-  transition_at
+RETURNING key, kind, lane, generation, attempts, cause_kind, cause_id, cause_by, error_code, visible_at,
+  enqueued_at, delivery, transition_at
 """
 
 # Claim what is due in a lane, the longest due first. Each of the two conditions on `kind` has an index of its own.
@@ -101,7 +103,7 @@ COMPLETE = f"""
 UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts = 0, dead = 0,
   error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(), re_enqueued_at = NULL,
   visible_at = {NEXT_RUN},
-  lane = :lane, enqueued_at = NULL, cause_kind = '', cause_id = '', delivery = '',
+  lane = :lane, enqueued_at = NULL, cause_kind = '', cause_id = '', cause_by = '', delivery = '',
   transition_at = CAST(:transition_at AS double precision)
 WHERE key = :key
 """  # noqa: S608 - constants
@@ -129,6 +131,15 @@ UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts
   error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(),
   re_enqueued_at = NULL, enqueued_at = NULL,
   visible_at = {NEXT_RUN}
+WHERE key = :key
+"""  # noqa: S608 - constants
+
+# A run did what it may: kept and listed like what failed, but nothing of what enqueued it speaks for what is left.
+SET_ASIDE = f"""
+UPDATE work SET lease_token = NULL, completed_generation = :generation, attempts = attempts + 1, dead = 1,
+  error_code = :error_code, error_detail = :error_detail, last_finished_at = NOW(),
+  re_enqueued_at = NULL, enqueued_at = NULL, cause_kind = '', cause_id = '', cause_by = '', delivery = '',
+  visible_at = {NEXT_RUN}, transition_at = CAST(:transition_at AS double precision)
 WHERE key = :key
 """  # noqa: S608 - constants
 

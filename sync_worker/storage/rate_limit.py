@@ -50,12 +50,11 @@ class Window:
 
     def at(self, now: float) -> Window:
         """Return the window without what no longer counts. A clock that was set back does not lock anybody out."""
-        current = int(now / self.slot)
-        slots: dict[int, int] = {}
-        for slot, calls in self.slots.items():
-            if self._counts_until(slot) > now:
-                slots[min(slot, current)] = slots.get(min(slot, current), 0) + calls
-        return replace(self, slots=slots)
+        oldest, current = (now - self.length) / self.slot - 2, int(now / self.slot)
+        slots = {slot: calls for slot, calls in self.slots.items() if slot > oldest}
+        ahead = sum(slots.pop(slot) for slot in [slot for slot in slots if slot > current])
+        window = replace(self, slots=slots)
+        return window.grant(ahead, now) if ahead else window
 
     def available(self, *, reserved: int = 0) -> int:
         """Return how many more calls may be sent now while `reserved` of them are left."""

@@ -29,10 +29,25 @@ WELL, BADLY = "well", "badly"
 
 @dataclass(frozen=True, slots=True)
 class LastSuccess:
-    """What the last good run saw: `entitlements` in Sanity and subjects with our marker in Clerk."""
+    """What the last good run saw: `entitlements` in Sanity and subjects with our marker in Clerk.
+
+    Of the users, `over_budget` had more than `claims_budget` bytes of claims, and `largest` had the most.
+    """
 
     entitlements: int
     managed: int
+    claims_budget: int = 0
+    over_budget: int = 0
+    largest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> LastSuccess:
+        """Return what `json` made."""
+        return cls(**json.loads(text))
+
+    def json(self) -> str:
+        """Return it as text for the database."""
+        return json.dumps(asdict(self))
 
 
 class ReconcileRuns:
@@ -49,11 +64,11 @@ class ReconcileRuns:
     async def last_good(self) -> LastSuccess | None:
         """Return what the last good run saw."""
         rows = await self._db.read(lambda tx: tx.execute("SELECT value FROM state WHERE name = ?", (GOOD,)))
-        return LastSuccess(**json.loads(rows[0][0])) if rows else None
+        return LastSuccess.parse(rows[0][0]) if rows else None
 
     async def remember_good(self, good: LastSuccess) -> None:
         """Keep what a good run saw, and that it was now."""
-        await self._db.run(lambda tx: tx.execute(REMEMBER, (GOOD, json.dumps(asdict(good)))))
+        await self._db.run(lambda tx: tx.execute(REMEMBER, (GOOD, good.json())))
 
     async def remember_end(self, *, well: bool) -> None:
         """Keep how a run that meant to write ended."""

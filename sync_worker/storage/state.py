@@ -27,8 +27,8 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at
 # Needs what a write needs, but changes no row.
 CHANGE_NOTHING = "UPDATE state SET at = at WHERE name = ''"
 
-LAST_EVENT, FAILURE = "listen:last", "listen:failure"
-"""The last event of the listener's stream, and why Sanity last refused to be listened to."""
+LAST_EVENT, CONNECTED, FAILURE = "listen:last", "listen:connected", "listen:failure"
+"""The last event of the listener's stream, when it was last connected, and why Sanity last refused it."""
 
 PAGES_URL = "pages:url"
 """Where somebody last signed in to the pages, which is where notices lead to: scheme and host."""

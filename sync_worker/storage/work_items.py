@@ -119,10 +119,26 @@ class DeadLettered:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """The run did what it may, and the rest waits for a person. It is kept and listed like what failed.
+
+    What enqueued it is served, so none of that speaks for the rest later. `next_due` and `transition_at` are those of
+    `Completed`.
+    """
+
+    claim: Claim
+    error_code: str
+    error_detail: str
+    next_due: float | None = None
+    wrote: bool = False
+    transition_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """The run did not begin, or may begin again: given back unchanged, due now."""
 
     claim: Claim
 
 
-Completion = Completed | Retry | DeadLettered | Released
+Completion = Completed | Retry | DeadLettered | SetAside | Released

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.errors import UnreadableAnswer
 from sync_worker.sanity.rows import read_row
 from sync_worker.sync.fresh_reads import read_until_fresh
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
-    from sync_worker.clerk.target import AddressOwners
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.domain.timings import Timings
@@ -33,27 +34,40 @@ AMBIGUOUS_ADDRESS = "ambiguous_address"
 AMBIGUOUS_REASON = "several people in Clerk have it, so it counts for none of them"
 REFUSED = "row_refused"
 UNRESOLVED = "references_unresolved"
-FIELDS = {Kind.EMAIL: "userEmail", Kind.EXTERNAL: "userExternalId"}
-
-
-def notes(refusals: Iterable[Refusal]) -> str:
-    """Return refusals as the note of a row of the work queue, one a line."""
-    return "\n".join(map(str, refusals))
+FIELDS = {
+    Kind.USER: "clerkUserId",
+    Kind.ORGANIZATION: "clerkOrganizationId",
+    Kind.MEMBERSHIP: "clerkOrganizationId",
+    Kind.EMAIL: "userEmail",
+    Kind.EXTERNAL: "userExternalId",
+}
+"""The field of a row that names a subject. A membership needs two, and the organization's makes it one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Whom one document is for. `code` and `reason` say why it gives nobody access, or nobody yet."""
+    """Whom one document is for. `code` and `reason` say why it gives nobody access, or nobody yet.
+
+    Where it is `unreadable`, for a reason, who has its address, the subjects are only some of those who may.
+    """
 
     document: str
     subjects: tuple[Subject, ...] = ()
     code: str = ""
     reason: str = ""
+    unreadable: str = ""
 
 
 def owners(subject: Subject, holders: AddressOwners) -> tuple[Subject, ...]:
     """Return the users, or their memberships, that have an address: one, unless it is ambiguous or unknown."""
-    return tuple(subject.for_user(user) for user in sorted(holders.get(subject.address, ())))
+    return tuple(subject.for_user(user) for user in sorted(holders.users.get(subject.address, ())))
+
+
+def known_owners(subject: Subject, holders: AddressOwners) -> tuple[Subject, ...]:
+    """Return the owners of an address. Raises UnreadableAnswer when it is not known who they are."""
+    if detail := holders.unreadable.get(subject.address):
+        raise UnreadableAnswer(detail)
+    return owners(subject, holders)
 
 
 def rows_for_owner(
@@ -73,7 +87,7 @@ async def resolve(rows: Iterable[Mapping[str, Any]], find: Find) -> list[Resolut
     """Return whom each row is for. Addresses are looked up together. Raises what `find` raises."""
     read = [(str(raw["_id"]), *read_row(raw, ())) for raw in rows]
     addresses = {subject for _, subject, _ in read if subject is not None and subject.is_address}
-    holders = await find(addresses) if addresses else {}
+    holders = await find(addresses) if addresses else AddressOwners()
     return [_resolution(document, subject, row, holders) for document, subject, row in read]
 
 
@@ -85,12 +99,18 @@ def _resolution(
     if not subject.is_address:
         return Resolution(document, (subject,))
     owned_by = owners(subject, holders)
-    if len(owned_by) == 1:
-        return Resolution(document, owned_by)
-    field = FIELDS[subject.kind]
-    if not owned_by:
-        return Resolution(document, (), PENDING, f"{document}: {field}: {PENDING_REASON}")
-    return Resolution(document, owned_by, AMBIGUOUS_ADDRESS, f"{document}: {field}: {AMBIGUOUS_REASON}")
+    if detail := holders.unreadable.get(subject.address):
+        return Resolution(document, owned_by, unreadable=detail)
+    match owned_by:
+        case (_,):
+            return Resolution(document, owned_by)
+        case () if isinstance(row, Refusal):
+            code, reason = REFUSED, str(row)
+        case ():
+            code, reason = PENDING, f"{document}: {FIELDS[subject.kind]}: {PENDING_REASON}"
+        case _:
+            code, reason = AMBIGUOUS_ADDRESS, f"{document}: {FIELDS[subject.kind]}: {AMBIGUOUS_REASON}"
+    return Resolution(document, owned_by, code, reason)
 
 
 async def resolve_documents(

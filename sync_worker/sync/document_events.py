@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sync_worker.domain.revisions import Deletion, ExpectedRevision, expected_revision, microseconds
-from sync_worker.domain.work import Cause, CauseKind
+from sync_worker.domain.work import Cause, CauseKind, editor
 from sync_worker.errors import InvalidSubject
 from sync_worker.sanity.rows import SubjectFields
 from sync_worker.storage.work_items import FANOUT, WorkItem
@@ -31,6 +31,7 @@ class DocumentEvent(BaseModel):
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,256}$")
     type: str
     rev: str | None = Field(pattern=r"^[A-Za-z0-9._-]{0,256}$", default=None)
+    by: Any = None
     updated_at: str | None = Field(alias="updatedAt", pattern=r"^[0-9TZ:.+-]{0,64}$", default=None)
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
@@ -76,7 +77,7 @@ def items_of(event: DocumentEvent, delivery: str, now: float, tolerance: float) 
         items.append((FANOUT + event.id, FANOUT_LANE))
     elif addressed or nameless or not items:
         items.append((FANOUT + event.id, DIRECT))
-    cause = Cause(CauseKind.WEBHOOK, event.id)
+    cause = Cause(CauseKind.WEBHOOK, event.id, editor(event.by))
     expected = event.expected(now, tolerance)
     return [WorkItem(key, lane, expected=expected, cause=cause, delivery=delivery) for key, lane in items]
 

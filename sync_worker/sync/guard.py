@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.domain.loss import losses
 from sync_worker.domain.work import PUBLISHED, Cause, CauseKind
 from sync_worker.storage.approvals import HeldChange
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
-    from sync_worker.domain.entitlements import Change
+    from sync_worker.domain.entitlements import Change, Field
     from sync_worker.storage.approvals import Approvals
     from sync_worker.storage.reconcile_runs import ReconcileRuns
     from sync_worker.sync.outcome import Due, Outcome
@@ -40,22 +41,27 @@ class Guard:
     approvals: Approvals
     runs: ReconcileRuns
     limit: LossLimit
+    fields: Sequence[Field]
     clock: Clock
     managed: int | None = None
 
     async def review(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes of a batch; of those whose loss is held only the part remains that takes nothing."""
-        losing = [o for o in outcomes if o.change is not None and o.change.losses and not _is_approved(o.due)]
+        losing = [
+            o
+            for o in outcomes
+            if o.change is not None and o.change.losses and o.due.cause.kind is not CauseKind.OPERATOR
+        ]
         if not losing:
             return outcomes
-        lists = await self.approvals.lists_of([str(o.due.subject) for o in losing])
+        listed = await self.approvals.held_of([str(o.due.subject) for o in losing])
         by_cause: dict[Cause, list[Outcome]] = defaultdict(list)
         held: dict[str, str] = {}
         for outcome in losing:
-            list_ = lists.get(str(outcome.due.subject))
-            if self._ended(outcome) or (list_ and outcome.due.cause == Cause(CauseKind.APPROVE, list_)):
+            before = listed.get(str(outcome.due.subject))
+            if self._ended(outcome) or (before is not None and self._is_approved(outcome, before)):
                 continue
-            if list_:
+            if before is not None:
                 held |= await self._hold(outcome.due.cause, [outcome], "")
             elif not _is_own(outcome):
                 by_cause[outcome.due.cause].append(outcome)
@@ -63,6 +69,11 @@ class Guard:
             if reason := await self.verdict(cause, [str(o.due.subject) for o in some]):
                 held |= await self._hold(cause, some, reason)
         return [_harmless(o, held[key]) if (key := str(o.due.subject)) in held else o for o in outcomes]
+
+    async def expect(self, cause: Cause, subjects: Sequence[str]) -> None:
+        """Count the losses of a run before its first batch is reviewed. What is on a list does not count again."""
+        listed = await self.approvals.lists_of(subjects)
+        await self.approvals.count_losses(str(cause), [subject for subject in subjects if subject not in listed])
 
     async def verdict(self, cause: Cause, subjects: Sequence[str]) -> str:
         """Count losses by a cause. Return why they must be held; empty when they are allowed."""
@@ -85,12 +96,21 @@ class Guard:
         for id_ in await self.approvals.release(listed) if listed else ():
             log.info("changeset_withdrawn", changeset=id_)
 
+    def _is_approved(self, outcome: Outcome, held: HeldChange) -> bool:
+        """Return whether an operator approved the list, and nothing is lost beyond what it shows."""
+        due, change = outcome.due, outcome.change
+        approved = due.approved or due.cause == Cause(CauseKind.APPROVE, held.changeset)
+        return approved and change is not None and not losses(held.after, change.after, self.fields)
+
     def _ended(self, outcome: Outcome) -> bool:
         """Return whether the subject's own entitlement ended: deleted, cancelled, moved, or by its window."""
         due, change = outcome.due, outcome.change
         gone = set(change.former_documents) - set(change.sources) if change is not None else set()
         if due.transition is not None and due.transition <= self.clock.now():
-            return bool(gone)  # otherwise a window has only begun
+            # A window that has only begun ends nothing, nor does a row that the read does not show any more.
+            in_time = {document for document, ended in outcome.lapsed.items() if ended >= due.transition}
+            if not gone.isdisjoint(in_time):
+                return True
         return _is_own(outcome) and not gone.isdisjoint(_reported(due))
 
     async def _hold(self, cause: Cause, outcomes: Sequence[Outcome], reason: str) -> Mapping[str, str]:
@@ -100,10 +120,6 @@ class Guard:
             for id_ in sorted(set(lists.values())):
                 log.warning("losses_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
         return lists
-
-
-def _is_approved(due: Due) -> bool:
-    return due.approved or due.cause.kind is CauseKind.OPERATOR
 
 
 def _is_own(outcome: Outcome) -> bool:
@@ -116,7 +132,7 @@ def _is_own(outcome: Outcome) -> bool:
 
 def _reported(due: Due) -> set[str]:
     """Return the documents that events reported."""
-    return {due.cause.id, *(expected.document for expected in due.expected_revisions)}
+    return {due.cause.id, *(expected.document for expected in due.reported)}
 
 
 def _held_change(change: Change) -> HeldChange:

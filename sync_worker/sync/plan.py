@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sync_worker.domain.diff import diff
 from sync_worker.domain.entitlements import Entitlement, Refusal, Slot
 from sync_worker.domain.merge import merge
-from sync_worker.domain.ownership import NOTHING_WRITTEN, LastWrites, same_json, stored
+from sync_worker.domain.ownership import NOTHING_WRITTEN, LastWrites, own_marker, same_json, stored
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import CauseKind
 from sync_worker.errors import NoSuchSubject, NotListedYet, SyncWorkerError, UnreadableAnswer
@@ -72,10 +72,18 @@ class Plan:
 
 def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timings) -> Plan:
     """Compare what Clerk holds of each subject with the access that the rows give it."""
-    rows = by_owner(facts.reading, layout)
+    rows, unreadable = by_owner(facts.reading, layout)
+    observed = {
+        subject: replace(one, unreadable=one.unreadable or unreadable.get(subject, ""))
+        for subject, one in facts.observed.items()
+    }
+    facts = replace(facts, observed=observed)
     ended_writes, in_flight = _earlier_writes(facts, layout, timings)
     written = last_writes(facts.latest_writes)
-    outcomes = [_outcome(due, rows[due.subject], facts, layout, written) for due in batch]
+    outcomes = [
+        replace(_outcome(due, rows[due.subject], facts, layout, written), lapsed=_lapsed(rows[due.subject], facts.now))
+        for due in batch
+    ]
     outcomes = [_until_listed(o, facts, timings) if o.due.subject not in facts.observed else o for o in outcomes]
     recheck_at = second_look(facts.now, timings)
     return Plan(
@@ -85,14 +93,25 @@ def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timin
     )
 
 
-def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, Rows]:
-    """Return the rows of one snapshot by the subjects that they are for, whether they count now or not."""
+def by_owner(reading: Reading, layout: Layout) -> tuple[Mapping[Subject, Rows], Mapping[Subject, str]]:
+    """Return the rows of one snapshot by the subjects that they are for, whether they count now or not.
+
+    Also returns of whom it is not known whether their rows count, with the reason: another user may have their address.
+    """
     rows: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
+    unreadable: dict[Subject, str] = {}
     for raw in reading.snapshot.rows:
         subject, read = read_row(raw, layout.fields)
         for owner, row in rows_for_owner(subject, read, reading.holders) if subject is not None else ():
             rows[owner].append(row)
-    return rows
+            if subject is not None and (detail := reading.holders.unreadable.get(subject.address)):
+                unreadable[owner] = detail
+    return rows, unreadable
+
+
+def _lapsed(rows: Rows, now: datetime) -> dict[str, float]:
+    ended = ((row.id, row.ends_at) for row in rows if isinstance(row, Entitlement))
+    return {document: at.timestamp() for document, at in ended if at is not None and at <= now}
 
 
 def document_of(row: Entitlement | Refusal) -> str:
@@ -143,10 +162,20 @@ def _earlier_writes(
 
 
 def _shows(observed: Observed, entry: Entry, layout: Layout) -> bool:
-    """Return whether Clerk holds what an entry says was written, where it was written."""
+    """Return whether Clerk holds what an entry says was written, where it was written.
+
+    Values that the app had already prove nothing. Without any other, our marker does.
+    """
     slots = {slot.name: slot for slot in (*layout.slots, *map(Slot.parse, entry.keys))}
-    names = {*entry.before, *entry.after} & slots.keys()
+    names = {name for name in {*entry.before, *entry.after} & slots.keys() if not _was_the_apps(entry, name)}
+    if not names:
+        return own_marker(observed, layout) is not None
     return all(same_json(stored(observed, slots[name]), entry.after.get(name)) for name in names)
+
+
+def _was_the_apps(entry: Entry, name: str) -> bool:
+    """Return whether the app had the value already that was to be written."""
+    return name in entry.taken_over and same_json(entry.taken_over[name], entry.after.get(name))
 
 
 def last_writes(entries: Iterable[Entry]) -> dict[str, LastWrites]:
@@ -155,6 +184,8 @@ def last_writes(entries: Iterable[Entry]) -> dict[str, LastWrites]:
     documents: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         for slot in map(Slot.parse, entry.keys):
+            if entry.state is not State.APPLIED and _was_the_apps(entry, slot.name):
+                continue  # that Clerk holds it does not show that we wrote it
             values[entry.subject][slot].append(entry.after.get(slot.name))
         documents[entry.subject] = tuple(entry.documents)
     return {subject: LastWrites(values[subject], documents[subject]) for subject in documents}
@@ -189,12 +220,8 @@ def _outcome(due: Due, rows: Rows, facts: Facts, layout: Layout, written: Mappin
 
 
 def _with_sources(outcome: Outcome, rows: Rows) -> Outcome:
-    """Add which documents came and went. One that is still for the subject, but ended, is nobody else's now."""
+    """Add which documents went. One that is still for the subject, but ended, is nobody else's now."""
     before = set(outcome.change.former_documents) if outcome.change is not None else set()
     after = set(outcome.change.sources) if outcome.change is not None else set()
     theirs = set(map(document_of, rows))
-    return replace(
-        outcome,
-        added_sources=tuple(sorted(after - before)),
-        removed_sources=tuple(sorted(before - after - theirs)),
-    )
+    return replace(outcome, removed_sources=tuple(sorted(before - after - theirs)))

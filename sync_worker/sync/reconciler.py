@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.clock import utc
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.revisions import reports_delete
@@ -31,6 +32,7 @@ from sync_worker.errors import (
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import Entry, State
 from sync_worker.storage.work_items import FANOUT, WorkItem
+from sync_worker.sync.address_resolution import PENDING, REFUSED
 from sync_worker.sync.fresh_reads import read_until_fresh
 from sync_worker.sync.outcome import Due, Outcome
 from sync_worker.sync.plan import Facts, Reading, make_plan, second_look
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.ledger import Ledger
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.sync.guard import Guard
+    from sync_worker.sync.plan import Plan
 
 WRITES_AT_ONCE = 24
 REPAIR_LANE = 2
@@ -146,7 +149,7 @@ class Reconciler:
         snapshot = await self.source.by_subject([*subjects, *addresses], documents)
         named = (read_row(raw, ())[0] for raw in snapshot.rows) if addresses else ()
         wanted = {subject.address for subject in named if subject is not None} & set(addresses)
-        return Reading(snapshot, await self.target.find(wanted) if wanted else {})
+        return Reading(snapshot, await self.target.find(wanted) if wanted else AddressOwners())
 
     async def _reconcile(
         self,
@@ -169,7 +172,10 @@ class Reconciler:
             await self.queue.enqueue(await self._others_concerned(batch, reading, plan.documents))
         outcomes = await self._apply(outcomes)
         if reading.snapshot.visible:
-            await self.access.replace(known, plan.documents)
+            new = (d for s, documents in plan.documents.items() for d in set(documents).difference(known.get(s, ())))
+            # What was noted of a document while it was for nobody is over; from now on it is noted of the subject.
+            await self.queue.clear_notes([FANOUT + document for document in new], PENDING, REFUSED)
+            await self.access.replace(known, _documents_now(plan, outcomes))
         await self.guard.withdraw(outcomes)
         return [_failed(o, LossHeld(f"changeset {o.held}")) if o.held and o.error is None else o for o in outcomes]
 
@@ -180,11 +186,11 @@ class Reconciler:
 
         They come without the revision, so that their runs do not lead back here.
         """
-        former = await self.access.subjects_of(_documents(batch, {}))
+        former = await self.access.subjects_of({expected.document for due in batch for expected in due.reported})
         return [
             WorkItem(subject, due.lane, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
             for due in batch
-            for document in sorted({expected.document for expected in due.expected_revisions})
+            for document in sorted({expected.document for expected in due.reported})
             if document in documents[str(due.subject)] or document not in reading.revisions
             for subject in former.get(document, ())
             if subject not in documents
@@ -283,12 +289,23 @@ def requeue_document(document: str, outcome: Outcome) -> WorkItem:
     return WorkItem(FANOUT + document, REPAIR_LANE, cause=due.cause, delivery=due.delivery, enqueued_at=due.since)
 
 
+def _documents_now(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Collection[str]]:
+    """Return by subject the documents that are for it, and those that gave what could not be taken away yet."""
+    left = {o.due.subject for o in outcomes if o.held or o.error is not None}
+    former = {
+        str(o.due.subject): o.change.former_documents
+        for o in plan.outcomes
+        if o.due.subject in left and o.change is not None
+    }
+    return {key: {*documents, *former.get(key, ())} for key, documents in plan.documents.items()}
+
+
 def _has_joined(due: Due) -> bool:
     return due.cause.kind is CauseKind.CLERK and due.cause.id.endswith(".created")
 
 
 def _documents(batch: Iterable[Due], known: Mapping[str, Sequence[str]]) -> set[str]:
-    """Return the documents that events reported, and those that were for these subjects when they ran last."""
+    """Return the documents with an expected revision, and those that were for these subjects when they ran last."""
     dues = list(batch)
     reported = {expected.document for due in dues for expected in due.expected_revisions}
     return reported.union(*(known.get(str(due.subject), ()) for due in dues))
@@ -300,12 +317,12 @@ def _revokes(change: Change) -> bool:
 
 def _end_was_reported(due: Due, change: Change) -> bool:
     """Return whether an event reported a deletion, or named a document that gives access, and so existed."""
-    reported = (reports_delete(e) or e.document in change.former_documents for e in due.expected_revisions)
+    reported = (reports_delete(e) or e.document in change.former_documents for e in due.reported)
     return any(reported) or (due.accepts_empty and bool(change.former_documents))
 
 
 def _proof_needed(due: Due, change: Change) -> set[str]:
-    return {*change.former_documents, *(e.document for e in due.expected_revisions if reports_delete(e))}
+    return {*change.former_documents, *(e.document for e in due.reported if reports_delete(e))}
 
 
 def _entry(change: Change, due: Due) -> Entry:
@@ -317,6 +334,7 @@ def _entry(change: Change, due: Due) -> Entry:
         after=change.after,
         documents=change.sources,
         cause=change.cause,
+        by=due.cause.by,
         delivery=due.delivery,
         keys=[str(slot) for slot in change.keys],
         taken_over=change.taken_over,
@@ -325,7 +343,7 @@ def _entry(change: Change, due: Due) -> Entry:
 
 
 def _failed(outcome: Outcome, error: SyncWorkerError) -> Outcome:
-    return replace(outcome, error=error, added_sources=(), removed_sources=())
+    return replace(outcome, error=error, removed_sources=())
 
 
 def _state(outcome: Outcome) -> State:

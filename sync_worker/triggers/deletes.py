@@ -8,7 +8,7 @@ Nothing is enqueued that the document store does not confirm.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from sync_worker.errors import DatabaseUnavailable, SyncWorkerError, UnreadableA
 from sync_worker.storage.work_items import FANOUT, WorkItem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
@@ -63,16 +63,23 @@ class Deletes:
         else:
             former = await self.access.subjects_of(deleted)
             found = await self._confirmed(former.keys(), ())
+        by = deleted or {}
         items = [
-            WorkItem(FANOUT + id_, LANE, None, Ambiguous(id_, None, Deletion.REPORTED), cause) for id_ in sorted(found)
+            WorkItem(
+                FANOUT + id_,
+                LANE,
+                expected=Ambiguous(id_, None, Deletion.REPORTED),
+                cause=replace(cause, by=by.get(id_, "")),
+            )
+            for id_ in sorted(found)
         ]
         for start in range(0, len(items), PAGE):
             await self.queue.enqueue(items[start : start + PAGE])
         await self.queue.remember(CURSOR, json.dumps([max(since, reached), checked]))
         return len(items)
 
-    async def _logged(self, since: str, until: str) -> frozenset[str] | None:
-        """Return what the log says was deleted; None when it does not reach back so far, or cannot be read."""
+    async def _logged(self, since: str, until: str) -> Mapping[str, str] | None:
+        """Return what the log says was deleted, by whom; None when it does not reach back so far, or cannot be read."""
         begin = datetime.fromisoformat(since).astimezone(UTC)
         if self.clock.now() - begin.timestamp() > self.timings.log_retention:
             return None

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
-from sync_worker.domain.work import Cause, CauseKind
+from sync_worker.domain.work import Cause, CauseKind, editor
 from sync_worker.errors import CredentialsRefused, DatabaseUnavailable, SyncWorkerError
 from sync_worker.sanity.listen import Signal
 from sync_worker.storage.leadership import Leadership
-from sync_worker.storage.state import FAILURE, LAST_EVENT
+from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
 from sync_worker.sync.document_events import DocumentEvent, items_of
 
 if TYPE_CHECKING:
@@ -74,11 +74,16 @@ class Listener:
         return self.timings.listen_lease / 2
 
     async def _lead(self, lease: Leadership) -> float:
-        """Listen on one connection while the lease is renewed. Return the seconds until the next one."""
+        """Listen on one connection while the lease is renewed. Return the seconds until the next one.
+
+        It is replaced before Sanity ends it, which would cut an event in two.
+        """
         renewing = asyncio.create_task(self._renew(lease))
         listening = asyncio.create_task(self._follow())
         try:
-            await asyncio.wait({renewing, listening}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {renewing, listening}, timeout=self.timings.listen_lifetime, return_when=asyncio.FIRST_COMPLETED
+            )
             return await listening if listening.done() else 0.0
         finally:
             for task in (renewing, listening):
@@ -112,11 +117,12 @@ class Listener:
 
     async def _take(self, event: ListenEvent) -> None:
         match event.signal:
-            case Signal.WELCOME | Signal.RESET:
-                log.info("listener_connected", resumed=False)
-                await self.catch_up()
-            case Signal.RESUMED:
-                log.info("listener_connected", resumed=True)
+            case Signal.WELCOME | Signal.RESET | Signal.RESUMED:
+                resumed = event.signal is Signal.RESUMED
+                log.info("listener_connected", resumed=resumed)
+                await self.queue.remember(CONNECTED, event.signal)
+                if not resumed:
+                    await self.catch_up()
             case Signal.MUTATION if event.id not in self._seen:
                 await self._enqueue(event)
 
@@ -124,7 +130,7 @@ class Listener:
         """Enqueue whom a mutation concerns, and then remember it: after a crash it comes once more."""
         document = document_event(event)
         if document is not None:
-            now, cause = self.clock.now(), Cause(CauseKind.LISTEN, document.id)
+            now, cause = self.clock.now(), Cause(CauseKind.LISTEN, document.id, editor(document.by))
             items = items_of(document, event.id, now, self.timings.published_in_the_past)
             await self.queue.enqueue([replace(item, cause=cause) for item in items])
             log.info("mutation_accepted", document=document.id, operation=document.operation, revision=document.rev)
@@ -157,6 +163,7 @@ def document_event(event: ListenEvent) -> DocumentEvent | None:
         "type": str(document.get("_type")),
         "rev": document.get("_rev"),
         "updatedAt": document.get("_updatedAt"),
+        "by": event.data.get("identity"),
         "before": before,
         "after": after,
     }

@@ -14,8 +14,10 @@ from starlette.responses import RedirectResponse
 
 from sync_worker.diagnostics.serialize import without_addresses
 from sync_worker.diagnostics.status import held_json
+from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.text import invisible_character
 from sync_worker.domain.work import Cause, CauseKind
+from sync_worker.storage.ledger import Entry, State
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.web.auth import same
 from sync_worker.web.site import SESSION, form_of, wants_json
@@ -78,10 +80,7 @@ async def decide(pages: Pages, request: Request) -> Response:
         return pages.answer(request, "confirm", {**data, "problem": confirms}, 400 if confirms else 200)
     if action == APPROVE:
         return await _approve(pages, held, changes, operator)
-    await pages.approvals.drop(held.id)
-    log.warning("changeset_dropped", changeset=held.id, subjects=len(changes), operator=operator)
-    text = f"{len(changes)} subjects keep their access for now. The next reconcile compares them again."
-    return pages.message(request, "The list is dropped.", text, 200)
+    return await _drop(pages, request, held, changes, operator)
 
 
 async def _problem(pages: Pages, id_: str, *, shown: str, now: str) -> str:
@@ -95,9 +94,20 @@ async def _problem(pages: Pages, id_: str, *, shown: str, now: str) -> str:
 
 async def _approve(pages: Pages, held: HeldChangeset, changes: Sequence[HeldChange], operator: str) -> Response:
     """Enqueue the subjects for the worker. The guard honours the approval for those that are still on the list."""
-    await pages.queue.enqueue([WorkItem(change.subject, LANE, cause=_cause(held.id)) for change in changes])
+    await pages.queue.enqueue([WorkItem(change.subject, LANE, cause=_cause(held.id, operator)) for change in changes])
     log.warning("changeset_approved", changeset=held.id, subjects=len(changes), operator=operator)
     return RedirectResponse(f"/held/{held.id}", 303)
+
+
+async def _drop(
+    pages: Pages, request: Request, held: HeldChangeset, changes: Sequence[HeldChange], operator: str
+) -> Response:
+    """Forget the list. Whose loss was decided against, and by whom, is kept in the ledger."""
+    if not await pages.approvals.drop(held.id, [_dropped(held.id, change, operator) for change in changes]):
+        return _not_held(pages, request)
+    log.warning("changeset_dropped", changeset=held.id, subjects=len(changes), operator=operator)
+    text = f"{len(changes)} subjects keep their access for now. The next reconcile compares them again."
+    return pages.message(request, "The list is dropped.", text, 200)
 
 
 def version_of(changes: Sequence[HeldChange]) -> str:
@@ -106,8 +116,15 @@ def version_of(changes: Sequence[HeldChange]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def _cause(id_: str) -> Cause:
-    return Cause(CauseKind.APPROVE, id_)
+def _cause(id_: str, by: str = "") -> Cause:
+    return Cause(CauseKind.APPROVE, id_, by)
+
+
+def _dropped(id_: str, change: HeldChange, by: str) -> Entry:
+    """Return what the ledger keeps of a loss that somebody decided against."""
+    kind = ChangeKind.UPDATE if change.after else ChangeKind.REVOKE
+    cause = f"drop:{id_}"
+    return Entry(cause, change.subject, kind, change.before, change.after, (), cause, by, state=State.ABANDONED)
 
 
 def _code(pages: Pages, request: Request, *purpose: str) -> str:

@@ -63,7 +63,7 @@ async def changes(pages: Pages, request: Request) -> Response:
     }
     today = datetime.fromtimestamp(await pages.queue.now(), zone_of(request)).replace(hour=0, minute=0, second=0)
     counts = await pages.status.ledger.counted(today.timestamp())
-    editors = await pages.published_by(request, shown)
+    editors = await pages.editors_of(request, shown)
     view = {"editors": editors, "kinds": KINDS, "today": [(kind, counts.get(kind, 0)) for kind in KINDS]}
     return await pages.show(request, "changes", data, **view)
 

@@ -81,7 +81,7 @@ async def _explained(pages: Pages, request: Request, subject: Subject) -> Respon
     entries = explained.facts.history[:CHANGES_SHOWN]
     view = {
         "history": [without_addresses(entry_json(entry)) for entry in entries],
-        "editors": await pages.published_by(request, entries),
+        "editors": await pages.editors_of(request, entries),
         "code": "" if explained.subject.is_address else pages.code(request, sync_purpose(key)),
     }
     return _refreshed(request, await pages.show(request, "subject", subject_json(explained), **view))

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from sync_worker.domain.work import CauseKind
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.formatting import at, relative
 from sync_worker.transport import current_lane
@@ -20,7 +21,7 @@ from sync_worker.web.auth import SESSION_KEY
 from sync_worker.webhooks.receiver import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import tzinfo
 
     from jinja2 import Environment
@@ -127,12 +128,11 @@ class Pages:
         """Answer with a message instead of content."""
         return self.answer(request, "message", {"headline": headline, "text": text}, status)
 
-    async def published_by(self, request: Request, entries: Sequence[Entry]) -> list[str]:
-        """Return the editors behind changes, for the page alone."""
-        if wants_json(request):
-            return []
-        about = [({*entry.documents, entry.cause.rpartition(":")[2]} - {""}, entry.at) for entry in entries]
-        return await self.editors.of(about)
+    async def editors_of(self, request: Request, entries: Iterable[Entry]) -> Mapping[str, str]:
+        """Return the names of the editors behind changes, by id, for the page alone."""
+        return (
+            {} if wants_json(request) else await self.editors.of({entry.by for entry in entries if _is_editor(entry)})
+        )
 
     async def session_key(self) -> str:
         """Return what sessions are signed with; empty until the first sign-out. Raises DatabaseUnavailable."""
@@ -164,6 +164,10 @@ def wants_json(request: Request) -> bool:
     """Return whether the client accepts JSON but not HTML."""
     accept = request.headers.get("accept", "")
     return "application/json" in accept and "text/html" not in accept
+
+
+def _is_editor(entry: Entry) -> bool:
+    return bool(entry.by) and not entry.cause.startswith((CauseKind.APPROVE, "drop"))
 
 
 def zone_of(request: Request) -> tzinfo:

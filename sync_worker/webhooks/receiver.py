@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.redaction import redact
+from sync_worker.storage.liveness import ANOTHER_INSTANCE
 from sync_worker.sync.document_events import DocumentEvent, items_of, parse
 from sync_worker.webhooks.clerk_events import INSTANCE, parse_event
 from sync_worker.webhooks.clerk_events import items_of as items_of_event
@@ -124,7 +125,10 @@ class Receiver:
             return "bad_body"
         facts = {"source": "sanity", "delivery": delivery, "document": event.id}
         if not self._is_ours(event):
-            log.info("webhook_ignored", **facts, dataset=event.dataset)
+            expected = f"{self.project_id}/{self.dataset}"
+            given = f"{event.project_id}/{event.dataset}"
+            reason = f"it is from {given}, not {expected}" if given != expected else "it is about a draft or a version"
+            log.info("webhook_ignored", **facts, reason=reason)
             return IGNORED
         await self.queue.enqueue(items_of(event, delivery, self.clock.now(), self.timings.published_in_the_past))
         log.info("webhook_accepted", **facts, revision=event.rev, operation=event.operation)
@@ -136,8 +140,13 @@ class Receiver:
             return "bad_body"
         facts = {"source": "clerk", "delivery": delivery, "event_type": event.type}
         items = items_of_event(event, self.layout, self.clock.now(), self.timings, delivery)
-        if not items or not await self._is_our_instance(event.instance_id):
-            log.info("webhook_ignored", **facts)
+        if not items:
+            log.info("webhook_ignored", **facts, reason="this type of event changes no access")
+            return IGNORED
+        if not await self._is_our_instance(event.instance_id):
+            reason = f"it is from the instance {event.instance_id}, and CLERK_SECRET_KEY is of {self._instance}"
+            log.warning("webhook_ignored", **facts, reason=reason)
+            await self.heard.now(ANOTHER_INSTANCE)
             return IGNORED
         await self.queue.enqueue(items)
         log.info("webhook_accepted", **facts, subject=items[0].key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.changeset import classify
 from sync_worker.domain.clock import utc
-from sync_worker.domain.diff import diff, managed_values
+from sync_worker.domain.diff import claims_size, diff, managed_values
 from sync_worker.domain.entitlements import Entitlement, Refusal
 from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, needs_ledger
@@ -16,9 +16,11 @@ from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import DatasetEmpty, EveryoneLoses, RefusedError, SourceShrank, UnreadableAnswer
 from sync_worker.sanity.row_checks import empty_fields, field_names, refuse_wrong_shape
 from sync_worker.sanity.rows import read_row
-from sync_worker.sync.address_resolution import FIELDS, PENDING_REASON, owners, rows_for_owner
+from sync_worker.storage.work_items import FANOUT
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, FIELDS, PENDING_REASON, owners, rows_for_owner
+from sync_worker.sync.notes import code_of, remarks
 from sync_worker.sync.plan import document_of, last_writes
-from sync_worker.worker.desired_state import Desired, Directory, Findings
+from sync_worker.worker.desired_state import ClaimSizes, Desired, Directory, Findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -50,9 +52,9 @@ class Comparison:
         await self._refuse_shrinking(desired.rows)
         directory = Directory(desired.addresses())
         while True:
-            shared = directory.shared()
+            doubtful = directory.doubtful()
             findings = await self._compare_everybody(desired, directory)
-            if directory.shared() == shared:
+            if directory.doubtful() == doubtful:
                 return findings
             # Who was compared before the second owner of an address was seen got too much: compare once more.
 
@@ -68,7 +70,7 @@ class Comparison:
                 comparing.compare(observed, written.get(key, NOTHING_WRITTEN), known.get(key, ()))
             self.progress("compared with Clerk", len(comparing.seen), 0)
         for subject, rows in desired.named.items():
-            comparing.account(subject, [row for row in rows if isinstance(row, Entitlement)])
+            comparing.account(subject, rows)
         return comparing.findings
 
     async def _last_writes(self, page: Sequence[Observed]) -> Mapping[str, LastWrites]:
@@ -125,7 +127,9 @@ class _Comparing:
     findings: Findings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.findings = Findings(self.desired.rows, self.desired.empty, refused=[*self.desired.unaddressed])
+        self.findings = Findings(self.desired.rows, ClaimSizes(self.layout.claims_budget), self.desired.empty)
+        for refusal in self.desired.unaddressed:
+            self.findings.refuse(FANOUT + refusal.document, refusal)
 
     def compare(self, observed: Observed, written: LastWrites, known: Collection[str]) -> None:
         """Compare one subject, whose documents are `known` by the index, and add what differs to the findings."""
@@ -134,18 +138,21 @@ class _Comparing:
         unreadable = observed.unreadable or self._unreadable_user(subject)
         if unreadable:
             self.unreadable[subject] = unreadable
-            findings.refused.append(Refusal("", str(subject), unreadable))
+        if unreadable := unreadable or self._unreadable_address(subject):
+            self.findings.refuse(str(subject), Refusal(str(subject), UnreadableAnswer("").code, unreadable))
             return
         rows = self._rows(subject)
-        documents = {document_of(row) for row in rows}
-        if documents != set(known):
-            findings.index_changes[str(subject)] = (known, documents)
+        self._index(subject, known, {document_of(row) for row in rows})
         access = self._access(rows)
         live = managed_values(observed, self.layout, written)
         findings.checked += 1
         findings.managed += bool(live)
-        findings.refused += access.refusals
         findings.unresolved += access.unresolved
+        findings.refused += access.refusals
+        for remark in remarks(access):
+            # An address of several people is wrong with the document, not with each of them.
+            ambiguous = code_of(remark) == AMBIGUOUS_ADDRESS
+            findings.remarks[FANOUT + remark.document if ambiguous else str(subject)].append(remark)
         if access.sources or live:
             self._tally(subject, access, live)
         if access.next_transition is not None:
@@ -161,32 +168,58 @@ class _Comparing:
                 adoption=self.adoption,
             )
         except RefusedError as error:
-            findings.refused.append(Refusal(", ".join(access.sources[:3]), error.code, error.detail))
+            findings.refuse(str(subject), Refusal(", ".join(access.sources[:3]), error.code, error.detail))
             return
+        if change.losses:  # until they are written, the documents that gave it are still for the subject
+            self._index(subject, known, {*map(document_of, rows), *change.former_documents})
         if change.is_needed:
             findings.differences.append(classify(change, observed, self.layout))
+
+    def _index(self, subject: Subject, known: Collection[str], documents: set[str]) -> None:
+        self.findings.index_changes.pop(str(subject), None)
+        if documents != set(known):
+            self.findings.index_changes[str(subject)] = (known, documents)
 
     def _unreadable_user(self, subject: Subject) -> str:
         """Return why the user of a membership cannot be read: which rows name the membership is then not known."""
         is_membership = subject.kind is Kind.MEMBERSHIP
         return self.unreadable.get(Subject(Kind.USER, subject.user_id), "") if is_membership else ""
 
-    def account(self, subject: Subject, rows: Sequence[Entitlement]) -> None:
+    def _unreadable_address(self, subject: Subject) -> str:
+        """Return why it is not known whether rows that name the subject by address count for it."""
+        named = [name for name in self.directory.names_of(subject) if name in self.desired.named]
+        return self.directory.why_unreadable(named)
+
+    def account(self, subject: Subject, rows: Sequence[Entitlement | Refusal]) -> None:
         """Record why rows gave nobody access: their subject is not in Clerk, or they wait for a sign-up."""
-        owned_by = owners(subject, self.directory.holders) if subject.is_address else (subject,)
+        if subject.address in self.directory.unreadable:
+            return
+        owned_by = owners(subject, self.directory.owners) if subject.is_address else (subject,)
         if not owned_by:
-            pending = {row.id: f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}" for row in rows}
-            self.findings.pending |= pending
+            for row in rows:
+                if isinstance(row, Refusal):
+                    self.findings.refuse(FANOUT + row.document, row)
+                else:
+                    self.findings.pending[row.id] = f"{row.id}: {FIELDS[subject.kind]}: {PENDING_REASON}"
         elif self.seen.isdisjoint(owned_by):
             missing = f"{owned_by[0]} is not in Clerk"
-            self.findings.refused += [Refusal(row.id, "subject", missing) for row in rows]
+            for row in rows:
+                if isinstance(row, Refusal):
+                    self.findings.refuse(str(owned_by[0]), row)
+                elif self._counts(row):
+                    self.findings.refuse(str(owned_by[0]), Refusal(row.id, FIELDS[subject.kind], missing))
+
+    def _counts(self, row: Entitlement) -> bool:
+        """Return whether a row gives access, or will: one that has ended may outlive its user."""
+        access = self._access([row])
+        return bool(access.sources or access.next_transition)
 
     def _rows(self, subject: Subject) -> list[Entitlement | Refusal]:
         return [
             row
             for name in self.directory.names_of(subject)
             for read in self.desired.named.get(name, ())
-            for owner, row in rows_for_owner(name, read, self.directory.holders)
+            for owner, row in rows_for_owner(name, read, self.directory.owners)
             if owner == subject
         ]
 
@@ -199,6 +232,8 @@ class _Comparing:
         plan = self.layout.fields[0].name
         desired = {name: list(value) if isinstance(value, tuple) else value for name, value in access.values.items()}
         self.findings.published.add(subject, desired.get(plan), desired)
+        if subject.kind is Kind.USER:
+            self.findings.sizes.add(subject, claims_size(desired, self.layout))
         self.findings.held_in_clerk.add(subject, live.get(plan), live)
         if access.sources:
             self.findings.entitled_with.update(name for name, value in live.items() if value not in (None, []))

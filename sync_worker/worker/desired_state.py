@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.changeset import Difference, Tally
 from sync_worker.domain.subjects import Kind, Subject
 
@@ -39,6 +40,7 @@ class Directory:
 
     wanted: Collection[Subject]
     holders: dict[Subject, set[str]] = field(default_factory=dict)
+    unreadable: dict[Subject, str] = field(default_factory=dict)
     of: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
 
     def add(self, observed: Observed) -> None:
@@ -48,10 +50,22 @@ class Directory:
             self.of[observed.subject.id] = having
         for address in having:
             self.holders.setdefault(address, set()).add(observed.subject.id)
+        possible = (address for address in observed.possible_addresses or () if address in self.wanted)
+        self.unreadable.update(dict.fromkeys(possible, observed.unreadable))
 
-    def shared(self) -> frozenset[Subject]:
-        """Return the addresses that several users have."""
-        return frozenset(address for address, users in self.holders.items() if len(users) > 1)
+    @property
+    def owners(self) -> AddressOwners:
+        """Who has the addresses."""
+        return AddressOwners(self.holders, self.unreadable)
+
+    def doubtful(self) -> frozenset[Subject]:
+        """Return the addresses that several users have, or may have."""
+        several = (address for address, users in self.holders.items() if len(users) > 1)
+        return frozenset((*several, *self.unreadable))
+
+    def why_unreadable(self, names: Collection[Subject]) -> str:
+        """Return why it is not known who has one of these addresses; empty when it is known."""
+        return next((self.unreadable[name.address] for name in names if name.address in self.unreadable), "")
 
     def names_of(self, subject: Subject) -> tuple[Subject, ...]:
         """Return everything by which a row can name a subject: its id, and its addresses."""
@@ -67,20 +81,41 @@ class Directory:
 
 
 @dataclass(slots=True)
+class ClaimSizes:
+    """How large the claims of users will be: how many are over the budget, and who has the most bytes."""
+
+    budget: int
+    over: int = 0
+    largest: str = ""
+    most: int = 0
+
+    def add(self, subject: Subject, size: int) -> None:
+        """Add a user."""
+        self.over += size > self.budget
+        if size > self.most:
+            self.largest, self.most = str(subject), size
+
+
+@dataclass(slots=True)
 class Findings:
     """What a comparison found; nothing is written yet. `pending` are documents that wait for a sign-up, with why.
 
-    No row sets the fields that are `empty`.
+    No row sets the fields that are `empty`. `remarks` are what is wrong, by the key of the work queue on which it is to
+    be noted: the subject's, or the document's where it is for nobody or for several.
     `index_changes` are the documents of subjects by the access index and by what is published, where these differ.
     """
 
     rows: int
+    sizes: ClaimSizes
     empty: tuple[str, ...] = ()
+    began: float = 0.0
+    """When, by the database's clock (epoch seconds)."""
     checked: int = 0
     managed: int = 0
     differences: list[Difference] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     unresolved: list[Unresolved] = field(default_factory=list)
+    remarks: defaultdict[str, list[Refusal]] = field(default_factory=lambda: defaultdict(list))
     pending: dict[str, str] = field(default_factory=dict)
     index_changes: dict[str, tuple[Collection[str], Collection[str]]] = field(default_factory=dict)
     transitions: dict[Subject, datetime] = field(default_factory=dict)
@@ -88,6 +123,11 @@ class Findings:
     held_in_clerk: Tally = field(default_factory=Tally.empty)
     entitled_with: Counter[str] = field(default_factory=Counter)
     """How many of those who stay entitled have each key in Clerk."""
+
+    def refuse(self, key: str, *refusals: Refusal) -> None:
+        """Record refusals, to be noted on `key`."""
+        self.refused += refusals
+        self.remarks[key] += refusals
 
     @property
     def losing(self) -> list[Change]:

@@ -71,7 +71,7 @@ class RecordingSource:
         """See Source."""
         return await self.source.changed(since, after, before)
 
-    async def deleted(self, since: str, until: str) -> frozenset[str]:
+    async def deleted(self, since: str, until: str) -> Mapping[str, str]:
         """See Source."""
         return await self.source.deleted(since, until)
 

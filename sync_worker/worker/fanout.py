@@ -42,7 +42,7 @@ async def fan_out(
     Raises StaleRead while the index does not reflect the expected revisions, and what `Source` raises.
     """
     resolutions: list[Resolution] = []
-    expected = expected_revisions[0] if expected_revisions else None
+    expected = next((known for known in expected_revisions if not known.served), None)
     level, seen = {document}, {document}
     for _ in range(REFERENCE_DEPTH):
         between: set[str] = set()

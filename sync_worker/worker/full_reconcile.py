@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_worker.domain.changeset import verdict
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.ownership import NO_ADOPTION
 from sync_worker.domain.work import Cause, CauseKind
@@ -26,6 +27,7 @@ from sync_worker.errors import (
 from sync_worker.storage.reconcile_runs import LastSuccess
 from sync_worker.storage.work_items import FANOUT, Released, WorkItem
 from sync_worker.sync.address_resolution import PENDING
+from sync_worker.sync.notes import note_of
 from sync_worker.transport import current_lane
 from sync_worker.worker.comparison import Comparison, refuse_common_loss
 from sync_worker.worker.jobs import BATCH, done, due_of, lease_of
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
+    from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
     from sync_worker.domain.subjects import Subject
@@ -106,7 +109,8 @@ class FullReconcile:
             self.progress,
             accept_fewer=self.accept_fewer,
         )
-        return await comparison.find()
+        began = await self.queue.now()
+        return replace(await comparison.find(), began=began)
 
     async def apply(self, findings: Findings) -> Result:
         """Repair the differences, except losses that the guard holds, and schedule what changes later.
@@ -119,14 +123,18 @@ class FullReconcile:
         await self._index(findings.index_changes)
         guard = replace(self.reconciler.guard, managed=findings.managed)
         # Counted at once, so that the guard knows how many they are from the first batch on.
-        await guard.verdict(self.cause, [str(change.subject) for change in findings.losing])
+        await guard.expect(self.cause, [str(change.subject) for change in findings.losing])
         run = replace(self, reconciler=replace(self.reconciler, guard=guard))
         await run.repair([d.change.subject for d in findings.differences], result)
         await self._schedule(findings.transitions)
-        await self.queue.replace_notes(PENDING, {FANOUT + d: reason for d, reason in findings.pending.items()})
+        pending = {FANOUT + document: (PENDING, reason) for document, reason in findings.pending.items()}
+        refused = {key: note_of(list(dict.fromkeys(found))) for key, found in findings.remarks.items()}
+        await self.queue.replace_notes(pending | refused, findings.began)
         if result.is_good:
             managed = findings.managed + result.kinds[ChangeKind.GRANT] - result.kinds[ChangeKind.REVOKE]
-            await self.runs.remember_good(LastSuccess(findings.rows, managed))
+            sizes = findings.sizes
+            good = LastSuccess(findings.rows, managed, sizes.budget, sizes.over, sizes.largest)
+            await self.runs.remember_good(good)
         await self.runs.remember_end(well=result.is_good)
         return result
 
@@ -181,6 +189,7 @@ class FullReconcile:
             timings=self.timings,
             retry_after=outcome.due.lease.retry_after,
             next_due=outcome.next_due,
+            transition_at=outcome.transition_at,
             wrote=outcome.writes,
             removes=outcome.removes,
         )
@@ -216,10 +225,13 @@ def _count(outcome: Outcome, result: Result) -> None:
         result.taken_over += bool(outcome.change.taken_over)
 
 
-def report(findings: Findings, result: Result | None, calls: Mapping[str, int], seconds: float) -> dict[str, object]:
+def report(
+    findings: Findings, result: Result | None, calls: Mapping[str, int], seconds: float, limit: LossLimit
+) -> dict[str, object]:
     """Return the object of `reconcile --json`. Without a result (a dry run) it says what would be done."""
     planned = Counter(d.change.kind for d in findings.differences)
     kinds = planned if result is None else result.kinds
+    _, would_hold = verdict(findings.losing, limit, findings.managed)
     return {
         "checked": findings.checked,
         "granted": kinds[ChangeKind.GRANT],
@@ -227,7 +239,7 @@ def report(findings: Findings, result: Result | None, calls: Mapping[str, int], 
         "revoked": kinds[ChangeKind.REVOKE],
         "unchanged": findings.checked - len(findings.differences),
         "refused": len(findings.refused) if result is None else result.refused,
-        "held": 0 if result is None else result.held.total(),
+        "held": (len(findings.losing) if would_hold else 0) if result is None else result.held.total(),
         "taken_over": findings.taken_over if result is None else result.taken_over,
         "writes": calls.get("writes", 0),
         "clerk_calls": calls.get("Clerk", 0),

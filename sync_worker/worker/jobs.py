@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.subjects import Subject
-from sync_worker.domain.work import Cause, CauseKind, WorkKind
+from sync_worker.domain.work import COUNTED_TOGETHER, Cause, CauseKind, WorkKind
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -28,19 +27,13 @@ from sync_worker.errors import (
 )
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.work_items import FANOUT, Claim, Completed, Released, WorkItem
-from sync_worker.sync.address_resolution import (
-    AMBIGUOUS_ADDRESS,
-    AMBIGUOUS_REASON,
-    PENDING,
-    REFUSED,
-    UNRESOLVED,
-    notes,
-)
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, AMBIGUOUS_REASON
+from sync_worker.sync.notes import note_of, remarks
 from sync_worker.sync.outcome import Due
 from sync_worker.sync.reconciler import requeue_document
 from sync_worker.worker.event_log import is_missed_webhook, log_context, log_outcome, log_resolution
-from sync_worker.worker.fanout import LANE, fan_out
-from sync_worker.worker.lookups import Lookups, completed_document
+from sync_worker.worker.fanout import fan_out
+from sync_worker.worker.lookups import Lookups, completed_document, items_for
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
@@ -80,15 +73,14 @@ def due_of(claim: Claim, lease: Lease) -> Due:
 
 def done(claim: Claim, outcome: Outcome) -> Completed:
     """Complete a subject that is in sync; what is wrong with its rows stays visible as a note."""
-    refusals, unresolved = (outcome.access.refusals, outcome.access.unresolved) if outcome.access else ((), ())
-    transition = outcome.access.next_transition if outcome.access else None
+    error_code, error_detail = note_of(remarks(outcome.access))
     return Completed(
         claim,
         next_due=outcome.next_due,
         wrote=outcome.writes,
-        error_code=_note(outcome) if refusals else UNRESOLVED if unresolved else "",
-        error_detail=notes((*refusals, *(Refusal(one.document, UNRESOLVED_FIELD, one.sentence) for one in unresolved))),
-        transition_at=transition.timestamp() if transition else None,
+        error_code=error_code,
+        error_detail=error_detail,
+        transition_at=outcome.transition_at,
     )
 
 
@@ -162,7 +154,7 @@ class Jobs:
                 run.deadline.reschedule(asyncio.get_running_loop().time() + self.timings.run_deadline)
 
             former = (await self.reconciler.access.subjects_of([document])).get(document, ())
-            await enqueue([WorkItem(subject, LANE, cause=claim.cause) for subject in former])
+            await enqueue([*items_for(claim, map(Subject.parse, former))])
             resolutions = await fan_out(
                 self.reconciler.source,
                 self.reconciler.target.find,
@@ -171,7 +163,7 @@ class Jobs:
                 enqueue,
                 clock=self.clock,
                 timings=self.timings,
-                cause=claim.cause if claim.cause.kind is CauseKind.POLL else Cause(CauseKind.FAN_OUT, document),
+                cause=_fan_out_cause(claim.cause, document),
             )
             await self.queue.complete([completed_document(claim, resolutions, self.clock.now(), self.timings)])
             log.info("document_fanned_out", document=document, **log_context(claim))
@@ -217,6 +209,7 @@ class Jobs:
             timings=self.timings,
             retry_after=lease.retry_after,
             next_due=outcome.next_due,
+            transition_at=outcome.transition_at,
             wrote=outcome.writes,
             removes=outcome.removes,
         )
@@ -252,9 +245,6 @@ class Jobs:
             (document, o) for claim, o in in_sync if claim.error_code != AMBIGUOUS_ADDRESS for document in _ambiguous(o)
         ]
         await self.queue.enqueue([requeue_document(document, outcome) for document, outcome in newly])
-        added_sources = {FANOUT + document for _, outcome in in_sync for document in outcome.added_sources}
-        if added_sources:
-            await self.queue.clear_notes(added_sources, PENDING)
 
     async def _report(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -263,8 +253,9 @@ class Jobs:
             await self.queue.count({MISSED_WEBHOOKS: missed})
 
 
-def _note(outcome: Outcome) -> str:
-    return AMBIGUOUS_ADDRESS if _ambiguous(outcome) else REFUSED
+def _fan_out_cause(cause: Cause, document: str) -> Cause:
+    """Return the cause of what a document leads to: what was found with many others stays one cause with them."""
+    return cause if cause.kind in COUNTED_TOGETHER else Cause(CauseKind.FAN_OUT, document, cause.by)
 
 
 def _ambiguous(outcome: Outcome) -> tuple[str, ...]:

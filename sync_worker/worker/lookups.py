@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sync_worker.domain.revisions import indirect
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import WorkKind
-from sync_worker.errors import NotListedYet, StaleRead
+from sync_worker.errors import NotListedYet, StaleRead, UnreadableAnswer
 from sync_worker.storage.work_items import FANOUT, MEMBERS, Completed, WorkItem
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, owners, resolve_documents
 from sync_worker.sync.plan import is_too_new
@@ -83,6 +83,9 @@ class Lookups:
             claim = by_document[document]
             subjects = {*resolution.subjects, *map(Subject.parse, former.get(document, ()))}
             found.items.extend(items_for(claim, sorted(subjects, key=str)))
+            if resolution.unreadable:
+                found.failed.append((claim, UnreadableAnswer(resolution.unreadable)))
+                continue
             found.completed.append(completed_document(claim, [resolution], self.clock.now(), self.timings))
             found.resolutions.append((resolution, claim))
         return found
@@ -140,7 +143,8 @@ class Lookups:
 def items_for(claim: Claim, subjects: Iterable[Subject]) -> Iterator[WorkItem]:
     """Yield items for subjects that a claim leads to, as urgent as it is, with the revisions that it expects."""
     for subject in subjects:
-        for known in claim.expected_revisions or (None,):
+        reported = [known for known in claim.expected_revisions if not known.served]
+        for known in reported or (None,):
             # That a document is gone proves nothing about what else the current owner of an address holds.
             expected = None if known is None else indirect(known)
             yield WorkItem(str(subject), claim.lane, None, expected, claim.cause, claim.delivery, claim.enqueued_at)

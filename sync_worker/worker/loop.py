@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -55,39 +56,15 @@ class Budget(Protocol):
 class Lane:
     """How one lane is doing: the `slots` free for further runs, and how long to gather before the next claim.
 
-    `claim` takes what is due in a lane: at most so many, for so many seconds. `run` runs it.
+    It claims subjects or, of `lookups`, documents and addresses. `run` runs what was claimed.
     """
 
     number: int
     slots: int
-    claim: Callable[[int, int, float], Awaitable[Sequence[Claim]]]
     run: Callable[[Sequence[Claim]], Awaitable[None]]
+    lookups: bool = False
     gather: float = 0.0
     not_before: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """A lane started nothing: nothing is due, no slot is free, or it is gathering. Look again in `wait` seconds."""
-
-    wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class Throttled:
-    """A lane claimed nothing, because hardly any calls to Clerk are left."""
-
-    wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A lane started a run, and may start another after `wait` seconds."""
-
-    wait: float
-
-
-Start = Idle | Throttled | Started
 
 
 @dataclass(slots=True)
@@ -105,26 +82,24 @@ class Worker:
     clock: Clock
     timings: Timings
     name: str = "worker"
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _nudge: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: bool = False
     _runs: set[asyncio.Task[None]] = field(default_factory=set)
 
     def stop(self) -> None:
         """Claim nothing more."""
-        self._stopping.set()
-        self._nudge.set()
+        self._stopping = True
+        self.database.wake()
 
     async def run(self) -> None:
         """Work until stopped, then drain."""
-        queue, jobs = self.queue, self.jobs
-        lanes = [Lane(n, slots, queue.claim, jobs.reconcile_subjects) for n, slots in AT_ONCE.items()]
-        lanes += [Lane(n, slots, queue.claim_lookups, jobs.look_up) for n, slots in RESOLVING_AT_ONCE.items()]
-        fan_outs = Lane(1, FAN_OUTS_AT_ONCE, queue.claim_lookups, jobs.fan_out)
+        jobs = self.jobs
+        lanes = [Lane(n, slots, jobs.reconcile_subjects) for n, slots in AT_ONCE.items()]
+        lanes += [Lane(n, slots, jobs.look_up, lookups=True) for n, slots in RESOLVING_AT_ONCE.items()]
+        fan_outs = Lane(1, FAN_OUTS_AT_ONCE, jobs.fan_out, lookups=True)
         beating = asyncio.create_task(self._heartbeat())
         try:
             await self._until_configured()
-            while not self._stopping.is_set():
-                self._nudge.clear()
+            while not self._stopping:
                 try:
                     wait = await self._start_runs(lanes, fan_outs)
                 except DatabaseUnavailable as error:
@@ -137,7 +112,7 @@ class Worker:
 
     async def _until_configured(self) -> None:
         """Wait while the configuration is known to be wrong. A failed read does not prove that it is."""
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 await self.check()
             except (ConfigurationError, CredentialsRefused) as error:
@@ -151,73 +126,68 @@ class Worker:
                 return
 
     async def _start_runs(self, lanes: Sequence[Lane], fan_outs: Lane) -> float:
-        """Claim for every lane with a free slot. Return the seconds until the next look."""
+        """Claim for every lane in which something is due. Return the seconds until the next look."""
         now = self.clock.monotonic()
         if now < self.jobs.paused_until:
             return self.jobs.paused_until - now
-        starts = [await self._start_batch(lane) for lane in lanes]
-        starts.append(await self._start_fan_out(fan_outs))
-        wait = min(start.wait for start in starts)
-        throttled = any(isinstance(start, Throttled) for start in starts)
-        if throttled or not fan_outs.slots or any(lane.gather or not lane.slots for lane in lanes):
-            return wait  # what is due now has no free slot, or no calls left; a run that ends looks again
-        due = await self.queue.next_due()
-        return wait if due is None else min(wait, max(due, self.timings.min_rest))
+        dues = await self.queue.next_due_by_lane()
+        waits = [await self._start_batch(lane, dues.get((lane.number, lane.lookups), inf)) for lane in lanes]
+        waits.append(await self._start_fan_out(fan_outs, dues.get((fan_outs.number, fan_outs.lookups), inf)))
+        return min(self.timings.idle_interval, *waits)
 
-    async def _start_batch(self, lane: Lane) -> Start:
+    async def _start_batch(self, lane: Lane, due: float) -> float:
+        """Start a run of what is due in a lane. Return the seconds until the next look at it."""
         now, timings = self.clock.monotonic(), self.timings
         if not lane.slots:
-            return Idle(timings.idle_interval)
+            return timings.idle_interval  # a run that ends looks again
         if now < lane.not_before:
-            return Idle(lane.not_before - now)
+            return lane.not_before - now
+        if due > 0:
+            lane.gather = 0.0
+            return max(due, timings.min_rest)
         left = await self.budget.left(lane.number)
         if left < min(SCARCE, self.budget.limit // 4):
-            return Throttled(timings.scarce_budget_wait)  # a list call for one or two subjects would use up the rest
+            return timings.scarce_budget_wait  # a list call for one or two subjects would use up the rest
         limit = max(1, min(BATCH, left - 2))
-        claims = await lane.claim(lane.number, limit, timings.lease)
-        flood = FEW < len(claims) < limit
+        claimed = await self._launch(lane, limit)
+        flood = FEW < claimed < limit
         lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
         lane.not_before = now + lane.gather
-        if not claims:
-            return Idle(timings.idle_interval)
-        self._launch(lane, lane.run(claims))
-        return Started(lane.gather)
+        return lane.gather if claimed else timings.min_rest
 
-    async def _start_fan_out(self, lane: Lane) -> Start:
-        claims = await lane.claim(lane.number, 1, self.timings.lease) if lane.slots else []
-        if not claims:
-            return Idle(self.timings.idle_interval)
-        self._launch(lane, lane.run(claims))
-        return Started(0.0)
+    async def _start_fan_out(self, lane: Lane, due: float) -> float:
+        """Start a fan-out that is due. Return the seconds until the next look."""
+        if not lane.slots:
+            return self.timings.idle_interval
+        if due > 0:
+            return max(due, self.timings.min_rest)
+        return 0.0 if await self._launch(lane, 1) else self.timings.min_rest
 
-    def _launch(self, lane: Lane, work: Awaitable[None]) -> None:
-        async def run() -> None:
-            current_lane.set(lane.number)
-            try:
-                await work
-            except DatabaseUnavailable as error:
-                # The outcome could not be recorded: the lease ends, and the subjects are due again.
-                log.error("run_not_recorded", detail=error.detail)  # noqa: TRY400
-            finally:
-                lane.slots += 1
-                self._nudge.set()
+    async def _launch(self, lane: Lane, limit: int) -> int:
+        """Claim up to `limit` rows of a lane and run them. Return how many it were: others may have been faster."""
+        claim = self.queue.claim_lookups if lane.lookups else self.queue.claim
+        if claims := await claim(lane.number, limit, self.timings.lease):
+            lane.slots -= 1
+            task = asyncio.create_task(self._run(lane, claims))
+            self._runs.add(task)
+            task.add_done_callback(self._runs.discard)
+        return len(claims)
 
-        lane.slots -= 1
-        task = asyncio.create_task(run())
-        self._runs.add(task)
-        task.add_done_callback(self._runs.discard)
+    async def _run(self, lane: Lane, claims: Sequence[Claim]) -> None:
+        current_lane.set(lane.number)
+        try:
+            await lane.run(claims)
+        except DatabaseUnavailable as error:
+            # The outcome could not be recorded: the lease ends, and the subjects are due again.
+            log.error("run_not_recorded", detail=error.detail)  # noqa: TRY400
+        finally:
+            lane.slots += 1
+            self.database.wake()
 
     async def _rest(self, wait: float) -> None:
         """Sleep until something is enqueued, a run ends, the worker is stopped, or `wait` seconds have passed."""
-        if wait <= 0 or self._nudge.is_set():
-            return
-        changed = asyncio.ensure_future(self.database.changed(wait))
-        nudged = asyncio.ensure_future(self._nudge.wait())
-        try:
-            await asyncio.wait({changed, nudged}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            changed.cancel()
-            nudged.cancel()
+        if wait > 0:
+            await self.database.changed(wait)
 
     async def _heartbeat(self) -> None:
         while True:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sync_worker.errors import ConfigurationError, CredentialsRefused, LeaseLost, RefusedError, RetryableError
-from sync_worker.storage.work_items import DeadLettered, Released, Retry
+from sync_worker.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    LeaseLost,
+    LossHeld,
+    RefusedError,
+    RetryableError,
+)
+from sync_worker.storage.work_items import DeadLettered, Released, Retry, SetAside
 
 if TYPE_CHECKING:
     from sync_worker.domain.timings import Timings
@@ -22,19 +29,23 @@ def decide(
     timings: Timings,
     retry_after: float = 0.0,
     next_due: float | None = None,
+    transition_at: float | None = None,
     wrote: bool = False,
     removes: bool = False,
 ) -> Completion:
     """Return how a claim ends whose run failed.
 
     `now` is in epoch seconds, `jitter` between 0 and 1. `retry_after` is for how many more seconds Clerk wants the
-    subject left alone, beside what the error says. `next_due` is when the subject is due in any case. What `removes`
-    something is retried for ever, slowly: access that should be gone must not stay because Clerk refused once.
+    subject left alone, beside what the error says. `next_due` is when the subject is due in any case, `transition_at`
+    when the clock alone changes it. What `removes` something is retried for ever, slowly: access that should be gone
+    must not stay because Clerk refused once.
     """
     later = now + timings.dead_letter_retry
     match error:
         case CredentialsRefused() | ConfigurationError() | LeaseLost():
             return Released(claim)  # nothing is wrong with the subject
+        case LossHeld():
+            return SetAside(claim, error.code, str(error), next_due, wrote, transition_at)
         case RefusedError() if not removes:
             return DeadLettered(claim, error.code, str(error), next_due, wrote)
         case RefusedError():

@@ -67,7 +67,7 @@ def held(box: Sandbox, user: str) -> dict[str, Any]:
 
 
 async def right(box: Sandbox, user: str, expected: dict[str, Any]) -> None:
-    await until(lambda: held(box, user) == expected, 20)
+    await until(lambda: held(box, user) == expected)
 
 
 FULL = {"plan": "gold", "role": "lead", "courseSlugs": ["module-0", "module-1", "module-2"]}

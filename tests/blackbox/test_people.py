@@ -92,7 +92,7 @@ async def test_a_verified_sign_up_has_access_at_once(box: Sandbox, deployment: D
     await publish(box, "e1", userEmail=ADA)
     await until(lambda: bool(logged(deployment, "entitlement_pending")))
     ada = box.clerk.add_user(email=ADA)
-    await until(lambda: plan_of(box, ada) == "pro", 10)
+    await until(lambda: plan_of(box, ada) == "pro")
 
 
 @in_process
@@ -200,7 +200,7 @@ async def test_an_edit_in_the_dashboard_is_undone_at_once(box: Sandbox) -> None:
     await publish(box, "e1", userEmail=ADA)
     await until(lambda: plan_of(box, ada) == "pro")
     box.clerk.update_user(ada, public_metadata={**box.clerk.users[ada]["public_metadata"], "plan": "team"})
-    await until(lambda: plan_of(box, ada) == "pro", 10)
+    await until(lambda: plan_of(box, ada) == "pro")
 
 
 @in_process

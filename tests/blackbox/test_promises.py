@@ -67,7 +67,7 @@ async def test_after_the_deletes_no_access_is_left(box: Sandbox, count: int) -> 
     assert all("entitlementSync" not in user["private_metadata"] for user in box.clerk.users.values())
 
 
-@pytest.mark.parametrize("count", sizes(150, 1000))
+@pytest.mark.parametrize("count", sizes(120, 1000))
 async def test_a_renamed_course_reaches_all_its_holders_with_few_calls(
     box: Sandbox, deployment: Deployment, count: int
 ) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from sync_worker.cli.processes import install_clerk_hook
+from sync_worker.sandbox.documents import AUTHOR
 from sync_worker.transport import ssl_context
 from tests import nursery
 from tests.oracle import until, until_idle, wrong
@@ -54,7 +55,8 @@ async def test_a_change_names_the_delivery_that_led_to_it_and_so_does_the_histor
     (accepted,) = logged(deployment, "webhook_accepted", delivery=delivery)
     assert (accepted["source"], accepted["document"], accepted["operation"]) == ("sanity", "e1", "create")
     ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
-    assert [(entry["cause"], entry["delivery"]) for entry in json.loads(ended.out)] == [("webhook:e1", delivery)]
+    (entry,) = json.loads(ended.out)
+    assert (entry["cause"], entry["delivery"], entry["by"]) == ("webhook:e1", delivery, AUTHOR)
 
 
 async def test_the_way_over_an_address_keeps_the_delivery_and_counts_from_its_receipt(

@@ -310,7 +310,7 @@ async def test_an_incomplete_sweep_is_an_error() -> None:
         "primary_email_address_id": None,
         "external_id": None,
     }
-    short = iter([{"object": "total_count", "total_count": 5}, [user], {"total_count": 5}])
+    short = iter([{"object": "total_count", "total_count": 5}, [user], [], {"total_count": 5}])
     client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=next(short))))
     async with client:
         with pytest.raises(UnreadableAnswer, match="1 users"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from starlette.responses import JSONResponse
 
 from sync_worker.cli.processes import settings_for
 from sync_worker.sandbox import sample
@@ -100,6 +102,8 @@ async def test_a_jwt_template_is_read_and_proved_too(school: Operator) -> None:
     code, report = await claims(school, "user_ada", "--template", "convex", "--token")
     assert (code, report["budget"], report["claims"]) == (0, None, {"aud": "convex", **HELD})
     assert report["token"]["verified"]
+    shown = await school.run("claims", "user_ada", "--template", "convex", "--token")
+    assert "getToken({template: 'convex', skipCache: true})" in shown.out
     missing = await school.run("claims", "user_ada", "--template", "hasura")
     assert (missing.code, "it has convex" in missing.err) == (1, True)
 
@@ -154,6 +158,27 @@ async def test_the_next_run_ends_the_session_of_a_killed_one(school: Operator, p
     await until(lambda: statuses(school.box) == {"active"})
     code, _ = await claims(school, "user_barbara")
     assert (code, statuses(school.box)) == (0, {"revoked"})
+
+
+async def test_the_session_is_ended_by_its_id_where_the_clocks_disagree(
+    school: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(school.box.clerk, "clock", lambda: time.time() - 3600)
+    await school.run("claims", "user_ada", "--token")
+    assert statuses(school.box) == {"revoked"}
+
+
+async def test_a_strange_answer_with_a_token_is_refused_without_showing_it(
+    school: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(content: dict[str, Any]) -> JSONResponse:
+        return JSONResponse({**content, "object": "other"} if "jwt" in content else content)
+
+    monkeypatch.setattr("sync_worker.sandbox.clerk_sessions.JSONResponse", strange)
+    refused = await school.run("claims", "user_ada", "--token")
+    assert (refused.code, "not the expected token" in refused.err) == (1, True)
+    assert not re.search(r"eyJ|Traceback", refused.out + refused.err)
+    assert statuses(school.box) == {"revoked"}
 
 
 async def test_a_session_of_the_person_themselves_is_left_alone(school: Operator) -> None:

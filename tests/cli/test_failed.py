@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from sync_worker.cli.processes import settings_for
 from sync_worker.errors import NoSuchSubject
 from sync_worker.runtime.wiring import open_store
+from tests.builders import reference
 from tests.nursery import Ended, process, run
 from tests.oracle import until
 from tests.parts import RUNTIME, settings_of
@@ -69,12 +71,21 @@ async def test_explain_of_a_document_has_the_agreed_keys(operator: Operator) -> 
     await operator.publish("e1", clerkUserId="user_1")
     await operator.run("sync", "user_1")
     found = await operator.json("explain", "e1")
-    keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "unresolved"}
+    keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "inToken", "unresolved"}
     keys |= {"subjects", "nextStep"}
     assert set(found) == keys
     assert (found["document"], found["state"]) == ("e1", "synced")
     assert found["subjects"][0]["access"]["values"]["plan"] == "pro"
     assert "→ in every session by" in (await operator.run("explain", "e1")).out
+
+
+async def test_explain_says_of_each_key_whose_it_is_and_what_the_app_had(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1", public_metadata={"plan": "team", "role": "admin"})
+    await operator.publish("e1", clerkUserId="user_1")
+    await operator.run("reconcile")
+    shown = (await operator.run("explain", "user_1")).out
+    assert re.search(r"plan=pro: +managed since [\dT:-]+Z, from e1; the app had plan=team\n", shown)
+    assert re.search(r"role=admin: +not managed: it is left alone\n", shown)
 
 
 async def test_explain_writes_nothing(operator: Operator) -> None:
@@ -169,3 +180,66 @@ async def test_no_control_character_reaches_the_terminal(operator: Operator, for
     assert ended.code == 0, ended.err
     assert r"\u001b]0;pwned\u0007\u009b31m\u202e" in ended.out
     assert not [c for c in ended.out if not c.isprintable() and c != "\n"]
+
+
+async def test_everything_that_a_reconcile_refuses_is_listed_and_counted_until_it_is_repaired(
+    operator: Operator,
+) -> None:
+    box, shared = operator.box, "shared@example.org"
+    taken = {"entitlementSync": {"source": "other/production", "keys": ["plan"], "documents": ["x"]}}
+    for user, email in (("user_1", ADA), ("user_2", shared), ("user_3", shared)):
+        box.clerk.add_user(user, email=email)
+    box.clerk.add_user("user_4", public_metadata={"plan": "basic"}, private_metadata=taken)
+    await operator.publish("in-sync", clerkUserId="user_1")
+    await operator.run("reconcile")
+    wrong: dict[str, dict[str, Any]] = {
+        "bad-time": {"clerkUserId": "user_1", "endsAt": "20270601"},
+        "off-list": {"clerkUserId": "user_1", "plan": "gold"},
+        "incomplete": {"clerkUserId": "user_1", "courses": [{**reference("nowhere"), "_weak": True}]},
+        "no-id": {"clerkUserId": "usr_1"},
+        "ambiguous": {"userEmail": shared},
+        "elsewhere": {"clerkUserId": "user_4"},
+        "gone": {"clerkUserId": "user_gone"},
+        "gone-and-wrong": {"clerkUserId": "user_gone", "startsAt": 2027},
+        "waiting": {"userEmail": "nobody@example.org"},
+        "waiting-and-wrong": {"userEmail": "nobody@example.org", "status": 7},
+    }
+    for document, fields in wrong.items():
+        await operator.publish(document, **fields)
+    await operator.publish("ended", clerkUserId="user_gone", endsAt="2020-01-01")
+    assert json.loads((await operator.run("reconcile", "--json")).out)["refused"] == 9
+    found = {one["document"]: (one["state"], one["key"], one["field"]) for one in await operator.json("failed")}
+    assert found == {
+        "bad-time": ("refused", "user:user_1", "endsAt"),
+        "off-list": ("refused", "user:user_1", "plan"),
+        "incomplete": ("incomplete", "user:user_1", "unresolved"),
+        "no-id": ("refused", "document:no-id", "clerkUserId"),
+        "ambiguous": ("refused", "document:ambiguous", "userEmail"),
+        "elsewhere": ("refused", "user:user_4", None),
+        "gone": ("refused", "user:user_gone", "clerkUserId"),
+        "gone-and-wrong": ("refused", "user:user_gone", "startsAt"),
+        "waiting": ("pending", "document:waiting", "userEmail"),
+        "waiting-and-wrong": ("refused", "document:waiting-and-wrong", "status"),
+    }
+    steps = {one["document"]: one["nextStep"] for one in await operator.json("failed")}
+    (elsewhere,) = [one for one in await operator.json("failed") if one["document"] == "elsewhere"]
+    assert (elsewhere["code"], "--take-over" in elsewhere["nextStep"]) == ("managed_elsewhere", True)
+    assert steps["bad-time"] == steps["off-list"] != steps["ambiguous"]
+    await operator.run("reconcile")
+    assert len(await operator.json("failed")) == len(wrong)  # a second run says the same
+    for document in wrong:
+        await box.lake.mutate([{"delete": {"id": document}}])
+    await operator.run("reconcile", "--accept-fewer")
+    assert await operator.json("failed") == []
+
+
+async def test_what_a_reconcile_refused_goes_from_the_list_when_the_row_is_repaired(operator: Operator) -> None:
+    operator.box.clerk.add_user("user_1")
+    await operator.publish("no-id", clerkUserId="usr_1")
+    await operator.publish("bad-time", clerkUserId="user_1", endsAt="20270601")
+    await operator.run("reconcile")
+    assert {one["document"] for one in await operator.json("failed")} == {"no-id", "bad-time"}
+    await operator.publish("no-id", clerkUserId="user_1")
+    await operator.publish("bad-time", clerkUserId="user_1", endsAt="2099-06-01")
+    await operator.run("sync", "user_1")
+    assert await operator.json("failed") == []

@@ -78,6 +78,21 @@ async def test_one_wrong_line_lets_nothing_be_printed(operator: Operator) -> Non
     assert "line 6, endsAt: is not a time" in ended.err
 
 
+@pytest.mark.parametrize("raw", [b"", b"\xef\xbb\xbf", b"\r\n"])
+async def test_an_empty_file_is_refused(operator: Operator, raw: bytes) -> None:
+    (operator.folder / "people.csv").write_bytes(raw)
+    ended = await operator.run("import", "people.csv")
+    assert (ended.code, ended.out) == (1, "")
+    assert "line 1: the file has no lines below a header" in ended.err
+
+
+async def test_what_excel_saves_is_read_and_a_header_with_a_comma_is_mapped_in_quotes(operator: Operator) -> None:
+    text = '\ufeffId;"Name, full";Tariff\r\nuser_2;"O\'Neill; ""Ben""";pro\r\n'
+    arguments = ("--columns", 'Id=clerkUserId,"Name, full=",Tariff=plan')
+    (document,) = await imported(operator, text, *arguments)
+    assert document["clerkUserId"] == "user_2"
+
+
 async def test_a_wrong_mapping_says_what_to_write(operator: Operator) -> None:
     (operator.folder / "people.csv").write_text(FILE)
     ended = await operator.run("import", "people.csv", "--columns", "Tariff=plans")

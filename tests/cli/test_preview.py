@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sync_worker.sandbox.traffic import WRITES
+from sync_worker.settings import packaged_groq
 from tests.builders import created, entitlement, reference
 
 if TYPE_CHECKING:
@@ -40,12 +43,21 @@ async def published(box: Sandbox, operator: Operator, *mutations: dict[str, Any]
 
 async def previewed(operator: Operator, *arguments: str, **environment: str) -> dict[str, tuple[str, Any, Any]]:
     """Return kind, before and after by subject."""
-    writes = operator.writes()
+    for service in (operator.box.clerk, operator.box.lake):
+        service.requests.clear()
     code, result = await operator.reconcile("--dry-run", *arguments, **environment)
     assert "error" not in result, result
-    assert operator.writes() == writes
+    assert_nothing_was_changed(operator.box)
     assert code == (2 if result["changes"] else 0)
     return {one["subject"]: (one["change"], one["before"], one["after"]) for one in result["changes"]}
+
+
+def assert_nothing_was_changed(box: Sandbox) -> None:
+    """Both services received nothing but reads: a long query is posted, but never to an endpoint that changes."""
+    for service in (box.clerk, box.lake):
+        assert service.requests.count() > 0
+        writes = [request for request in service.requests.requests if request.method in WRITES]
+        assert [request.path for request in writes if "/data/query/" not in request.path] == []
 
 
 def promote(box: Sandbox) -> list[dict[str, Any]]:
@@ -62,36 +74,70 @@ def promote(box: Sandbox) -> list[dict[str, Any]]:
 
 
 async def test_what_a_release_will_change_is_foretold_person_by_person(box: Sandbox, operator: Operator) -> None:
+    """Grants, changes, a plan's new slug, a downgrade, an unpublished document, an address and an organization."""
     plan = {"_id": "plan-1", "_type": "plan", "slug": {"current": "pro"}}
+    courses = [{"_id": f"c-{slug}", "_type": "course", "slug": {"current": slug}} for slug in ("algebra", "biology")]
+    box.clerk.add_user("user_5", email="ada@example.org")
+    box.clerk.add_user("user_6", public_metadata={"plan": "basic", "theme": "dark"})
+    box.clerk.add_organization("org_1")
     await published(
         box,
         operator,
-        {"create": plan},
+        *({"create": one} for one in (plan, *courses)),
         created("e1", "user_1", plan=reference("plan-1")),
-        created("e2", "user_2", plan="pro"),
+        created("e2", "user_2", plan="pro", courses=[reference("c-algebra"), reference("c-biology")]),
         created("e3", "user_3", plan="pro"),
+        created("e7", "user_3", plan="basic"),
     )
+    window = {"startsAt": "2098-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z"}
+    address = {"_id": "e5", "_type": "entitlement", "userEmail": "ada@example.org", "role": "member"}
+    school = {"_id": "e8", "_type": "entitlement", "clerkOrganizationId": "org_1", "plan": "team"}
     await box.lake.mutate(
         [
             release(),
             version({**plan, "slug": {"current": "team"}}),
-            version(entitlement("e2", "user_2", plan="basic")),
+            version(entitlement("e2", "user_2", plan="basic", courses=[reference("c-algebra")])),
             unpublishing("e3"),
-            version(entitlement("e4", "user_4", plan="basic")),
+            version(entitlement("e4", "user_4", plan="basic", courses=[reference("c-biology")])),
+            version(address),
+            version(entitlement("e6", "user_6", plan="pro")),
+            version(school),
+            version(entitlement("e9", "user_4", plan="pro", **window)),
         ]
     )
-    foretold = await previewed(operator, "--perspective", RELEASE, PLAN_ORDER="basic,pro,team")
+    order = {"PLAN_ORDER": "basic,pro,team"}
+    before = everybody(box)
+    foretold = await previewed(operator, "--perspective", RELEASE, **order)
     assert {subject: (kind, after.get("plan")) for subject, (kind, _, after) in foretold.items()} == {
         "user:user_1": ("update", "team"),
         "user:user_2": ("update", "basic"),
-        "user:user_3": ("revoke", None),
+        "user:user_3": ("update", "basic"),
         "user:user_4": ("grant", "basic"),
+        "user:user_5": ("grant", None),
+        "user:user_6": ("grant", "pro"),
+        "org:org_1": ("grant", "team"),
     }
-    assert await previewed(operator, "--at", "2199-01-01", PLAN_ORDER="basic,pro,team") == {}
+    ended = {}
+    for form in ((), ("--markdown",)):
+        ended[form] = await operator.run("reconcile", "--dry-run", "--perspective", RELEASE, *form, **order)
+        assert all(subject in ended[form].out for subject in foretold)
+        assert_nothing_was_changed(box)
+    assert "2 would lose" in ended["--markdown",].out
+    assert everybody(box) == before
     await box.lake.mutate(promote(box))
-    assert (await operator.reconcile(PLAN_ORDER="basic,pro,team"))[0] == 0
-    plans = {user: found["public_metadata"].get("plan") for user, found in box.clerk.users.items()}
-    assert plans == {"user_1": "team", "user_2": "basic", "user_3": None, "user_4": "basic"}
+    assert (await operator.reconcile(**order))[0] == 0
+    after = everybody(box)
+    for subject, metadata in after.items():
+        _, was, becomes = foretold.get(subject, ("none", {}, {}))
+        assert {name: before[subject].get(name) for name in was} == was
+        assert metadata == {**{name: v for name, v in before[subject].items() if name not in was}, **becomes}
+    assert {subject for subject in after if after[subject] != before[subject]} == set(foretold)
+
+
+def everybody(box: Sandbox) -> dict[str, dict[str, Any]]:
+    """Return the public metadata of all subjects."""
+    users = {f"user:{id_}": dict(one["public_metadata"]) for id_, one in box.clerk.users.items()}
+    return users | {f"org:{id_}": dict(one["public_metadata"]) for id_, one in box.clerk.organizations.items()}
 
 
 async def test_drafts_are_seen_as_if_they_were_published(box: Sandbox, operator: Operator) -> None:
@@ -131,8 +177,34 @@ async def test_a_preview_says_that_the_guard_would_hold_it(box: Sandbox, operato
     await box.lake.mutate([release(), unpublishing("e1"), unpublishing("e2")])
     ended = await operator.run("reconcile", "--dry-run", "--perspective", RELEASE, MAX_REVOCATIONS="1")
     assert ended.code == 2
-    assert "2 of them would lose access; a reconcile would hold that for approval" in ended.err
+    verdict = "2 would lose plan pro: this would be held by a reconcile, because MAX_REVOCATIONS=1 allows 1."
+    assert verdict in ended.err
     assert "not published yet" in " ".join(ended.out.split())
+    code, result = await operator.reconcile("--dry-run", "--perspective", RELEASE, MAX_REVOCATIONS="1")
+    assert (code, result["held"], result["verdict"]) == (2, 2, verdict)
+    ended = await operator.run("reconcile", "--dry-run", "--perspective", RELEASE, "--markdown", MAX_REVOCATIONS="1")
+    assert ended.out.startswith(f"**2 of 4 subjects differ.** {verdict}\n\n| subject | change |")
+    code, result = await operator.reconcile("--dry-run", "--perspective", RELEASE, MAX_REVOCATIONS="2")
+    assert (code, result["held"]) == (2, 0)
+    assert "a reconcile would not hold this" in result["verdict"]
+    await box.lake.mutate(promote(box))
+    code, result = await operator.reconcile(MAX_REVOCATIONS="1")
+    assert (code, result["held"]) == (3, 2)
+
+
+async def test_what_a_changed_projection_or_setting_would_do_is_one_command(box: Sandbox, operator: Operator) -> None:
+    await published(box, operator, created("e1", "user_1", plan="pro"), created("e2", "user_2", plan="team"))
+    groq = operator.folder / "groq"
+    shutil.copytree(packaged_groq(), groq)
+    file = groq / "entitlement.groq"
+    file.write_text(file.read_text().replace("  role,\n", '  "role": "member",\n'))
+    ended = await operator.run("reconcile", "--dry-run", "--markdown", GROQ_DIR=str(groq))
+    assert ended.code == 2
+    assert ended.out.startswith("**2 of 4 subjects differ.** Nobody would lose anything.\n")
+    assert "| user:user_1 | update | plan=pro courseSlugs= | plan=pro role=member courseSlugs= |" in ended.out
+    ended = await operator.run("reconcile", "--dry-run", "--markdown", PLAN_ORDER="basic,pro", MAX_REVOCATIONS="0")
+    assert ended.code == 2
+    assert "1 would lose plan team: this would be held by a reconcile" in ended.out
 
 
 @pytest.mark.parametrize(

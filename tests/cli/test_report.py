@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sync_worker.cli.report import cell_of
 from tests.cli.terminal import publish
 
 if TYPE_CHECKING:
@@ -31,6 +32,23 @@ async def test_report_prints_who_has_what_as_json_csv_and_table(box: Sandbox, op
     assert (first["role"], first["documents"], first["since"]) == ("'=1+1", "ent-user_0000", as_json[0]["since"])
     table = await operator.run("report", "--plan", "basic")
     assert (table.code, "0 subjects" in table.err, operator.writes()) == (0, True, writes)
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        (["algebra", "=cmd|' /C calc'!A0"], "algebra;'=cmd|' /C calc'!A0"),
+        (["@SUM(A1)", "-2"], "'@SUM(A1);'-2"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("a\x1b[2Jb", "a\\u001b[2Jb"),
+        ("pro", "pro"),
+        (None, ""),
+        ([], ""),
+    ],
+)
+def test_no_cell_is_a_formula_nor_controls_a_terminal(value: object, cell: str) -> None:
+    assert cell_of(value) == cell
 
 
 async def test_report_at_a_moment_shows_what_had_been_written(box: Sandbox, operator: Operator) -> None:

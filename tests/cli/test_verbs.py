@@ -140,7 +140,7 @@ async def test_a_misspelt_setting_is_reported_once_at_the_start(environment: dic
     assert line["next_step"] == "PLAN_ODER is not a setting; did you mean PLAN_ORDER?"
 
 
-async def test_fields_that_are_empty_everywhere_and_plans_on_no_list_are_reported_before_anything_is_written(
+async def test_empty_fields_and_plans_on_no_list_are_reported_before_anything_is_written(
     box: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     for number in range(2):
@@ -163,3 +163,43 @@ async def test_fields_that_are_empty_everywhere_and_plans_on_no_list_are_reporte
     assert f"warning: {empty}" in looked.err.splitlines(), looked.err
     assert "refused: ent-0: plan: 'pro' is not one of Basic, Pro" in looked.err.splitlines()
     assert box.clerk.requests.count("PATCH") == 0
+
+
+@pytest.mark.parametrize("arguments", [("reconcile", "--dry-run"), ("reconcile",)])
+async def test_a_reconcile_says_that_another_query_does_not_find_the_same_documents(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "groq"
+    shutil.copytree(packaged_groq(), folder)
+    query = folder / "by_subject.groq"
+    query.write_text(
+        query.read_text().replace('_type == "entitlement" && clerkUserId', '_type == "other" && clerkUserId')
+    )
+    box.clerk.add_user("user_1")
+    await publish(box, "ent-1", "user_1", plan="pro")
+    ended = await run(*arguments, cwd=tmp_path, environment={**environment, "GROQ_DIR": str(folder)})
+    assert (ended.code, "everything.groq returns ent-1, but by_subject.groq does not find it" in ended.err) == (1, True)
+
+
+NOT_HIS = '"clerkUserId" of ent-1 is missing, expected user_1'
+EDITS = [
+    ("affected", "{_id, clerkUserId,", '{_id, "clerkUserId": owner,', NOT_HIS),
+    ("affected", "_id in $documents || ", "", "does not find ent-1"),
+    ("changed", "_id, _type,", '_id, "_type": "membership",', '"_type" of ent-1 is membership, expected entitlement'),
+    ("changed", "clerkUserId,", '"clerkUserId": owner,', NOT_HIS),
+]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: f"{edit[0]} {edit[3]}")
+async def test_release_finds_a_query_that_names_somebody_else(
+    box: Sandbox, environment: dict[str, str], tmp_path: Path, edit: tuple[str, str, str, str]
+) -> None:
+    file, old, new, said = edit
+    folder = tmp_path / "groq"
+    shutil.copytree(packaged_groq(), folder)
+    query = folder / f"{file}.groq"
+    assert old in query.read_text()
+    query.write_text(query.read_text().replace(old, new))
+    await publish(box, "ent-1", "user_1", plan="pro")
+    ended = await run("release", cwd=tmp_path, environment={**environment, "GROQ_DIR": str(folder)})
+    assert (ended.code, f"{file}.groq" in ended.err, said in ended.err) == (1, True, True), ended.err

@@ -20,6 +20,7 @@ from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.sandbox import clerk_routes
 from sync_worker.sandbox.clerk import ClerkApi
+from sync_worker.sandbox.clerk_billing import subscribe
 from sync_worker.sandbox.clerk_errors import ANSWERS
 from sync_worker.sandbox.limits import Limits
 from tests.contract.openapi import Specification
@@ -107,7 +108,7 @@ async def _finds(target: Clerk, _: Sequence[Subject]) -> None:
         *(Subject(Kind.EMAIL, f"u{n}@example.com") for n in range(101)),
         *(Subject(Kind.EXTERNAL, f"-ext-{n}") for n in range(101)),
     ]
-    assert set(await target.find(addresses)) == set(addresses)
+    assert set((await target.find(addresses)).users) == set(addresses)
 
 
 async def _asks_for_the_instance(target: Clerk, _: Sequence[Subject]) -> None:
@@ -167,6 +168,17 @@ async def test_what_the_directory_sends_and_reads_is_as_clerk_specifies_it(box: 
         assert await directory.search_people("ada") == await directory.people(["user_1"])
         assert await directory.search_organizations("acm") == await directory.organizations(["org_1"])
     assert len(wire.exchanges) == 4
+    assert differences(wire.exchanges) == []
+
+
+async def test_what_billing_sends_and_reads_is_as_clerk_specifies_it(box: Sandbox, sqlite_url: str) -> None:
+    subscribe(box.clerk, box.clerk.add_user("user_1"), gold="active")
+    subscribe(box.clerk, box.clerk.add_organization("org_1"), team="upcoming")
+    async with opened(box, sqlite_url) as parts:
+        wire, billing = tapped(parts.services.target._client, Wire), parts.services.billing
+        for subject in (Subject(Kind.USER, "user_1"), Subject(Kind.ORGANIZATION, "org_1")):
+            assert (await billing.subscription(subject)) is not None
+    assert len(wire.exchanges) == 2
     assert differences(wire.exchanges) == []
 
 
@@ -245,6 +257,10 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
     await call("GET", f"/users/{eve['id']}/organization_memberships", limit=10)
     await _use_sessions_and_templates(call, eve["id"], acme["id"])
 
+    for payer, path in ((ada["id"], user), (acme["id"], organization)):
+        subscribe(box.clerk, payer, gold="active")
+        await call("GET", f"{path}/billing/subscription")
+
     await call("DELETE", membership)
     await call("DELETE", organization)
     await call("DELETE", user)
@@ -294,6 +310,8 @@ REFUSED: list[tuple[int, str, str, Any, dict[str, Any]]] = [
     (404, "PATCH", "/users/user_nobody/metadata", {}, {}),
     (404, "PUT", "/users/user_nobody/metadata", {}, {}),
     (404, "GET", "/users/user_nobody/organization_memberships", None, {}),
+    (404, "GET", "/users/user_1/billing/subscription", None, {}),
+    (404, "GET", "/organizations/org_1/billing/subscription", None, {}),
     (404, "GET", "/organizations/org_nobody", None, {}),
     (404, "PATCH", "/organizations/org_nobody/metadata", {}, {}),
     (404, "GET", "/organizations/org_nobody/memberships", None, {}),

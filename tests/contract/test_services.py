@@ -253,7 +253,7 @@ async def test_the_adapter_finds_who_has_an_address_and_an_external_id(clerk: Cl
     user, reserved = await clerk.user(external_id=external), await clerk.user(**RESERVED)
     email, unproven = [await address_of(clerk, one) for one in (user, reserved)]
     asked = [email, unproven, Subject.parse(f"external:{external}"), Subject.parse("email:nobody@example.com")]
-    found = {address: list(ids) for address, ids in (await clerk.target.find(asked)).items()}
+    found = {address: list(ids) for address, ids in (await clerk.target.find(asked)).users.items()}
     assert found == {email: [user], Subject.parse(f"external:{external}"): [user]}
 
 

@@ -14,7 +14,7 @@ from sync_worker.cli.processes import free_port, install_hook, settings_for
 from sync_worker.transport import ssl_context
 from tests import kits
 from tests.nursery import process, run
-from tests.oracle import until
+from tests.oracle import GUARD, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,4 +80,4 @@ async def test_release_web_worker_and_reconcile_bring_a_publish_to_clerk_and_end
         await answers(f"{url}/readyz")
         for running in (web, worker):
             running.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(running.wait(), 30) == 0
+            assert await asyncio.wait_for(running.wait(), GUARD) == 0

@@ -15,6 +15,7 @@ import pytest
 from sync_worker.cli.processes import free_port, listening, settings_for
 from tests import kits
 from tests.kits import DEPLOY, ROOT
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,13 @@ def test_the_wheel_is_built_with_the_versions_that_it_is_developed_with() -> Non
     assert build.items() <= developed.items()
 
 
+def test_the_tools_of_the_full_run_change_no_version_that_the_tests_run_with() -> None:
+    tools, developed = pins(ROOT / "requirements-tools.txt"), pins(ROOT / "requirements-dev.txt")
+    shared = tools.keys() & developed.keys()
+    assert "certifi" in shared
+    assert {name: tools[name] for name in shared} == {name: developed[name] for name in shared}
+
+
 def pins(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
 
@@ -96,4 +104,4 @@ async def health_check(port: str) -> int | None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env={"PORT": port, "PATH": os.environ["PATH"]}, stderr=asyncio.subprocess.DEVNULL
     )
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), GUARD)

@@ -15,6 +15,7 @@ import pytest
 from sync_worker.cli.processes import free_port
 from tests.kits import DEPLOY
 from tests.node import evaluate
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -286,7 +287,7 @@ async def test_the_pane_stops_asking_when_it_is_closed(box: Sandbox) -> None:
       close();
     """
     async with working({**RECEIPT, "state": "late"}) as worker:
-        await asyncio.wait_for(play(box, worker.url, script), 20)
+        await asyncio.wait_for(play(box, worker.url, script), GUARD)
     assert len(worker.asked) == 1
 
 

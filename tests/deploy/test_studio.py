@@ -19,9 +19,8 @@ from tests.kits import DEPLOY
 from tests.node import STYLES, evaluate
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sync_worker.sandbox.server import Sandbox
+    from tests.deploy.conftest import Absent
 
 pytestmark = pytest.mark.anyio
 STUDIO = DEPLOY / "studio"
@@ -111,16 +110,17 @@ def test_npm_ci_finds_every_platforms_package_in_the_lock(kit: str) -> None:
     assert wanted - locked == set()
 
 
-def installed(kit: Path) -> Path:
-    if not (kit / "node_modules").is_dir():
-        pytest.skip(f"Sanity's packages are not installed; run npm ci in deploy/{kit.name}")
-    return kit
+kit_run = pytest.mark.full("the full run installs Sanity's packages")
 
 
+@pytest.mark.kit
+@kit_run
 @pytest.mark.parametrize("kit", ["studio", "sanity-function"])
-def test_the_types_of_sanitys_packages_agree(kit: str) -> None:
-    folder = installed(DEPLOY / kit)
+def test_the_types_of_sanitys_packages_agree(kit: str, absent: Absent) -> None:
+    folder = DEPLOY / kit
     compiler = folder / "node_modules" / "typescript" / "bin" / "tsc"
+    if not compiler.is_file():
+        absent(f"deploy/{kit}/node_modules")
     done = subprocess.run(
         [node_binary(), compiler, "--noEmit"], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -146,25 +146,6 @@ VALIDATE = f"""
 """
 
 
-async def validated(*given: dict[str, Any]) -> list[list[list[str]]]:
-    """Return what Sanity itself finds in each document under our schema: level, path and message."""
-    answer = await evaluate(VALIDATE, list(given), hooks=STYLES, packages=installed(STUDIO))
-    assert answer["problems"] == []
-    found: list[list[list[str]]] = answer["found"]
-    return found
-
-
-async def test_sanity_takes_the_schema_and_finds_the_sample_content_good() -> None:
-    errors = {
-        (document["_id"], path)
-        for document, markers in zip(SAMPLE, await validated(*SAMPLE), strict=True)
-        for level, path, _ in markers
-        if level == "error"
-    }
-    texts = {(document["_id"], "plan") for document in SAMPLE if isinstance(document.get("plan"), str)}
-    assert errors == texts  # imports may write a plan's slug; editors choose a plan
-
-
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"clerkUserId": "usr_1"}, "clerkUserId"),
     ({"clerkUserId": " user_1"}, "clerkUserId"),
@@ -178,12 +159,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_sanity_stops_editors_before_the_worker_must_refuse() -> None:
+@pytest.mark.kit
+@kit_run
+async def test_sanity_stops_editors_before_the_worker_must_refuse_and_takes_the_sample_content(absent: Absent) -> None:
+    if not (STUDIO / "node_modules" / "sanity").is_dir():
+        absent("deploy/studio/node_modules")
     rows = [{"_id": "e", "_type": "entitlement", "role": "student", **fields} for fields, _ in WRONG]
-    stopped = [[path for level, path, _ in markers if level == "error"] for markers in await validated(*rows)]
-    assert stopped == [[path] for _, path in WRONG]
-
-
-async def test_sanity_only_warns_of_an_entitlement_that_gives_nothing_yet() -> None:
-    (markers,) = await validated({"_id": "e", "_type": "entitlement", "clerkUserId": "user_1"})
-    assert [level for level, _, _ in markers] == ["warning"]
+    gives_nothing = {"_id": "e", "_type": "entitlement", "clerkUserId": "user_1"}
+    given = [*SAMPLE, *rows, gives_nothing]  # in one process, because loading Sanity takes many seconds
+    answer = await evaluate(VALIDATE, given, hooks=STYLES, packages=STUDIO)
+    assert answer["problems"] == []
+    found = [[(level, path) for level, path, _ in markers] for markers in answer["found"]]
+    stopped = [sorted({path for level, path in markers if level == "error"}) for markers in found]
+    # Imports may write a plan's slug; editors choose a plan.
+    texts = [["plan"] if isinstance(document.get("plan"), str) else [] for document in SAMPLE]
+    assert stopped[: len(SAMPLE)] == texts
+    assert stopped[len(SAMPLE) : -1] == [[path] for _, path in WRONG]
+    assert [level for level, _ in found[-1]] == ["warning"]

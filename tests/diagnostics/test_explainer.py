@@ -63,6 +63,35 @@ async def sync(parts: Parts, *keys: str, cause: str = "") -> None:
                 await parts.store.database.changed(0.05)
 
 
+async def test_each_key_says_whose_it_is_since_when_by_which_document_and_what_the_app_had(
+    box: Sandbox, parts: Parts
+) -> None:
+    box.clerk.add_user("user_1", public_metadata={"plan": "basic", "role": "lead", "courseSlugs": ["own"]})
+    await publish(box, "ent-plan", clerkUserId="user_1")
+    await publish(box, "ent-role", clerkUserId="user_1", plan=None, role="lead")
+    await sync(parts, "user:user_1")
+    explained = await subject(parts, "user:user_1")
+    ((entry, *_),) = [await parts.store.ledger.history("user:user_1")]
+    assert [(k.name, k.value, k.managed, k.since, k.documents, k.former) for k in explained.keys] == [
+        ("plan", "pro", True, entry.settled_at, ("ent-plan",), "basic"),
+        ("role", "lead", True, entry.settled_at, ("ent-role",), "lead"),
+        ("courseSlugs", ["own"], False, None, (), None),
+    ]
+    keys = subject_json(explained)["clerk"]["keys"]  # type: ignore[index]
+    assert [(key["key"], key["value"], key["managed"], key["appHad"]) for key in keys] == [
+        ("plan", "pro", True, "basic"),
+        ("role", "lead", True, "lead"),
+        ("courseSlugs", ["own"], False, None),
+    ]
+
+
+async def test_nothing_is_concluded_of_a_subject_that_cannot_be_read(box: Sandbox, parts: Parts) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "ent-1", clerkUserId="user_1")
+    box.clerk.users["user_1"]["private_metadata"] = ["of another shape"]
+    assert (await subject(parts, "user:user_1")).verdict.state is SyncState.UNKNOWN
+
+
 async def document(parts: Parts, id_: str) -> DocumentExplanation:
     async with open_explainer(parts.settings, parts.store, patience=2) as explainer:
         return await explainer.document(id_)

@@ -157,9 +157,8 @@ async def test_the_budget_is_shared_with_other_processes(box: Sandbox, database_
 async def test_issues_are_counted(box: Sandbox, database_url: str) -> None:
     async with opened(box, database_url) as parts, web(box, database_url) as client:
         queue = parts.store.queue
-        await queue.replace_notes(PENDING, {"document:p1": "r", "document:p2": "r"})
-        await queue.replace_notes(REFUSED, {"document:r1": "r"})
-        await queue.replace_notes(AMBIGUOUS_ADDRESS, {"document:s1": "r"})
+        codes = {"p1": PENDING, "p2": PENDING, "r1": REFUSED, "s1": AMBIGUOUS_ADDRESS}
+        await queue.replace_notes({f"document:{d}": (code, "r") for d, code in codes.items()}, await queue.now())
         await queue.enqueue([WorkItem("user:user_1")])
         (claim,) = await queue.claim(0, 1, 30.0)
         await queue.complete([DeadLettered(claim, "no_such_subject", "it is gone")])

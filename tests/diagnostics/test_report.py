@@ -26,7 +26,10 @@ EVERYBODY = Wanted()
 
 
 def report_of(parts: Parts) -> AccessReport:
-    return AccessReport(parts.store.ledger, parts.services.source, parts.services.target, parts.settings.layout)
+    store, services = parts.store, parts.services
+    return AccessReport(
+        store.ledger, store.access, services.source, services.target, parts.settings.layout, store.runtime.clock
+    )
 
 
 async def synced(parts: Parts, *users: str) -> None:
@@ -115,12 +118,12 @@ async def parts(box: Sandbox, database_url: str, clock: ManualClock) -> AsyncIte
         yield parts
 
 
-async def wrote(parts: Parts, user: str, document: str = "e1", **after: Any) -> float:
+async def wrote(parts: Parts, user: str, document: str = "e1", by: str = "", **after: Any) -> float:
     """Record an applied write, and return its moment."""
     ledger, clock = parts.store.ledger, parts.store.runtime.clock
     assert isinstance(clock, ManualClock)
     clock.advance(10)
-    entry = Entry("run", f"user:{user}", "update", {}, after, [document])
+    entry = Entry("run", f"user:{user}", "update", {}, after, [document], by=by)
     (id_,) = await ledger.intend([entry])
     assert id_ is not None
     await ledger.settle([id_], State.APPLIED)
@@ -156,6 +159,26 @@ async def test_a_value_that_was_lost_meanwhile_is_held_since_it_came_back(parts:
     again = await wrote(parts, "user_1", courseSlugs=["a"])
     (one,) = await report_of(parts).at(Wanted.of(course="a"), again)
     assert one.since == again
+
+
+async def test_the_editors_are_those_whose_publish_gave_it(parts: Parts) -> None:
+    await wrote(parts, "user_1", by="p-ada", plan="pro", courseSlugs=["a"])
+    await wrote(parts, "user_1", by="p-ben", plan="pro", courseSlugs=["a", "b"])
+    last = await wrote(parts, "user_1", plan="pro", courseSlugs=["a", "b", "c"])
+    report = report_of(parts)
+
+    async def editors(**given: str) -> list[str]:
+        (one,) = await report.at(Wanted.of(**given), last)
+        return list(one.by)
+
+    assert await editors() == ["p-ada", "p-ben"]
+    assert [await editors(course=course) for course in "abc"] == [["p-ada"], ["p-ben"], []]
+    assert await editors(plan="pro", course="b") == ["p-ada", "p-ben"]
+
+
+async def test_whoever_has_only_an_empty_list_has_nothing(parts: Parts) -> None:
+    last = await wrote(parts, "user_1", courseSlugs=[])
+    assert await report_of(parts).at(EVERYBODY, last) == []
 
 
 async def test_a_write_that_was_refused_gives_nothing(parts: Parts) -> None:

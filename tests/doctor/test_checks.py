@@ -9,20 +9,26 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sync_worker.cli.processes import SECRET, install_clerk_hook, install_hook, settings_for
-from sync_worker.doctor import checks
+from sync_worker.doctor import checks, people_checks
 from sync_worker.doctor.checks import CHECKS
+from sync_worker.doctor.people_checks import SAMPLE
 from sync_worker.doctor.runner import Finding, Status, examine, open_installation
 from sync_worker.errors import MutationInDryRun
 from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
+from sync_worker.sanity.client import Queries
 from sync_worker.sanity.webhook_config import Hook, Repair
 from sync_worker.settings import packaged_groq
+from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
 from sync_worker.web.app import create_app
+from sync_worker.webhooks.clerk_events import INSTANCE
+from sync_worker.webhooks.receiver import BODY_LIMIT
 from tests.clock import TIMINGS, ShiftedClock
 from tests.nursery import Ended, run
 from tests.parts import RUNTIME, settings_of
@@ -35,6 +41,10 @@ if TYPE_CHECKING:
     from sync_worker.settings import Settings
 
 pytestmark = pytest.mark.anyio
+
+
+def webhook_projection() -> str:
+    return Queries.load(packaged_groq()).webhook_projection
 
 
 @dataclass
@@ -289,9 +299,20 @@ async def test_a_public_dataset_is_a_warning(installed: Installation) -> None:
 async def test_a_hook_with_another_url_is_ignored(installed: Installation) -> None:
     finding = (await installed.examine(url="https://sync.example.com/webhooks/sanity"))["webhook"]
     assert finding.status is Status.PROBLEM
-    assert finding.result == "no webhook posts to https://sync.example.com/webhooks/sanity"
+    assert finding.result == (
+        f"no webhook posts to https://sync.example.com/webhooks/sanity; the nearest posts to {installed.hook.url}"
+    )
     await installed.box.lake.webhooks.remove(installed.hook.id)
     assert "https://your-host/webhooks/sanity" in (await installed.examine())["webhook"].fix
+
+
+@pytest.mark.parametrize("path", ["/webhook/sanity", "/webhooks/santiy", "/webhooks/sanity/v1"])
+async def test_a_hook_whose_url_nearly_matches_is_named(installed: Installation, path: str) -> None:
+    url = installed.hook.url.replace("/webhooks/sanity", path)
+    await installed.change_hook(url=url)
+    finding = (await installed.examine())["webhook"]
+    assert finding.status is Status.PROBLEM
+    assert finding.result == f"no webhook posts to https://your-host/webhooks/sanity; the nearest posts to {url}"
 
 
 async def test_the_hook_of_another_dataset_is_ignored(installed: Installation) -> None:
@@ -309,16 +330,21 @@ async def test_a_second_hook_for_the_same_events_is_a_warning(installed: Install
 @pytest.mark.parametrize(
     ("change", "result", "fix"),
     [
-        ({"secret": "another"}, "was answered 401", "The secrets differ"),
-        ({"http_method": "PUT"}, "was answered 405", "Something else answers at that URL"),
-        ({"projection": "{_id}"}, "was answered 400", "Something else answers at that URL"),
+        ({"secret": "another"}, "was answered 401 by us: bad_signature", "The secrets differ"),
+        ({"http_method": "PUT"}, "was answered 405", "It must POST"),
+        ({"projection": "{_id}"}, "was answered 400 by us: bad_body", "Its projection is not ours"),
+        (
+            {"projection": webhook_projection().replace('"v": 1,', '"v": 1, "padding": after().padding,')},
+            "was answered 413 by us: body_too_large",
+            "Its projection sends whole documents",
+        ),
     ],
 )
 async def test_refused_deliveries_are_a_problem_with_their_cause(
     installed: Installation, change: dict[str, Any], result: str, fix: str
 ) -> None:
     await installed.change_hook(**change)
-    await installed.publish("ent-2")
+    await installed.publish("ent-2", padding="x" * (BODY_LIMIT + 1))
     finding = (await installed.examine())["deliveries"]
     assert (finding.status, result in finding.result, fix in finding.fix) == (Status.PROBLEM, True, True)
 
@@ -353,6 +379,19 @@ async def test_people_named_by_address_need_the_webhook_of_clerk(installed: Inst
     finding = (await installed.examine())["Clerk webhook"]
     assert (finding.status, "set CLERK_WEBHOOK_SECRET" in finding.fix) == (Status.WARNING, True)
     assert "ada@" not in str(await installed.examine())
+
+
+async def test_events_of_another_clerk_instance_are_a_problem(installed: Installation) -> None:
+    async with open_store(installed.settings, RUNTIME) as store:
+        await store.queue.remember(INSTANCE, "ins_another")
+    async with listening(installed.settings) as url:
+        installed.box.clerk.webhooks.endpoints.clear()
+        install_clerk_hook(installed.box, url)
+        installed.box.clerk.add_user("user_2")
+        await installed.box.clerk.webhooks.deliveries.idle()
+    finding = (await installed.examine())["Clerk webhook"]
+    assert finding.status is Status.PROBLEM
+    assert finding.result.startswith("an event of another Clerk instance was ignored")
 
 
 async def test_a_new_installation_gets_its_next_steps(box: Sandbox, bare_database_url: str) -> None:
@@ -395,6 +434,18 @@ async def test_the_schema_of_an_older_release_is_reported(
     assert (finding.status, "its schema version is 1, not 2" in finding.result) == (Status.WARNING, True)
 
 
+async def test_what_agents_can_read_is_said(installed: Installation) -> None:
+    finding = (await installed.examine())["agents"]
+    assert (finding.status, "addresses" in finding.result) == (Status.OK, False)
+    await installed.publish("ent-2", clerkUserId=None, userEmail="ada@example.org", plan="pro")
+    finding = (await installed.examine())["agents"]
+    assert (
+        "read all entitlements, some with e-mail addresses, unless their groqFilter leaves them out" in finding.result
+    )
+    assert finding.result.endswith("docs/go-live.md#agents-that-read-your-dataset")
+    assert "ada" not in finding.result
+
+
 async def test_a_jwt_template_that_no_app_can_read_is_a_problem(installed: Installation) -> None:
     template = {"id": "jtmp_1", "name": "convex", "lifetime": 60, "allowed_clock_skew": 5}
     claims = {"aud": "convex", "plan": "{{organization.public_metadata.plan}}"}
@@ -418,8 +469,48 @@ async def test_access_near_the_claims_budget_is_a_warning(installed: Installatio
     installed.reconfigure(claims_budget=30)
     finding = (await installed.examine())["claims"]
     assert finding.status is Status.WARNING
-    assert "of 30 bytes: user:user_1" in finding.result
+    assert "the most has user:user_1" in finding.result
+    assert "of 30 bytes" in finding.result
     assert "PRIVATE_FIELDS" in finding.fix
+
+
+async def test_the_last_reconcile_says_how_many_are_over_the_budget_and_who_has_most(installed: Installation) -> None:
+    installed.reconfigure(claims_budget=100)
+    for number in range(3):
+        user, courses = f"user_large_{number}", [f"course-{number}-{n}" for n in range(10 + number)]
+        installed.box.clerk.add_user(user)
+        await installed.box.lake.load([{"_id": c, "_type": "course", "slug": {"current": c}} for c in courses])
+        references = [{"_key": c, "_type": "reference", "_ref": c} for c in courses]
+        await installed.publish(f"ent-{number}", clerkUserId=user, courses=references)
+    await reconcile(installed.settings)
+    for number in range(SAMPLE):  # nobody above is among the users updated last any more
+        installed.box.clerk.add_user(f"user_new_{number}")
+    finding = (await installed.examine())["claims"]
+    assert finding.status is Status.WARNING
+    assert finding.result.startswith(
+        "3 people were over 100 bytes at the last reconcile; the most has user:user_large_2"
+    )
+    installed.reconfigure(claims_budget=1000)
+    finding = (await installed.examine())["claims"]
+    assert (finding.status, "people were over" in finding.result) == (Status.OK, False)
+    installed.box.clerk.delete_user("user_large_2")
+    assert "the most has user:user_" in (await installed.examine())["claims"].result
+
+
+async def test_others_than_the_users_updated_last_are_rendered_too(installed: Installation) -> None:
+    installed.box.clerk.add_user("user_old", public_metadata={"plan": "pro"}, created_at=1, updated_at=1)
+    await installed.publish("ent-old", clerkUserId="user_old", role="student")
+    await reconcile(installed.settings)
+    installed.box.clerk.update_user("user_1", public_metadata={"plan": "pro"})
+    for number in range(SAMPLE):
+        installed.box.clerk.add_user(f"user_new_{number}")
+    async with open_installation(installed.settings, {}, RUNTIME) as examined:
+        seen = {
+            person.observed["user"].subject.id
+            for seed in range(20)
+            for person in await people_checks.some_people(examined, Random(seed))
+        }
+    assert seen == {"user_old", "user_1"}
 
 
 @pytest.fixture
@@ -475,6 +566,20 @@ async def test_the_webhooks_files_do_not_matter_to_an_installation_that_listens(
     assert (await installed.examine())["projection"].status is Status.PROBLEM
     installed.reconfigure(events="listen")
     assert (await installed.examine())["projection"].status is Status.OK
+
+
+async def test_a_listener_that_was_refused_is_a_problem_until_it_is_connected(installed: Installation) -> None:
+    async def result_after(name: str) -> tuple[Status, str]:
+        async with open_store(installed.settings, RUNTIME) as store:
+            await store.queue.remember(name, "…")
+        finding = (await installed.examine())["listener"]
+        return finding.status, " ".join(finding.result.split()[:3])
+
+    installed.reconfigure(events="listen")
+    assert (await installed.examine())["listener"].status is Status.WARNING
+    assert await result_after(FAILURE) == (Status.PROBLEM, "Sanity refused it")
+    assert await result_after(CONNECTED) == (Status.OK, "it was connected")
+    assert await result_after(LAST_EVENT) == (Status.OK, "it last heard")
 
 
 async def test_a_filter_that_only_a_webhook_can_evaluate_is_left_to_it(installed: Installation, groq: Path) -> None:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 
-from sync_worker.domain.diff import claims_size, diff, json_size, merge_patch
+from sync_worker.domain.diff import METADATA_LIMIT, claims_size, diff, json_size, merge_patch
 from sync_worker.domain.entitlements import CORE_FIELDS, Access, ChangeKind, Field, Layout, MergeRule, Observed, Slot
 from sync_worker.domain.loss import Loss
 from sync_worker.domain.merge import merge
-from sync_worker.domain.ownership import MARKER_KEY, Adoption, LastWrites, read_markers
+from sync_worker.domain.ownership import MARKER_KEY, Adoption, LastWrites, needs_ledger, read_markers
 from sync_worker.errors import AccessTooLarge, ManagedElsewhere
 from tests.strategies import NOW, USER, layouts, observations, rows
 
 if TYPE_CHECKING:
-    from sync_worker.domain.entitlements import Change, Entitlement, Value
+    from collections.abc import Mapping
+
+    from sync_worker.domain.entitlements import Change, Entitlement
 
 AT = "2026-05-01T12:00:00+00:00"
 LAYOUT = Layout(CORE_FIELDS, source="project/production")
@@ -276,11 +278,46 @@ def test_what_is_lowered_is_written_where_the_rest_does_not_fit() -> None:
     assert [(refusal.document, refusal.field) for refusal in change.refusals] == [("cohort", "courseSlugs")]
 
 
-def test_the_marker_of_three_entitlements_takes_at_most_400_bytes() -> None:
-    documents = tuple(f"0b8f5a52-3f0e-4c1d-9a52-{n:012}" for n in range(3))
-    values: dict[str, Value] = {"plan": "pro", "role": "tutor", "courseSlugs": ("algebra", "geometry")}
-    change = diff(Access(values, documents), Observed(USER), LAYOUT, at=AT)
-    assert json_size({MARKER_KEY: change.private[MARKER_KEY]}) <= 400
+def test_what_the_part_of_a_change_that_does_fit_takes_over_is_told() -> None:
+    ordered = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], order=("pro", "team")), *CORE_FIELDS[1:]))
+    change = diff(replace(ONE_COURSE, values={"plan": "pro"}), replace(APPS, private=FULL), ordered, at=AT)
+    assert (change.public, change.taken_over) == ({"plan": "pro"}, {"plan": "team"})
+
+
+def crowded(stored: Observed, private: Mapping[str, object]) -> Observed:
+    """Return the subject with so much of the app's own that `private` would have one byte too many."""
+    room = METADATA_LIMIT + 1 - json_size({**private, "app": ""})
+    return replace(stored, private={**stored.private, "app": "x" * room})
+
+
+MANY = tuple(f"ent-{n:03}" for n in range(60))
+
+
+@pytest.mark.parametrize(("documents", "is_crowded", "named"), [(MANY, False, 50), (("ent-1", "ent-2"), True, 0)])
+def test_a_shortened_marker_loses_no_document_because_the_change_names_all(
+    documents: tuple[str, ...], is_crowded: bool, named: int
+) -> None:
+    access, stored = Access({"plan": "pro"}, documents), Observed(USER)
+    if is_crowded:
+        stored = crowded(stored, written(stored, diff(access, stored, LAYOUT, at=AT)).private)
+    change = diff(access, stored, LAYOUT, at=AT)
+    after = written(stored, change)
+    assert (change.sources, len(after.markers[None].documents)) == (documents, named)
+    last = LastWrites({Slot.parse("plan"): ["pro"]}, change.sources)
+    assert needs_ledger(after, LAYOUT)
+    assert diff(NOTHING, after, LAYOUT, at=AT, written=last).former_documents == documents
+
+
+def test_the_harmless_part_of_a_change_names_what_gave_the_rest_although_the_marker_has_no_room() -> None:
+    access = Access({"role": "tutor", "courseSlugs": ("algebra",)}, ("ent-2",))
+    roomy = diff(access, granted(), LAYOUT, at=AT).giving
+    assert roomy is not None
+    stored = crowded(granted(), written(granted(), roomy).private)
+    change = diff(access, stored, LAYOUT, at=AT)
+    assert change.losses == (Loss("plan", "pro"),)
+    assert change.giving is not None
+    assert change.giving.sources == ("ent-1", "ent-2")
+    assert written(stored, change.giving).markers[None].documents == ()
 
 
 def test_the_claims_size_counts_public_managed_keys_in_bytes() -> None:

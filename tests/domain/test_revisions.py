@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import pytest
@@ -36,7 +37,7 @@ def expectations(deletions: st.SearchStrategy[Deletion]) -> st.SearchStrategy[Ex
 
 
 events = expectations(REPORTS)
-anything = expectations(st.sampled_from(Deletion))
+anything = st.builds(lambda one, served: replace(one, served=served), events, st.booleans())
 histories = st.lists(events, min_size=1, max_size=5)
 
 
@@ -74,12 +75,39 @@ def test_a_new_delete_is_reported_unless_a_later_event_or_the_same_delete_was_th
     known: ExpectedRevision, delete: Deleted
 ) -> None:
     moments = [-2 if moment is None else moment for moment in (known.updated_at, delete.updated_at)]
-    served = deletion_of(known) is Deletion.ACKNOWLEDGED and revision_of(known) == delete.revision
+    deleted_before = known.served and deletion_of(known) is Deletion.REPORTED
+    is_known = deleted_before and revision_of(known) == delete.revision
+    may_be_news = moments[0] == moments[1] or (known.served and delete.updated_at is None)
     merged = merge(known, delete)
-    if moments[0] < moments[1] or (moments[0] == moments[1] and not served):
+    if moments[0] < moments[1] or (may_be_news and not is_known):
         assert reports_delete(merged)
     else:
         assert merged == known
+
+
+@given(events, events)
+def test_what_was_served_is_overtaken_by_later_news_and_by_news_without_a_time(
+    served: ExpectedRevision, news: ExpectedRevision
+) -> None:
+    known = replace(served, served=True)
+    merged = merge(known, news)
+    if news.updated_at is not None and (served.updated_at is None or news.updated_at > served.updated_at):
+        assert merged == news
+    elif news.updated_at is not None and news.updated_at < (served.updated_at or 0):
+        assert merged == known
+    elif revision_of(news) != revision_of(served):
+        assert not merged.served
+
+
+def test_an_event_that_comes_twice_is_no_news() -> None:
+    for event in (Updated("d", "r1", 1), Deleted("d", "r1", 1), Updated("d", "r1"), Deleted("d", "r1")):
+        known = replace(event, served=True)
+        assert merge(known, event) == known
+
+
+def test_the_delete_of_a_revision_that_was_served_is_news() -> None:
+    assert merge(Updated("d", "r1", 1, served=True), Deleted("d", "r1", 1)) == Deleted("d", "r1", 1)
+    assert merge(Updated("d", "r1", 1, served=True), Deleted("d", "r1")) == Ambiguous("d", 1, Deletion.REPORTED)
 
 
 @given(anything)

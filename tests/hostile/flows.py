@@ -149,7 +149,7 @@ class World:
 
     @property
     def guard(self) -> Guard:
-        return Guard(self.store.approvals, self.store.runs, LossLimit("100%"), CLOCK)
+        return Guard(self.store.approvals, self.store.runs, LossLimit("100%"), self.layout.fields, CLOCK)
 
     @property
     def converge(self) -> Reconciler:

@@ -15,6 +15,7 @@ import structlog
 from sync_worker.errors import SyncWorkerError
 from tests.hostile.flows import FLOWS, OWNER, Memory, Question, World, inhabited
 from tests.hostile.tampering import GONE, Tampering, tamperings
+from tests.oracle import GUARD
 from tests.sizes import sizes
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ async def tried(world: World, flow: str, memory: Memory, question: Question, tam
 
     memory.tamper = tamper
     try:
-        await asyncio.wait_for(world.run(flow), 30)
+        await asyncio.wait_for(world.run(flow), GUARD)
     except SyncWorkerError:
         pass
     except Exception as error:  # noqa: BLE001 - whatever it is, it is to be told with what made it

@@ -9,6 +9,7 @@ import pytest
 from clerk_backend_api import Clerk, models
 
 from sync_worker.sandbox import sample
+from sync_worker.sandbox.clerk_billing import subscribe
 from sync_worker.transport import ssl_context
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ async def test_a_user_with_either_kind_of_address(sdk: Clerk, status: str) -> No
     assert user.email_addresses[0].reserved is (status == "reserved")
     deleted = await sdk.users.delete_async(user_id=user.id)
     assert deleted.deleted
+
+
+@pytest.mark.anyio
+async def test_a_subscription(sdk: Clerk, box: Sandbox) -> None:
+    subscribe(box.clerk, "user_ada", gold="active")
+    found = await sdk.users.get_billing_subscription_async(user_id="user_ada")
+    assert [(item.plan and item.plan.slug, item.status) for item in found.subscription_items] == [("gold", "active")]
 
 
 @pytest.mark.anyio

@@ -110,6 +110,38 @@ async def test_filters_narrow_and_leave_out_what_is_not_there(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"created_at_after": 2000}, ["user_4", "user_3"]),
+        ({"created_at_before": 2000}, ["user_0"]),
+        ({"created_at_after": 1000, "created_at_before": 3000}, ["user_2", "user_1"]),
+        ({"created_at_after": 1000, "starting_after": "user_2"}, ["user_1"]),
+        ({"created_at_before": 3000, "starting_after": "user_4"}, ["user_2", "user_1", "user_0"]),
+        ({"created_at_after": 1000, "user_id": ["user_0", "user_1"]}, ["user_1"]),
+        ({"created_at_after": 1000, "limit": 2, "order_by": "+created_at"}, ["user_1", "user_2"]),
+        ({"created_at_after": 2000, "order_by": "-username"}, ["user_3", "user_4"]),
+        ({"created_at_after": 5000, "created_at_before": 1000}, []),
+    ],
+)
+async def test_users_created_before_and_after_a_moment(
+    box: Sandbox, clerk: httpx.AsyncClient, params: dict[str, Any], expected: list[str]
+) -> None:
+    for number, created in enumerate((1000, 2000, 2000, 3000, 4000)):
+        box.clerk.add_user(f"user_{number}", created_at=created, username=f"u{5 - number}")
+    assert await ids(clerk, **params) == expected
+    if not params.keys() & {"starting_after", "limit"}:
+        count = await clerk.get("/users/count", params=params)
+        assert count.json()["total_count"] == len(expected)
+
+
+@pytest.mark.anyio
+async def test_a_moment_that_is_no_number_is_422(clerk: httpx.AsyncClient) -> None:
+    answer = await clerk.get("/users", params={"created_at_after": "yesterday"})
+    assert codes(answer) == (422, "form_param_value_invalid", "created_at_after")
+
+
+@pytest.mark.anyio
 @pytest.mark.usefixtures("many")
 async def test_a_filter_that_is_not_built_is_refused_and_not_ignored(clerk: httpx.AsyncClient) -> None:
     assert codes(await clerk.get("/users", params={"phone_number": "+1"}))[:2] == (501, "not_in_the_sandbox")

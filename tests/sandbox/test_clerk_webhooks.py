@@ -9,6 +9,7 @@ import pytest
 from svix.webhooks import Webhook, WebhookVerificationError
 
 from sync_worker.sandbox.clerk_webhooks import POLICY, Endpoint
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     import httpx
@@ -27,7 +28,7 @@ def told(box: Sandbox, receiver: Receiver) -> Sandbox:
 
 
 async def events(box: Sandbox, receiver: Receiver) -> list[tuple[str, Any]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await box.clerk.webhooks.deliveries.idle()
     bodies = [json.loads(received.body) for received in receiver.received]
     return [(body["type"], body["data"]) for body in bodies]

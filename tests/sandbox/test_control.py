@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.oracle import GUARD
+
 if TYPE_CHECKING:
     import httpx
 
@@ -75,7 +77,7 @@ async def test_a_lake_is_loaded_lagged_hooked_and_reset_over_http(
     assert [document["_id"] for document in state["documents"]] == ["e"]
     assert (state["lag"], state["hooks"][0]["id"]) == (0.01, hook["id"])
     await box.lake.mutate([{"patch": {"id": "e", "set": {"plan": "pro"}}}])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await ordered(sanity, "/idle")
     assert [received.body for received in receiver.received] == [b'"e"']
     assert (await sanity.get(QUERY, params={"query": "*[0].plan"})).json()["result"] == "pro"
@@ -109,7 +111,7 @@ async def test_clerk_is_filled_limited_and_reset_over_http(
     assert [(await clerk.get("/users")).status_code for _ in range(2)] == [200, 429]
     state = (await clerk.get(steer(clerk, "/state"))).json()
     assert (list(state["users"]), state["limits"]["instance"]) == (answer["ids"], 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await box.clerk.webhooks.deliveries.idle()
     assert len(receiver.received) == 2
     await ordered(clerk, "/reset")

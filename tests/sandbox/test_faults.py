@@ -11,7 +11,7 @@ from sync_worker.sandbox.faults import Faults
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.sandbox.traffic import Traffic, subject_of
 from sync_worker.transport import ssl_context
-from tests.oracle import until
+from tests.oracle import GUARD, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ async def test_a_request_can_hang_until_it_is_let_go(ada: Sandbox, clerk: httpx.
 
 @pytest.mark.anyio
 async def test_a_sandbox_ends_though_a_request_hangs() -> None:
-    async with asyncio.timeout(10), httpx.AsyncClient(verify=ssl_context(), trust_env=False) as client:
+    async with asyncio.timeout(GUARD), httpx.AsyncClient(verify=ssl_context(), trust_env=False) as client:
         async with Sandbox() as box:
             box.clerk.faults.next("hang")
             hanging = asyncio.create_task(client.get(f"{box.clerk_url}/v1/users"))

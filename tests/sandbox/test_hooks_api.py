@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.oracle import GUARD
+
 if TYPE_CHECKING:
     import httpx
 
@@ -105,7 +107,7 @@ async def test_attempts_and_messages_tell_what_became_of_deliveries(
     hook = (await sanity.post(HOOKS, json=HOOK | {"url": receiver.url})).json()
     for id_ in ("a", "b"):
         await box.lake.mutate([{"create": {"_id": id_, "_type": "entitlement"}}])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await box.lake.hooks_idle()
     attempts = (await sanity.get(f"{HOOKS}/{hook['id']}/attempts")).json()
     assert [(one["resultCode"], one["isFailure"], one["failureReason"]) for one in attempts] == [
@@ -133,7 +135,7 @@ async def test_an_installed_hook_sends_with_its_method_and_headers(
     settings = {"url": receiver.url, "httpMethod": "PUT", "headers": {"x-team": "school"}}
     await sanity.post(HOOKS, json=HOOK | settings)
     await box.lake.mutate([{"create": {"_id": "a", "_type": "entitlement"}}])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await box.lake.hooks_idle()
     (received,) = receiver.received
     assert (received.method, received.headers["x-team"]) == ("PUT", "school")

@@ -8,6 +8,7 @@ import pytest
 
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.transport import ssl_context
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,7 +130,7 @@ async def test_documents_are_read_behind_the_lagging_index(filled: Sandbox, sani
 async def test_a_query_sees_a_change_once_the_lag_is_over(filled: Sandbox) -> None:
     filled.lake.lag = 0.05
     await filled.lake.mutate([{"delete": {"id": "e"}}])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(GUARD):
         await filled.lake.indexed()
     assert await filled.lake.query("count(*)") == 0
 
@@ -140,7 +141,7 @@ async def test_a_shorter_lag_counts_at_once(filled: Sandbox) -> None:
     await filled.lake.mutate([{"delete": {"id": "e"}}])
     assert await filled.lake.query("count(*)") == 1
     filled.lake.lag = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(GUARD):
         await filled.lake.indexed()
     assert await filled.lake.query("count(*)") == 0
 
@@ -149,7 +150,7 @@ async def test_a_shorter_lag_counts_at_once(filled: Sandbox) -> None:
 async def test_a_reset_does_not_wait_for_the_lag(filled: Sandbox) -> None:
     filled.lake.lag = 300
     await filled.lake.mutate([{"patch": {"id": "e", "set": {"plan": "late"}}}])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(GUARD):
         await filled.reset()
     await filled.lake.mutate([{"create": {**ENTITLEMENT, "_id": "new"}}])
     assert await filled.lake.query("*._id") == ["new"]

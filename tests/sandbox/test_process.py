@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from sync_worker.transport import ssl_context
+from tests.oracle import GUARD
 
 
 @pytest.mark.anyio
@@ -21,7 +22,7 @@ async def test_it_tells_its_addresses_serves_and_ends_on_a_signal(number: signal
     process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(GUARD):
             where = json.loads(await process.stdout.readline())
             async with httpx.AsyncClient(verify=ssl_context(), trust_env=False) as client:
                 rows = await client.get(

@@ -10,7 +10,7 @@ import pytest
 
 from sync_worker.sandbox.groq import GroqError
 from sync_worker.sandbox.webhooks import POLICY, sign
-from tests.oracle import until
+from tests.oracle import GUARD, until
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
@@ -30,7 +30,7 @@ def bodies(receiver: Receiver) -> list[Any]:
 
 
 async def settled(box: Sandbox) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await box.lake.hooks_idle()
 
 
@@ -200,7 +200,7 @@ async def test_one_request_of_a_hook_is_in_flight_at_a_time(box: Sandbox, receiv
     box.lake.add_hook(receiver.url, projection="_id")
     await box.lake.mutate([{"create": {"_id": id_, "_type": "t"}} for id_ in "abcd"])
     await box.lake.webhooks.matched()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(GUARD):
         await receiver.arrived.wait()
     statuses = [message.status for message in box.lake.webhooks.deliveries.messages]
     assert statuses == ["sending", "queued", "queued", "queued"]

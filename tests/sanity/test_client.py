@@ -21,7 +21,9 @@ from sync_worker.sanity.client import Queries, Sanity, error_from_response, open
 from sync_worker.settings import packaged_groq
 from sync_worker.transport import ServiceTransport, inner_transport
 from tests.builders import created, reference
+from tests.builders import entitlement as row_of
 from tests.clock import TIMINGS, ImpatientClock
+from tests.sizes import sizes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -239,3 +241,15 @@ def answer(status: int, body: object) -> httpx.Response:
 )
 def test_each_refused_status_has_its_error(response: httpx.Response, error: type[Exception]) -> None:
     assert isinstance(error_from_response(response, None), error)
+
+
+@pytest.mark.parametrize("members", sizes(1_000, 50_000))
+async def test_of_an_organization_with_many_members_only_the_rows_of_the_batch_are_read(
+    box: Sandbox, source: Sanity, members: int
+) -> None:
+    rows = [row_of(f"m{n:05}", f"user_{n:05}", clerkOrganizationId="org_1", plan="pro") for n in range(members)]
+    await box.lake.load([*rows, row_of("whole", clerkOrganizationId="org_1", plan="team")])
+    batch = [Subject.parse("org:org_1"), Subject.parse("membership:org_1/user_00007")]
+    snapshot = await source.by_subject(batch, ())
+    assert {row["_id"] for row in snapshot.rows} == {"whole", "m00007"}
+    assert snapshot.visible == members + 1

@@ -89,6 +89,21 @@ def test_what_spreadsheets_write_is_recognized(text: str) -> None:
     assert documents(text) == [{"_type": "entitlement", "clerkUserId": "user_1", "plan": "basic"}]
 
 
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        ('clerkUserId,role\nuser_1,"a;b, c"\n', "a;b, c"),
+        ('clerkUserId;role\nuser_1;"a ""b"" c"\n', 'a "b" c'),
+        ("\r\n\r\nclerkUserId;role\r\nuser_1;a,b\r\n", "a,b"),
+        ("clerkUserId,role\ruser_1,a\r", "a"),
+        ('"clerkUserId","role",""\n"user_1","a",""\n', "a"),
+        ("clerkUserId,role\n\n,\nuser_1,=1+1\n", "=1+1"),
+    ],
+)
+def test_quotes_line_ends_and_empty_lines_are_understood(text: str, role: str) -> None:
+    assert documents(text) == [{"_type": "entitlement", "clerkUserId": "user_1", "role": role}]
+
+
 def test_headers_are_mapped_and_ignored_by_name() -> None:
     text = "E-Mail,Name,Tariff\na@example.org,Ada,basic\n"
     renamed = {"e-mail": "userEmail", "Name": "", "Tariff": "plan"}
@@ -103,6 +118,10 @@ def test_headers_are_mapped_and_ignored_by_name() -> None:
         ("clerkUserId,endAt\nuser_1,2026-05-01\n", "line 1, endAt", "is not one of clerkUserId"),
         ("clerkUserId,plan,Plan\nuser_1,a,b\n", "line 1, Plan", "another header stands for plan too"),
         ("plan,role\nbasic,member\n", "line 1", "no column names a subject"),
+        (" \n\r\n", "line 1", "no lines below a header"),
+        ("clerkUserId,clerkuserid\nuser_1,user_2\n", "line 1, clerkuserid", "another header stands for clerkUserId"),
+        (f"clerkUserId,plan\nuser_1,{'x' * 200_000}\n", "line 2", "is not valid CSV"),
+        ("clerkUserId,plan\nuser_1,a\0b\n", "line 2, plan", "invisible character"),
         ("clerkUserId,plan\nuser_1,basic,x\n", "line 2", "has 3 cells, but the header has 2"),
         ('clerkUserId,plan\nuser_1,"basic\n', "line 2", "is not valid CSV"),
         ("clerkUserId,plan\n7,basic\n", "line 2, clerkUserId", "is not a Clerk user id"),
@@ -130,6 +149,16 @@ def test_a_wrong_line_is_named_with_its_column_and_the_reason(text: str, where: 
     (error,) = errors(text)
     assert error.startswith(f"{where}: ")
     assert reason in error
+
+
+def test_a_mapped_header_that_is_not_there_is_named() -> None:
+    (error,) = errors("clerkUserId,plan\nuser_1,basic\n", Tariff="role")
+    assert error == "line 1, Tariff: there is no such header, but --columns names it"
+
+
+def test_one_moment_written_in_two_ways_is_one_document() -> None:
+    conversion = converted("clerkUserId,plan,endsAt\nuser_1,basic,2099-01-01\nuser_1,basic,2099-01-01T01:00:00+01:00\n")
+    assert (len(conversion.documents), conversion.repeated) == (1, 1)
 
 
 def test_each_wrong_line_is_named() -> None:

@@ -71,6 +71,15 @@ async def test_a_filter_computes_nothing_over_an_attribute(folder: str, name: st
     assert bool([*computed(filters)]) is (name in SCANS)
 
 
-async def test_the_check_finds_a_function_over_an_attribute() -> None:
-    (condition,) = await filters_of('*[_type == "a" && count(string::split(clerkUserId, " ")[@ in $users]) > 0]')
+@pytest.mark.parametrize(
+    "text",
+    [
+        'count(string::split(clerkUserId, " ")[@ in $users]) > 0',
+        'count(string::split(clerkOrganizationId, " ")[@ in $organizations]) > 0',
+        'count(string::split(lower(userEmail), " ")[@ in $emails]) > 0',
+        'count(string::split(userExternalId, " ")[@ in $externalIds]) > 0',
+    ],
+)
+async def test_the_check_finds_a_function_over_an_attribute(text: str) -> None:
+    (condition,) = await filters_of(f'*[_type == "entitlement" && ({text})]')
     assert "count" in {*computed(condition)}

@@ -169,6 +169,10 @@ def test_a_field_that_is_empty_in_every_row_is_suspicious_unless_it_is_meant(nam
     assert warning_of([*rows, *many()]) == ""
 
 
+def test_a_list_of_nulls_is_empty_as_that_of_a_slug_with_another_path() -> None:
+    assert warning_of(many(courseSlugs=[None, None])).startswith('"courseSlugs" is empty in all 3 rows')
+
+
 def test_fields_that_are_empty_in_every_row_are_reported_together() -> None:
     assert warning_of(many(plan=None, startsAt=None)) == (
         '"plan", "startsAt" are empty in all 3 rows; write "plan": null if your model has no such field'

@@ -15,6 +15,7 @@ from sync_worker.cli.processes import SECRET, install_hook, settings_for
 from sync_worker.sanity.client import Queries
 from sync_worker.settings import packaged_groq
 from tests.nursery import Ended, run
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ class Operator:
         )
         os.close(keyboard)
         assert process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(GUARD):
             assert b"Create it?" in await process.stderr.readuntil(b"]:")
             os.write(terminal, f"{answer}\n".encode())
             await process.communicate()

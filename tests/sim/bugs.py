@@ -1,8 +1,8 @@
 """Bugs that are planted into the worker to prove that the simulation would catch them.
 
-Each has on record a seed that breaks one of its rules; that it breaks none without the bug is proven by the worlds that
-are run beside the tests. When a change of the worker lets that seed happen another way, `python -m tests.sim --bugs`
-searches for seeds to record instead.
+Each has on record a seed, and a number of its steps, that break one of its rules; that they break none without the bug
+is proven by the worlds that are run beside the tests. When a change of the worker lets that seed happen another way,
+`python -m tests.sim --bugs` searches for seeds to record instead.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from sync_worker.domain import diff, ownership
 from sync_worker.domain.lease import Lease
 from sync_worker.domain.ownership import NOTHING_WRITTEN, Adoption
 from sync_worker.sanity import client as sanity
-from sync_worker.storage import queue_statements
+from sync_worker.storage import expected_revisions, queue_statements
+from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
+from sync_worker.storage.state import LAST_EVENT
 from sync_worker.sync import document_events, fresh_reads, plan
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
+from sync_worker.triggers.deletes import Deletes
+from sync_worker.triggers.listen import Listener
 from sync_worker.webhooks import receiver
 from sync_worker.worker import comparison
 from tests.sim.lake import PAGE
-from tests.sim.run import config_of, run, trace_of
+from tests.sim.run import STEPS, config_of, run, trace_of
 from tests.sim.truth import OTHER_SOURCE
 
 if TYPE_CHECKING:
@@ -39,21 +43,27 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.ownership import LastWrites, Managed
     from sync_worker.domain.revisions import ExpectedRevision
+    from sync_worker.sanity.listen import ListenEvent
     from sync_worker.sanity.source import Page
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.work_items import WorkItem
     from sync_worker.sync.document_events import DocumentEvent
     from sync_worker.sync.outcome import Outcome
+    from tests.sim.run import Outcome as Ended
 
+FORGET_UPDATES = """
+DELETE FROM expected_revision WHERE key = :key AND generation <= :generation AND deletion IS NULL
+"""
 Plant = tuple[object, str, object]
 """Where, under which name, what instead."""
 
 
 @dataclass(frozen=True)
 class Bug:
-    """One bug. `rules` are those of which it must break one at `seed`."""
+    """One bug. `rules` are those of which it must break one in the first `steps` of `seed`, or when they are over."""
 
     seed: int
+    steps: int
     plants: tuple[Plant, ...]
     rules: tuple[str, ...]
 
@@ -122,10 +132,25 @@ async def keep_lists(_: Guard, __: Sequence[Outcome]) -> None:
     return
 
 
+async def remember_before_it_is_durable(listener: Listener, event: ListenEvent) -> None:
+    await listener.queue.remember(LAST_EVENT, event.id)
+    await original_enqueue(listener, event)
+
+
+async def take_an_unreadable_log_for_an_empty_one(deletes: Deletes, *gap: str) -> Mapping[str, str]:
+    return await original_logged(deletes, *gap) or {}
+
+
+async def forget_whom_it_was_for(_: AccessIndex, __: Collection[str]) -> dict[str, list[str]]:
+    return {}
+
+
 async def write_under_any_settings(_: InstallationRecord, **__: str) -> None:
     return
 
 
+original_enqueue = Listener._enqueue
+original_logged = Deletes._logged
 original_explain = clerk.error_from_response
 original_intend = Ledger.intend
 original_managed = ownership.managed
@@ -134,47 +159,56 @@ original_page = sanity._page
 
 BUGS = {
     "skip the witness check": Bug(
-        1,
+        22,
+        25,
         ((fresh_reads, "reflects", believe_any_read),),
         ("no write from a stale read", "right after a quiet while"),
     ),
     "forget the subject before a move": Bug(
-        0,
+        19,
+        50,
         ((receiver, "items_of", forget_who_had_it),),
         ("no write from a stale read", "right after a quiet while", "right without a reconcile"),
     ),
     "finish without the generation check": Bug(
-        0,
+        1,
+        25,
         ((queue_statements, "REQUEUE", queue_statements.COMPLETE),),
         ("everything comes to an end",),
     ),
     "ignore Retry-After": Bug(
-        0,
+        28,
+        25,
         ((clerk, "error_from_response", forget_retry_after),),
         ("Retry-After is honoured", "a pause is kept"),
     ),
     "ignore the pace of a subject": Bug(
-        19,
+        256,
+        25,
         ((queue_statements, "WAIT_FOR_PACE", "UPDATE work SET next_write_at = 0 WHERE key = :key"),),
         ("writes of a subject are paced", "Retry-After is honoured"),
     ),
     "ignore the budget": Bug(
-        0,
+        5,
+        25,
         ((Budget, "take", take_without_asking),),
         ("the budget is kept", "a pause is kept"),
     ),
     "revoke on an empty read": Bug(
-        0,
+        8,
+        25,
         ((Reconciler, "_prove_emptiness", take_emptiness_for_the_truth),),
         ("a write is what a read showed",),
     ),
     "end at a short page": Bug(
-        1000,
+        52,
+        25,
         ((sanity, "_page", end_at_a_short_page),),
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        44,
+        9,
+        100,
         ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",
@@ -184,61 +218,104 @@ BUGS = {
         ),
     ),
     "write before the ledger": Bug(
-        0,
+        1,
+        25,
         ((Ledger, "intend", intend_later),),
         ("a write follows a ledger row",),
     ),
     "manage every key that has a value": Bug(
-        0,
+        2,
+        25,
         ((diff, "managed", manage_every_value),),
         ("unmanaged keys stay as they are",),
     ),
     "trust only the marker": Bug(
         28,
+        25,
         ((plan, "last_writes", trust_only_the_marker), (comparison, "last_writes", trust_only_the_marker)),
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "revoke another installation's keys": Bug(
-        2,
+        31,
+        25,
         ((diff, "managed", take_over_from_others),),
         ("another installation's keys stay as they are", "only managed keys are written"),
     ),
     "count nobody's losses": Bug(
-        15,
+        18,
+        25,
         ((Guard, "verdict", count_no_loss),),
         ("no cause takes more than it may",),
     ),
     "keep lists of those who would lose nothing": Bug(
-        6,
+        17,
+        25,
         ((Guard, "withdraw", keep_lists),),
         ("a list is withdrawn once nothing would be lost",),
     ),
     "forget what is held": Bug(
-        56,
-        ((Approvals, "lists_of", forget_lists),),
+        18,
+        25,
+        ((Approvals, "held_of", forget_lists), (Approvals, "lists_of", forget_lists)),
         ("what is held waits for approval",),
     ),
-    "write under other settings": Bug(
+    "forget served updates": Bug(
         1,
+        400,
+        ((expected_revisions, "SERVE", FORGET_UPDATES),),
+        ("no write from a stale read", "right after a quiet while"),
+    ),
+    "store the listener's cursor before the enqueue is durable": Bug(
+        8,
+        400,
+        ((Listener, "_enqueue", remember_before_it_is_durable),),
+        ("everything comes to an end", "right after a quiet while"),
+    ),
+    "take a log error for no deletes": Bug(
+        16,
+        400,
+        ((Deletes, "_logged", take_an_unreadable_log_for_an_empty_one),),
+        ("right without a reconcile", "right after a quiet while"),
+    ),
+    "forget whom a document was for": Bug(
+        4,
+        400,
+        ((AccessIndex, "subjects_of", forget_whom_it_was_for),),
+        ("right without a reconcile", "right after a quiet while"),
+    ),
+    "write under other settings": Bug(
+        3,
+        25,
         ((InstallationRecord, "ensure", write_under_any_settings),),
         ("nothing is written under settings that were replaced",),
     ),
 }
-SEARCHED = 120
-"""How many seeds a search tries."""
+LENGTHS = (25, 50, 100, 200, STEPS)
+"""How many steps a search tries: a short world ends soon, and what is wrong in the end is found as well."""
+SEARCHED = 300
+"""How many seeds a search tries of each length."""
 
 
-def broken_by(name: str, seed: int) -> str:
-    """Return the rule that a seed breaks with this bug planted; empty when it breaks none."""
+def run_with(name: str, seed: int, steps: int) -> Ended:
+    """Run a seed with this bug planted."""
     with ExitStack() as planted:
         for where, what, instead in BUGS[name].plants:
             planted.enter_context(patch.object(where, what, instead))
         config = config_of(seed)
-        broken = run(config, trace_of(config)).broken
+        return run(config, trace_of(config, steps))
+
+
+def broken_by(name: str) -> str:
+    """Return the rule that the bug breaks at the seed on record; empty when it breaks none."""
+    broken = run_with(name, BUGS[name].seed, BUGS[name].steps).broken
     return broken[0] if broken else ""
 
 
-def search(name: str) -> tuple[int, str]:
-    """Return the first seed that breaks one of the bug's rules, and the rule."""
-    found = ((seed, broken_by(name, seed)) for seed in range(SEARCHED))
-    return next(((seed, rule) for seed, rule in found if rule in BUGS[name].rules), (-1, "no rule is broken"))
+def search(name: str) -> tuple[int, int, str]:
+    """Return the first seed among the shortest worlds that catch the bug, their steps, and the rule."""
+    for steps in LENGTHS:
+        for seed in range(SEARCHED):
+            broken = None if config_of(seed).real_clients else run_with(name, seed, steps).broken
+            if broken and broken[0] in BUGS[name].rules:
+                return seed, steps, broken[0]
+    return -1, 0, "no rule is broken"

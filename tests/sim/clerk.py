@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from sync_worker.sandbox import clerk_errors
@@ -125,11 +126,12 @@ def _incoming(request: httpx.Request, path_params: dict[str, str]) -> Request:
         "type": "http",
         "method": request.method,
         "path": request.url.path,
-        "query_string": request.url.query,
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
         "path_params": path_params,
     }
-    return Request(scope, receive)
+    incoming = Request(scope, receive)
+    incoming._query_params = QueryParams(request.url.params.multi_items())
+    return incoming
 
 
 def _reply(response: Response) -> Reply:

@@ -108,9 +108,6 @@ class Session(Database):
         if self in self._disk.sessions:
             self._disk.sessions.remove(self)
 
-    def wake(self) -> None:
-        self._signal.set()
-
     async def run(self, work: Callable[[Transaction], T]) -> T:
         await self._turn()
         if self._disk.fails():

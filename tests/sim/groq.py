@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.sandbox.documents import AUTHOR
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -124,6 +126,7 @@ def webhook(before: Document | None, after: Document | None) -> Document | None:
         "updatedAt": document["_updatedAt"],
         "before": before and _fields(before, ("_type", *SUBJECT_FIELDS)),
         "after": after and _fields(after, ("_type", *SUBJECT_FIELDS)),
+        "by": AUTHOR,
     }
 
 

@@ -55,23 +55,24 @@ class Delivery:
 
 
 class Hooks:
-    """Sends the webhooks."""
+    """Sends the webhooks. While `is_silent`, none arrives, and nothing is heard."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.is_silent = False
         self._calm = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def publish(self, transaction: Transaction, state: int) -> None:
         """Send what Sanity's hook sends of a transaction."""
-        for change in transaction.changes:
-            delivery = self._of_document(change, state)
+        for change in transaction.changes if self._world.config.events != "listen" else ():
+            delivery = self.of_document(change, state)
             if delivery is not None:
                 self.send(delivery)
 
     def send(self, delivery: Delivery) -> None:
         """Send one webhook, or two, or none."""
-        if self._happens("lost"):
+        if self.is_silent or self._happens("lost"):
             self._world.watch.lost(delivery)
             return
         for _ in range(2 if self._happens("twice") else 1):
@@ -85,18 +86,18 @@ class Hooks:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._calm.clear()
+        if self._world.config.events != "webhook":
+            await self._world.stream.all_heard()
 
-    def _of_document(self, change: Change, state: int) -> Delivery | None:
+    def of_document(self, change: Change, state: int) -> Delivery | None:
+        """Return the webhook of one change, None where the filter does not match."""
         world, body = self._world, groq.webhook(change.before, change.after)
         if body is None:
             return None
         before, after = (name_of(body[side] or {}) for side in ("before", "after"))
         names = {name for name in (before, after) if name}
         concerned = world.keys_of(names if body["type"] == "entitlement" else world.history.changed_by(state))
-        unheard = concerned
-        if world.polls and body["operation"] != "delete":
-            # The poll finds what a document says now; whom it named before, only its webhook tells.
-            unheard = world.keys_of(names) - world.keys_of({after} if after else set())
+        unheard = frozenset[str]() if world.polls else concerned
         named = frozenset(name for name in names if name.partition(":")[0] not in ADDRESSES)
         return Delivery("sanity", body["id"], json.dumps(body).encode(), concerned, unheard, named, state)
 

@@ -57,17 +57,22 @@ class Read:
 class Lake:
     """One dataset. `lag` is how many seconds new transactions stay invisible to queries; `told` hears of each.
 
+    `fallen_back` is an earlier state, which half of the queries see, as from a replica that has fallen behind. The log
+    has the last `log_kept` seconds; `log_fault` is what is wrong with it.
     While it is `blind`, it answers as to a token that may read nothing. `short_pages` is the fraction of pages that are
     cut short, which is no trouble to anybody.
     """
 
-    def __init__(self, clock: Callable[[], float], random: Random, short_pages: float) -> None:
+    def __init__(self, clock: Callable[[], float], random: Random, short_pages: float, log_kept: float) -> None:
         self.clock = clock
         self.random = random
         self.store = DocumentStore()
         self.history: list[State] = [State(0, {})]
         self.lag = 0.0
+        self.fallen_back: int | None = None
         self.dataset_empty = False
+        self.log_kept = log_kept
+        self.log_fault = ""
         self.short_pages = short_pages
         self.key_works = True
         self.told: list[Callable[[Transaction, int], None]] = []
@@ -86,6 +91,14 @@ class Lake:
         while self._shown + 1 < len(self.history) and self._visible_from[self._shown + 1] <= self.clock():
             self._shown += 1
         return self.history[self._shown]
+
+    def fall_back(self, states: int, seconds: float) -> int:
+        """Let half of the queries see an earlier state, by at most so many states and seconds; return its number."""
+        oldest = next(
+            n for n, since in enumerate(self._visible_from) if n == self.index.number or since > self.clock() - seconds
+        )
+        self.fallen_back = max(oldest, self.index.number - states)
+        return self.fallen_back
 
     def mutate(self, mutations: Sequence[Mutation]) -> bool:
         """Apply one transaction; False when the service refuses it, as it does for what is still referred to."""
@@ -112,6 +125,8 @@ class Lake:
             return self._transactions(request.url.params)
         query, parameters = _asked(request)
         state = self.index
+        if self.fallen_back is not None and self.random.random() < 0.5:
+            state = self.history[min(state.number, self.fallen_back)]
         result = groq.MEANINGS[query]({} if self.dataset_empty else state.documents, parameters, PAGE)
         if "remaining" in result and self.random.random() < self.short_pages:
             del result["entitlements"][self.random.randrange(1, PAGE) :]
@@ -121,15 +136,22 @@ class Lake:
 
     def _transactions(self, given: httpx.QueryParams) -> Reply:
         """Answer with the log of deletes; to a token that may read nothing with 403."""
-        if self.dataset_empty:
+        if self.log_fault == "unavailable":
+            return Reply.json(503, {"statusCode": 503, "error": "Service Unavailable", "message": "Try again later"})
+        if self.dataset_empty or self.log_fault == "forbidden":
             return Reply.json(403, {"statusCode": 403, "error": "Forbidden", "message": "Insufficient permissions"})
         lines = [
             {"id": f"t{state.number}", "mutations": [{"delete": {"id": id_}} for id_ in sorted(gone)]}
             for before, state in pairwise(self.history)
             if (gone := before.documents.keys() - state.documents.keys())
-            and given.get("fromTime", "") <= state.at <= given["toTime"]
+            and max(given.get("fromTime", ""), rfc3339(self.clock() - self.log_kept)) <= state.at <= given["toTime"]
         ]
-        return Reply(200, "\n".join(map(json.dumps, lines)).encode())
+        text = list(map(json.dumps, lines))
+        if self.log_fault:
+            text[len(text) // 2 :] = [
+                {"garbled": '{"id": "t1", "muta', "error line": '{"error": "timeout"}'}[self.log_fault]
+            ]
+        return Reply(200, "\n".join(text).encode())
 
     def _documents(self, ids: Sequence[str]) -> Reply:
         asked = [unquote(id_) for id_ in ids]

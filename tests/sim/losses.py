@@ -68,7 +68,7 @@ class Losses:
     def _is_own_event(self, key: str, cause: str) -> bool:
         """Tell whether the cause is an event of an entitlement that names the subject, or once did."""
         kind, _, document = cause.partition(":")
-        if kind not in ("webhook", "document"):
+        if kind not in ("webhook", "listen", "document"):
             return False
         directories = self._world.watch.reasons.directories_since(0)
         names = set().union(*(truth.names_of(key, directory) for directory in directories))

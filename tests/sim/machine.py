@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sync_worker.clerk import client as clerk
 from sync_worker.domain.changeset import LossLimit
@@ -28,6 +29,7 @@ from sync_worker.storage.reconcile_runs import ReconcileRuns
 from sync_worker.sync.guard import Guard
 from sync_worker.sync.reconciler import Reconciler
 from sync_worker.transport import ServiceTransport
+from sync_worker.triggers.listen import Listener
 from sync_worker.triggers.poll import Poll
 from sync_worker.webhooks.receiver import Receiver
 from sync_worker.worker.empty_dataset import RecordingSource, requeue_after_empty_read
@@ -40,11 +42,13 @@ from tests.sim.disk import Session
 from tests.sim.lake import QUERIES, TOKEN
 from tests.sim.network import SimTransport
 from tests.sim.quick import QuickClerk, client_of
+from tests.sim.stream import Connection
 from tests.sim.truth import ORDERS, SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from sync_worker.sanity.listen import Listen
     from sync_worker.storage.work_items import Claim, WorkItem
     from tests.sim.lake import Read
     from tests.sim.world import World
@@ -56,9 +60,6 @@ CLERK_URL, SANITY_URL = "https://clerk.test", "https://sandbox.sanity.test"
 FIELDS = tuple(Field(f.name, f.rule, order=ORDERS.get(f.name, ())) for f in CORE_FIELDS)
 
 running: contextvars.ContextVar[Process | None] = contextvars.ContextVar("running", default=None)
-
-FULL_CHECK = 120.0
-"""Seconds between comparisons of all ids."""
 
 
 def owned_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any) -> asyncio.Task[Any]:
@@ -93,7 +94,8 @@ class Process:
         self.runs = ReconcileRuns(self.session, TIMINGS)
         self.approvals = Approvals(self.session, TIMINGS)
         self.access = AccessIndex(self.session)
-        self.guard = Guard(self.approvals, self.runs, LossLimit(world.config.max_revocations), world.clock)
+        limit = LossLimit(world.config.max_revocations)
+        self.guard = Guard(self.approvals, self.runs, limit, FIELDS, world.clock)
         self.budget = Budget(self.session, "clerk", world.config.budget, world.clock, TIMINGS)
         self.source, self.target = self._services()
         self.receiver = Receiver(
@@ -231,6 +233,8 @@ class Server(Process):
             self.spawn(every(self.world.config.poll_seconds, "poll", self._poll, self.world.clock)),
             self.spawn(every(TIMINGS.empty_dataset_interval, "emptiness", self._look_again, self.world.clock)),
         ]
+        if self.world.config.events != "webhook":
+            self._timers.append(self.spawn(self._listen()))
 
     async def stop(self) -> None:
         """End as by SIGTERM."""
@@ -243,8 +247,15 @@ class Server(Process):
         await self.kill()
 
     async def _poll(self) -> None:
-        poll = Poll(self.source, self.queue, self.access, self.world.clock, TIMINGS, FULL_CHECK)
-        await poll.run()
+        await self._new_poll().run()
+
+    async def _listen(self) -> None:
+        listen, catch_up = cast("Listen", Connection(self)), self._new_poll().catch_up
+        await Listener(listen, self.session, self.queue, catch_up, self.world.clock, TIMINGS).run()
+
+    def _new_poll(self) -> Poll:
+        config, timings = self.world.config, replace(TIMINGS, log_retention=self.world.config.log_kept)
+        return Poll(self.source, self.queue, self.access, self.world.clock, timings, config.full_check)
 
     async def _look_again(self) -> None:
         await requeue_after_empty_read(self.source, self.queue)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.sim.quick import response_of
+
 if TYPE_CHECKING:
     from random import Random
 
@@ -40,7 +42,7 @@ class Reply:
         headers = {"content-type": "application/json"}
         if self.retry_after is not None:
             headers["retry-after"] = f"{self.retry_after:g}"
-        return httpx.Response(self.status, headers=headers, content=self.body, request=request)
+        return response_of(self.status, headers, self.body, request)
 
 
 FATES = ("refused", "lost_request", "lost_answer", "truncated", "garbled", "error", "busy", "slow", "error_in_ok")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json as json_text
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
+
+import httpx
 
 from sync_worker.clerk import client as clerk
 from sync_worker.clerk.client import _require_object, _safe
@@ -19,8 +20,6 @@ from sync_worker.sanity import client as sanity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import httpx
 
     from sync_worker.domain.entitlements import Change
     from sync_worker.transport import ServiceTransport
@@ -31,11 +30,7 @@ class Address:
     """What is read of `httpx.URL`."""
 
     path: str
-    params: Mapping[str, Any]
-
-    @cached_property
-    def query(self) -> bytes:
-        return urlencode(self.params, doseq=True).encode()
+    params: httpx.QueryParams
 
 
 class Headers(dict[str, str]):
@@ -61,6 +56,34 @@ class Request:
     headers: Headers = field(default_factory=lambda: Headers({"content-type": "application/json"}))
 
 
+@dataclass
+class Response:
+    """What is used of `httpx.Response`."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+    reason_phrase: str = ""
+    request: Request | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status_code < 300
+
+    @property
+    def text(self) -> str:
+        return self.content.decode()
+
+    def json(self) -> Any:
+        return json_text.loads(self.content)
+
+    async def aread(self) -> bytes:
+        return self.content
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
 class QuickClient:
     """What the adapters use of `httpx.AsyncClient`."""
 
@@ -78,7 +101,8 @@ class QuickClient:
         return await self._send("PATCH", url, {}, json_text.dumps(json).encode())
 
     async def _send(self, method: str, url: str, params: Mapping[str, Any], content: bytes) -> httpx.Response:
-        request = Request(method, Address(urlsplit(url).path, params), content, self._extensions)
+        address = Address(urlsplit(url).path, httpx.QueryParams(params))
+        request = Request(method, address, content, self._extensions)
         return await self._transport.handle_async_request(cast("httpx.Request", request))
 
 
@@ -96,6 +120,15 @@ class QuickClerk(clerk.Clerk):
         given = {"public_metadata": dict(change.public), "private_metadata": dict(change.private)}
         body = {name: value for name, value in given.items() if value}
         _require_object(await self._client.patch(f"{self._base}{path}/metadata", json=body))
+
+
+def response_of(
+    status: int, headers: Mapping[str, str], content: bytes, request: httpx.Request | Request
+) -> httpx.Response:
+    """Return a response of the same kind as the request: real, or quick."""
+    if isinstance(request, httpx.Request):
+        return httpx.Response(status, headers=headers, content=content, request=request)
+    return cast("httpx.Response", Response(status, headers, content))
 
 
 def client_of(transport: ServiceTransport) -> httpx.AsyncClient:

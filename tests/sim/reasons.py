@@ -161,7 +161,9 @@ class Reasons:
         granting = [state for state, values in fresh if values]
         if granting:
             self._granted_by[key] = min(granting)
-        elif self._always_entitled(key, self._granted_by.get(key, 0)):
+        elif any(state >= self._granted_by.get(key, 0) for state, _ in fresh) and self._always_entitled(
+            key, self._granted_by.get(key, 0)
+        ):
             fail("nobody entitled is revoked", f"{key} was entitled at every moment since the last grant")
 
     def _explains(self, write: Write, values: truth.Values) -> bool:
@@ -232,14 +234,23 @@ class Reasons:
         return ""
 
     def _always_entitled(self, key: str, since: int) -> bool:
-        history, now = self._world.history, self._world.lake.now.number
-        return all(
-            any(
-                truth.is_good(row) and row["status"] in (None, "active") and row["startsAt"] is row["endsAt"] is None
-                for row in history.rows([key], state)
-            )
-            for state in range(since, now + 1)
-        )
+        """Tell whether some row gave the subject something in every state since then, and could be found.
+
+        No query finds a row as an editor pasted it before its document is known, so it counts from the next state.
+        """
+        history = self._world.history
+        known = {row["_id"] for row in history.rows([key], max(0, since - 1))}
+        for state in range(since, self._world.lake.now.number + 1):
+            rows = history.rows([key], state)
+            if not any(_entitles(row) and (not truth.is_pasted(row) or row["_id"] in known) for row in rows):
+                return False
+            known = {row["_id"] for row in rows}
+        return True
+
+
+def _entitles(row: truth.Row) -> bool:
+    """Tell whether a row gives something at any time."""
+    return truth.is_good(row) and row["status"] in (None, "active") and row["startsAt"] is row["endsAt"] is None
 
 
 def _id(key: str) -> str:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 PATIENCE = 4000.0
 """Seconds after which what is still not done never will be: the longest backoff is five minutes."""
 LAG = 6.0
+POLLED = 15.0
+"""Seconds that the poll may need, beside its interval and the minute that it leaves to webhooks."""
+UNTOLD = 0.7
+"""How often nobody tells of the last changes, where the poll has to find them."""
 BEFORE, AFTER = 10.0, 60.0
 """Seconds around a comparison in which no window opens or closes."""
 
@@ -52,12 +56,19 @@ WHERE dead = 1 AND error_code NOT IN ('no_such_subject', 'managed_elsewhere')
 async def quiet(world: World) -> str:
     """Let a last change be made, and then all queues run empty: those of whom every webhook arrived must be in sync."""
     await _calm(world)
-    last = world.random.choice((content.course, content.plan, content.cohort, content.move, content.delete))(world)
+    if world.config.awaits_poll and world.random.random() < UNTOLD:
+        last = _change_untold(world)
+    else:
+        last = world.random.choice((content.course, content.plan, content.cohort, content.move, content.delete))(world)
     await world.hooks.all_delivered()
     await asyncio.sleep(LAG)
     operator = await _operator(world)
     await operator.queue.enqueue([WorkItem(key, lane) for key, lane in world.disk.ask(WAITING)])
     await _idle(world)
+    if world.config.awaits_poll:
+        await asyncio.sleep(TIMINGS.poll_grace + 2 * world.config.poll_seconds + POLLED)
+        await _idle(world)
+        world.watch.unheard.clear()
     held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")} | world.watch.reasons.losses.held()
     unready = world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
     _compare(world, "right after a quiet while", set(world.clerk.records()) - held - unready)
@@ -91,6 +102,8 @@ async def come_to_rest(world: World) -> None:
     if world.clock.jumps:
         world.watch.excuse(world.keys_of(world.history.with_windows()), "its windows went by a clock that jumped")
     await _calm(world)
+    if world.config.awaits_poll:
+        world.note(_change_untold(world))
     await asyncio.sleep(LAG + (70.0 + 2 * world.config.poll_seconds if world.config.poll_seconds else 0.0))
     operator = await _operator(world)
     await _idle(world)
@@ -109,6 +122,14 @@ async def come_to_rest(world: World) -> None:
     await _reconcile(world, operator)
     if world.watch.writes != writes:
         world.watch.fail("a second reconcile writes nothing", f"{world.watch.writes - writes} writes")
+
+
+def _change_untold(world: World) -> str:
+    """Make changes of which neither a webhook nor the stream tells."""
+    world.hooks.is_silent = True
+    done = [change(world) for change in (content.move, content.delete, content.unpublish)]
+    world.hooks.is_silent = False
+    return f"untold: {'; '.join(done)}"
 
 
 async def _put_right(world: World, operator: Process) -> None:

@@ -27,7 +27,7 @@ from tests.sim.rest import come_to_rest
 from tests.sim.world import Config, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import Iterator, MutableMapping, Sequence
     from typing import Any
 
     from tests.sim.steps import Step
@@ -44,7 +44,7 @@ STRICT = 0.7
 """How often a world in which slugs vanish allows two losses by one cause."""
 RENEWED = 300
 """Seeds after which new processes go on."""
-BUGS = frozenset({"run_crashed", "timer_broken"})
+BUGS = frozenset({"run_crashed", "timer_broken", "listener_crashed"})
 """Log events that only a bug of the worker makes."""
 
 
@@ -87,7 +87,8 @@ class Failure:
 def config_of(seed: int) -> Config:
     """Return what a seed chooses once."""
     random = Random(f"config {seed}")
-    core = [name for name in steps.NAMED if not any(name in names for names in steps.DIMENSIONS.values())]
+    dimensions = {**steps.DIMENSIONS, **steps.SOURCES}
+    core = [name for name in steps.NAMED if not any(name in names for names in dimensions.values())]
     often = {"crash": 0.5, "jump": 1.0, "disk": 0.5, "empty": 0.7, "keys": 0.6, "blind": 0.4, "change_email": 0.4}
     without = {name for name in core if random.random() < often.get(name, 0.12)}
     mischief = ("twice", "late", "unreachable", "unanswered", "cut")
@@ -112,7 +113,23 @@ def config_of(seed: int) -> Config:
         webhooks=webhooks,
         without=frozenset(without - {"jump"} if jumps else without),
     )
-    return replace(config, max_revocations="2") if strict else config
+    return _with_sources(replace(config, max_revocations="2") if strict else config)
+
+
+def _with_sources(config: Config) -> Config:
+    """Choose how changes are told of, by numbers of their own again. Listening and the log need the poll."""
+    random = Random(f"sources {config.seed}")
+    chosen = {name for name in steps.SOURCES if random.random() > RARELY}
+    without = {step for name, names in steps.SOURCES.items() if name not in chosen for step in names}
+    config = replace(config, without=config.without | without)
+    if chosen & {"log", "listen"}:
+        config = replace(config, poll_seconds=30, jumps=False, without=config.without | {"jump"})
+    if "log" in chosen:
+        lost = {**config.webhooks, "lost": 0.2}
+        config = replace(config, log_kept=120.0, full_check=random.choice((120.0, 36_000.0)), webhooks=lost)
+    if "listen" in chosen:
+        config = replace(config, events=random.choice(("listen", "listen", "both")))
+    return config
 
 
 def trace_of(config: Config, count: int = STEPS) -> list[Step]:
@@ -186,15 +203,14 @@ def check(seed: int, count: int = STEPS, *, shrinking: float = SHRINKING) -> Out
     return outcome
 
 
-def check_all(worlds: Mapping[int, int]) -> Iterator[tuple[int, Outcome | str]]:
+def check_all(worlds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Outcome | str]]:
     """Run many seeds, each with so many steps, on all processors. Yields each with its outcome or its failure's text.
 
     The order of sets is fixed, because some calls are made in it; processes are renewed, because they grow.
     """
-    seeds = list(worlds)
-    for start in range(0, len(seeds), RENEWED):
+    for start in range(0, len(worlds), RENEWED):
         with patch.dict(os.environ, HASHES), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
-            runs = {processes.submit(check, seed, worlds[seed]): seed for seed in seeds[start : start + RENEWED]}
+            runs = {processes.submit(check, *world): world[0] for world in worlds[start : start + RENEWED]}
             for run in as_completed(runs):
                 failure = run.exception()
                 if failure is not None and not isinstance(failure, AssertionError):

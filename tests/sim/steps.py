@@ -74,6 +74,9 @@ STEPS: dict[Callable[[World], Any], float] = {
     content.clear_slug: 3,
     content.restore_slugs: 3,
     operators.change_settings: 0.7,
+    trouble.fall_back: 4,
+    trouble.log_fault: 4,
+    trouble.cut: 3,
 }
 """Weights."""
 DIMENSIONS = {
@@ -83,6 +86,8 @@ DIMENSIONS = {
     "settings": ("change_settings",),
 }
 """Steps that only some worlds know."""
+SOURCES = {"replica": ("fall_back",), "log": ("log_fault",), "listen": ("cut",)}
+"""The same, about what tells of changes and how they are read."""
 
 NAMED = {step.__name__: step for step in STEPS}
 PAUSES = ((0.0, 0.0), (0.005, 0.3), (0.3, 2.0), (4.0, 15.0))

@@ -18,6 +18,8 @@ from tests.sim.network import FATES
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+BEHIND = 45.0
+"""Seconds by which a replica may be behind: the poll looks at what is a minute old."""
 SKEWS = (-60.0, -5.0, 0.0, 5.0, 45.0, 90.0)
 
 
@@ -25,6 +27,7 @@ def calm(world: World) -> str:
     world.weather.fates.clear()
     world.disk.trouble = 0.0
     world.lake.dataset_empty = False
+    world.lake.fallen_back = None
     world.lake.key_works = world.clerk.key_works = True
     return "everything works again"
 
@@ -46,6 +49,25 @@ def outage(world: World) -> str:
 def lag(world: World) -> str:
     world.lake.lag = world.random.choice((0.0, 0.2, 1.0, 3.0, 5.0))
     return f"queries are up to {world.lake.lag} s behind"
+
+
+def fall_back(world: World) -> str:
+    """Let a replica of the query index fall behind, or be up to date again."""
+    if world.lake.fallen_back is not None and world.random.random() < 0.4:
+        world.lake.fallen_back = None
+        return "all replicas are up to date"
+    return f"a replica shows state {world.lake.fall_back(world.random.randrange(1, 12), BEHIND)}"
+
+
+def log_fault(world: World) -> str:
+    """Let the transaction log be readable or not, for as long as it takes: all ids are compared meanwhile."""
+    world.lake.log_fault = world.random.choice(("", "unavailable", "forbidden", "garbled", "error line"))
+    return f"the transaction log is {world.lake.log_fault or 'readable'}"
+
+
+def cut(world: World) -> str:
+    world.stream.cut()
+    return "the stream is cut"
 
 
 def dataset_empty(world: World) -> str:

@@ -21,6 +21,7 @@ from tests.sim.lake import Lake
 from tests.sim.machine import Process, Server
 from tests.sim.network import Reply, Weather
 from tests.sim.ownership import Ownership
+from tests.sim.stream import Stream
 from tests.sim.truth import History, keys_of, names_of
 from tests.sim.watch import Watch
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from tests.sim.truth import Directory
 
 
+DAY = 86_400.0
+
+
 @dataclass(frozen=True)
 class Config:
     """What a seed chooses once: sizes, and which kinds of trouble there are at all."""
@@ -40,6 +44,9 @@ class Config:
     seed: int
     budget: int = 90
     poll_seconds: int = 0
+    events: str = "webhook"
+    log_kept: float = 3 * DAY
+    full_check: float = 120.0
     max_revocations: str = "1000"
     real_clients: bool = False
     servers: int = 2
@@ -49,6 +56,11 @@ class Config:
     short_pages: float = 0.0
     webhooks: dict[str, float] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+
+    @property
+    def awaits_poll(self) -> bool:
+        """Whether each quiet while is long enough for the poll, which then has to have found whatever was lost."""
+        return self.events != "webhook" or self.log_kept < DAY
 
 
 class World:
@@ -60,12 +72,13 @@ class World:
         self.random = Random(config.seed)
         self.clock = Clock(loop)
         self.disk = Disk(self.clock.now, self.random)
-        self.lake = Lake(self.clock.true_time, self.random, config.short_pages)
+        self.lake = Lake(self.clock.true_time, self.random, config.short_pages, config.log_kept)
         self.clerk = Instance(self.clock.true_time, self.random, Limits(instance=100, subject=10))
         self.history = History(self.lake)
         self.weather = Weather()
         self.watch = Watch(self)
         self.hooks = Hooks(self)
+        self.stream = Stream(self)
         self.servers: list[Server] = []
         self.errands: dict[Process, asyncio.Task[Any]] = {}
         self.ownership = Ownership(self)
@@ -78,6 +91,8 @@ class World:
         self.dead: set[str] = set()
         self._names = 0
         self.lake.told.append(self.hooks.publish)
+        if config.events != "webhook":
+            self.lake.told.append(self.stream.publish)
 
     @property
     def polls(self) -> bool:

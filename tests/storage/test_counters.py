@@ -15,6 +15,7 @@ from sync_worker.storage.counters import Counters
 from sync_worker.storage.queue_admin import QueueAdmin
 from sync_worker.transport import Call
 from tests.clock import CLOCK, TIMINGS
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -76,7 +77,7 @@ async def test_what_was_counted_last_is_added_when_the_process_ends(database: Da
 
 async def test_it_is_added_every_few_seconds(database: Database) -> None:
     own = Counters(QueueAdmin(database, TIMINGS), OFTEN)
-    async with own.kept(), asyncio.timeout(10):
+    async with own.kept(), asyncio.timeout(GUARD):
         for count in (1, 2):
             own.call(PATCHED)
             while (await own.recall()).get(CALLS) != count:

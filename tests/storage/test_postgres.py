@@ -21,6 +21,7 @@ from sync_worker.storage.postgres import PostgresDatabase
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.work_items import Completed, WorkItem
 from tests.clock import TIMINGS
+from tests.oracle import GUARD
 from tests.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ pytestmark = pytest.mark.anyio
 
 APPEND = "UPDATE state SET value = value || ? WHERE name = ?"
 PUT = "INSERT INTO state (name, value, at) VALUES (?, '', 0)"
-SOON = 15.0
 
 BACKENDS = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
@@ -79,7 +79,7 @@ def terminate(url: str, where: str = "true") -> int:
 
 async def hearing(db: PostgresDatabase, is_listening: bool = True) -> None:
     """Wait until the listener hears, or no longer does."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(GUARD):
         while db._listener is None or db._listener.is_listening is not is_listening:
             await asyncio.sleep(0.01)
 
@@ -89,7 +89,7 @@ async def test_sessions_that_the_server_ended_are_replaced_without_an_error(post
     meeting = threading.Barrier(many)
     db = PostgresDatabase(postgres_url, None, TIMINGS, connections=many)
     await db.start()
-    await asyncio.gather(*(db.run(lambda _: meeting.wait(SOON)) for _ in range(many)))
+    await asyncio.gather(*(db.run(lambda _: meeting.wait(GUARD)) for _ in range(many)))
     assert terminate(postgres_url) == many
     await put(db, "after")
     assert await names(db) == {"after"}
@@ -148,7 +148,7 @@ async def test_of_two_transactions_in_a_deadlock_both_succeed(postgres_url: str)
             runs.append(first)
             tx.execute(APPEND, (first, first))
             if len(runs) <= 2:
-                meeting.wait(SOON)
+                meeting.wait(GUARD)
             tx.execute(APPEND, (first, second))
 
         return work
@@ -200,7 +200,7 @@ async def test_a_process_that_hangs_in_a_transaction_loses_it(postgres_url: str)
     def hang(tx: Transaction) -> None:
         tx.execute(PUT, ("a",))
         with psycopg.connect(postgres_url, autocommit=True) as admin:
-            deadline = time.monotonic() + SOON
+            deadline = time.monotonic() + GUARD
             while admin.execute(ended.encode()).fetchone() != (0,):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -252,22 +252,22 @@ async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_
 ) -> None:
     async with opened(postgres_url, watch=True) as watching, opened(postgres_url) as other:
         await hearing(watching)
-        assert await watching.changed(SOON)  # that listening has begun
+        assert await watching.changed(GUARD)  # that listening has begun
         assert terminate(postgres_url, "query LIKE 'LISTEN%'") == 1
         await hearing(watching, is_listening=False)
         await hearing(watching)
-        assert await watching.changed(SOON)
+        assert await watching.changed(GUARD)
         await other.run(notify)
-        assert await watching.changed(SOON)
+        assert await watching.changed(GUARD)
 
 
 async def test_while_nothing_can_be_heard_the_wait_is_short(server: PostgresServer) -> None:
     async with opened(server.url, watch=True) as db:
         await hearing(db)
-        assert await db.changed(SOON)  # that listening has begun
+        assert await db.changed(GUARD)  # that listening has begun
         server.stop()
         await hearing(db, is_listening=False)
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(GUARD):
             assert not await db.changed(600)
 
 
@@ -289,7 +289,7 @@ async def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
         listener.stop()
         assert time.monotonic() - begin < 2
         connection.close()
-        listener._thread.join(SOON)
+        listener._thread.join(GUARD)
         assert not listener._thread.is_alive()
 
 

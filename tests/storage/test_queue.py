@@ -261,11 +261,37 @@ async def test_a_failed_subject_is_run_again_when_its_access_changes_by_itself(
     assert await ws.failed(10) == []
 
 
-async def test_a_finished_run_has_served_its_witnesses(ws: WorkQueue) -> None:
-    await ws.enqueue([WorkItem(A, expected=updated("d", "r1", MONDAY))])
+async def test_what_a_finished_run_has_served_is_remembered_for_a_while(ws: WorkQueue, clock: ManualClock) -> None:
+    expected = updated("d", "r1", MONDAY)
+    await ws.enqueue([WorkItem(A, expected=expected)])
     await ws.complete([Completed(await claim_one(ws))])
+    remembered = []
+    for _ in range(3):
+        clock.advance(TIMINGS.revision_memory * 0.6)
+        await ws.enqueue([WorkItem(A)])
+        claim = await claim_one(ws)
+        remembered.append(claim.expected_revisions)
+        await ws.complete([Completed(claim)])
+    known = (replace(expected, served=True),)
+    assert remembered == [known, known, ()]
+
+
+async def test_of_many_served_revisions_the_newest_are_remembered(ws: WorkQueue, clock: ManualClock) -> None:
+    for number in range(TIMINGS.revisions_kept + 5):
+        await ws.enqueue([WorkItem(A, expected=updated(f"d{number:02}", "r", MONDAY))])
+        await ws.complete([Completed(await claim_one(ws))])
+        clock.advance(1)
     await ws.enqueue([WorkItem(A)])
-    assert (await claim_one(ws)).expected_revisions == ()
+    served = [one.document for one in (await claim_one(ws)).expected_revisions]
+    assert served == [f"d{number:02}" for number in range(5, TIMINGS.revisions_kept + 5)]
+
+
+@pytest.mark.parametrize("key", ["email:ada@example.com", "members:user_a"])
+async def test_nothing_is_remembered_of_an_address_that_was_looked_up(ws: WorkQueue, db: Database, key: str) -> None:
+    await ws.enqueue([WorkItem(key, expected=deleted("d", "r1", MONDAY))])
+    (claim,) = await ws.claim_lookups(0, 1, LEASE)
+    await ws.complete([Completed(claim)])
+    assert await db.read(lambda tx: tx.execute("SELECT key FROM expected_revision")) == []
 
 
 async def test_a_witness_that_came_during_the_run_is_for_the_next_one(ws: WorkQueue) -> None:
@@ -884,8 +910,8 @@ async def test_a_delete_is_remembered_when_an_older_event_comes_late(ws: WorkQue
     await ws.complete([Completed(claim)])
     await ws.enqueue([WorkItem("user:user_a", expected=updated("other", "r9"))])
     claim = await claim_one(ws)
-    assert claim.expected_revisions == (replace(gone, deletion=Deletion.ACKNOWLEDGED), updated("other", "r9"))
+    assert claim.expected_revisions == (replace(gone, served=True), updated("other", "r9"))
     await ws.complete([Completed(claim)])
     await ws.enqueue([WorkItem("user:user_a", expected=updated("e", "r1", "2026-05-01T12:00:00Z"))])
-    (late,) = (await claim_one(ws)).expected_revisions
-    assert late == replace(gone, deletion=Deletion.ACKNOWLEDGED)
+    late, _ = (await claim_one(ws)).expected_revisions
+    assert late == replace(gone, served=True)

@@ -55,7 +55,7 @@ async def test_rows_are_counted_by_how_they_are(ws: WorkQueue, clock: ManualCloc
     clock.advance(10)
     await ws.enqueue([WorkItem("user:e"), WorkItem("user:f", visible_at=clock.now() + 1000)])
     assert await ws.tally() == Tally(2, since)  # user:a, and user:f, whose window opens later
-    assert await ws.noted_by_code() == {"row_refused": 1, "rate_limited": 1}
+    assert await ws.noted_by_code() == {("row_refused", False): 1, ("rate_limited", True): 1}
 
 
 async def test_the_time_is_that_of_the_database(ws: WorkQueue, clock: ManualClock) -> None:
@@ -74,3 +74,23 @@ async def test_those_who_wait_because_of_a_document_are_counted_until_they_are_s
     (first,) = await ws.claim(0, 1, 30.0)
     await ws.complete([Completed(first)])
     assert await ws.caused_by(cause_of("document:course-1")) == 2
+
+
+async def test_notes_are_replaced_but_for_rows_that_ran_meanwhile(ws: WorkQueue, clock: ManualClock) -> None:
+    began, note = clock.now(), ("row_refused", "d: plan: wrong")
+    clock.advance(1)
+    old, ran, window = await claimed(ws, "user:old", "user:ran", "user:window")
+    await ws.complete([Completed(old, error_code="row_refused"), Completed(window, next_due=clock.now() + 1000)])
+    clock.advance(1)
+    since = clock.now()
+    clock.advance(1)
+    await ws.complete([Completed(ran, error_code="row_refused", error_detail="newer")])
+    await ws.enqueue([WorkItem("user:waiting")])
+    await ws.replace_notes(dict.fromkeys(("user:window", "document:d", "user:waiting"), note), since)
+    found = {row.key: row.error_detail for row in await ws.noted(10)}
+    assert found == {"user:window": note[1], "document:d": note[1], "user:ran": "newer"}
+    await ws.replace_notes({}, began)
+    assert {row.key for row in await ws.noted(10)} == set(found)
+    clock.advance(1)
+    await ws.replace_notes({}, clock.now())
+    assert await ws.noted(10) == []

@@ -21,17 +21,16 @@ from sync_worker.domain.revisions import (
     Deletion,
     ExpectedRevision,
     Updated,
-    deletion_of,
     expected_revision,
     merge,
-    reports_delete,
 )
 from sync_worker.domain.work import NO_CAUSE, Cause, CauseKind, WorkKind
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.queue import WorkQueue
-from sync_worker.storage.work_items import Claim, Completed, DeadLettered, Released, Retry, WorkItem
+from sync_worker.storage.work_items import Claim, Completed, DeadLettered, Released, Retry, SetAside, WorkItem
 from tests.causes import cause_of
-from tests.clock import TIMINGS, ManualClock
+from tests.clock import TIMINGS as PRODUCTION
+from tests.clock import ManualClock
 from tests.leases import holds
 from tests.sizes import examples
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from sync_worker.storage.database import Transaction
     from sync_worker.storage.work_items import Completion
 
+TIMINGS = replace(PRODUCTION, revision_memory=6.0, revisions_kept=1)
 KEYS = ("user:user_a", "user:user_b", "org:org_c", "document:d")
 START = 1_000_000.0
 
@@ -81,14 +81,18 @@ class ModelRow:
     asked: float = 0.0
     transition: float | None = None
     writes: list[float] = field(default_factory=list)
-    witnesses: dict[str, tuple[ExpectedRevision, int]] = field(default_factory=dict)
+    witnesses: dict[str, tuple[ExpectedRevision, int, float | None]] = field(default_factory=dict)
 
-
-def acknowledged(expected: ExpectedRevision) -> ExpectedRevision:
-    """A delete that was served is remembered as such."""
-    if isinstance(expected, Updated) or not reports_delete(expected):
-        return expected
-    return replace(expected, deletion=Deletion.ACKNOWLEDGED)
+    def serve(self, generation: int, now: float) -> None:
+        """Note what a finished run has served, and forget what was served too long ago, or is too much."""
+        for document, (expected, brought, served) in list(self.witnesses.items()):
+            if brought <= generation and served is None:
+                self.witnesses[document] = replace(expected, served=True), brought, now
+        served_at = {document: at for document, (*_, at) in self.witnesses.items() if at is not None}
+        newest = sorted(served_at, key=lambda document: (-served_at[document], document))[: TIMINGS.revisions_kept]
+        for document, at in served_at.items():
+            if document not in newest or at < now - TIMINGS.revision_memory:
+                del self.witnesses[document]
 
 
 def kind_of(key: str) -> WorkKind:
@@ -135,10 +139,8 @@ class Model:
             return
         row = self.rows[mark.key]
         known = row.witnesses.get(mark.expected.document)
-        row.witnesses[mark.expected.document] = (
-            merge(known[0], mark.expected) if known else mark.expected,
-            row.wanted,
-        )
+        expected = merge(known[0], mark.expected) if known else mark.expected
+        row.witnesses[expected.document] = expected, row.wanted, known[2] if known and expected.served else None
 
     def claimable(self, lane: int, *, documents: bool) -> dict[str, float]:
         return {
@@ -158,7 +160,7 @@ class Model:
             claim.lease_token,
             row.wanted,
             row.attempts,
-            tuple(witness for _, (witness, _generation) in sorted(row.witnesses.items())),
+            tuple(witness for _, (witness, *_) in sorted(row.witnesses.items())),
             row.cause,
             row.note[0],
             self.now + lease,
@@ -185,25 +187,23 @@ class Model:
             case Retry():
                 row.due, row.attempts = self.now + completion.delay, row.attempts + 1
                 row.asked = self.now + completion.not_before
-            case Completed() | DeadLettered():
+            case Completed() | SetAside() | DeadLettered():
                 soon = None if completion.next_due is None else max(completion.next_due, self.now + 0.25)
                 row.due = self.now if marked_again else soon
                 row.done = claim.generation
                 row.since = row.again if marked_again else None
-                row.dead = isinstance(completion, DeadLettered) and not marked_again
+                row.dead = not isinstance(completion, Completed) and not marked_again
                 row.attempts = row.attempts + 1 if row.dead else 0
         if isinstance(completion, Completed):
             row.lane = row.lane if marked_again else 1
+        if isinstance(completion, Completed | SetAside):
             row.cause = row.cause if marked_again else NO_CAUSE
             row.transition = completion.transition_at
-            row.witnesses = {
-                document: (witness if generation > claim.generation else acknowledged(witness), generation)
-                for document, (witness, generation) in row.witnesses.items()
-                if generation > claim.generation or deletion_of(witness) is not None
-            }
+            if claim.expected_revisions:
+                row.serve(claim.generation, self.now)
         if not isinstance(completion, Released):
             row.note, row.settled = (completion.error_code, completion.error_detail), self.now
-        if isinstance(completion, Completed | Retry) and completion.wrote:
+        if isinstance(completion, Completed | SetAside | Retry) and completion.wrote:
             row.writes.append(self.now)
             capped = min(row.paced, self.now + TIMINGS.subject_pace)
             row.paced = (
@@ -236,7 +236,7 @@ class Model:
             key: (
                 *(row.lane, row.due, row.wanted, row.done, row.owner, row.attempts, row.dead),
                 *(row.note, str(row.cause.kind), row.cause.id, row.since, row.again, row.settled, row.transition),
-                {document: witness for document, (witness, _) in row.witnesses.items()},
+                {document: witness for document, (witness, *_) in row.witnesses.items()},
             )
             for key, row in self.rows.items()
         }
@@ -246,9 +246,10 @@ def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
     witnesses: dict[str, dict[str, ExpectedRevision]] = {}
     for key, document, *row in tx.execute(
-        "SELECT key, document, revision, updated_at, deletion FROM expected_revision"
+        "SELECT key, document, revision, updated_at, deletion, served_at IS NOT NULL FROM expected_revision"
     ):
-        witnesses.setdefault(key, {})[document] = expected_revision(document, *row)
+        *parts, served = row
+        witnesses.setdefault(key, {})[document] = expected_revision(document, *parts, served=bool(served))
     rows = tx.execute(
         "SELECT key, lane, visible_at, generation, completed_generation, lease_token, attempts, dead, error_code, "
         "error_detail, cause_kind, cause_id, enqueued_at, re_enqueued_at, last_finished_at, "
@@ -348,6 +349,15 @@ class WorkSetMachine(RuleBasedStateMachine):
             ),
             st.builds(Retry, st.just(claim), st.just("rate_limited"), st.just("429"), SECONDS, st.booleans()),
             st.builds(DeadLettered, st.just(claim), st.just("no_such_subject"), st.just(""), next_due),
+            st.builds(
+                SetAside,
+                st.just(claim),
+                st.just("loss_held"),
+                st.just(""),
+                next_due,
+                st.booleans(),
+                st.none() | SECONDS.map(lambda seconds: self.model.now + seconds),
+            ),
             st.builds(Released, st.just(claim)),
         )
 

@@ -16,6 +16,7 @@ from sync_worker.errors import DatabaseUnavailable
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.rate_limit import Budget, Window
 from tests.clock import TIMINGS, ManualClock
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -26,7 +27,6 @@ T = TypeVar("T")
 
 LIMIT, WINDOW, SLOT = 20, TIMINGS.budget_window, TIMINGS.budget_slot
 RESERVE = 1
-SOON = 10.0
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ def budget(db: Database, clock: ManualClock) -> Budget:
 
 
 async def all_of(calls: list[Coroutine[object, object, None]]) -> None:
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(GUARD):
         await asyncio.gather(*calls)
 
 
@@ -208,7 +208,7 @@ async def test_a_direct_call_does_not_wait_for_bulk_calls_that_wait(db: Database
     clock = SleepingClock()
     budget = Budget(db, "clerk", LIMIT, clock, TIMINGS)
     bulk = [asyncio.create_task(budget.take(1)) for _ in range(LIMIT)]
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(GUARD):
         await clock.asleep.wait()
         await budget.take(0)
     assert sum(task.done() for task in bulk) == LIMIT - RESERVE
@@ -241,7 +241,7 @@ async def test_names_are_counted_apart(db: Database, clock: ManualClock, budget:
 @pytest.mark.anyio
 async def test_two_programs_on_one_database_share_the_limit(database_url: str, clock: ManualClock) -> None:
     clocks = SleepingClock(), SleepingClock()
-    async with opened(database_url, clock) as one, opened(database_url, clock) as two, asyncio.timeout(SOON):
+    async with opened(database_url, clock) as one, opened(database_url, clock) as two, asyncio.timeout(GUARD):
         budgets = [Budget(db, "clerk", LIMIT, own, TIMINGS) for db, own in zip((one, two), clocks, strict=True)]
         calls = [asyncio.create_task(budgets[n % 2].take()) for n in range(LIMIT * 2 + 2)]
         for own in clocks:

@@ -19,6 +19,7 @@ from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
 from sync_worker.storage.work_items import Completed, WorkItem
 from tests.clock import CLOCK, TIMINGS
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.anyio
 
 PUT = "INSERT INTO state (name, value, at) VALUES (?, '', 0)"
 COUNT = "SELECT COUNT(*) FROM state"
-SOON = 5.0
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_work_that_came_during_a_commit_shares_the_next_one(path: Path) ->
 
     def hold(_: Transaction) -> None:
         begun.set()
-        assert may_end.wait(SOON)
+        assert may_end.wait(GUARD)
 
     def look(tx: Transaction) -> None:
         seen.append((tx.execute(COUNT)[0][0], outsider.execute(COUNT).fetchone()[0]))
@@ -81,7 +81,7 @@ async def test_work_that_came_during_a_commit_shares_the_next_one(path: Path) ->
     async with opened(path) as db:
         outsider = sqlite3.connect(path, check_same_thread=False)
         holding = asyncio.create_task(db.run(hold))
-        await asyncio.to_thread(begun.wait, SOON)
+        await asyncio.to_thread(begun.wait, GUARD)
         others = [asyncio.create_task(db.run(look)) for _ in range(5)]
         await asyncio.sleep(0)
         may_end.set()
@@ -95,12 +95,12 @@ async def test_closing_finishes_the_work_that_waits(path: Path) -> None:
 
     def hold(_: Transaction) -> None:
         begun.set()
-        assert may_end.wait(SOON)
+        assert may_end.wait(GUARD)
 
     db = SqliteDatabase(str(path), CLOCK, TIMINGS)
     await db.start()
     works = [asyncio.create_task(db.run(hold))]
-    await asyncio.to_thread(begun.wait, SOON)
+    await asyncio.to_thread(begun.wait, GUARD)
     works += [asyncio.create_task(put(db, f"{n}")) for n in range(3)]
     await asyncio.sleep(0)
     closing = asyncio.create_task(db.close())
@@ -109,7 +109,7 @@ async def test_closing_finishes_the_work_that_waits(path: Path) -> None:
         await put(db, "too late")
     assert not closing.done()
     asyncio.get_running_loop().call_later(0.05, may_end.set)
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(GUARD):
         await asyncio.gather(closing, *works)
     async with opened(path) as again:
         assert await count(again) == 3
@@ -123,7 +123,7 @@ async def test_a_file_that_another_process_uses_without_wal_is_waited_for(path: 
     starting = asyncio.create_task(db.start())
     assert not (await asyncio.wait({starting}, timeout=0.1))[0]
     other.execute("ROLLBACK")
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(GUARD):
         await starting
     other.close()
     await db.close()

@@ -104,7 +104,7 @@ async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [updated("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
         await parts.store.queue.enqueue([WorkItem("document:e1", expected=expected) for expected in both])
-        await until(lambda: not wrong(box), 10)
+        await until(lambda: not wrong(box))
 
 
 async def _until_codes(parts: Parts, wanted: dict[str, str]) -> None:

@@ -58,7 +58,7 @@ async def until_held(approvals: Approvals, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("count", sizes(200, 1000))
+@pytest.mark.parametrize("count", sizes(120, 1000))
 async def test_all_holders_of_a_renamed_course_follow_at_once(box: Sandbox, database_url: str, count: int) -> None:
     users = await publish(box, count)
     async with working(box, database_url, max_revocations="0") as parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,37 @@ async def test_the_last_entitlement_whose_delete_was_lost_can_be_taken_away(box:
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         _, result = await reconcile(parts, accept_fewer=True)
         assert (public(box), result.is_good) == ({}, True)
+
+
+@pytest.mark.parametrize("namespace", [None, "access"])
+async def test_the_marker_of_three_entitlements_takes_at_most_400_bytes_in_clerk(
+    box: Sandbox, sqlite_url: str, namespace: str | None
+) -> None:
+    box.clerk.add_user("user_1")
+    rows: list[dict[str, Any]] = [{"plan": "professional"}, {"role": "instructor"}, {"courses": []}]
+    for number, fields in enumerate(rows):
+        await publish(box, f"entitlement-0b8f5a52-3f0e-4c1d-9a52-{number:012}", clerkUserId="user_1", **fields)
+    async with opened(box, sqlite_url, metadata_namespace=namespace) as parts:
+        await reconcile(parts)
+    private = box.clerk.users["user_1"]["private_metadata"]
+    marker = (private[namespace] if namespace else private)["entitlementSync"]
+    assert (len(marker["documents"]), len(marker["keys"])) == (3, 3)
+    assert len(json.dumps(private).encode()) <= 400  # with the spaces that some encoders add
+
+
+async def test_a_grant_that_never_arrived_makes_nothing_of_the_apps_ours(box: Sandbox, database_url: str) -> None:
+    box.clerk.add_user("user_1", public_metadata={"plan": "pro"})
+    await publish(box, "other", clerkUserId="user_2", plan="pro")
+    await publish(box, "e1", clerkUserId="user_1", plan="pro")
+    async with opened(box, database_url) as parts:
+        box.clerk.faults.some("internal", 1.0, method="PATCH")
+        _, result = await reconcile(parts)
+        box.clerk.faults.clear()
+        assert list(result.failed) == ["user:user_1"]
+        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        async with open_reconcile(parts.settings, parts.store, Counter()) as run:
+            assert (await run.find()).losing == []
+    assert public(box) == {"plan": "pro"}
 
 
 async def test_an_entitlement_that_is_only_invisible_is_not_taken_away_even_then(box: Sandbox, sqlite_url: str) -> None:

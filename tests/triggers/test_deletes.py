@@ -10,6 +10,7 @@ from sync_worker.storage.work_items import WorkItem
 from sync_worker.triggers.poll import Poll
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import deleted, updated
 from tests.oracle import until, until_idle, wrong
 from tests.parts import working
 
@@ -90,6 +91,37 @@ async def test_a_move_whose_webhook_was_lost_leaves_the_former_owner_without_acc
         await box.lake.mutate([{"patch": {"id": f"ent-{users[0]}", "set": {"clerkUserId": users[1]}}}])
         await poll_of(parts, ShiftedClock(1200)).run()
         await until(lambda: not wrong(box))
+
+
+async def test_a_delete_after_a_move_whose_webhook_was_lost_leaves_the_former_owner_without_access(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    async with working(box, sqlite_url) as parts:
+        users = await publish(box, parts, 3)
+        document = f"ent-{users[0]}"
+        await box.lake.mutate([{"patch": {"id": document, "set": {"clerkUserId": users[1]}}}])
+        stored = box.lake.documents[document]
+        await box.lake.mutate([{"delete": {"id": document}}])
+        gone = deleted(document, stored["_rev"], stored["_updatedAt"])
+        cause = cause_of(f"webhook:{document}")
+        await parts.store.queue.enqueue([WorkItem(f"user:{users[1]}", cause=cause, expected=gone)])
+        await until(lambda: not wrong(box))
+
+
+async def test_a_former_owner_is_not_read_before_the_index_shows_that_a_document_is_gone(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    async with working(box, sqlite_url) as parts:
+        users = await publish(box, parts, 2)
+        document = f"ent-{users[0]}"
+        box.lake.lag = 1.0
+        await box.lake.mutate([{"createOrReplace": {**box.lake.documents[document], "_type": "article"}}])
+        stored = box.lake.documents[document]
+        changed = updated(document, stored["_rev"], stored["_updatedAt"])
+        cause = cause_of(f"webhook:{document}")
+        await parts.store.queue.enqueue([WorkItem(f"document:{document}", lane=1, cause=cause, expected=changed)])
+        await until_idle(sqlite_url)
+        assert "plan" not in box.clerk.users[users[0]]["public_metadata"]
 
 
 async def test_a_corrected_id_leaves_nobody_behind(box: Sandbox, sqlite_url: str) -> None:

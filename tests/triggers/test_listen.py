@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
 from sync_worker.sanity.listen import ListenEvent, Signal, types_of
 from sync_worker.triggers.listen import document_event
 from sync_worker.triggers.poll import Poll, horizon
-from tests.clock import TIMINGS, ShiftedClock
+from tests.clock import TIMINGS, ManualClock
 from tests.oracle import GUARD, until, wrong
 from tests.parts import opened, working
 
@@ -64,6 +65,13 @@ async def test_what_happens_while_the_connection_is_cut_comes_when_it_goes_on(bo
         await until(lambda: not wrong(box))
 
 
+async def test_a_connection_is_replaced_before_sanity_ends_it(box: Sandbox, sqlite_url: str) -> None:
+    async with working(box, sqlite_url, events="listen", timings=replace(QUICK, listen_lifetime=0.3)):
+        await until(lambda: box.lake.listeners.opened > 2)
+        await edit(box, box.clerk.add_user("user_1"))
+        await until(lambda: not wrong(box))
+
+
 async def test_where_the_stream_cannot_go_on_the_poll_catches_up(box: Sandbox, sqlite_url: str) -> None:
     user = box.clerk.add_user("user_1")
     box.lake.listeners.settings = ListenSettings(resume_window=-1)
@@ -109,12 +117,13 @@ def test_an_event_of_another_shape_is_left_to_the_poll(odd: dict[str, Any]) -> N
 
 
 async def test_a_catch_up_leaves_the_newest_part_of_the_log_to_the_next_poll(box: Sandbox, sqlite_url: str) -> None:
+    clock = ManualClock(time.time())
     async with opened(box, sqlite_url) as parts:
-        poll = Poll(parts.services.source, parts.store.queue, parts.store.access, ShiftedClock(0), TIMINGS, 3600.0)
+        poll = Poll(parts.services.source, parts.store.queue, parts.store.access, clock, TIMINGS, 3600.0)
         await poll.catch_up()
         known = await parts.store.queue.recall("deletes")
     assert known is not None
-    assert json.loads(known[0])[0] == horizon(ShiftedClock(0), TIMINGS)
+    assert json.loads(known[0])[0] == horizon(clock, TIMINGS)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sync_worker.triggers.poll import find_published, horizon
 from tests.builders import created
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, 
             assert await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS) == 1
             await until(lambda: not wrong(box))
             await until(lambda: any(line["event"] == "missed_webhook_detected" for line in logs))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(GUARD):
                 while not await parts.store.queue.recall("missed_webhooks"):
                     await asyncio.sleep(0.02)
 

@@ -101,7 +101,8 @@ async def test_an_approved_list_is_taken_away_by_the_worker_and_the_ledger_says_
     assert plans(web) == [None, None, None]
     assert await web.store.approvals.changesets() == []
     for key in KEYS:
-        assert (await web.store.ledger.history(key, 1))[0].cause == f"approve:{id_}"
+        (entry, *_) = await web.store.ledger.history(key, 1)
+        assert (entry.cause, entry.by, entry.state) == (f"approve:{id_}", "Ada", "applied")
 
 
 async def test_a_subject_that_is_entitled_again_keeps_its_access(web: Web) -> None:
@@ -128,6 +129,10 @@ async def test_a_dropped_list_is_gone_and_everybody_keeps_their_access(web: Web)
     answer = await post(web, f"/held/{id_}", form)
     assert (answer.status_code, "The list is dropped" in answer.text) == (200, True)
     assert await web.store.approvals.changesets() == []
+    for key in KEYS:
+        (entry, *_) = await web.store.ledger.history(key, 1)
+        assert (entry.kind, entry.before["plan"], entry.after) == ("revoke", "pro", {})
+        assert (entry.cause, entry.by, entry.state) == (f"drop:{id_}", "Ada", "abandoned")
     await work_off(web)
     assert plans(web) == ["pro", "pro", "pro"]
 

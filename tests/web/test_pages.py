@@ -6,6 +6,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,6 +19,7 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.storage.state import PAGES_URL
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.transport import ssl_context
+from sync_worker.web import site
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import WRONG_GUESSES, Authenticator, LoginThrottle
 from sync_worker.web.site import SESSION, SIGN_OUT
@@ -28,7 +30,6 @@ from tests.parts import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from starlette.applications import Starlette
 
@@ -41,11 +42,25 @@ pytestmark = pytest.mark.anyio
 TOKEN = "a long random text"
 ADA = "ada@example.org"
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
-KEYS = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "unresolved", "subjects", "nextStep"}
+KEYS = {
+    *("document", "state", "headline", "published", "inClerk", "inSessionsBy", "inToken"),
+    *("unresolved", "subjects", "nextStep"),
+}
+TEMPLATES = Path(site.__file__).parent / "templates"
 EVERY_PAGE = [
     *("/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"),
     *("/issues", "/changes", "/held", "/time-zone"),
 ]
+
+
+def test_every_table_has_a_name_for_those_who_do_not_see_it() -> None:
+    tables = [
+        (page.name, re.match(r"\s*<caption", after))
+        for page in TEMPLATES.glob("*.html")
+        for after in page.read_text().split("<table>")[1:]
+    ]
+    assert tables
+    assert [name for name, caption in tables if caption is None] == []
 
 
 @dataclass(frozen=True)
@@ -271,6 +286,15 @@ async def test_a_subject_is_explained_with_links_to_its_documents(web: Web) -> N
     data = await web.json("/subjects/membership:org_1/user_1")
     assert (data["state"], data["clerk"]["values"]["plan"]) == ("synced", "pro")
     assert 'href="/documents/e1"' in await web.page("/subjects/membership:org_1/user_1")
+
+
+async def test_a_subjects_page_says_of_each_key_whose_it_is_and_what_the_app_had(web: Web) -> None:
+    web.box.clerk.add_user("user_1", public_metadata={"plan": "team", "role": "admin"})
+    await web.publish("e1", clerkUserId="user_1")
+    await web.sync("user:user_1")
+    shown = words(await web.page("/subjects/user:user_1"))
+    assert re.search(r"plan pro: managed since [\d:]+ UTC \(\d+ s ago\), from e1; the app had plan team", shown)
+    assert "role admin: not managed: it is left alone" in shown
 
 
 async def test_what_names_no_subject_or_document_is_a_404_in_plain_words(web: Web) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 from svix.webhooks import Webhook
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Slot
@@ -108,13 +109,18 @@ async def test_whoever_an_event_is_about_is_marked(
     "type_", ["session.created", "subscription.active", "user.renamed", "organizationInvitation.created", "user", ""]
 )
 async def test_a_type_that_is_none_of_ours_is_taken_and_marks_nothing(web: Web, type_: str) -> None:
-    response = await web.post(event(type_, id="user_1"))
+    with capture_logs() as lines:
+        response = await web.post(event(type_, id="user_1"))
     assert (response.status_code, await web.marked()) == (202, [])
+    assert [one["reason"] for one in lines if "reason" in one] == ["this type of event changes no access"]
 
 
 async def test_events_of_another_instance_are_ignored(web: Web) -> None:
     await web.queue.remember(INSTANCE, "ins_1")
-    answers = [await web.post(event("user.created", id=f"user_{n}") | {"instance_id": f"ins_{n}"}) for n in (1, 2)]
+    with capture_logs() as lines:
+        answers = [await web.post(event("user.created", id=f"user_{n}") | {"instance_id": f"ins_{n}"}) for n in (1, 2)]
+    (line,) = [one for one in lines if one["event"] == "webhook_ignored"]
+    assert line["reason"] == "it is from the instance ins_2, and CLERK_SECRET_KEY is of ins_1"
     assert [answer.status_code for answer in answers] == [202, 202]
     assert await web.marked() == ["user:user_1"]
 

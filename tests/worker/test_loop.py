@@ -29,7 +29,7 @@ from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import deleted, updated
 from tests.leases import lease_of
-from tests.oracle import until, wrong
+from tests.oracle import GUARD, until, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_a_200_that_is_not_the_user_is_not_a_write(box: Sandbox, sqlite_ur
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while [one.state for one in await parts.store.ledger.history("user:user_1")] != ["applied", "unknown"]:
                 await asyncio.sleep(0.02)
 
@@ -93,7 +93,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_vip", expected=expected(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while (await row_of(parts, "user:user_vip")).cause != NO_CAUSE:
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_vip"]["public_metadata"] == {"plan": "vip"}
@@ -146,7 +146,7 @@ async def test_an_edit_is_not_waited_for_that_another_one_in_the_same_moment_rep
     replaced = updated("e1", "earlier", box.lake.documents["e1"]["_updatedAt"])
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         await enqueue(parts, "user:user_1", expected=replaced)
-        await until(lambda: not wrong(box), 10)
+        await until(lambda: not wrong(box))
 
 
 async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box: Sandbox, sqlite_url: str) -> None:
@@ -157,7 +157,7 @@ async def test_where_nothing_is_visible_and_nothing_was_deleted_access_stays(box
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"delete": {"id": "e1"}}])
         await enqueue(parts, "user:user_1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while (await row_of(parts, "user:user_1")).error_code != "dataset_empty":
                 await asyncio.sleep(0.02)
     assert box.clerk.users["user_1"]["public_metadata"]["plan"] == "pro"
@@ -200,7 +200,7 @@ async def test_a_walk_over_people_who_have_not_signed_up_comes_to_its_end(box: S
     async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.5)) as parts:
         with capture_logs() as logs:
             await enqueue(parts, "document:c1", lane=1)
-            await until(lambda: any(line["event"] == "document_fanned_out" for line in logs), 20)
+            await until(lambda: any(line["event"] == "document_fanned_out" for line in logs))
         assert await row_of(parts, "user:user_last") is not None
 
 
@@ -213,7 +213,7 @@ async def test_a_query_of_another_shape_costs_attempts_and_not_the_worker(
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url, groq_dir=tmp_path) as parts:
         await enqueue(parts, "document:c1", lane=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while (await row_of(parts, "document:c1")).attempts == 0:
                 await asyncio.sleep(0.02)
         await enqueue(parts, "user:user_1")
@@ -229,7 +229,7 @@ async def test_the_limit_of_one_subject_does_not_hold_up_another(box: Sandbox, s
         await enqueue(parts, "user:user_a")
         await until(lambda: box.clerk.requests.count("PATCH") > 0)
         await enqueue(parts, "user:user_b")
-        await until(lambda: wrong(box) == ["user_a"], 5)
+        await until(lambda: wrong(box) == ["user_a"], 50)
 
 
 async def test_retry_after_is_kept_where_the_run_is_cut_off_afterwards(box: Sandbox, sqlite_url: str) -> None:
@@ -240,7 +240,7 @@ async def test_retry_after_is_kept_where_the_run_is_cut_off_afterwards(box: Sand
     box.clerk.faults.next("hang", 100, method="PATCH", path_prefix="/v1/users/user_b")
     async with working(box, sqlite_url, timings=replace(TIMINGS, run_deadline=2.0)) as parts:
         await enqueue(parts, "user:user_a", "user:user_b")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while not (row := await row_of(parts, "user:user_a")).attempts:
                 await asyncio.sleep(0.02)
         assert row.error_code == "retryable_error"
@@ -262,7 +262,7 @@ async def test_retry_after_is_kept_where_the_ledger_cannot_be_written(box: Sandb
     async with working(box, sqlite_url) as parts:
         refuse_results(sqlite_url)
         await enqueue(parts, "user:user_1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while not (row := await row_of(parts, "user:user_1")).attempts:
                 await asyncio.sleep(0.02)
     assert row.error_code == "rate_limited"
@@ -278,7 +278,7 @@ async def test_a_write_that_the_ledger_does_not_know_to_have_ended_is_looked_at_
         refuse_results(sqlite_url)
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while (row := await row_of(parts, "user:user_1")).pending:
                 await asyncio.sleep(0.02)
     assert box.clerk.requests.count("PATCH") == 1
@@ -323,7 +323,7 @@ async def test_a_publish_is_served_while_a_bulk_waits(box: Sandbox, sqlite_url: 
         await enqueue(parts, *(f"user:user_{n:03}" for n in range(1, 400)), lane=2)
         await until(lambda: box.clerk.requests.count("PATCH") > 0)
         await enqueue(parts, "user:user_000")
-        await until(lambda: "user_000" not in wrong(box), 10)
+        await until(lambda: "user_000" not in wrong(box))
         assert len(wrong(box)) > 100
 
 
@@ -334,7 +334,7 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
     timings = replace(TIMINGS, budget_window=0.5)
     async with working(box, sqlite_url, timings=timings, clerk_budget=3) as parts:
         await enqueue(parts, "user:user_0", "user:user_1")
-        await until(lambda: not wrong(box), 40)
+        await until(lambda: not wrong(box))
 
 
 async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(box: Sandbox, sqlite_url: str) -> None:
@@ -344,7 +344,7 @@ async def test_after_a_write_that_may_land_late_the_subject_is_looked_at_again(b
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while (row := await row_of(parts, "user:user_1")).pending:
                 await asyncio.sleep(0.02)
     assert row.visible_at is not None
@@ -360,14 +360,14 @@ async def test_an_item_in_between_does_not_undo_the_second_look(box: Sandbox, sq
         await parts.store.ledger.intend([Entry("", "user:user_1", "grant", {}, left_open, ["e1"])])
         for _ in range(2):
             await enqueue(parts, "user:user_1")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(GUARD):
                 while (row := await row_of(parts, "user:user_1")).pending:
                     await asyncio.sleep(0.02)
     assert row.visible_at is not None
 
 
 async def given_up(parts: Parts, key: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(GUARD):
         while (row := await row_of(parts, key)) is None or not row.dead:
             await asyncio.sleep(0.02)
 
@@ -385,7 +385,7 @@ async def test_a_window_closes_although_an_outage_outlasted_all_attempts(box: Sa
         await given_up(parts, "user:user_1")
         box.clerk.faults.clear()
         clock.ahead += TIMINGS.dead_letter_retry
-        await until(lambda: "plan" not in box.clerk.users["user_1"]["public_metadata"], 10)
+        await until(lambda: "plan" not in box.clerk.users["user_1"]["public_metadata"])
 
 
 async def test_an_address_that_could_not_be_looked_up_does_not_stay(box: Sandbox, sqlite_url: str) -> None:
@@ -396,7 +396,7 @@ async def test_an_address_that_could_not_be_looked_up_does_not_stay(box: Sandbox
         await given_up(parts, "email:ada@example.org")
         box.clerk.faults.clear()
         clock.ahead += TIMINGS.dead_letter_retry
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while await row_of(parts, "email:ada@example.org") is not None:
                 await asyncio.sleep(0.02)
 
@@ -464,7 +464,7 @@ async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(box: Sa
             WorkItem("user:user_1", expected=replace(seen, revision="another")),
         ]
         await parts.store.queue.enqueue(both)
-        await until(lambda: not wrong(box), 10)
+        await until(lambda: not wrong(box))
 
 
 async def test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_their_size(
@@ -486,7 +486,7 @@ async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(
     await box.lake.mutate([created("e1", "user_1", plan="pro", role="x" * 900)])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while (row := await row_of(parts, "user:user_1")).error_code != "access_too_large":
                 await asyncio.sleep(0.02)
     assert "user:user_1" in row.error_detail

@@ -9,12 +9,13 @@ from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
     LeaseLost,
+    LossHeld,
     RateLimited,
     RequestRefused,
     ServiceUnavailable,
     SyncWorkerError,
 )
-from sync_worker.storage.work_items import Claim, Completion, DeadLettered, Released, Retry
+from sync_worker.storage.work_items import Claim, Completion, DeadLettered, Released, Retry, SetAside
 from sync_worker.worker.retry import backoff, decide
 from tests.clock import TIMINGS
 
@@ -54,6 +55,14 @@ def test_what_is_not_the_subjects_fault_costs_no_attempt(error: SyncWorkerError)
 def test_a_refusal_is_final_at_once_and_keeps_the_next_window() -> None:
     error = RequestRefused("x")
     assert decided(error, next_due=NOW + 5) == DeadLettered(claim(), error.code, str(error), NOW + 5, wrote=True)
+
+
+def test_a_held_loss_is_set_aside_with_its_next_window() -> None:
+    error = LossHeld("x")
+    completion = decide(
+        claim(), error, now=NOW, jitter=0.0, timings=TIMINGS, next_due=NOW + 5, transition_at=NOW + 9, wrote=True
+    )
+    assert completion == SetAside(claim(), error.code, str(error), NOW + 5, wrote=True, transition_at=NOW + 9)
 
 
 def test_a_passing_failure_is_retried_and_says_that_the_write_may_have_arrived() -> None:
