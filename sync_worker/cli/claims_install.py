@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sync_worker.clerk.recipes import Recipe
-from sync_worker.cli.output import AsJson, echo, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _announce(name: str, present: JwtTemplate | None, found: Sequence[ClaimDiffe
         return
     echo(f"JWT template {name} differs:" if present else f"There is no JWT template {name}:")
     rows = ((one.claim, _shown(one.current), _shown(one.expected)) for one in found)
-    print_table(("claim", "current", "expected"), rows)
+    print_table(("claim", "current", "expected"), rows, empty="nothing differs")
 
 
 def _shown(value: object) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, ManageToken, print_json, print_table
+from sync_worker.cli.output import AsJson, ManageToken, print_json
+from sync_worker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,9 +48,10 @@ def _show(findings: Mapping[str, Finding]) -> None:
 
     def row(name: str, finding: Finding) -> tuple[object, ...]:
         advice = f"\n→ {finding.fix}" if finding.fix else ""
-        return Text(finding.status, COLOURS[finding.status]), name, finding.result + advice
+        return name, Text(finding.status, COLOURS[finding.status]), finding.result + advice
 
-    print_table(("status", "check", "result and fix"), (row(*item) for item in findings.items()))
+    rows = (row(*item) for item in findings.items())
+    print_table(("check", "status", "result and fix"), rows, empty="nothing to check")
 
 
 async def _examine(url: str, manage_token: str) -> dict[str, Finding]:

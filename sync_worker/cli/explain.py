@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from sync_worker.cli.output import AsJson, echo, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from sync_worker.clerk.directory import Listing
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explanation import ExplainedKey, Explanation
-    from sync_worker.domain.subjects import Subject
     from sync_worker.settings import Settings
 
 
@@ -27,22 +28,25 @@ def explain(
     target: Annotated[
         str,
         typer.Argument(
-            help="user:user_…, org:org_…, membership:org_…/user_…, an e-mail address, external:… or a document id."
+            help="user:user_…, org:org_…, membership:org_…/user_…, an e-mail address, external:…, a document id, or "
+            "part of a name."
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
     """Explain why a subject has its access.
 
-    For a document id: whether the document has reached Clerk. Changes nothing.
+    For a document id: whether the document has reached Clerk. For a name: who has it, if several people do. Changes
+    nothing.
 
-    Example: sync-worker explain user:user_2abc
+    Example: sync-worker explain "ada love"
     """
     from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explainer import parse_target
     from sync_worker.diagnostics.serialize import document_json, subject_json
 
-    explained = asyncio.run(_explain(begin(), parse_target(target)))
+    explained, names = asyncio.run(_explain(begin(), target, with_names=not as_json))
+    if isinstance(explained, list):
+        _refuse_several(explained, as_json=as_json)
     if isinstance(explained, DocumentExplanation):
         if as_json:
             subjects = [
@@ -51,34 +55,53 @@ def explain(
             ]
             print_json({**document_json(explained), "subjects": subjects})
         else:
-            _show_document(explained)
+            _show_document(explained, names)
     elif as_json:
         print_json(subject_json(explained))
     else:
-        _show_subject(explained)
+        _show_subject(explained, names)
 
 
-async def _explain(settings: Settings, target: Subject | str) -> Explanation | DocumentExplanation:
-    from sync_worker.runtime.wiring import Runtime, open_explainer, open_store
+async def _explain(
+    settings: Settings, text: str, *, with_names: bool
+) -> tuple[Explanation | DocumentExplanation | list[Listing], Mapping[str, str]]:
+    """Return the explanation, or several matches of a name."""
+    from sync_worker.diagnostics.explain_document import DocumentExplanation
+    from sync_worker.diagnostics.look_up import LookUp
+    from sync_worker.runtime.wiring import Runtime, explainer_of, open_services, open_store
 
     runtime = Runtime.system()
-    patience = runtime.timings.explain_patience
-    async with open_store(settings, runtime) as store, open_explainer(settings, store, patience) as explainer:
-        return await (explainer.document(target) if isinstance(target, str) else explainer.subject(target))
+    async with open_store(settings, runtime) as store, open_services(settings, store, dry_run=True) as services:
+        explainer = explainer_of(settings, store, services, runtime.timings.explain_patience)
+        target = await LookUp(explainer, services.directory).find(text)
+        if isinstance(target, list):
+            return target, {}
+        explained = await (explainer.document(target) if isinstance(target, str) else explainer.subject(target))
+        subjects = explained.subjects if isinstance(explained, DocumentExplanation) else [explained]
+        return explained, await services.names.of([str(one.subject) for one in subjects]) if with_names else {}
 
 
-def _show_document(one: DocumentExplanation) -> None:
+def _refuse_several(found: list[Listing], *, as_json: bool) -> NoReturn:
+    """List the people and organizations of a name, and end the command."""
+    if not as_json:
+        print_table(("id", "name", "e-mail"), ((one.id, one.name, one.email) for one in found), empty="")
+    ids = ", ".join(one.id for one in found)
+    raise CommandFailed(f"{len(found)} have this name; run `sync-worker explain ID` with one of {ids}.")
+
+
+def _show_document(one: DocumentExplanation, names: Mapping[str, str]) -> None:
     _echo(f"{one.facts.id}: {one.verdict.state}")
     _echo(one.verdict.headline)
     _echo_next(one.verdict.next_step)
     for subject in one.subjects:
         echo()
-        _show_subject(subject)
+        _show_subject(subject, names)
 
 
-def _show_subject(one: Explanation) -> None:
+def _show_subject(one: Explanation, names: Mapping[str, str]) -> None:
     """Print the verdict, the published rows, and what Clerk has."""
-    _echo(f"{one.subject}: {one.verdict.state}")
+    name = names.get(str(one.subject))
+    _echo(f"{f'{name} · ' if name else ''}{one.subject}: {one.verdict.state}")
     _echo(one.verdict.headline)
     _echo_next(one.verdict.next_step)
     echo()
@@ -101,7 +124,7 @@ def _show_rows(one: Explanation) -> None:
         for row in one.rows
     ]
     if rows:
-        print_table(("document", "revision", "published", "status", "reason"), rows)
+        print_table(("document", "revision", "published", "status", "reason"), rows, empty="")
         echo()
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sync_worker.cli.output import AsJson, echo, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sync_worker.diagnostics.issues import Issue
     from sync_worker.runtime.wiring import Store
@@ -35,11 +36,11 @@ def failed(
         return
     from sync_worker.diagnostics.issues import issue_json
 
-    issues = asyncio.run(_read(limit))
+    issues, names = asyncio.run(_read(limit, with_names=not as_json))
     if as_json:
         print_json([issue_json(one) for one in issues])
     else:
-        _show(issues, limit)
+        _show(issues, names, limit)
 
 
 @app.command()
@@ -65,28 +66,38 @@ def retry(
             echo(f"not failed: {key}")
 
 
-async def _read(limit: int) -> list[Issue]:
+async def _read(limit: int, *, with_names: bool) -> tuple[list[Issue], Mapping[str, str]]:
+    from sync_worker.cli.people import names_of
     from sync_worker.diagnostics.issues import collect_issues
     from sync_worker.runtime.wiring import Runtime, open_store
 
-    async with open_store(begin(), Runtime.system()) as store:
+    settings = begin()
+    async with open_store(settings, Runtime.system()) as store:
         rows = [*await store.queue.failed(limit), *await store.queue.noted(limit)]
-        return collect_issues(rows, await store.approvals.changesets())[:limit]
+        issues = collect_issues(rows, await store.approvals.changesets())[:limit]
+        return issues, await names_of(settings, store, [one.key for one in issues]) if with_names else {}
 
 
-def _show(issues: Sequence[Issue], limit: int) -> None:
+def _show(issues: Sequence[Issue], names: Mapping[str, str], limit: int) -> None:
     """Print one line per issue, then each next step once."""
     from sync_worker.diagnostics.issues import next_step
     from sync_worker.formatting import rfc3339
 
-    if not issues:
-        echo("nothing failed, refused, held or waiting")
-        return
     rows = (
-        (one.kind, one.key, rfc3339(one.since) or "", one.attempts or "", f"{one.where}{_retry_time(one)}")
+        (
+            one.key,
+            names.get(one.key),
+            one.kind,
+            rfc3339(one.since),
+            one.attempts or "",
+            f"{one.where}{_retry_time(one)}",
+        )
         for one in issues
     )
-    print_table(("state", "key", "since", "attempts", "reason"), rows)
+    empty = "nothing failed, refused, held or waiting"
+    print_table(("key", "name", "state", "since", "attempts", "reason"), rows, empty=empty)
+    if not issues:
+        return
     if len(issues) == limit:
         echo(f"… only the first {limit}; use --limit for more")
     echo("\nWhat to do")

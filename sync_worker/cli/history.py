@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.formatting import describe, rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sync_worker.storage.ledger import Entry
 
 
@@ -29,20 +32,25 @@ def history(
 
     Example: sync-worker history user:user_2abc --limit 5
     """
-    entries = asyncio.run(_read(target, limit))
+    entries, names = asyncio.run(_read(target, limit, with_names=not as_json))
     if as_json:
         from sync_worker.diagnostics.serialize import entry_json
 
         print_json([entry_json(entry) for entry in entries])
         return
     rows = (
-        (rfc3339(e.at), e.subject, e.kind, describe(e.before), describe(e.after), e.cause, e.by or "—", e.state)
+        (
+            *(rfc3339(e.at), e.subject, names.get(e.subject), e.kind),
+            *(describe(e.before), describe(e.after), e.cause, e.by, e.state),
+        )
         for e in entries
     )
-    print_table(("at", "subject", "change", "before", "after", "cause", "by", "state"), rows)
+    empty = "nothing has been written for it" if target else "nothing has been written to Clerk yet"
+    print_table(("at", "subject", "name", "change", "before", "after", "cause", "by", "state"), rows, empty=empty)
 
 
-async def _read(target: str | None, limit: int) -> list[Entry]:
+async def _read(target: str | None, limit: int, *, with_names: bool) -> tuple[list[Entry], Mapping[str, str]]:
+    from sync_worker.cli.people import names_of
     from sync_worker.cli.targets import keys_of
     from sync_worker.diagnostics.explainer import causes_of
     from sync_worker.runtime.wiring import Runtime, open_store
@@ -57,4 +65,6 @@ async def _read(target: str | None, limit: int) -> list[Entry]:
                 entries += await store.ledger.of_document(document, causes_of(document), limit)
             else:
                 entries += await store.ledger.history(key, limit)
-    return sorted(entries, key=lambda entry: entry.id, reverse=True)[:limit]
+        entries = sorted(entries, key=lambda entry: entry.id, reverse=True)[:limit]
+        names = await names_of(settings, store, [entry.subject for entry in entries]) if with_names else {}
+    return entries, names

@@ -1,16 +1,13 @@
-"""Options and output shared by the commands: tables for people, JSON for scripts."""
+"""Options and output shared by the commands: text for people, JSON for scripts. Tables are in `tables`."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sync_worker.formatting import parse_time, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ManageToken = Annotated[
@@ -43,17 +40,3 @@ def moment_of(at: str) -> float | None:
 def print_json(data: object) -> None:
     """Print one JSON value."""
     echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
-
-
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table that wraps to the terminal width. A cell may be a rich Text with its own style."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
-    Console().print(table)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, CommandFailed, echo, moment_of, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, moment_of, print_json
+from sync_worker.cli.progress import Bars
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.domain.ownership import Adoption
 from sync_worker.formatting import rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sync_worker.domain.timings import Timings
+    from sync_worker.runtime.wiring import Store
     from sync_worker.settings import Settings
     from sync_worker.worker.desired_state import Findings
     from sync_worker.worker.full_reconcile import Result
@@ -108,7 +113,7 @@ async def _preview(
         findings.differences = [
             replace(one, drift=Drift.PREVIEWED) if one.drift is Drift.MISSED else one for one in findings.differences
         ]
-        _announce(findings, settings, runtime.timings.budget_window, show)
+        _announce(findings, settings, runtime.timings, await _names(findings, settings, store, show), show)
         judged_at = rfc3339(parts.clock.now())
     limit = LossLimit(settings.max_revocations)
     summary = report(findings, None, calls, runtime.clock.monotonic() - started, limit)
@@ -141,7 +146,7 @@ async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_r
         await refuse_wrong_queries(parts.reconciler.source, settings.layout.fields)
         with Bars() as bars:
             findings = await replace(parts, progress=bars).find()
-        _announce(findings, settings, runtime.timings.budget_window, show)
+        _announce(findings, settings, runtime.timings, await _names(findings, settings, store, show), show)
         with Bars() as bars:
             result = None if dry_run else await replace(parts, progress=bars).apply(findings)
     limit = LossLimit(settings.max_revocations)
@@ -169,13 +174,22 @@ def _exit_code(findings: Findings, result: Result | None) -> int:
     return 0
 
 
-def _announce(findings: Findings, settings: Settings, window: float, show: str) -> None:
+async def _names(findings: Findings, settings: Settings, store: Store, show: str) -> Mapping[str, str]:
+    """Return the names of the subjects that the table shows."""
+    from sync_worker.cli.people import names_of
+
+    shown = findings.differences[:SHOWN] if show == "table" else []
+    return await names_of(settings, store, [str(one.change.subject) for one in shown]) if shown else {}
+
+
+def _announce(findings: Findings, settings: Settings, timings: Timings, names: Mapping[str, str], show: str) -> None:
     """Show the changes and their cost before they are written."""
     from sync_worker.cli.changes import HEADER, as_markdown, as_rows
     from sync_worker.domain.changeset import LossLimit, forecast, verdict
     from sync_worker.sanity.client import Queries
     from sync_worker.sanity.row_checks import empty_warning
 
+    window = timings.budget_window
     cost = forecast(len(findings.differences), settings.budget, window)
     echo(
         f"{len(findings.differences)} of {findings.checked} subjects differ: "
@@ -199,49 +213,9 @@ def _announce(findings: Findings, settings: Settings, window: float, show: str) 
     if show == "markdown":
         echo(f"**{len(findings.differences)} of {findings.checked} subjects differ.** {said}\n")
         echo(as_markdown(findings.differences))
-    elif show == "table" and findings.differences:
-        print_table(HEADER, as_rows(findings.differences[:SHOWN]))
+    elif show == "table":
+        subject, *others = HEADER
+        rows = ((key, names.get(key), *rest) for key, *rest in as_rows(findings.differences[:SHOWN]))
+        print_table((subject, "name", *others), rows, empty="nothing differs")
         if len(findings.differences) > SHOWN:
             echo(f"… and {len(findings.differences) - SHOWN} more (--markdown prints all)")
-
-
-class Bars:
-    """Progress bars with rate and time left on a terminal; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._bars: Any = None
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
-            from rich.text import Text
-
-            class Rate(TextColumn):
-                def render(self, task: Task) -> Text:
-                    """Show the steps per second once there are two."""
-                    return Text(f"{task.speed:.0f}/s" if task.speed else "")
-
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                Rate(""),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        """Show the progress of `what`; `of` is 0 while the total is unknown."""
-        if self._bars is None:
-            return
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=of or None)
-        self._bars.update(self._tasks[what], completed=done)

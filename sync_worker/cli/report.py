@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, CommandFailed, echo, moment_of, print_json, print_table
+from sync_worker.cli.output import AsJson, CommandFailed, echo, moment_of, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.formatting import describe, printable, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sync_worker.diagnostics.report import Holding, Wanted
     from sync_worker.settings import Settings
@@ -46,7 +47,8 @@ def report(  # noqa: PLR0917 - typer reads options from parameters
         raise CommandFailed("--csv and --json exclude each other; choose one.")
     moment = moment_of(at)
     settings = begin()
-    found = asyncio.run(_read(settings, Wanted.of(plan=plan, role=role, course=course), moment))
+    wanted = Wanted.of(plan=plan, role=role, course=course)
+    found, names = asyncio.run(_read(settings, wanted, moment, with_names=not (as_json or as_csv)))
     if as_json:
         print_json([holding_json(one) for one in found])
     elif as_csv:
@@ -54,16 +56,19 @@ def report(  # noqa: PLR0917 - typer reads options from parameters
     else:
         rows = (
             (
-                *(one.subject, describe(one.values), ", ".join(one.documents), ", ".join(one.by) or "—"),
-                *(rfc3339(one.since) or "—", rfc3339(one.until) or "—"),
+                *(one.subject, names.get(one.subject), describe(one.values), ", ".join(one.documents)),
+                *(", ".join(one.by), rfc3339(one.since) or "—", rfc3339(one.until) or "—"),
             )
             for one in found
         )
-        print_table(("subject", "access", "documents", "by", "since", "until"), rows)
+        empty = f"nobody has {describe(wanted.values)}" if wanted.values else "nobody has any access"
+        print_table(("subject", "name", "access", "documents", "by", "since", "until"), rows, empty=empty)
         echo(f"{len(found)} subjects", err=True)
 
 
-async def _read(settings: Settings, wanted: Wanted, moment: float | None) -> list[Holding]:
+async def _read(
+    settings: Settings, wanted: Wanted, moment: float | None, *, with_names: bool
+) -> tuple[list[Holding], Mapping[str, str]]:
     from sync_worker.diagnostics.report import AccessReport
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
 
@@ -76,7 +81,8 @@ async def _read(settings: Settings, wanted: Wanted, moment: float | None) -> lis
         reads = AccessReport(
             store.ledger, store.access, services.source, services.target, settings.layout, store.runtime.clock
         )
-        return await (reads.now(wanted) if moment is None else reads.at(wanted, moment))
+        found = await (reads.now(wanted) if moment is None else reads.at(wanted, moment))
+        return found, await services.names.of([one.subject for one in found]) if with_names else {}
 
 
 def _print_csv(found: Iterable[Holding], fields: Sequence[str]) -> None:

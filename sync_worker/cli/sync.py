@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sync_worker.cli.output import AsJson, print_json, print_table
+from sync_worker.cli.output import AsJson, echo, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.formatting import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sync_worker.domain.subjects import Subject
     from sync_worker.runtime.wiring import Store
@@ -35,17 +36,22 @@ def sync(
     from sync_worker.domain.subjects import Subject
 
     chosen = [Subject.parse(text) for text in subjects]
-    results = asyncio.run(_sync(begin(), chosen))
+    results, names = asyncio.run(_sync(begin(), chosen, with_names=not as_json))
     if as_json:
         print_json(results)
     else:
-        rows = ((r["subject"], r["result"], describe(r["after"]), r["detail"]) for r in results)
-        print_table(("subject", "result", "access", "detail"), rows)
+        rows = (
+            (r["subject"], names.get(r["subject"]), r["result"], describe(r["after"]), r["detail"]) for r in results
+        )
+        print_table(("subject", "name", "result", "access", "detail"), rows, empty="no subject was given")
     if any(r["result"] in ("failed", "waiting") for r in results):
         raise typer.Exit(1)
 
 
-async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+async def _sync(
+    settings: Settings, subjects: Sequence[Subject], *, with_names: bool
+) -> tuple[list[dict[str, Any]], Mapping[str, str]]:
+    from sync_worker.cli.people import names_of
     from sync_worker.domain.work import Cause, CauseKind
     from sync_worker.runtime.service import running_worker
     from sync_worker.runtime.wiring import Runtime, open_services, open_store
@@ -65,7 +71,8 @@ async def _sync(settings: Settings, subjects: Sequence[Subject]) -> list[dict[st
         since = newest[0].id if newest else 0
         results = [await _result(store, key, since) for key in keys]
         await _add_values(settings, store, [result for result in results if result["result"] == UNCHANGED])
-        return [_pending(subject) for subject, resolved in found.items() if not resolved] + results
+        names = await names_of(settings, store, keys) if with_names else {}
+        return [_pending(subject) for subject, resolved in found.items() if not resolved] + results, names
 
 
 async def _add_values(settings: Settings, store: Store, unchanged: Sequence[dict[str, Any]]) -> None:
@@ -92,9 +99,9 @@ def _pending(subject: Subject) -> dict[str, Any]:
 async def _until_idle(store: Store, keys: Sequence[str]) -> None:
     """Wait until these subjects are done. After `sync_patience`, the rest is left to the worker."""
     clock, timings = store.runtime.clock, store.runtime.timings
+    waiting = list(keys)
     try:
         async with asyncio.timeout(timings.sync_patience):
-            waiting = list(keys)
             while waiting:
                 rows = {key: await store.queue.get(key) for key in waiting}
                 waiting = [key for key, row in rows.items() if row is not None and _is_waiting(row)]
@@ -102,6 +109,11 @@ async def _until_idle(store: Store, keys: Sequence[str]) -> None:
                     await clock.sleep(timings.sync_poll)
     except TimeoutError:
         return
+    except asyncio.CancelledError:
+        done = f"{len(keys) - len(waiting)} of {len(keys)} subjects are done."
+        rest = f"The worker does the rest, or `sync-worker sync`: {' '.join(waiting)}" if waiting else ""
+        echo(f"{done} {rest}".rstrip(), err=True)
+        raise
 
 
 def _is_waiting(row: Row) -> bool:

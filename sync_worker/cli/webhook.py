@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sync_worker.cli.output import AsJson, ManageToken, echo, print_json, print_table
+from sync_worker.cli.output import AsJson, ManageToken, echo, print_json
 from sync_worker.cli.setup import begin
+from sync_worker.cli.tables import print_table
 from sync_worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _announce(repair: Repair) -> None:
         echo(f"Webhook {repair.present.id if repair.present else ''} is up to date.")
         return
     echo(f"Webhook {repair.present.id} differs:" if repair.present else "There is no webhook for this URL:")
-    print_table(("field", "current", "expected"), ((d.field, d.now, d.wanted) for d in repair.differences))
+    rows = ((d.field, d.now, d.wanted) for d in repair.differences)
+    print_table(("field", "current", "expected"), rows, empty="nothing differs")
 
 
 def _report(repair: Repair, url: str, hook: Hook | None, *, applied: bool) -> dict[str, object]:

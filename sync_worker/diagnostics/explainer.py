@@ -123,6 +123,16 @@ class Explainer:
             facts = replace(facts, problem=self._problem(error))
         return explain_document(facts)
 
+    async def knows(self, document: str) -> bool:
+        """Return whether a document of this id is published or has ever had an effect. Raises DatabaseUnavailable."""
+        if await self.queue.get(FANOUT + document) or await self.ledger.of_document(document, causes_of(document), 1):
+            return True
+        try:
+            async with asyncio.timeout(self.patience):
+                return document in (await self.reconciler.source.stored([document])).documents
+        except (SyncWorkerError, TimeoutError):
+            return False
+
     async def _with_services(self, facts: SubjectFacts) -> SubjectFacts:
         """Add what Sanity and Clerk have, read as a sync does."""
         subject, reconciler = facts.subject, self.reconciler

@@ -222,13 +222,15 @@ class AccessReport:
         return last_writes(await self.ledger.latest(subjects)) if subjects else {}
 
 
-async def holders(ledger: Ledger, wanted: Wanted, limit: int | None = None) -> tuple[int, list[Holding]]:
-    """Return how many subjects have what is wanted by our last writes, and the first of them. It reads only the ledger.
+async def holders(
+    ledger: Ledger, wanted: Wanted, limit: int | None = None, start: int = 0
+) -> tuple[int, list[Holding]]:
+    """Return how many subjects have what is wanted by our last writes, and some of them. It reads only the ledger.
 
     `wanted` must name at least one value.
     """
     last = [entry for entry in await ledger.holding(next(iter(wanted.values.values()))) if wanted.matches(entry.after)]
-    shown = last[:limit]
+    shown = last[start:][:limit]
     tenures: dict[str, Tenure] = {entry.subject: Tenure() for entry in shown}
     for entry in await ledger.applied_to(tenures):
         tenures[entry.subject].record(entry)

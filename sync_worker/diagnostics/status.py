@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.diagnostics.issues import IssueKind, collect_issues, issue_json, kind_of
+from sync_worker.diagnostics.issues import HELD_CODE, IssueKind, collect_issues, issue_json, kind_of
 from sync_worker.diagnostics.serialize import entry_json, without_addresses
 from sync_worker.formatting import ago, rfc3339
 from sync_worker.storage.counters import MISSED_WEBHOOKS
@@ -55,7 +55,8 @@ class StatusReader:
         issues = collect_issues(rows, held)[:LISTED]
         lists = [held_json(one, await self.approvals.changes(one.id, limit=LISTED)) for one in held[:LISTED]]
         depth, last_seen = await self.queue.depth(), await self._last_seen()
-        counts = Counter({IssueKind.FAILED: depth.failed})
+        held_back = (await self.queue.failed_by_code()).get(HELD_CODE, 0)
+        counts = Counter({IssueKind.FAILED: depth.failed - held_back})
         for (code, retrying), number in (await self.queue.noted_by_code()).items():
             counts[kind_of(code, retrying=retrying)] += number
         counts[IssueKind.HELD] = sum(one.size for one in held)

@@ -249,6 +249,8 @@ class Timings:
 
     page_patience: float = 3.0
     """How long a status page waits for Sanity and Clerk. The Studio kit waits for five seconds."""
+    names_kept: float = 300.0
+    """How long a name is shown without asking Clerk again. Names are kept in memory only."""
     explain_patience: float = 20.0
     """How long `explain` waits for Sanity and Clerk."""
     late_after: float = 60.0

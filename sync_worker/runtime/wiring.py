@@ -12,6 +12,7 @@ from sync_worker import __version__
 from sync_worker.clerk import client as clerk
 from sync_worker.clerk.billing import Billing
 from sync_worker.clerk.directory import Directory
+from sync_worker.clerk.names import Names
 from sync_worker.clerk.tokens import Tokens
 from sync_worker.diagnostics.explainer import Explainer
 from sync_worker.domain.changeset import LossLimit
@@ -20,6 +21,7 @@ from sync_worker.domain.timings import Timings
 from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import ClockAt, SystemClock
 from sync_worker.sanity import client as sanity
+from sync_worker.sanity.editors import Editors
 from sync_worker.sanity.listen import Listen, types_of
 from sync_worker.sanity.preview import preview
 from sync_worker.storage.access_index import AccessIndex
@@ -82,12 +84,14 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of both services, and the call budget. `tokens`, `directory` and `billing` use that of `target`."""
+    """The clients of both services, and the call budget. All else uses the clients of `source` and `target`."""
 
     source: sanity.Sanity
     target: clerk.Clerk
     tokens: Tokens
     directory: Directory
+    names: Names
+    editors: Editors
     billing: Billing
     budget: Budget
 
@@ -188,7 +192,9 @@ async def open_services(
         base = f"{settings.clerk_api_url}/v1"
         tokens = Tokens(target, clerk_client, base)
         directory, billing = Directory(clerk_client, base), Billing(clerk_client, base)
-        yield Services(source, target, tokens, directory, billing, budget)
+        editors = Editors(sanity_client, f"{settings.sanity_url}/v{settings.sanity_api_version}", timings)
+        names = Names(directory, clock, timings)
+        yield Services(source, target, tokens, directory, names, editors, billing, budget)
 
 
 @asynccontextmanager

@@ -49,9 +49,9 @@ class ContentLake:
     """One project and dataset. Use it as an async context manager.
 
     `token` may do everything, `viewer_token` may read; `authors` has the tokens that may do everything and the users
-    that they belong to. `documents` is the document store, by id; queries are `lag` seconds behind it. `public` lets
-    requests without a token read published documents whose id has no dot. `index`, `webhooks` and `listeners` exist
-    once it is entered.
+    that they belong to, `editors` the names of users by id. `documents` is the document store, by id; queries are `lag`
+    seconds behind it. `public` lets requests without a token read published documents whose id has no dot. `index`,
+    `webhooks` and `listeners` exist once it is entered.
     """
 
     index: QueryIndex
@@ -78,6 +78,7 @@ class ContentLake:
         self.faults = Faults(ANSWERS, self.random)
         self.requests = Traffic()
         self.authors = {token: AUTHOR}
+        self.editors = {AUTHOR: "Sandbox Editor"}
         self.log = TransactionLog(clock)
         self._store = DocumentStore()
         self._groq = Groq(project_id, dataset)

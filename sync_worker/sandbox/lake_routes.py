@@ -64,6 +64,7 @@ def routes(lake: ContentLake) -> list[Route]:
         Route("/v{version}/data/query/{dataset}", data.query, methods=["GET", "POST"]),
         Route("/v{version}/data/doc/{dataset}/{ids:path}", data.doc, methods=["GET"]),
         Route("/v{version}/data/mutate/{dataset}", data.mutate, methods=["POST"]),
+        Route("/v{version}/users/{ids}", data.users, methods=["GET"]),
     ]
 
 
@@ -142,6 +143,13 @@ class DataRoutes:
         documents.sort(key=lambda document: str(document["_rev"]))
         return JSONResponse({"documents": documents, "omitted": omitted})
 
+    async def users(self, request: Request) -> Response:
+        """Return users by id: an object for one id, else a list."""
+        if role_of(request, self.lake) == "anonymous":
+            raise Refused(401, UNAUTHORIZED)
+        found = [{"id": id_, "displayName": self.lake.editors.get(id_, id_)} for id_ in _ids_of(request)]
+        return JSONResponse(found[0] if len(found) == 1 else found)
+
     async def mutate(self, request: Request) -> Response:
         """Apply a transaction."""
         options = request.query_params
@@ -167,6 +175,10 @@ class DataRoutes:
             for result in answer["results"]:
                 result["document"] = after.get(result["id"], self.lake.documents.get(result["id"]))
         return JSONResponse(answer)
+
+
+def _ids_of(request: Request) -> list[str]:
+    return str(request.path_params["ids"]).split(",")
 
 
 async def json_of(request: Request) -> dict[str, Any]:

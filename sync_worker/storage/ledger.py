@@ -58,6 +58,8 @@ TAKEN_OVER = f"""
 SELECT {COLUMNS} FROM ledger WHERE subject = ? AND state = 'applied' AND taken_over <> '{{}}' ORDER BY id DESC LIMIT ?
 """  # noqa: S608 - constants
 
+COUNTED = "SELECT kind, COUNT(*) FROM ledger WHERE at >= ? AND state = 'applied' GROUP BY kind"
+
 HISTORY = f"SELECT {COLUMNS} FROM ledger WHERE id < ? {{which}} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
 
 # Only the newest entries are searched, because no index serves it.
@@ -165,12 +167,18 @@ class Ledger:
         pattern = f"%{_escaped(json.dumps(value, ensure_ascii=False))}%"
         return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(HOLDING, (pattern,)))]
 
-    async def history(self, subject: str | None = None, limit: int = 100, before_id: int | None = None) -> list[Entry]:
-        """Return entries, of one subject or of all, the newest first; `before_id` is where the last page ended."""
-        last = NEWEST if before_id is None else before_id
-        which, chosen = ("", ()) if subject is None else ("AND subject = ?", (subject,))
-        sql, parameters = HISTORY.format(which=which), (last, *chosen, limit)
+    async def history(
+        self, subject: str | None = None, limit: int = 100, before_id: int | None = None, kind: str | None = None
+    ) -> list[Entry]:
+        """Return entries, of one subject or kind or all, the newest first; `before_id` is where the last page ended."""
+        chosen = {name: value for name, value in (("subject", subject), ("kind", kind)) if value is not None}
+        sql = HISTORY.format(which=" ".join(f"AND {name} = ?" for name in chosen))
+        parameters = (NEWEST if before_id is None else before_id, *chosen.values(), limit)
         return [_entry(row) for row in await self._db.read(lambda tx: tx.execute(sql, parameters))]
+
+    async def counted(self, since: float) -> Mapping[str, int]:
+        """Return how many changes of each kind were applied since a moment (epoch seconds)."""
+        return dict(await self._db.read(lambda tx: tx.execute(COUNTED, (since,))))
 
     async def of_document(self, document: str, causes: Sequence[str], limit: int) -> list[Entry]:
         """Return entries that a document had a part in, or that have one of these causes, the newest first."""

@@ -87,8 +87,11 @@ def create_app(
                     StatusReader(store.queue, store.ledger, store.approvals, timings),
                     explainer_of(chosen, store, services, timings.page_patience),
                     services.directory,
+                    services.names,
+                    services.editors,
                     store.queue,
                     store.approvals,
+                    chosen.studio_url,
                     clock,
                     timings,
                 )

@@ -56,7 +56,7 @@ async def held_page(pages: Pages, request: Request) -> Response:
         "codes": {action: _code(pages, request, "ask", action, held.id, version) for action in (APPROVE, DROP)},
         "approved": await pages.queue.caused_by(_cause(held.id)),
     }
-    return pages.answer(request, "held", {**data, "form": form})
+    return await pages.show(request, "held", {**data, "form": form})
 
 
 async def decide(pages: Pages, request: Request) -> Response:

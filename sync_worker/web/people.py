@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
-from sync_worker.clerk.directory import IDS_PER_CALL
+from sync_worker.clerk.directory import IDS_PER_CALL, is_searchable
 from sync_worker.domain.subjects import ORGANIZATION_ID, USER_ID
-from sync_worker.domain.text import invisible_character
 from sync_worker.errors import SyncWorkerError
 from sync_worker.webhooks.receiver import RETRY_AFTER
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
     from sync_worker.clerk.directory import Listing
     from sync_worker.web.site import Pages
-
-LONGEST_SEARCH = 100
-"""Characters."""
 
 
 async def people(pages: Pages, request: Request) -> Response:
@@ -46,7 +42,7 @@ async def _listed(
     find: Callable[[Sequence[str]], Awaitable[list[Listing]]],
 ) -> Response:
     text, ids = request.query_params.get("q", "").strip(), request.query_params.get("id", "").split(",")
-    if text and (len(text) > LONGEST_SEARCH or invisible_character(text)):
+    if text and not is_searchable(text):
         return JSONResponse({"error": "bad_query"}, 400)
     if not text and (len(ids) > IDS_PER_CALL or not all(map(pattern.fullmatch, ids))):
         return JSONResponse({"error": "bad_id" if "id" in request.query_params else "bad_query"}, 400)

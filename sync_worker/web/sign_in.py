@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sync_worker.web.site import Pages
 
+OWN_PATHS = ("/status", "/documents/", "/subjects/", "/held", "/who", "/issues", "/changes", "/time-zone")
 FORM = "sync_worker_form"
 """The cookie that goes with a sign-in form."""
 _HOST = re.compile(r"(?!127\.)([A-Za-z0-9-]+\.)+[A-Za-z0-9-]+(:\d{1,5})?")
@@ -80,7 +81,7 @@ async def sign_out(pages: Pages, request: Request) -> Response:
 
 def _own_path(text: str) -> str:
     """Return `text` if it is a path of these pages, else /status: no redirects to other sites."""
-    own = text.startswith(("/status", "/documents/", "/subjects/", "/held/", "/who"))
+    own = text.startswith(OWN_PATHS)
     return quote(text, safe="/:%?=&+") if own and text.isprintable() else "/status"
 
 

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlencode
+from zoneinfo import ZoneInfo, available_timezones
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from sync_worker.domain.work import CauseKind
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
-from sync_worker.formatting import at
+from sync_worker.formatting import at, relative
 from sync_worker.transport import current_lane
 from sync_worker.web.auth import SESSION_KEY
 from sync_worker.webhooks.receiver import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from datetime import tzinfo
 
     from jinja2 import Environment
     from starlette.requests import Request
 
     from sync_worker.clerk.directory import Directory
+    from sync_worker.clerk.names import Names
     from sync_worker.diagnostics.explainer import Explainer
     from sync_worker.diagnostics.status import StatusReader
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.timings import Timings
+    from sync_worker.sanity.editors import Editors
     from sync_worker.storage.approvals import Approvals
+    from sync_worker.storage.ledger import Entry
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.web.auth import Authenticator
 
@@ -37,6 +45,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 SESSION = "sync_worker_session"
 """The cookie of a session."""
 SIGN_OUT = "sign-out"
+ZONE = "sync_worker_zone"
+"""The cookie with the time zone that a browser chose."""
+CLERK_DASHBOARD = "https://dashboard.clerk.com/last-active?path="
+"""It opens in the instance that the browser saw last."""
+NAMED = re.compile(r"(?:user|org|membership):\S+")
 LANE = 2
 """Pages use the lowest lane, so that they never take calls from queued work."""
 HEADERS = {
@@ -58,8 +71,11 @@ class Pages:
     status: StatusReader
     explainer: Explainer
     directory: Directory
+    names: Names
+    editors: Editors
     queue: WorkQueue
     approvals: Approvals
+    studio_url: str
     clock: Clock
     timings: Timings
     _templates: Environment = field(init=False)
@@ -69,21 +85,54 @@ class Pages:
 
         templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
         templates.filters["clock"] = self._clock
+        templates.filters["relative"] = self._relative
         templates.filters["link"] = link
+        templates.filters["studio"] = self._studio
+        templates.filters["clerk"] = clerk_link
+        templates.filters["query"] = urlencode
         object.__setattr__(self, "_templates", templates)
 
-    def answer(self, request: Request, name: str, data: dict[str, Any], status: int = 200) -> Response:
+    async def show(self, request: Request, name: str, data: dict[str, Any], **view: Any) -> Response:
+        """Answer as `answer` does, with the names of the subjects in it. `view` is for the page alone."""
+        names = {} if wants_json(request) else await self.names.of(_keys_in([data, view]))
+        return self.answer(request, name, data, names=names, view=view)
+
+    def answer(  # noqa: PLR0917 - what a page has
+        self,
+        request: Request,
+        name: str,
+        data: dict[str, Any],
+        status: int = 200,
+        names: Mapping[str, str] | None = None,
+        view: Mapping[str, Any] | None = None,
+    ) -> Response:
         """Answer with `data`: as JSON if the client accepts it, else as the page `name`."""
         if wants_json(request):
             return JSONResponse(data, status)
-        signed_in = getattr(request.state, "signed_in", False)
-        code = self.authenticator.form_code(request.cookies[SESSION], SIGN_OUT) if signed_in else ""
-        page = self._templates.get_template(f"{name}.html").render(data=data, sign_out_code=code, page=name)
+        page = self._templates.get_template(f"{name}.html").render(
+            data=data,
+            view=view or {},
+            names=names or {},
+            zone=zone_of(request),
+            sign_out_code=self.code(request, SIGN_OUT),
+            page=name,
+        )
         return Response(page, status, media_type="text/html")
+
+    def code(self, request: Request, purpose: str) -> str:
+        """Return the code of a form, good for one purpose in this session; empty without a session."""
+        signed_in = getattr(request.state, "signed_in", False)
+        return self.authenticator.form_code(request.cookies[SESSION], purpose) if signed_in else ""
 
     def message(self, request: Request, headline: str, text: str, status: int) -> Response:
         """Answer with a message instead of content."""
         return self.answer(request, "message", {"headline": headline, "text": text}, status)
+
+    async def editors_of(self, request: Request, entries: Iterable[Entry]) -> Mapping[str, str]:
+        """Return the names of the editors behind changes, by id, for the page alone."""
+        return (
+            {} if wants_json(request) else await self.editors.of({entry.by for entry in entries if _is_editor(entry)})
+        )
 
     async def session_key(self) -> str:
         """Return what sessions are signed with; empty until the first sign-out. Raises DatabaseUnavailable."""
@@ -97,15 +146,56 @@ class Pages:
         request.state.signed_in = signed_in
         return signed_in
 
-    def _clock(self, text: str) -> str:
-        """Format an RFC 3339 time for people."""
-        return at(datetime.fromisoformat(text).timestamp(), self.clock.now())
+    def _clock(self, text: str, zone: tzinfo) -> str:
+        """Format an RFC 3339 time for people, with the abbreviation of its time zone."""
+        moment = datetime.fromisoformat(text)
+        return f"{at(moment.timestamp(), self.clock.now(), zone)} {moment.astimezone(zone).tzname()}"
+
+    def _relative(self, text: str) -> str:
+        """Format an RFC 3339 time as seen from now."""
+        return relative(datetime.fromisoformat(text).timestamp(), self.clock.now())
+
+    def _studio(self, document: str) -> str:
+        """Return the address of a document in the Studio; empty if no Studio is known."""
+        return f"{self.studio_url}/intent/edit/id={quote(document, safe='')}" if self.studio_url else ""
 
 
 def wants_json(request: Request) -> bool:
     """Return whether the client accepts JSON but not HTML."""
     accept = request.headers.get("accept", "")
     return "application/json" in accept and "text/html" not in accept
+
+
+def _is_editor(entry: Entry) -> bool:
+    return bool(entry.by) and not entry.cause.startswith((CauseKind.APPROVE, "drop"))
+
+
+def zone_of(request: Request) -> tzinfo:
+    """Return the time zone that a browser chose, else UTC."""
+    name = request.cookies.get(ZONE, "")
+    return ZoneInfo(name) if name in available_timezones() else UTC
+
+
+def clerk_link(key: str) -> str:
+    """Return the address of a user or an organization in Clerk's dashboard; empty for other keys."""
+    kind, _, id_ = key.partition(":")
+    match kind:
+        case "user":
+            return f"{CLERK_DASHBOARD}users/{id_}"
+        case "org":
+            return f"{CLERK_DASHBOARD}organizations/{id_}"
+        case _:
+            return ""
+
+
+def _keys_in(value: object) -> Iterator[str]:
+    """Yield the subjects in a JSON value."""
+    if isinstance(value, str):
+        if NAMED.fullmatch(value):
+            yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _keys_in(item)
 
 
 def link(key: str) -> str:

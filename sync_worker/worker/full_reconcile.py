@@ -67,7 +67,8 @@ def new_cause() -> Cause:
 class Result:
     """The result of a run. `failed` were not written, by an error; `held` wait for approval, by the id of their list.
 
-    `refused` are rows and subjects for which nothing could be written; `left_over` were left to the worker.
+    `refused` are rows and subjects for which nothing could be written; `left_over` were left to the worker. `finished`
+    counts the subjects whose run has ended, in whatever way.
     """
 
     kinds: Counter[ChangeKind] = field(default_factory=Counter)
@@ -76,6 +77,7 @@ class Result:
     failed: dict[str, SyncWorkerError] = field(default_factory=dict)
     held: Counter[str] = field(default_factory=Counter)
     left_over: int = 0
+    finished: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -143,16 +145,15 @@ class FullReconcile:
         """Reconcile these subjects by the path of the webhooks, a hundred at a time, in the repair lane."""
         current_lane.set(LANE)
         waiting = list(subjects)
+        self.progress("repaired", 0, len(subjects))
         deadline = self.clock.monotonic() + self.timings.reconcile_patience
         while waiting:
-            done = len(subjects) - len(waiting)
-            self.progress("repaired", done, len(subjects))
             batch, rest = waiting[:BATCH], waiting[BATCH:]
             claims = await self.queue.enqueue_and_claim(
                 [WorkItem(str(s), LANE, cause=self.cause) for s in batch], self.timings.lease
             )
             if claims:
-                await self._run(claims, result)
+                await self._run(claims, result, len(subjects))
                 deadline = self.clock.monotonic() + self.timings.reconcile_patience
             claimed = {claim.key for claim in claims}
             waiting = rest + [s for s in batch if str(s) not in claimed]
@@ -162,9 +163,8 @@ class FullReconcile:
                     result.left_over = len(waiting)
                     return
                 await self.clock.sleep(self.timings.reconcile_poll)
-        self.progress("repaired", len(subjects), len(subjects))
 
-    async def _run(self, claims: Sequence[Claim], result: Result) -> None:
+    async def _run(self, claims: Sequence[Claim], result: Result, total: int) -> None:
         pending = {claim.key: claim for claim in claims}
         try:
             batch = [self._due(claim) for claim in claims]
@@ -172,6 +172,7 @@ class FullReconcile:
                 await self.queue.complete([self._completion(pending.pop(str(o.due.subject)), o) for o in outcomes])
                 for outcome in outcomes:
                     _count(outcome, result)
+                self.progress("repaired", result.finished, total)
         finally:
             # After Ctrl-C or a failed read the rest is given back, for the worker or the next run.
             await asyncio.shield(self.queue.complete([Released(claim) for claim in pending.values()]))
@@ -212,6 +213,7 @@ class FullReconcile:
 
 
 def _count(outcome: Outcome, result: Result) -> None:
+    result.finished += 1
     if outcome.held:
         result.held[outcome.held] += 1
     elif isinstance(outcome.error, RefusedError) and not outcome.writes:

@@ -96,9 +96,10 @@ async def test_explain_writes_nothing(operator: Operator) -> None:
     assert operator.box.clerk.requests.writes == []
 
 
-async def test_explain_refuses_what_is_neither_subject_nor_document(operator: Operator) -> None:
-    ended = await operator.run("explain", "../etc")
-    assert (ended.code, "This is not a valid subject" in ended.err) == (1, True)
+async def test_explain_refuses_what_is_no_subject_no_document_and_no_name(operator: Operator) -> None:
+    for text, problem in (("../etc", "Nobody is found by this name"), ("x" * 200, "This is not a valid subject")):
+        ended = await operator.run("explain", text)
+        assert (ended.code, problem in ended.err) == (1, True)
 
 
 async def test_failed_lists_each_kind_of_issue_with_its_next_step(operator: Operator) -> None:

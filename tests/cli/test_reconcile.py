@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import os
+import re
 import signal
 import sys
 from random import Random
@@ -364,6 +365,8 @@ async def test_ctrl_c_exits_cleanly_and_applied_changes_are_in_the_ledger(operat
         await until(lambda: bool(box.clerk.faults.held and granted(box)))
         running.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(running.wait(), GUARD) == 130
+    (done,) = re.findall(r"(\d+) of 60 subjects are done\. (\d+) are not: run the command again", log.read_text())
+    assert sum(map(int, done)) == 60
     assert "Traceback" not in log.read_text()
     assert 0 < len(granted(box)) < 60
     box.clerk.faults.release()

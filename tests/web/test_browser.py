@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,6 @@ from tests.oracle import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
     from tests.browser import Tab
@@ -32,6 +32,10 @@ PAGES = (
     "/documents/e3",
     "/subjects/user:user_1",
     "/who?plan=pro",
+    "/issues",
+    "/changes",
+    "/held",
+    "/time-zone",
     "/subjects/nobody:x",
 )
 LOOKS = [(1100, 800, "light"), (1100, 800, "dark"), (360, 740, "light"), (360, 740, "dark")]
@@ -66,6 +70,13 @@ NAMELESS = """
 """
 
 
+AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+VIOLATIONS = """
+axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then(({violations}) =>
+  violations.map(({id, nodes}) => `${id}: ${nodes.map(({html}) => html.slice(0, 80)).join(' ')}`))
+"""
+
+
 @dataclass(frozen=True)
 class Desk:
     """Somebody in front of a browser."""
@@ -94,7 +105,7 @@ async def publish(box: Sandbox, document: str, **fields: Any) -> None:
 
 
 async def populate(box: Sandbox) -> None:
-    box.clerk.add_user("user_1")
+    box.clerk.add_user("user_1", first_name="Ada", last_name="Lovelace")
     await publish(box, "e1", clerkUserId="user_1")
     await publish(box, "e2", clerkUserId="user_1", plan="gold")
     await publish(box, "e3", userEmail="ada@example.org")
@@ -132,3 +143,24 @@ async def test_every_page_can_be_read_by_everybody(desk: Desk) -> None:
         assert await desk.tab.run("document.querySelectorAll('h1, main, header').length") == 3
         assert await desk.tab.run("getComputedStyle(document.querySelector('h1')).fontWeight") == "700"
     assert [text for text in desk.tab.complaints if "404" not in text] == []
+
+
+@pytest.mark.full("axe-core, with every rule of WCAG 2.2 AA; every commit checks contrast, names and width")
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed; run npm ci in tests/web/axe")
+async def test_no_page_breaks_a_rule_of_wcag_aa(desk: Desk) -> None:
+    await populate(desk.box)
+    await desk.open("/sign-in")
+    axe = AXE.read_text()
+    await desk.tab.run(f"{axe};0")
+    await desk.tab.run("document.querySelector('label').remove()")
+    assert [text for text in await desk.tab.run(VIOLATIONS) if text.startswith("label:")]  # it would find one
+    await desk.open("/sign-in")
+    await desk.tab.run(f"{axe};0")
+    assert await desk.tab.run(VIOLATIONS) == []
+    await desk.tab.submit(".sign-in", token=TOKEN)
+    for path in PAGES:
+        await desk.open(path)
+        await desk.tab.run(f"{axe};0")
+        for width, height, scheme in LOOKS:
+            await desk.tab.look(width, height, scheme)
+            assert (path, await desk.tab.run(VIOLATIONS)) == (path, [])

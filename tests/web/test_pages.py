@@ -47,7 +47,10 @@ KEYS = {
     *("unresolved", "subjects", "nextStep"),
 }
 TEMPLATES = Path(site.__file__).parent / "templates"
-EVERY_PAGE = ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"]
+EVERY_PAGE = [
+    *("/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/who", "/sign-in", "/status.css"),
+    *("/issues", "/changes", "/held", "/time-zone"),
+]
 
 
 def test_every_table_has_a_name_for_those_who_do_not_see_it() -> None:
@@ -96,6 +99,12 @@ class Web:
         cookie = authenticator().new_session("")
         response = await self.client.get(path, headers={**HTML, "Cookie": f"{SESSION}={cookie}"})
         assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        return response.text
+
+    async def page_of_session(self, path: str) -> str:
+        """Return a page as the session of the client's cookies sees it, with its forms."""
+        response = await self.client.get(path, headers=HTML)
+        assert response.status_code == 200
         return response.text
 
     async def document(self, id_: str, state: str) -> Any:
@@ -284,7 +293,7 @@ async def test_a_subjects_page_says_of_each_key_whose_it_is_and_what_the_app_had
     await web.publish("e1", clerkUserId="user_1")
     await web.sync("user:user_1")
     shown = words(await web.page("/subjects/user:user_1"))
-    assert re.search(r"plan pro: managed since [\d:]+ UTC, from e1; the app had plan team", shown)
+    assert re.search(r"plan pro: managed since [\d:]+ UTC \(\d+ s ago\), from e1; the app had plan team", shown)
     assert "role admin: not managed: it is left alone" in shown
 
 
@@ -356,7 +365,10 @@ async def test_without_a_token_in_the_settings_there_are_no_pages(box: Sandbox, 
             assert (await web.client.get(path, headers=headers)).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x"])
+@pytest.mark.parametrize(
+    "path",
+    ["/status", "/documents/e1", "/subjects/user:user_1", "/held/x", "/issues", "/changes", "/held", "/time-zone"],
+)
 async def test_without_a_session_browsers_go_to_the_form_and_programs_get_401(web: Web, path: str) -> None:
     response = await web.client.get(path, headers=HTML)
     assert (response.status_code, response.headers["location"]) == (303, f"/sign-in?next={path.replace(':', '%3A')}")

@@ -42,7 +42,7 @@ export function pickerInput({proxyUrl, kind}: PickerOptions) {
           readOnly={readOnly}
           filterOption={() => true}
           openButton={false}
-          placeholder="Search by name, e-mail address or id"
+          placeholder={kind === 'people' ? 'Search by name, e-mail address or id' : 'Search by name, slug or id'}
           onQueryChange={setText}
           onChange={(chosen) => onChange(chosen ? set(chosen) : unset())}
           renderOption={({listing}) => (
