@@ -85,7 +85,8 @@ class Clerk:
         """See Target. A hundred addresses per call.
 
         Clerk does not document whether its filters ignore case or match unverified addresses. So a match only counts
-        if the returned user shows the address. One that cannot be read may have those that it shows in any shape.
+        if the returned user shows the address. One that cannot be read may have those that it shows in any
+        shape, else any that was asked for.
         """
         requested = {subject.address for subject in addresses}
         owners: dict[Subject, set[str]] = {}
@@ -97,7 +98,7 @@ class Clerk:
                         for address in requested.intersection(observed.addresses):
                             owners.setdefault(address, set()).add(observed.subject.id)
                         if observed.possible_addresses is not None:
-                            possible = requested.intersection(observed.possible_addresses) or addresses_
+                            possible = set(addresses_).intersection(observed.possible_addresses) or addresses_
                             unreadable |= dict.fromkeys(possible, observed.unreadable)
         return AddressOwners(owners, unreadable)
 

@@ -11,12 +11,12 @@ from sync_worker.domain.diff import diff
 from sync_worker.domain.entitlements import Entitlement, Refusal, Slot
 from sync_worker.domain.merge import merge
 from sync_worker.domain.ownership import NOTHING_WRITTEN, LastWrites, own_marker, same_json, stored
-from sync_worker.domain.subjects import Subject
+from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.domain.work import CauseKind
 from sync_worker.errors import NoSuchSubject, NotListedYet, SyncWorkerError, UnreadableAnswer
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.ledger import State
-from sync_worker.sync.address_resolution import rows_for_owner
+from sync_worker.sync.address_resolution import owners, rows_for_owner
 from sync_worker.sync.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Plan:
 
 def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timings) -> Plan:
     """Compare what Clerk holds of each subject with the access that the rows give it."""
-    rows, unreadable = by_owner(facts.reading, layout)
+    rows = by_owner(facts.reading, layout)
+    unreadable = _doubtful(facts)
     observed = {
         subject: replace(one, unreadable=one.unreadable or unreadable.get(subject, ""))
         for subject, one in facts.observed.items()
@@ -93,20 +94,29 @@ def make_plan(batch: Sequence[Due], facts: Facts, layout: Layout, timings: Timin
     )
 
 
-def by_owner(reading: Reading, layout: Layout) -> tuple[Mapping[Subject, Rows], Mapping[Subject, str]]:
-    """Return the rows of one snapshot by the subjects that they are for, whether they count now or not.
-
-    Also returns of whom it is not known whether their rows count, with the reason: another user may have their address.
-    """
+def by_owner(reading: Reading, layout: Layout) -> Mapping[Subject, Rows]:
+    """Return the rows of one snapshot by the subjects that they are for, whether they count now or not."""
     rows: dict[Subject, list[Entitlement | Refusal]] = defaultdict(list)
-    unreadable: dict[Subject, str] = {}
     for raw in reading.snapshot.rows:
         subject, read = read_row(raw, layout.fields)
         for owner, row in rows_for_owner(subject, read, reading.holders) if subject is not None else ():
             rows[owner].append(row)
-            if subject is not None and (detail := reading.holders.unreadable.get(subject.address)):
-                unreadable[owner] = detail
-    return rows, unreadable
+    return rows
+
+
+def _doubtful(facts: Facts) -> dict[Subject, str]:
+    """Return of whom it is not known whether a row counts, with the reason: who has its address cannot be read."""
+    holders = facts.reading.holders
+    subjects = {read_row(raw, ())[0] for raw in facts.reading.snapshot.rows} if holders.unreadable else set()
+    named = [subject for subject in subjects if subject is not None and subject.address in holders.unreadable]
+    return {
+        subject: holders.unreadable[name.address]
+        for subject, observed in facts.observed.items()
+        for name in named
+        if name.address in observed.addresses
+        or subject in owners(name, holders)
+        or (subject.kind is Kind.MEMBERSHIP and subject.organization_id == name.organization_id)
+    }
 
 
 def _lapsed(rows: Rows, now: datetime) -> dict[str, float]:

@@ -26,10 +26,10 @@ def tell_all(*had: object) -> NoReturn:
 
 
 def buggy_by_owner(reading: Any, layout: Any) -> Any:
-    rows, unreadable = by_owner(reading, layout)
+    rows = by_owner(reading, layout)
     if BUGGY_USER in rows:
         tell_all(reading, layout)
-    return rows, unreadable
+    return rows
 
 
 def buggy_parse(body: bytes) -> Any:

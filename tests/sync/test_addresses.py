@@ -194,7 +194,7 @@ async def test_while_a_second_owner_of_an_address_is_unreadable_it_neither_gives
                     await asyncio.sleep(0.02)
                 assert row.error_code == "unreadable_answer"
     assert [str(d.change.subject) for d in findings.differences] == ["user:user_bob"]
-    assert {"user:user_ada", "user:user_twin"} <= {refusal.field for refusal in findings.refused}
+    assert {"user:user_ada", "user:user_twin"} <= {refusal.document for refusal in findings.refused}
     assert box.clerk.users["user_ada"]["public_metadata"] == {"plan": "pro", "courseSlugs": []}
 
 

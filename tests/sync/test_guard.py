@@ -42,12 +42,13 @@ async def publish(box: Sandbox, count: int) -> list[str]:
 
 
 def with_a_wrong_query(folder: Path) -> Path:
-    """Return a folder of queries of which the one that decides access finds nobody."""
+    """Return a folder of queries of which the one that decides access finds nobody who is known.
+
+    The check of the queries before any work asks for one subject alone, and so does not see it.
+    """
     for file in packaged_groq().glob("*.groq"):
         text = file.read_text()
-        wrong_text = text.replace('...*[_type == "entitlement"', '...*[_type == "entitlment"').replace(
-            '...*[\n      _type == "entitlement"', '...*[_type == "entitlment"'
-        )
+        wrong_text = text.replace('_type == "entitlement" &&', '_type == "entitlement" && count($documents) == 0 &&')
         (folder / file.name).write_text(wrong_text if file.name == "by_subject.groq" else text)
     return folder
 
