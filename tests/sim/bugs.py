@@ -182,7 +182,7 @@ BUGS = {
         ("Retry-After is honoured", "a pause is kept"),
     ),
     "ignore the pace of a subject": Bug(
-        256,
+        3,
         25,
         ((queue_statements, "WAIT_FOR_PACE", "UPDATE work SET next_write_at = 0 WHERE key = :key"),),
         ("writes of a subject are paced", "Retry-After is honoured"),
@@ -194,7 +194,7 @@ BUGS = {
         ("the budget is kept", "a pause is kept"),
     ),
     "revoke on an empty read": Bug(
-        8,
+        275,
         25,
         ((reconciler, "prove_emptiness", take_emptiness_for_the_truth),),
         ("a write is what a read showed",),
