@@ -32,7 +32,7 @@ def requests(project: str, count: int) -> Iterator[bytes]:
 
 def delivery(project: str, document: Mapping[str, Any]) -> bytes:
     """Return the HTTP request of a webhook about an entitlement."""
-    told = {
+    reported = {
         "operation": "update",
         "projectId": project,
         "dataset": "production",
@@ -43,7 +43,7 @@ def delivery(project: str, document: Mapping[str, Any]) -> bytes:
         "before": None,
         "after": {"clerkUserId": document["clerkUserId"]},
     }
-    body = json.dumps(told).encode()
+    body = json.dumps(reported).encode()
     head = (
         "POST /webhooks/sanity HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n{SANITY_HEADER}: {sign_sanity(body, SECRET, int(time.time() * 1000))}\r\n\r\n"

@@ -23,9 +23,9 @@ async def coalesced() -> list[Figure]:
     async with Sandbox() as box, running(box) as program:
         users = [box.clerk.add_user() for _ in range(100)]
         await box.lake.load([row(user) for user in users])
-        told = [delivery(box.lake.project_id, box.lake.documents[f"ent-{user}"]) for user in users]
+        reported = [delivery(box.lake.project_id, box.lake.documents[f"ent-{user}"]) for user in users]
         started = time.perf_counter()
-        await post_all(program, told * 10)
+        await post_all(program, reported * 10)
         await until(lambda: all(u["public_metadata"].get("plan") == "pro" for u in box.clerk.users.values()))
         seconds = time.perf_counter() - started
         await until(_quiet(box))
@@ -66,12 +66,12 @@ async def renamed() -> list[Figure]:
 
 def _quiet(box: Sandbox) -> Callable[[], bool]:
     """Return a condition: neither service has received a request for a second."""
-    asked, since = calls(box), time.monotonic()
+    requested, since = calls(box), time.monotonic()
 
     def quiet() -> bool:
-        nonlocal asked, since
-        if calls(box) != asked:
-            asked, since = calls(box), time.monotonic()
+        nonlocal requested, since
+        if calls(box) != requested:
+            requested, since = calls(box), time.monotonic()
         return time.monotonic() - since > 1.0
 
     return quiet

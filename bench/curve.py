@@ -30,8 +30,8 @@ Point = dict[str, dict[str, float]]
 def draw(points: Mapping[int, Point], picture: Path, figures: Path) -> None:
     """Write both files."""
     picture.parent.mkdir(exist_ok=True)
-    told = [{"users": users, **point} for users, point in points.items()]
-    figures.write_text(json.dumps(told, indent=1) + "\n")
+    reported = [{"users": users, **point} for users, point in points.items()]
+    figures.write_text(json.dumps(reported, indent=1) + "\n")
     picture.write_text(svg(points))
 
 

@@ -60,8 +60,8 @@ def show(figures: Sequence[Figure]) -> None:
 
 def write(figures: Sequence[Figure], path: Path) -> None:
     """Write JSON, with whether each goal was reached."""
-    told = [{**asdict(f), "reached": f.reached, "ratio": f.ratio} for f in figures]
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    reported = [{**asdict(f), "reached": f.reached, "ratio": f.ratio} for f in figures]
+    path.write_text(json.dumps(reported, indent=1) + "\n")
 
 
 def markdown(figures: Sequence[Figure]) -> str:

@@ -21,13 +21,13 @@ from tests.postgres_server import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED = 20_000
+PEOPLE_IN_ALL = 20_000
 BUDGET = 1000
 WORKERS = (1, 2, 4)
 WEBS = (1, 2, 4)
 
 
-async def shared(workers: int, server: PostgresServer, people: int = SHARED) -> list[Figure]:
+async def shared(workers: int, server: PostgresServer, people: int = PEOPLE_IN_ALL) -> list[Figure]:
     """Let so many workers grant one course to many people, at Clerk's limit for all of them together."""
     async with Sandbox(clerk_limits=Limits(instance=BUDGET, subject=10)) as box, AsyncExitStack() as stack:
         settings = {"database_url": server.url, "clerk_budget": str(BUDGET)}

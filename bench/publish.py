@@ -82,9 +82,9 @@ async def near(command: tuple[str, ...]) -> tuple[float, int, float, float]:
     """Return the median milliseconds without latency, the calls, CPU seconds and peak megabytes."""
     async with Sandbox() as box, running(box, command) as program:
         await one_by_one(box, 5)
-        asked, cpu = calls(box), program.cpu
+        requested, cpu = calls(box), program.cpu
         taken = await one_by_one(box, ONE_BY_ONE)
-        return taken, calls(box) - asked, program.cpu - cpu, program.peak_mb
+        return taken, calls(box) - requested, program.cpu - cpu, program.peak_mb
 
 
 async def far(command: tuple[str, ...]) -> tuple[float, float]:
@@ -97,14 +97,21 @@ async def far(command: tuple[str, ...]) -> tuple[float, float]:
 
 async def measure() -> list[Figure]:
     """Measure ours and theirs."""
-    ours, asked, cpu, peak = await near(SERVE)
+    managed, requested, cpu, peak = await near(SERVE)
     theirs, *_ = await near(NAIVE)
     ours_far, ours_many = await far(SERVE)
     theirs_far, theirs_many = await far(NAIVE)
     distance = f"{SANITY_MS} ms per Sanity and {CLERK_MS} ms per Clerk call"
     return [
         Figure(
-            f"publish → Clerk, p50 of {ONE_BY_ONE}", ours, "ms", 15, naive=theirs, calls=asked, cpu=cpu, peak_mb=peak
+            f"publish → Clerk, p50 of {ONE_BY_ONE}",
+            managed,
+            "ms",
+            15,
+            naive=theirs,
+            calls=requested,
+            cpu=cpu,
+            peak_mb=peak,
         ),
         *await fall(0, 0),
         Figure(f"the same, {distance}", ours_far, "ms", 200, naive=theirs_far),

@@ -132,21 +132,21 @@ async def huge() -> list[Figure]:
     """Populations whose pages come from far away."""
     figures = []
     for users, seconds, megabytes, calls in ((LARGE, 30, 200, 210), (HUGE, None, 400, 2100)):
-        told = await far(users)
+        reported = await far(users)
         figures += [
             Figure(
                 f"reconcile without drift, {users:,} users, {PAGE_SECONDS * 1000:.0f} ms a page",
-                told["seconds"],
+                reported["seconds"],
                 "s",
                 seconds,
-                naive=told["naive"],
-                calls=round(told["clerk_calls"]),
-                cpu=told["cpu"],
-                peak_mb=told["peak_mb"],
+                naive=reported["naive"],
+                calls=round(reported["clerk_calls"]),
+                cpu=reported["cpu"],
+                peak_mb=reported["peak_mb"],
             ),
-            Figure("… the least that Clerk's limit allows", told["least"], "s"),
-            Figure("… Clerk calls", told["clerk_calls"], "", calls),
-            Figure("… peak memory", told["peak_mb"], "MB", megabytes),
+            Figure("… the least that Clerk's limit allows", reported["least"], "s"),
+            Figure("… Clerk calls", reported["clerk_calls"], "", calls),
+            Figure("… peak memory", reported["peak_mb"], "MB", megabytes),
         ]
     return figures
 
@@ -170,7 +170,7 @@ async def first_sync(budget: int) -> list[Figure]:
     """A first sync of many people at a budget per 10 s, while Clerk enforces exactly that limit."""
     async with Sandbox(clerk_limits=Limits(instance=budget, subject=10)) as box:
         await populate(box, FIRST)
-        told = await reconcile(box, budget)
+        reported = await reconcile(box, budget)
         calls = box.clerk.requests.select()
         refused = sum(request.status == 429 for request in calls)
     least = (math.ceil(len(calls) / budget) - 1) * 10
@@ -184,10 +184,15 @@ async def first_sync(budget: int) -> list[Figure]:
         ),
         Figure("… refused with 429", refused, "", 0),
         Figure(
-            "… time", told["seconds"], "s", calls=round(told["clerk_calls"]), cpu=told["cpu"], peak_mb=told["peak_mb"]
+            "… time",
+            reported["seconds"],
+            "s",
+            calls=round(reported["clerk_calls"]),
+            cpu=reported["cpu"],
+            peak_mb=reported["peak_mb"],
         ),
         Figure("… the least that Clerk's limit allows", least, "s"),
-        Figure("… CPU per write", told["cpu"] / told["writes"] * 1000, "ms", 1.5),
+        Figure("… CPU per write", reported["cpu"] / reported["writes"] * 1000, "ms", 1.5),
     ]
 
 

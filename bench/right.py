@@ -90,8 +90,8 @@ async def compared(name: str, scene: Callable[[Sandbox], Awaitable[int]]) -> Fig
     for command in (SERVE, NAIVE):
         async with Sandbox() as box, running(box, command):
             wrong.append(await scene(box))
-    ours, theirs = wrong
-    return Figure(f"{name}: wrong of {PEOPLE}", ours, "", 0, naive=theirs)
+    managed, theirs = wrong
+    return Figure(f"{name}: wrong of {PEOPLE}", managed, "", 0, naive=theirs)
 
 
 async def measure() -> list[Figure]:

@@ -46,19 +46,19 @@ class Tab:
         self.requests.write(json.dumps(command).encode() + b"\0")
         async with asyncio.timeout(PATIENCE):
             while True:
-                told = json.loads((await self.answers.readuntil(b"\0"))[:-1])
-                if told.get("method") == "Log.entryAdded":
-                    self.complaints.append(told["params"]["entry"]["text"])
-                if told.get("id") == number:
-                    assert "error" not in told, told["error"]
-                    result: dict[str, Any] = told["result"]
+                reported = json.loads((await self.answers.readuntil(b"\0"))[:-1])
+                if reported.get("method") == "Log.entryAdded":
+                    self.complaints.append(reported["params"]["entry"]["text"])
+                if reported.get("id") == number:
+                    assert "error" not in reported, reported["error"]
+                    result: dict[str, Any] = reported["result"]
                     return result
 
     async def run(self, script: str) -> Any:
         """Return what a JavaScript expression yields in the page."""
-        told = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        reported = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reported, reported["exceptionDetails"]
+        return reported["result"].get("value")
 
     async def open(self, url: str) -> None:
         await self.call("Page.navigate", url=url)
@@ -108,8 +108,8 @@ class Tab:
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     async def picture(self) -> bytes:
-        told = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        return base64.b64decode(told["data"])
+        reported = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(reported["data"])
 
 
 def _is_at(url: str) -> str:
@@ -120,21 +120,23 @@ def _is_at(url: str) -> str:
 async def browsing(folder: Path) -> AsyncIterator[Tab]:
     """Start a browser with a fresh profile in `folder`, and end it."""
     assert FOUND is not None
-    theirs, ours = os.pipe(), os.pipe()
+    theirs, managed = os.pipe(), os.pipe()
     # The protocol is spoken on descriptors 3 and 4.
-    mapped = f"import os, sys; os.dup2({theirs[0]}, 3); os.dup2({ours[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+    mapped = f"import os, sys; os.dup2({theirs[0]}, 3); os.dup2({managed[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", mapped, FOUND, *ARGUMENTS, f"--user-data-dir={folder}", "about:blank"),
-        pass_fds=(theirs[0], ours[1]),
+        pass_fds=(theirs[0], managed[1]),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
     os.close(theirs[0])
-    os.close(ours[1])
+    os.close(managed[1])
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=2**26)
-    incoming, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours[0], "rb"))
+    incoming, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(managed[0], "rb")
+    )
     outgoing, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(theirs[1], "wb"))
     tab = Tab(asyncio.StreamWriter(outgoing, protocol, None, loop), reader)
     try:

@@ -24,5 +24,5 @@ def lease_of(subject: str, *, seconds: float = 60.0, clock: Clock = CLOCK) -> Le
 
 async def holds(ws: WorkQueue, claims: Iterable[Claim]) -> set[str]:
     """Return the keys whose claims still own them, with time left on the lease."""
-    asked = [(claim.key, claim.lease_token) for claim in claims]
-    return {row[0] for row in await ws._db.read(lambda tx: [row for one in asked for row in tx.execute(HELD, one)])}
+    requested = [(claim.key, claim.lease_token) for claim in claims]
+    return {row[0] for row in await ws._db.read(lambda tx: [row for one in requested for row in tx.execute(HELD, one)])}

@@ -38,7 +38,7 @@ def is_active(row: Mapping[str, Any], now: float) -> bool:
 
 
 def has_address(user: Mapping[str, Any], address: str) -> bool:
-    """Tell whether it is the user's primary, verified and not reserved address."""
+    """Return whether it is the user's primary, verified and not reserved address."""
     return any(
         email["id"] == user["primary_email_address_id"]
         and (email["verification"] or {}).get("status") == "verified"

@@ -28,13 +28,13 @@ class Server:
     answer: bytes = OK
     opened: int = 0
     closed: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    requested: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     allowed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
         while await reader.read(65_536):
-            self.asked.release()
+            self.requested.release()
             await self.allowed.wait()
             writer.write(self.answer)
             if self.answer is HALF:
@@ -59,12 +59,12 @@ async def test_requests_at_once_have_a_connection_each_and_those_after_them_reus
             server.allowed.clear()
             requests = [asyncio.create_task(client.get("/")) for _ in range(7)]
             for _ in range(3):
-                await server.asked.acquire()
-            assert server.asked.locked()
+                await server.requested.acquire()
+            assert server.requested.locked()
             server.allowed.set()
             assert [answer.text for answer in await asyncio.gather(*requests)] == ["ok"] * 7
             for _ in range(4):
-                await server.asked.acquire()
+                await server.requested.acquire()
         for _ in range(5):
             await client.get("/")
         assert server.opened == 3
@@ -73,7 +73,7 @@ async def test_requests_at_once_have_a_connection_each_and_those_after_them_reus
 async def test_a_request_that_waits_too_long_for_a_connection_was_never_sent() -> None:
     async with connected(1) as (client, server):
         first = asyncio.create_task(client.get("/"))
-        await server.asked.acquire()
+        await server.requested.acquire()
         with pytest.raises(httpx.PoolTimeout):
             await client.get("/", timeout=httpx.Timeout(60, pool=0.001))
         server.allowed.set()
@@ -95,7 +95,7 @@ async def test_a_request_that_is_given_up_gives_its_connection_back() -> None:
     async with connected(1) as (client, server):
         for _ in range(3):
             request = asyncio.create_task(client.get("/"))
-            await server.asked.acquire()
+            await server.requested.acquire()
             request.cancel()
             await asyncio.wait([request])
         server.allowed.set()

@@ -211,7 +211,7 @@ class Line:
 
 
 @asynccontextmanager
-async def told(event: str) -> AsyncIterator[Line]:
+async def reported(event: str) -> AsyncIterator[Line]:
     """Wait until the log has an event."""
     with capture_logs() as lines:
         line = Line(event, lines)
@@ -231,7 +231,7 @@ async def post(app: Any) -> httpx.Response:
 
 async def test_a_secret_that_is_not_set_is_named(box: Sandbox, sqlite_url: str) -> None:
     app = create_app(settings_of(box, sqlite_url, sanity_webhook_secret=""))
-    async with app.router.lifespan_context(app), told("webhook_secret_missing") as line:
+    async with app.router.lifespan_context(app), reported("webhook_secret_missing") as line:
         assert (await post(app)).status_code == 503
     assert line["next_step"] == "set SANITY_WEBHOOK_SECRET"
 
@@ -240,31 +240,31 @@ async def test_webhooks_that_the_database_cannot_keep_are_told(box: Sandbox, sql
     settings = settings_of(box, sqlite_url)
     app = create_app(settings)
     event = {"operation": "update", "id": "ent-1", "type": "entitlement", "after": {"clerkUserId": "user_1"}}
-    ours = {"projectId": settings.sanity_project_id, "dataset": settings.sanity_dataset}
-    body = json.dumps({**event, **ours}).encode()
+    managed = {"projectId": settings.sanity_project_id, "dataset": settings.sanity_dataset}
+    body = json.dumps({**event, **managed}).encode()
     signed = {SANITY_HEADER: sign_sanity(body, SECRET, 1_767_225_600_000)}
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
-    async with app.router.lifespan_context(app), client, told("webhook_not_accepted") as line:
+    async with app.router.lifespan_context(app), client, reported("webhook_not_accepted") as line:
         await app.state.store.database.close()
         assert (await client.post("/webhooks/sanity", content=body, headers=signed)).status_code == 503
     assert line["code"] == "database_unavailable"
 
 
 async def test_a_stream_that_breaks_goes_on(box: Sandbox, sqlite_url: str) -> None:
-    async with working(box, sqlite_url, events="listen", timings=QUICK), told("listener_reconnects"):
+    async with working(box, sqlite_url, events="listen", timings=QUICK), reported("listener_reconnects"):
         await box.lake.listeners.wait_connected(1)
         box.lake.listeners.cut()
 
 
 async def test_a_stream_that_is_refused_is_told(box: Sandbox, sqlite_url: str) -> None:
     box.lake.faults.next("unauthorized", path_prefix="/v2025-02-19/data/listen")
-    async with told("listener_refused") as line, working(box, sqlite_url, events="listen", timings=QUICK):
+    async with reported("listener_refused") as line, working(box, sqlite_url, events="listen", timings=QUICK):
         await line.comes()
     assert "sync-worker doctor" in line["next_step"]
 
 
 async def test_a_transaction_log_that_cannot_be_read_is_told(box: Sandbox, sqlite_url: str) -> None:
-    async with opened(box, sqlite_url) as parts, told("transaction_log_unavailable"):
+    async with opened(box, sqlite_url) as parts, reported("transaction_log_unavailable"):
         of = (parts.services.source, parts.store.queue, parts.store.access)
         await Poll(*of, ShiftedClock(-3600), TIMINGS, 36_000.0).run()
         box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
@@ -276,7 +276,7 @@ async def test_other_settings_than_the_database_remembers_pause_the_worker(box: 
         await installation_of(parts.settings, parts.store).record()
     box.clerk.add_user("user_1")
     await publish(box, "user_1")
-    async with told("worker_paused") as line, working(box, sqlite_url) as parts:
+    async with reported("worker_paused") as line, working(box, sqlite_url) as parts:
         await parts.store.queue.enqueue([WorkItem("user:user_1")])
         await line.comes()
     assert line["detail"].startswith("METADATA_NAMESPACE: this database belongs to 'access'")
@@ -298,7 +298,7 @@ async def test_work_of_a_killed_process_is_taken_over(
         with monkeypatch.context() as patched:
             patched.setattr("sync_worker.storage.queue.identity", lambda: of_a_dead_process)
             assert len(await parts.store.queue.claim(0, 10, 300.0)) == 1
-        async with told("orphans_reclaimed") as line, running_worker(parts.settings, parts.store):
+        async with reported("orphans_reclaimed") as line, running_worker(parts.settings, parts.store):
             await line.comes()
     assert line["subjects"] == 1
 
@@ -306,7 +306,7 @@ async def test_work_of_a_killed_process_is_taken_over(
 async def test_a_service_that_is_down_is_told(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await publish(box, "user_1")
-    async with working(box, sqlite_url, timings=QUICK) as parts, told("run_failed") as line:
+    async with working(box, sqlite_url, timings=QUICK) as parts, reported("run_failed") as line:
         box.lake.faults.some("unavailable", 1.0)
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:ent-user_1"))])
     assert line["code"] == "service_unavailable"
@@ -315,7 +315,7 @@ async def test_a_service_that_is_down_is_told(box: Sandbox, sqlite_url: str) -> 
 async def test_a_429_of_clerk_is_told(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await publish(box, "user_1")
-    async with working(box, sqlite_url, timings=QUICK) as parts, told("rate_limited") as line:
+    async with working(box, sqlite_url, timings=QUICK) as parts, reported("rate_limited") as line:
         box.clerk.faults.next("rate_limited", path_prefix="/v1/users")
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:ent-user_1"))])
     assert line["service"] == "Clerk"
@@ -324,7 +324,7 @@ async def test_a_429_of_clerk_is_told(box: Sandbox, sqlite_url: str) -> None:
 async def test_a_write_that_clerk_refuses_is_told(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await publish(box, "user_1", courses=[])
-    async with working(box, sqlite_url, timings=QUICK) as parts, told("subject_failed") as line:
+    async with working(box, sqlite_url, timings=QUICK) as parts, reported("subject_failed") as line:
         box.clerk.faults.next("conflict", method="PATCH")
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:ent-user_1"))])
     assert line["subject"] == "user:user_1"
@@ -352,12 +352,12 @@ async def test_losses_that_are_held_are_told(box: Sandbox, sqlite_url: str) -> N
         await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users[:2]])
         await publish(box, "user_2", role="member")
         once_more = open_reconcile(parts.settings, parts.store, Counter(), accept_fewer=True)
-        async with once_more as run, told("losses_held") as line:
+        async with once_more as run, reported("losses_held") as line:
             await run.apply(await run.find())
     assert line["next_step"] == f"sync-worker approve {line['changeset']}"
 
 
 async def test_that_nothing_has_reconciled_yet_is_told(box: Sandbox, sqlite_url: str) -> None:
-    async with told("never_reconciled") as line, working(box, sqlite_url):
+    async with reported("never_reconciled") as line, working(box, sqlite_url):
         await line.comes()
     assert "sync-worker reconcile --dry-run" in line["next_step"]

@@ -204,7 +204,7 @@ async def test_an_edit_in_the_dashboard_is_undone_at_once(box: Sandbox) -> None:
 
 
 @in_process
-async def test_what_is_pending_is_told_by_the_reconcile(box: Sandbox, deployment: Deployment, tmp_path: Path) -> None:
+async def test_the_reconcile_reports_what_is_pending(box: Sandbox, deployment: Deployment, tmp_path: Path) -> None:
     await publish(box, "e1", userEmail=ADA)
     ended = await nursery.run("reconcile", "--dry-run", cwd=tmp_path, environment=deployment.environment)
     assert "pending: e1: userEmail" in ended.err

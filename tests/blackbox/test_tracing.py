@@ -107,11 +107,11 @@ async def test_what_no_webhook_led_to_names_no_delivery(box: Sandbox, deployment
     box.clerk.users["user_1"]["public_metadata"]["plan"] = "edited by hand"
     await nursery.run("sync", "user:user_1", cwd=tmp_path, environment=deployment.environment)
     ended = await nursery.run("history", "--json", cwd=tmp_path, environment=deployment.environment)
-    told = [(entry["cause"], entry["delivery"]) for entry in json.loads(ended.out)]
-    assert told == [("sync", ""), ("webhook:e1", told_by(box, "e1"))]
+    reported = [(entry["cause"], entry["delivery"]) for entry in json.loads(ended.out)]
+    assert reported == [("sync", ""), ("webhook:e1", told_by(box, "e1"))]
 
 
-async def test_a_refused_webhook_is_traced_too_and_told_nothing(deployment: Deployment) -> None:
+async def test_a_refused_webhook_is_traced_too_and_gets_no_reason(deployment: Deployment) -> None:
     async with httpx.AsyncClient(verify=ssl_context()) as client:
         response = await client.post(
             f"{deployment.url}/webhooks/sanity", content=b"{}", headers={"idempotency-key": '"quoted-1"'}

@@ -267,8 +267,8 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
 
     await call("GET", "/instance")
 
-    asked = {(e.method, _template(e.method, e.path)) for e in wire.exchanges}
-    assert asked == set(ROUTES)
+    requested = {(e.method, _template(e.method, e.path)) for e in wire.exchanges}
+    assert requested == set(ROUTES)
     assert differences(wire.exchanges) == []
 
 

@@ -139,8 +139,8 @@ def test_what_fits_has_no_problems(more: dict[str, Any]) -> None:
         ({"id": "t_1", "at": "yesterday"}, "not a date-time"),
     ],
 )
-def test_what_does_not_fit_is_told_by_its_place(value: Any, told: str) -> None:
-    assert any(told in problem for problem in problems(value)), problems(value)
+def test_what_does_not_fit_is_reported_with_its_place(value: Any, reported: str) -> None:
+    assert any(reported in problem for problem in problems(value)), problems(value)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_what_does_not_fit_is_told_by_its_place(value: Any, told: str) -> None:
         (exchange("PATCH", "/things/t_1"), "it needs a body"),
     ],
 )
-def test_a_wrong_exchange_is_told_by_what_is_wrong(wrong: Exchange, told: str) -> None:
+def test_a_wrong_exchange_is_reported_with_what_is_wrong(wrong: Exchange, reported: str) -> None:
     found = SPECIFICATION.problems(wrong)
-    assert any(told in problem for problem in found), found
+    assert any(reported in problem for problem in found), found
 
 
 def test_a_right_exchange_has_no_problems() -> None:

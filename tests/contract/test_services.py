@@ -194,8 +194,8 @@ async def test_a_deleted_user_is_in_no_list(clerk: ClerkPlace) -> None:
 async def test_organizations_are_merged_and_listed_by_id_likewise(clerk: ClerkPlace) -> None:
     organization = await clerk.organization(public_metadata=NESTED)
     await clerk.patch(f"/organizations/{organization}", public_metadata={"plan": None, "app": {"deep": None}})
-    asked = [organization, f"org_2{secrets.token_hex(13)}"]
-    found = await clerk.get("/organizations", organization_id=asked, limit=100)
+    requested = [organization, f"org_2{secrets.token_hex(13)}"]
+    found = await clerk.get("/organizations", organization_id=requested, limit=100)
     assert [one["id"] for one in found["data"]] == [organization]
     assert found["data"][0]["public_metadata"] == {"app": {"theme": "dark"}, "list": NESTED["list"]}
 
@@ -252,8 +252,8 @@ async def test_the_adapter_finds_who_has_an_address_and_an_external_id(clerk: Cl
     external = f"-ext-{secrets.token_hex(6)}"
     user, reserved = await clerk.user(external_id=external), await clerk.user(**RESERVED)
     email, unproven = [await address_of(clerk, one) for one in (user, reserved)]
-    asked = [email, unproven, Subject.parse(f"external:{external}"), Subject.parse("email:nobody@example.com")]
-    found = {address: list(ids) for address, ids in (await clerk.target.find(asked)).users.items()}
+    requested = [email, unproven, Subject.parse(f"external:{external}"), Subject.parse("email:nobody@example.com")]
+    found = {address: list(ids) for address, ids in (await clerk.target.find(requested)).users.items()}
     assert found == {email: [user], Subject.parse(f"external:{external}"): [user]}
 
 
@@ -357,8 +357,8 @@ async def test_a_walk_over_everything_comes_by_and_ends(sanity: SanityPlace) -> 
 
 async def test_what_was_published_since_a_moment_is_found(sanity: SanityPlace) -> None:
     await sanity.create("e1", clerkUserId="user_1")
-    (told,) = (await sanity.source.by_subject([], [sanity.id("e1")])).revisions.values()
-    since, before = (rfc3339(moment_of(told) + timedelta(seconds=seconds)) for seconds in (0, 1))
+    (reported,) = (await sanity.source.by_subject([], [sanity.id("e1")])).revisions.values()
+    since, before = (rfc3339(moment_of(reported) + timedelta(seconds=seconds)) for seconds in (0, 1))
     rows = await sanity.source.changed(since, "", before)
     assert sanity.id("e1") in [row["_id"] for row in rows]
     later = await sanity.source.changed(before, "", "2999-01-01T00:00:00Z")

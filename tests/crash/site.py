@@ -85,12 +85,12 @@ class Site:
     async def dies(self, trouble: Trouble) -> None:
         """Run a worker until the trouble kills it."""
         async with self.worker(trouble) as running:
-            assert await asyncio.wait_for(running.wait(), GUARD) == -signal.SIGKILL, self.told()
+            assert await asyncio.wait_for(running.wait(), GUARD) == -signal.SIGKILL, self.reported()
 
     async def comes_right(self, seconds: float = GUARD) -> None:
         """Wait until all is right; no two writes of a subject were under way at the same time."""
         await self.settles(seconds)
-        assert not self.box.clerk.requests.overlaps(), self.told()
+        assert not self.box.clerk.requests.overlaps(), self.reported()
 
     async def settles(self, seconds: float = GUARD) -> None:
         """Wait until everybody has the access that is published; then nothing is left to do, or in doubt."""
@@ -99,7 +99,7 @@ class Site:
             deadline = time.monotonic() + seconds
             for left in (UNFINISHED, IN_DOUBT):
                 while unfinished := await store.database.read(partial(_rows, left)):
-                    assert time.monotonic() < deadline, (unfinished, self.told())
+                    assert time.monotonic() < deadline, (unfinished, self.reported())
                     await asyncio.sleep(0.05)
         assert not wrong(self.box)
 
@@ -107,7 +107,7 @@ class Site:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return any(line["event"] == event for line in lines)
 
-    def told(self) -> str:
+    def reported(self) -> str:
         """Return the end of the log, to explain a failure."""
         return end_of(self.log)
 

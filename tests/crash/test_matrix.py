@@ -240,4 +240,4 @@ async def deliver_to_a_receiver_that_dies(site: Site, trouble: Trouble) -> None:
     async with site.receiver(trouble=trouble) as receiver:
         for user in users:
             await site.box.lake.mutate([created(f"e-{user}", user, plan="pro")])
-        assert await asyncio.wait_for(receiver.wait(), GUARD) == -signal.SIGKILL, site.told()
+        assert await asyncio.wait_for(receiver.wait(), GUARD) == -signal.SIGKILL, site.reported()

@@ -75,9 +75,9 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
         await publish(site, users)
         assert account.by_status().keys() == {202}
         await until(lambda: faults_of(box, service).hits[fault] > 0)
-        began, asked = time.monotonic(), asked_for(box)
+        began, requested = time.monotonic(), asked_for(box)
         await until(lambda: time.monotonic() - began > OUTAGE)
-        assert (asked_for(box) - asked) / (time.monotonic() - began) < MOST_ASKED
+        assert (asked_for(box) - requested) / (time.monotonic() - began) < MOST_ASKED
         assert await waiting(site) == users
         async with httpx.AsyncClient() as client:
             checks = (await client.get(f"{site.url}/readyz")).json()["checks"]
@@ -149,9 +149,9 @@ async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(s
         await publish(site, 40)
         assert account.by_status().keys() == {202}
         await until(lambda: site.is_logged("worker_paused"))
-        began, asked = time.monotonic(), asked_for(box)
-        await until(lambda: asked_for(box) > asked)  # it is probed
+        began, requested = time.monotonic(), asked_for(box)
+        await until(lambda: asked_for(box) > requested)  # it is probed
         await until(lambda: time.monotonic() - began > OUTAGE)
-        assert asked_for(box) - asked < 10 * (time.monotonic() - began), "only now and then"
+        assert asked_for(box) - requested < 10 * (time.monotonic() - began), "only now and then"
         faults_of(box, service).clear()
         await site.comes_right()

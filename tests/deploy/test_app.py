@@ -76,7 +76,7 @@ def denies(answer: httpx.Response) -> bool:
 
 
 async def test_the_page_opens_with_a_publish_and_closes_with_a_delete(box: Sandbox, site: Site, tmp_path: Path) -> None:
-    async def shows() -> str:
+    async def page_text() -> str:
         answer = await site.get("/courses/algebra", await site.sign_in())
         assert "no-store" in answer.headers["cache-control"]
         return answer.text
@@ -84,13 +84,13 @@ async def test_the_page_opens_with_a_publish_and_closes_with_a_delete(box: Sandb
     environment = settings_for(box, f"sqlite:///{tmp_path / 'work.db'}")
     async with listening("serve", environment, tmp_path / "log") as url:
         install_hook(box, url)
-        assert "Not in your plan" in await shows()
+        assert "Not in your plan" in await page_text()
         await box.lake.mutate([{"create": GRANT}])
         await until(lambda: has_access(box))
-        assert HTML in await shows()
+        assert HTML in await page_text()
         await box.lake.mutate([{"delete": {"id": "ent-ada"}}])
         await until(lambda: not has_access(box))
-        closed = await shows()
+        closed = await page_text()
         assert ("Not in your plan" in closed, HTML in closed) == (True, False)
 
 
@@ -142,7 +142,7 @@ async def test_a_token_from_before_the_delete_opens_the_page_no_longer_than_it_l
     assert denies(await site.get("/courses/algebra", await site.sign_in()))
 
 
-async def test_somebody_without_the_course_is_told_so(box: Sandbox, site: Site) -> None:
+async def test_somebody_without_the_course_sees_why(box: Sandbox, site: Site) -> None:
     box.clerk.update_user("user_ada", public_metadata={"plan": "basic", "courseSlugs": ["biology"]})
     answer = await site.get("/courses/algebra", await site.sign_in())
     assert ("Not in your plan" in answer.text, "Algebra" in answer.text) == (True, False)

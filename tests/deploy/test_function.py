@@ -85,8 +85,8 @@ async def test_the_worker_takes_what_the_function_sends_and_does_the_work(
             "before": None,
         }
         script = f"const {{handler}} = await import('{HANDLER}'); await handler({{event: {{data: given}}}})"
-        told = {"SYNC_WORKER_URL": f"{url}/webhooks/sanity", "SANITY_WEBHOOK_SECRET": SECRET}
-        await evaluate(script, event, environment=told)
+        reported = {"SYNC_WORKER_URL": f"{url}/webhooks/sanity", "SANITY_WEBHOOK_SECRET": SECRET}
+        await evaluate(script, event, environment=reported)
         await until(lambda: user["public_metadata"].get("plan") == "pro")
 
 
@@ -121,7 +121,7 @@ async def test_trouble_that_may_pass_is_tried_again_with_a_new_signature(trouble
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 413])
-async def test_a_refusal_is_told_at_once_without_the_secret(status: int) -> None:
+async def test_a_refusal_is_reported_at_once_without_the_secret(status: int) -> None:
     async with receiving(status, 202) as receiver:
         with pytest.raises(Thrown, match=f"answered {status}") as error:
             await forward(EVENT, receiver.url)

@@ -137,30 +137,30 @@ def test_an_environment_file_holds_nothing_that_its_readers_read_differently() -
 def test_platforms_send_traffic_by_liveness_because_a_web_process_without_a_worker_still_keeps_webhooks() -> None:
     (web,) = (pod for pod in kits.pods() if pod["containers"][0]["name"] == "web")
     probes = [web["containers"][0][f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")]
-    asked = {
+    requested = {
         *probes,
         *(check["path"] for check in kits.fly_toml()["http_service"]["checks"]),
         *(service["healthCheckPath"] for service in kits.render_services() if service["type"] == "web"),
     }
-    assert asked == {"/healthz"}
-    assert {*asked, "/metrics", "/readyz"} <= routes()
+    assert requested == {"/healthz"}
+    assert {*requested, "/metrics", "/readyz"} <= routes()
 
 
-def test_every_port_is_the_one_that_the_process_is_told() -> None:
+def test_every_port_is_the_one_that_the_process_listens_on() -> None:
     exposed = {rest for word, rest in kits.dockerfile() if word == "EXPOSE"}
     (environment,) = (rest for word, rest in kits.dockerfile() if word == "ENV" and "PORT=" in rest)
-    told = set(re.findall(r"PORT=(\d+)", environment))
+    reported = set(re.findall(r"PORT=(\d+)", environment))
     web = kits.compose_services()["web"]
-    told |= {web["environment"]["PORT"]}
+    reported |= {web["environment"]["PORT"]}
     exposed |= {web["ports"][0].split(":")[-1]}
     machine = kits.fly_toml()
-    told |= {machine["env"]["PORT"]}
+    reported |= {machine["env"]["PORT"]}
     exposed |= {str(machine["http_service"]["internal_port"])}
     (container,) = (c for pod in kits.pods() for c in pod["containers"] if c["name"] == "web")
-    told |= {v["value"] for v in container["env"] if v["name"] == "PORT"}
+    reported |= {v["value"] for v in container["env"] if v["name"] == "PORT"}
     exposed |= {str(container["ports"][0]["containerPort"])}
-    told |= {v["value"] for s in kits.render_services() for v in s["envVars"] if v.get("key") == "PORT"}
-    assert told == exposed == {str(SETTINGS["PORT"].default)}
+    reported |= {v["value"] for s in kits.render_services() for v in s["envVars"] if v.get("key") == "PORT"}
+    assert reported == exposed == {str(SETTINGS["PORT"].default)}
 
 
 def test_nothing_that_runs_it_asks_for_root_or_a_writable_disk() -> None:
@@ -238,7 +238,7 @@ def assert_leads_somewhere(
         assert set(variable) & {"value", "sync", "generateValue"}
 
 
-def test_heroku_is_told_what_each_variable_is_for() -> None:
+def test_heroku_shows_what_each_variable_is_for() -> None:
     manifest = json.loads((ROOT / "app.json").read_text())
     assert [name for name, variable in manifest["env"].items() if not variable.get("description")] == []
     assert set(manifest["formation"]) | {"release"} == {

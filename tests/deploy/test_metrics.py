@@ -25,16 +25,16 @@ def dashboard() -> dict[str, Any]:
     return board
 
 
-def asked(expressions: list[str]) -> set[str]:
+def requested(expressions: list[str]) -> set[str]:
     return {name for expression in expressions for name in re.findall(r"sync_worker_\w+", expression)}
 
 
 def test_alerts_ask_only_for_metrics_that_the_worker_tells() -> None:
-    assert asked([rule["expr"] for rule in alerts()]) - NAMES == set()
+    assert requested([rule["expr"] for rule in alerts()]) - NAMES == set()
 
 
 def test_the_dashboard_shows_every_metric() -> None:
-    shown = asked([t["expr"] for panel in dashboard()["panels"] for t in panel["targets"]])
+    shown = requested([t["expr"] for panel in dashboard()["panels"] for t in panel["targets"]])
     assert {name for name in NAMES if not name.endswith(("_sum", "_count"))} == shown
 
 

@@ -33,9 +33,9 @@ async def test_an_editor_finds_a_person_by_name(box: Sandbox) -> None:
     script = DIRECTORY + "const found = await directory.search('people', 'ada l&v'); close(); return found;"
     async with working([ADA]) as worker:
         assert await play(box, worker.url, script) == [ADA]
-    (asked,) = worker.asked
-    assert asked.startswith("GET /people?q=ada+l%26v HTTP/1.1\r\n")
-    assert f"authorization: bearer {ADMIN_TOKEN}" in asked.lower()
+    (requested,) = worker.requested
+    assert requested.startswith("GET /people?q=ada+l%26v HTTP/1.1\r\n")
+    assert f"authorization: bearer {ADMIN_TOKEN}" in requested.lower()
 
 
 async def test_the_names_of_all_fields_of_a_form_take_one_request_for_each_kind(box: Sandbox) -> None:
@@ -51,8 +51,8 @@ async def test_the_names_of_all_fields_of_a_form_take_one_request_for_each_kind(
     )
     async with working([ADA]) as worker:
         assert await play(box, worker.url, script) == [ADA, None, ADA]
-    (asked,) = worker.asked
-    assert asked.startswith("GET /people?id=user_ada%2Cuser_gone HTTP/1.1\r\n")
+    (requested,) = worker.requested
+    assert requested.startswith("GET /people?id=user_ada%2Cuser_gone HTTP/1.1\r\n")
 
 
 async def test_a_worker_that_cannot_be_reached_is_no_missing_person(box: Sandbox) -> None:
@@ -71,9 +71,9 @@ async def test_a_worker_that_cannot_be_reached_is_no_missing_person(box: Sandbox
 
 async def test_without_a_pass_nobody_is_searched(box: Sandbox) -> None:
     async with working([ADA]) as worker:
-        told = await play(box, worker.url, "return told(await ask('0'.repeat(64), 'find=people&q=ada'))")
-    assert (told["status"], json.loads(told["body"])) == (401, {"error": "not_an_editor"})
-    assert worker.asked == []
+        reported = await play(box, worker.url, "return told(await ask('0'.repeat(64), 'find=people&q=ada'))")
+    assert (reported["status"], json.loads(reported["body"])) == (401, {"error": "not_an_editor"})
+    assert worker.requested == []
 
 
 async def test_what_is_no_search_does_not_reach_the_worker(box: Sandbox) -> None:
@@ -88,13 +88,15 @@ async def test_what_is_no_search_does_not_reach_the_worker(box: Sandbox) -> None
     ]
     async with working([ADA]) as worker:
         assert await play(box, worker.url, script, queries=queries) == [400] * len(queries)
-    assert worker.asked == []
+    assert worker.requested == []
 
 
 async def test_what_else_the_worker_says_of_a_person_stays_on_the_server(box: Sandbox) -> None:
     async with working([{**ADA, "phone": "+1", "token": ADMIN_TOKEN}]) as worker:
-        told = await play(box, worker.url, "return told(await ask((await issuePass(client)).text, 'find=people&q=a'))")
-    assert json.loads(told["body"]) == [ADA]
+        reported = await play(
+            box, worker.url, "return told(await ask((await issuePass(client)).text, 'find=people&q=a'))"
+        )
+    assert json.loads(reported["body"]) == [ADA]
 
 
 async def test_a_title_is_the_name_or_what_there_is() -> None:

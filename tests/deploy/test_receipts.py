@@ -65,11 +65,11 @@ class Worker:
 
     receipts: list[Any]
     status: int = 200
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     url: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        self.requested.append((await reader.readuntil(b"\r\n\r\n")).decode())
         receipt = self.receipts.pop(0) if len(self.receipts) > 1 else self.receipts[0]
         body = json.dumps(receipt)
         writer.write(
@@ -109,19 +109,19 @@ async def test_an_editor_sees_the_receipt_of_a_document(box: Sandbox) -> None:
     """
     async with working() as worker:
         assert await play(box, worker.url, script) == {"receipt": RECEIPT}
-    (asked,) = worker.asked
-    assert asked.startswith("GET /documents/ent-1 HTTP/1.1\r\n")
-    assert f"authorization: bearer {ADMIN_TOKEN}" in asked.lower()
-    assert "accept: application/json" in asked.lower()
+    (requested,) = worker.requested
+    assert requested.startswith("GET /documents/ent-1 HTTP/1.1\r\n")
+    assert f"authorization: bearer {ADMIN_TOKEN}" in requested.lower()
+    assert "accept: application/json" in requested.lower()
 
 
 async def test_the_admin_token_and_what_else_the_worker_says_never_reach_the_browser(box: Sandbox) -> None:
     async with working({**RECEIPT, "debug": "secret", "token": ADMIN_TOKEN}) as worker:
-        told = await play(box, worker.url, "return told(await ask((await issuePass(client)).text))")
-    assert told["status"] == 200
-    assert json.loads(told["body"]) == RECEIPT
-    assert ADMIN_TOKEN not in json.dumps(told)
-    assert told["headers"]["cache-control"] == "no-store"
+        reported = await play(box, worker.url, "return told(await ask((await issuePass(client)).text))")
+    assert reported["status"] == 200
+    assert json.loads(reported["body"]) == RECEIPT
+    assert ADMIN_TOKEN not in json.dumps(reported)
+    assert reported["headers"]["cache-control"] == "no-store"
 
 
 async def test_whoever_cannot_write_into_the_dataset_is_not_answered(box: Sandbox) -> None:
@@ -130,7 +130,7 @@ async def test_whoever_cannot_write_into_the_dataset_is_not_answered(box: Sandbo
     async with working() as worker:
         answers = await play(box, worker.url, script, passes=list(passes.values()))
     assert [(a["status"], json.loads(a["body"])) for a in answers] == [(401, {"error": "not_an_editor"})] * len(passes)
-    assert worker.asked == []
+    assert worker.requested == []
 
 
 async def test_reading_the_dataset_is_not_enough_to_make_a_pass(box: Sandbox) -> None:
@@ -182,7 +182,7 @@ async def test_only_pages_of_the_studio_may_read_the_answers(box: Sandbox) -> No
     assert "access-control-allow-origin" not in evil["headers"]
 
 
-async def test_what_is_not_a_document_id_is_not_asked_about(box: Sandbox) -> None:
+async def test_what_is_not_a_document_id_leads_to_no_request(box: Sandbox) -> None:
     script = """
       const {text} = await issuePass(client);
       return Promise.all(given.queries.map(async (query) => (await ask(text, query)).status));
@@ -190,29 +190,31 @@ async def test_what_is_not_a_document_id_is_not_asked_about(box: Sandbox) -> Non
     queries = ["", "document=", *(f"document={id_}" for id_ in ("../status", "a%2Fb", "a%3Fb", "-a", "a" * 129))]
     async with working() as worker:
         assert await play(box, worker.url, script, queries=queries) == [400] * len(queries)
-    assert worker.asked == []
+    assert worker.requested == []
 
 
 async def test_receipts_are_only_read(box: Sandbox) -> None:
     script = "return Promise.all(['POST', 'DELETE'].map(async (method) => (await ask('x', '', {method})).status))"
     async with working() as worker:
         assert await play(box, worker.url, script) == [405, 405]
-    assert worker.asked == []
+    assert worker.requested == []
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-async def test_a_worker_in_trouble_is_told_without_details(box: Sandbox, status: int) -> None:
+async def test_trouble_of_the_worker_is_shown_without_details(box: Sandbox, status: int) -> None:
     async with working(status=status) as worker:
-        told = await play(box, worker.url, "return told(await ask((await issuePass(client)).text))")
-    assert (told["status"], json.loads(told["body"])) == (502, {"error": "no_receipt"})
+        reported = await play(box, worker.url, "return told(await ask((await issuePass(client)).text))")
+    assert (reported["status"], json.loads(reported["body"])) == (502, {"error": "no_receipt"})
 
 
-async def test_a_worker_that_is_not_there_is_told_too(box: Sandbox) -> None:
-    told = await play(box, f"http://127.0.0.1:{free_port()}", "return told(await ask((await issuePass(client)).text))")
-    assert (told["status"], json.loads(told["body"])) == (502, {"error": "unavailable"})
+async def test_an_unreachable_worker_is_shown_too(box: Sandbox) -> None:
+    reported = await play(
+        box, f"http://127.0.0.1:{free_port()}", "return told(await ask((await issuePass(client)).text))"
+    )
+    assert (reported["status"], json.loads(reported["body"])) == (502, {"error": "unavailable"})
 
 
-async def test_while_sanity_cannot_be_asked_nobody_is_let_in(box: Sandbox) -> None:
+async def test_while_sanity_is_down_nobody_is_let_in(box: Sandbox) -> None:
     script = """
       const {text} = await issuePass(client);
       const deaf = receiptProxy({...given.worker, studioOrigins: [], allowed:
@@ -222,7 +224,7 @@ async def test_while_sanity_cannot_be_asked_nobody_is_let_in(box: Sandbox) -> No
     """
     async with working() as worker:
         assert (await play(box, worker.url, script))["status"] == 502
-    assert worker.asked == []
+    assert worker.requested == []
 
 
 async def test_the_studio_takes_a_new_pass_when_the_old_one_is_gone(box: Sandbox) -> None:
@@ -260,7 +262,7 @@ async def test_badge_and_pane_share_one_answer(box: Sandbox) -> None:
     """
     async with working() as worker:
         await play(box, worker.url, script)
-    assert len(worker.asked) == 1
+    assert len(worker.requested) == 1
 
 
 async def test_the_pane_follows_a_publish_until_it_is_in_clerk(box: Sandbox) -> None:
@@ -288,7 +290,7 @@ async def test_the_pane_stops_asking_when_it_is_closed(box: Sandbox) -> None:
     """
     async with working({**RECEIPT, "state": "late"}) as worker:
         await asyncio.wait_for(play(box, worker.url, script), GUARD)
-    assert len(worker.asked) == 1
+    assert len(worker.requested) == 1
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ async def test_editors_fill_in_exactly_the_fields_that_the_projection_reads() ->
 
 
 async def test_the_types_are_those_that_the_webhook_tells_of() -> None:
-    told = re.findall(r'"(\w+)"', Queries.load(packaged_groq()).webhook_filter.split("in [")[1].split("]")[0])
-    assert set(await schema()) == set(told)
+    reported = re.findall(r'"(\w+)"', Queries.load(packaged_groq()).webhook_filter.split("in [")[1].split("]")[0])
+    assert set(await schema()) == set(reported)
 
 
 async def test_the_sample_content_has_no_field_that_the_studio_does_not_know() -> None:

@@ -40,8 +40,8 @@ def samples(text: str) -> Samples:
 
 
 def _name(name: str, labels: dict[str, str]) -> str:
-    told = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{name}{{{told}}}" if told else name
+    reported = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    return f"{name}{{{reported}}}" if reported else name
 
 
 @asynccontextmanager
@@ -81,8 +81,8 @@ async def test_every_series_name_is_exported_once_something_happened(
         await client.post("/webhooks/sanity", content=b"{}")
         assert (await run("reconcile", cwd=tmp_path, environment=settings_for(box, sqlite_url))).code == 0
         text = (await client.get("/metrics")).text
-    told = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
-    assert told == NAMES
+    reported = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert reported == NAMES
     helps = {line.split(" ", 3)[2]: line.split(" ", 3)[3] for line in text.splitlines() if line.startswith("# HELP")}
     assert helps == {metric.name: metric.help for metric in METRICS}
 
@@ -117,9 +117,9 @@ async def test_the_buckets_of_the_histogram_are_cumulative(box: Sandbox, sqlite_
         older = {"total:publish_to_clerk:0.1": 1, "total:publish_to_clerk:2.0": 10, "total:publish_to_clerk:inf": 100}
         await parts.store.queue.count(older)  # 2.0 is no longer a bound
     async with web(box, sqlite_url) as client:
-        told = await scrape(client)
+        reported = await scrape(client)
     below = {
-        bound: told[f'sync_worker_publish_to_clerk_seconds_bucket{{le="{bound}"}}']
+        bound: reported[f'sync_worker_publish_to_clerk_seconds_bucket{{le="{bound}"}}']
         for bound in ("0.1", "1.0", "2.5", "3600.0", "+Inf")
     }
     assert below == {"0.1": 1, "1.0": 1, "2.5": 11, "3600.0": 11, "+Inf": 111}
@@ -130,9 +130,9 @@ async def test_a_429_is_visible(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
         await parts.services.target.instance()
     async with web(box, sqlite_url) as client:
-        told = await scrape(client)
-    assert told['sync_worker_calls_total{outcome="429",service="Clerk"}'] == 1
-    assert told['sync_worker_calls_total{outcome="200",service="Clerk"}'] == 1
+        reported = await scrape(client)
+    assert reported['sync_worker_calls_total{outcome="429",service="Clerk"}'] == 1
+    assert reported['sync_worker_calls_total{outcome="200",service="Clerk"}'] == 1
 
 
 async def test_a_broken_connection_is_counted_by_its_error(box: Sandbox, sqlite_url: str) -> None:
@@ -140,8 +140,8 @@ async def test_a_broken_connection_is_counted_by_its_error(box: Sandbox, sqlite_
     async with opened(box, sqlite_url) as parts:
         await parts.services.source.everything("")
     async with web(box, sqlite_url) as client:
-        told = await scrape(client)
-    assert told['sync_worker_calls_total{outcome="ReadError",service="Sanity"}'] == 1
+        reported = await scrape(client)
+    assert reported['sync_worker_calls_total{outcome="ReadError",service="Sanity"}'] == 1
 
 
 async def test_the_budget_is_shared_with_other_processes(box: Sandbox, database_url: str) -> None:
@@ -163,15 +163,15 @@ async def test_issues_are_counted(box: Sandbox, database_url: str) -> None:
         (claim,) = await queue.claim(0, 1, 30.0)
         await queue.complete([DeadLettered(claim, "no_such_subject", "it is gone")])
         await parts.store.approvals.hold("document:c1", [HeldChange("user:user_2", {"plan": "pro"}, {})], "many")
-        told = await scrape(client)
+        reported = await scrape(client)
     names = ("pending", "refused", "failed", "held")
-    assert [told[f"sync_worker_{name}"] for name in names] == [2, 2, 1, 1]
+    assert [reported[f"sync_worker_{name}"] for name in names] == [2, 2, 1, 1]
 
 
 async def test_the_reconcile_metrics_are_absent_before_the_first_reconcile(box: Sandbox, sqlite_url: str) -> None:
     async with web(box, sqlite_url) as client:
-        told = await scrape(client)
-    assert [name for name in told if "reconcile" in name] == []
+        reported = await scrape(client)
+    assert [name for name in reported if "reconcile" in name] == []
 
 
 async def test_a_failed_reconcile_is_reported_until_one_succeeds(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:

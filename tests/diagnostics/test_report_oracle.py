@@ -112,10 +112,12 @@ async def test_the_past_is_what_a_plain_reading_of_the_history_says(box: Sandbox
         for moment in (clock.now() - 10 * step + shift for step in range(0, 62, 3) for shift in (0, 5)):
             for given in FILTERS:
                 found = await report_of(parts).at(Wanted.of(**given), moment)
-                told = {one.subject: (dict(one.values), one.documents, one.by, one.since, one.until) for one in found}
+                reported = {
+                    one.subject: (dict(one.values), one.documents, one.by, one.since, one.until) for one in found
+                }
                 must = {subject: expected(writes, given, moment) for subject, writes in history.items()}
-                assert told == {subject: one for subject, one in must.items() if one is not None}
-                compared += len(told)
+                assert reported == {subject: one for subject, one in must.items() if one is not None}
+                compared += len(reported)
     assert compared > 500
 
 

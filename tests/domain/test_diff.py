@@ -124,8 +124,8 @@ def test_an_edit_in_clerk_is_reverted() -> None:
 
 
 def test_a_changed_placement_moves_the_keys() -> None:
-    moved = replace(LAYOUT, namespace="access")
-    after = written(granted(theme="dark"), diff(ENTITLED, granted(theme="dark"), moved, at=AT))
+    reassigned = replace(LAYOUT, namespace="access")
+    after = written(granted(theme="dark"), diff(ENTITLED, granted(theme="dark"), reassigned, at=AT))
     assert after.public == {"theme": "dark", "access": {"plan": "pro", "courseSlugs": ["algebra"]}}
     assert (list(after.markers), MARKER_KEY in after.private) == (["access"], False)
 
@@ -213,39 +213,37 @@ def test_values_are_compared_as_json() -> None:
 
 def test_what_another_installation_manages_is_neither_revoked_nor_overwritten() -> None:
     theirs = granted()
-    ours = replace(LAYOUT, source="project/staging")
-    assert diff(NOTHING, theirs, ours, at=AT).kind is ChangeKind.NONE
+    own = replace(LAYOUT, source="project/staging")
+    assert diff(NOTHING, theirs, own, at=AT).kind is ChangeKind.NONE
     with pytest.raises(ManagedElsewhere, match="project/production"):
-        diff(ENTITLED, theirs, ours, at=AT)
+        diff(ENTITLED, theirs, own, at=AT)
 
 
 def test_a_key_that_we_wrote_and_another_installation_lists_now_is_its_own() -> None:
     last = LastWrites({Slot.parse("plan"): ["pro"], Slot.parse("role"): ["tutor"]})
-    ours = replace(LAYOUT, source="project/staging")
+    own = replace(LAYOUT, source="project/staging")
     theirs = granted(role="tutor")
-    assert diff(NOTHING, theirs, ours, at=AT, written=last).public == {"role": None}
+    assert diff(NOTHING, theirs, own, at=AT, written=last).public == {"role": None}
 
 
 def test_what_we_wrote_is_taken_away_although_another_installation_moved_in() -> None:
     moved_in = granted(role="tutor")
-    ours = replace(
-        LAYOUT, source="project/staging", fields=(*CORE_FIELDS[:1], replace(CORE_FIELDS[1], baseline="user"))
-    )
-    change = diff(NOTHING, moved_in, ours, at=AT, written=LastWrites({Slot.parse("role"): ["tutor"]}))
+    own = replace(LAYOUT, source="project/staging", fields=(*CORE_FIELDS[:1], replace(CORE_FIELDS[1], baseline="user")))
+    change = diff(NOTHING, moved_in, own, at=AT, written=LastWrites({Slot.parse("role"): ["tutor"]}))
     assert (change.public, change.private, change.giving) == ({"role": None}, {}, None)
 
 
 def test_an_operator_takes_another_installation_over() -> None:
-    theirs, ours = granted(), replace(LAYOUT, source="project/staging")
+    theirs, own = granted(), replace(LAYOUT, source="project/staging")
     adoption = Adoption(source="project/production")
-    after = written(theirs, diff(ENTITLED, theirs, ours, at=AT, adoption=adoption))
+    after = written(theirs, diff(ENTITLED, theirs, own, at=AT, adoption=adoption))
     assert after.markers[None].source == "project/staging"
-    assert diff(NOTHING, theirs, ours, at=AT, adoption=adoption).kind is ChangeKind.REVOKE
+    assert diff(NOTHING, theirs, own, at=AT, adoption=adoption).kind is ChangeKind.REVOKE
 
 
 def test_installations_with_namespaces_of_their_own_do_not_touch_each_other() -> None:
-    theirs, ours = granted(), replace(LAYOUT, source="project/staging", namespace="staging")
-    after = written(theirs, diff(ENTITLED, theirs, ours, at=AT))
+    theirs, own = granted(), replace(LAYOUT, source="project/staging", namespace="staging")
+    after = written(theirs, diff(ENTITLED, theirs, own, at=AT))
     assert {place: marker.source for place, marker in after.markers.items()} == {
         None: "project/production",
         "staging": "project/staging",
@@ -286,8 +284,8 @@ def test_what_the_part_of_a_change_that_does_fit_takes_over_is_told() -> None:
 
 def crowded(stored: Observed, private: Mapping[str, object]) -> Observed:
     """Return the subject with so much of the app's own that `private` would have one byte too many."""
-    room = METADATA_LIMIT + 1 - json_size({**private, "app": ""})
-    return replace(stored, private={**stored.private, "app": "x" * room})
+    spare = METADATA_LIMIT + 1 - json_size({**private, "app": ""})
+    return replace(stored, private={**stored.private, "app": "x" * spare})
 
 
 MANY = tuple(f"ent-{n:03}" for n in range(60))

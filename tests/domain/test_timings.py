@@ -50,10 +50,10 @@ def test_timings_are_immutable() -> None:
 
 def test_every_timing_says_what_it_is_for() -> None:
     body = ast.parse(inspect.getsource(timings)).body
-    (told,) = (node for node in body if isinstance(node, ast.ClassDef))
+    (reported,) = (node for node in body if isinstance(node, ast.ClassDef))
     documented = {
         field.target.id
-        for field, text in zip(told.body, told.body[1:], strict=False)
+        for field, text in zip(reported.body, reported.body[1:], strict=False)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }

@@ -94,7 +94,7 @@ class Question:
 
 @dataclass
 class Memory(httpx.AsyncBaseTransport):
-    """Asks each question once. `tamper` changes what is answered on its way; `asked` are the questions of one run.
+    """Asks each question once. `tamper` changes what is answered on its way; `requested` are the questions of one run.
 
     With `dataset_empty`, it answers queries as Sanity does for a token that may see nothing.
     """
@@ -102,13 +102,13 @@ class Memory(httpx.AsyncBaseTransport):
     service: str
     inner: httpx.AsyncBaseTransport = field(default_factory=inner_transport)
     known: dict[Question, tuple[int, list[tuple[bytes, bytes]], bytes]] = field(default_factory=dict)
-    asked: list[Question] = field(default_factory=list)
+    requested: list[Question] = field(default_factory=list)
     tamper: Callable[[Question, httpx.Response, bytes], httpx.Response | None] = lambda *_: None
     dataset_empty: bool = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         question = Question(self.service, request.method, request.url, await request.aread(), self.dataset_empty)
-        self.asked.append(question)
+        self.requested.append(question)
         if question not in self.known:
             response = await self.inner.handle_async_request(request)
             body = await response.aread()
@@ -174,10 +174,10 @@ class World:
         await self.store.database.run(lambda tx: [tx.execute(f"DELETE FROM {table}") for table in TABLES])
         for record in self.records():
             record.update(deepcopy(self.held.get(record["id"], {})))
-        self.sanity.asked.clear()
-        self.clerk.asked.clear()
+        self.sanity.requested.clear()
+        self.clerk.requested.clear()
         await FLOWS[flow](self)
-        return [*self.sanity.asked, *self.clerk.asked]
+        return [*self.sanity.requested, *self.clerk.requested]
 
     def records(self) -> Iterable[dict[str, Any]]:
         """Return what Clerk holds of everybody."""
@@ -197,7 +197,7 @@ class World:
         """Return from whom the last run took access away, or some of it."""
         return {
             question.path.removeprefix("/v1/").removesuffix("/metadata")
-            for question in self.clerk.asked
+            for question in self.clerk.requested
             if question.method != "GET" and _takes(json.loads(question.body).get("public_metadata", {}))
         }
 
@@ -229,8 +229,8 @@ async def a_webhook(world: World) -> None:
 
 async def a_lagging_index(world: World) -> None:
     """Events told of a change and of a deletion that neither the index nor the document store shows."""
-    told: dict[str, ExpectedRevision] = {"e1": updated("e1", "r", LATER), "e2": deleted("e2", "r", LATER)}
-    await _converge(world, [due(e, expected) for e, expected in told.items()])
+    reported: dict[str, ExpectedRevision] = {"e1": updated("e1", "r", LATER), "e2": deleted("e2", "r", LATER)}
+    await _converge(world, [due(e, expected) for e, expected in reported.items()])
 
 
 async def a_blind_token(world: World) -> None:

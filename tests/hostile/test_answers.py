@@ -91,8 +91,8 @@ def _equal(one: Any, other: Any) -> bool:
 async def tried(world: World, flow: str, memory: Memory, question: Question, tampering: Tampering) -> str:
     """Run a flow with one answer changed. Return what is wrong with how it went, or nothing."""
 
-    def tamper(asked: Question, response: httpx.Response, body: bytes) -> httpx.Response | None:
-        return tampering.change(response, body) if asked == question else None
+    def tamper(requested: Question, response: httpx.Response, body: bytes) -> httpx.Response | None:
+        return tampering.change(response, body) if requested == question else None
 
     memory.tamper = tamper
     try:
@@ -110,15 +110,15 @@ async def tried(world: World, flow: str, memory: Memory, question: Question, tam
 @pytest.mark.parametrize("every", sizes(SELDOM, EVERY))
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_no_answer_ends_a_run_without_a_name_or_takes_access_away(world: World, flow: str, every: int) -> None:
-    asked = list(dict.fromkeys(await world.run(flow)))
+    requested = list(dict.fromkeys(await world.run(flow)))
     possible, wrong = 0, []
-    for place, question in enumerate(asked, 8 * [*FLOWS].index(flow)):
+    for place, question in enumerate(requested, 8 * [*FLOWS].index(flow)):
         memory = world.sanity if question.service == "Sanity" else world.clerk
         changes = list(tamperings(memory.answer(question)))
         possible += len(changes)
         wrong += [await tried(world, flow, memory, question, change) for change in changes[place % every :: every]]
     assert wrong
     assert [problem for problem in wrong if problem] == []
-    assert possible > 300 * len(asked)
+    assert possible > 300 * len(requested)
     await world.run(flow)
     assert world.taken() == set()

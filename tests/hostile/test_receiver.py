@@ -77,7 +77,7 @@ SANITY = Sender("/webhooks/sanity", DELIVERY, by_sanity)
 CLERK = Sender("/webhooks/clerk", EVENT, by_svix)
 senders = pytest.mark.parametrize("sender", [SANITY, CLERK], ids=str)
 posted = st.one_of(*(st.tuples(st.just(sender), bodies(sender.fields)) for sender in (SANITY, CLERK)))
-told = st.one_of(
+reported = st.one_of(
     *(
         st.tuples(st.just(sender), st.lists(shaped(sender.fields, wrong=2), min_size=20, max_size=40))
         for sender in (SANITY, CLERK)
@@ -111,17 +111,17 @@ class World:
             "headers": [(b"host", MARK.encode())],
             "server": ("127.0.0.1", 80),
         }
-        told: list[Any] = []
+        reported: list[Any] = []
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": MARK.encode(), "more_body": False}
 
         async def send(message: Any) -> None:
-            told.append(message)
+            reported.append(message)
 
         await self.app(scope, receive, send)
-        head = b"".join(name + value for name, value in told[0]["headers"])
-        return told[0]["status"], head, b"".join(message.get("body", b"") for message in told[1:])
+        head = b"".join(name + value for name, value in reported[0]["headers"])
+        return reported[0]["status"], head, b"".join(message.get("body", b"") for message in reported[1:])
 
     async def work_off(self) -> list[str]:
         """Do all that is due as the worker does, without its waits. Return what it logged, by name."""
@@ -281,11 +281,11 @@ async def test_a_body_over_the_limit_is_refused_before_its_signature(world: Worl
 
 
 @settings(many, max_examples=examples(25))
-@given(told=told)
+@given(reported=reported)
 async def test_what_was_accepted_can_be_worked_off_and_takes_nobodys_access(
-    world: World, told: tuple[Sender, list[dict[str, Any]]]
+    world: World, reported: tuple[Sender, list[dict[str, Any]]]
 ) -> None:
-    sender, bodies = told
+    sender, bodies = reported
     raw = [json.dumps(body).encode() for body in bodies]
     answers = {await world.post(sender.path, body, sender.sign(body)) for body in raw}
     assert ACCEPTED in answers

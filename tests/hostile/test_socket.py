@@ -75,9 +75,9 @@ async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Process
             process = Process(int(url.rpartition(":")[2]), log)
             yield process
             assert (await process.says(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
-    told = log.read_text(encoding="utf-8")
-    assert "Traceback" not in told
-    assert SECRET not in told
+    reported = log.read_text(encoding="utf-8")
+    assert "Traceback" not in reported
+    assert SECRET not in reported
 
 
 ACCEPTED = {
@@ -181,7 +181,7 @@ async def test_a_second_request_hidden_in_the_first_is_not_served(web: Process) 
 
 
 async def test_requests_sent_ahead_are_answered_in_their_order(web: Process) -> None:
-    asked = [202, 401, 400, 404, 200] * 40
+    requested = [202, 401, 400, 404, 200] * 40
     pieces = {
         202: request(SIZE) + BODY,
         401: POST + SIZE + b"\r\n" + BODY,
@@ -190,8 +190,8 @@ async def test_requests_sent_ahead_are_answered_in_their_order(web: Process) -> 
         200: b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
     }
     async with connected(web.port) as line:
-        await line.send(b"".join(pieces[status] for status in asked))
-        assert [(await line.answer()).status for _ in asked] == asked
+        await line.send(b"".join(pieces[status] for status in requested))
+        assert [(await line.answer()).status for _ in requested] == requested
 
 
 async def test_a_body_that_comes_byte_by_byte_is_read_to_its_end(web: Process) -> None:

@@ -121,8 +121,8 @@ async def test_a_receiver_that_accepts_hears_of_each_cause_once(box: Sandbox, sq
         await work(box, parts)
         await parts.store.runs.remember_end(well=False)
         await receiver.until(lambda: len(receiver.received) > 3)  # it has looked once more, and sent only what is new
-    told = {"losses_held", "webhooks_missed", "subject_given_up", "reconcile_failed"}
-    assert (len(receiver.received), set(receiver.events())) == (4, told)
+    reported = {"losses_held", "webhooks_missed", "subject_given_up", "reconcile_failed"}
+    assert (len(receiver.received), set(receiver.events())) == (4, reported)
     for headers, body in receiver.received:
         Webhook(SECRET).verify(body, headers)
         assert not [secret for secret in (ADDRESS, KEY, SECRET, TOKEN, "sk_test", "user_7") if secret in body.decode()]

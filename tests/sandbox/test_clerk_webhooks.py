@@ -21,7 +21,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def told(box: Sandbox, receiver: Receiver) -> Sandbox:
+def reported(box: Sandbox, receiver: Receiver) -> Sandbox:
     """A sandbox that tells the receiver every change in Clerk."""
     box.clerk.webhooks.endpoints.append(Endpoint(receiver.url, SECRET))
     return box
@@ -35,9 +35,9 @@ async def events(box: Sandbox, receiver: Receiver) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.anyio
-async def test_svix_itself_verifies_the_signature(told: Sandbox, receiver: Receiver) -> None:
-    told.clerk.add_user("user_a", email="å@example.com", private_metadata={"k": 1})
-    await events(told, receiver)
+async def test_svix_itself_verifies_the_signature(reported: Sandbox, receiver: Receiver) -> None:
+    reported.clerk.add_user("user_a", email="å@example.com", private_metadata={"k": 1})
+    await events(reported, receiver)
     (received,) = receiver.received
     Webhook(SECRET).verify(received.body, received.headers)
     with pytest.raises(WebhookVerificationError):
@@ -48,24 +48,24 @@ async def test_svix_itself_verifies_the_signature(told: Sandbox, receiver: Recei
 
 
 @pytest.mark.anyio
-async def test_every_change_of_a_user_is_told(told: Sandbox, receiver: Receiver, clerk: httpx.AsyncClient) -> None:
-    told.clerk.add_user("user_a", external_id="x")
+async def test_every_change_of_a_user_is_sent(reported: Sandbox, receiver: Receiver, clerk: httpx.AsyncClient) -> None:
+    reported.clerk.add_user("user_a", external_id="x")
     await clerk.patch("/users/user_a/metadata", json={"public_metadata": {"plan": "pro"}})
-    told.clerk.delete_user("user_a")
-    created, updated, deleted = await events(told, receiver)
+    reported.clerk.delete_user("user_a")
+    created, updated, deleted = await events(reported, receiver)
     assert (created[0], created[1]["public_metadata"]) == ("user.created", {})
     assert (updated[0], updated[1]["public_metadata"]) == ("user.updated", {"plan": "pro"})
     assert deleted == ("user.deleted", {"object": "user", "id": "user_a", "deleted": True, "external_id": "x"})
 
 
 @pytest.mark.anyio
-async def test_organizations_and_memberships_are_told(told: Sandbox, receiver: Receiver) -> None:
-    told.clerk.add_user("user_a")
-    told.clerk.add_organization("org_a", slug="alpha")
-    told.clerk.add_membership("org_a", "user_a")
-    told.clerk.set_role("org_a", "user_a", "org:admin")
-    told.clerk.delete_organization("org_a")
-    found = await events(told, receiver)
+async def test_changes_of_organizations_and_memberships_are_sent(reported: Sandbox, receiver: Receiver) -> None:
+    reported.clerk.add_user("user_a")
+    reported.clerk.add_organization("org_a", slug="alpha")
+    reported.clerk.add_membership("org_a", "user_a")
+    reported.clerk.set_role("org_a", "user_a", "org:admin")
+    reported.clerk.delete_organization("org_a")
+    found = await events(reported, receiver)
     assert [name for name, _ in found] == [
         "user.created",
         "organization.created",
@@ -89,11 +89,11 @@ async def test_an_endpoint_gets_only_the_events_it_wants(box: Sandbox, receiver:
 @pytest.mark.anyio
 @pytest.mark.parametrize("status", [301, 400, 401, 500])
 async def test_everything_but_a_2xx_is_repeated_under_the_same_id(
-    told: Sandbox, receiver: Receiver, status: int
+    reported: Sandbox, receiver: Receiver, status: int
 ) -> None:
-    told.clerk.webhooks.deliveries.policy = replace(POLICY, retry_delays=(0.01,) * 7)
+    reported.clerk.webhooks.deliveries.policy = replace(POLICY, retry_delays=(0.01,) * 7)
     receiver.statuses = [status, status]
-    told.clerk.add_user("user_a")
-    await events(told, receiver)
+    reported.clerk.add_user("user_a")
+    await events(reported, receiver)
     assert len(receiver.received) == 3
     assert len({received.headers["svix-id"] for received in receiver.received}) == 1

@@ -170,7 +170,7 @@ async def test_a_synchronous_mutation_waits_for_the_index(
 
 
 @pytest.mark.anyio
-async def test_a_mutation_tells_what_it_did_when_asked(filled: Sandbox, sanity: httpx.AsyncClient) -> None:
+async def test_a_mutation_returns_what_it_did_on_request(filled: Sandbox, sanity: httpx.AsyncClient) -> None:
     mutations = {"mutations": [{"patch": {"id": "e", "set": {"plan": "new"}}}], "transactionId": "mine"}
     answer = (await sanity.post(MUTATE, params={"returnIds": "true"}, json=mutations)).json()
     assert answer == {"transactionId": "mine", "results": [{"id": "e", "operation": "update"}]}

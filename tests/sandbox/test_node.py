@@ -155,7 +155,7 @@ async def test_an_unreachable_registry_is_one_line_and_leaves_nothing(
     assert cached(bare) == []
 
 
-async def test_whatever_npm_says_last_is_told_when_it_names_no_error(
+async def test_the_last_line_of_npm_is_shown_when_it_names_no_error(
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_with("#!/bin/sh\necho 'first' >&2; echo 'out of memory' >&2; exit 1\n", bare, monkeypatch)

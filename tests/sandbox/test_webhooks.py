@@ -114,7 +114,7 @@ async def test_each_document_of_a_transaction_is_one_message_with_the_same_trans
 
 
 @pytest.mark.anyio
-async def test_drafts_and_versions_are_told_only_to_those_who_ask(box: Sandbox, receiver: Receiver) -> None:
+async def test_drafts_and_versions_are_sent_only_to_hooks_that_include_them(box: Sandbox, receiver: Receiver) -> None:
     box.lake.add_hook(receiver.url, projection="_id")
     await box.lake.mutate([{"create": {"_id": id_, "_type": "t"}} for id_ in ("drafts.a", "versions.r.a", "a")])
     await settled(box)
@@ -135,7 +135,7 @@ async def test_a_hook_of_another_dataset_hears_nothing(box: Sandbox, receiver: R
 
 
 @pytest.mark.anyio
-async def test_only_the_operations_of_the_trigger_are_told(box: Sandbox, receiver: Receiver) -> None:
+async def test_only_the_operations_of_the_trigger_are_sent(box: Sandbox, receiver: Receiver) -> None:
     box.lake.add_hook(receiver.url, projection="delta::operation()", on=["update"])
     await box.lake.mutate([{"create": ENTITLEMENT}])
     await box.lake.mutate([{"patch": {"id": "e", "set": {"plan": "x"}}}])

@@ -201,11 +201,11 @@ async def test_a_lost_response_does_not_create_a_second_webhook(operator: Operat
 
 
 async def test_webhooks_that_post_elsewhere_or_twice_are_reported(operator: Operator) -> None:
-    ours, double = install_hook(operator.box, HOST), install_hook(operator.box, HOST)
+    managed, double = install_hook(operator.box, HOST), install_hook(operator.box, HOST)
     old = install_hook(operator.box, "https://old.example.com")
     unrelated = operator.box.lake.add_hook("https://site.example.com/api/revalidate")
     report = await operator.report()
-    assert (report["action"], report["id"]) == ("none", ours.id)
+    assert (report["action"], report["id"]) == ("none", managed.id)
     assert {other["id"] for other in report["others"]} == {double.id, old.id}
     assert unrelated.id not in (await operator.install()).err
 

@@ -72,8 +72,8 @@ def believe_any_read(_: Mapping[str, object], __: ExpectedRevision) -> bool:
 
 
 def forget_who_had_it(event: DocumentEvent, delivery: str, *when: float) -> Sequence[WorkItem]:
-    told = event.model_copy(update={"before": None}) if event.after else event
-    return original_marks_of(told, delivery, *when)
+    reported = event.model_copy(update={"before": None}) if event.after else event
+    return original_marks_of(reported, delivery, *when)
 
 
 def never_look_at_the_lease(_: Lease) -> None:
@@ -265,8 +265,8 @@ BUGS = {
         ("no write from a stale read", "right after a quiet while"),
     ),
     "store the listener's cursor before the enqueue is durable": Bug(
-        8,
-        400,
+        24,
+        100,
         ((Listener, "_enqueue", remember_before_it_is_durable),),
         ("everything comes to an end", "right after a quiet while"),
     ),

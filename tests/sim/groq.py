@@ -64,16 +64,16 @@ def everything(documents: Documents, parameters: Parameters, page: int) -> Docum
 
 
 def affected(documents: Documents, parameters: Parameters, page: int) -> Document:
-    asked = set(parameters["documents"])
+    requested = set(parameters["documents"])
     left = [
         one
         for one in _of_type(documents, "entitlement")
-        if one["_id"] > parameters["after"] and (one["_id"] in asked or asked & references(one))
+        if one["_id"] > parameters["after"] and (one["_id"] in requested or requested & references(one))
     ]
     return {
         "entitlements": [_fields(one, ("_id", *SUBJECT_FIELDS)) for one in left[:page]],
         "remaining": len(left),
-        "between": [one["_id"] for one in _of_type(documents, "plan", "cohort") if asked & references(one)],
+        "between": [one["_id"] for one in _of_type(documents, "plan", "cohort") if requested & references(one)],
         "revisions": _revisions(documents, parameters["expected"]),
         "visible": len(_of_type(documents, "entitlement")),
     }

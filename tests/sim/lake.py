@@ -55,7 +55,7 @@ class Read:
 
 
 class Lake:
-    """One dataset. `lag` is how many seconds new transactions stay invisible to queries; `told` hears of each.
+    """One dataset. `lag` is how many seconds new transactions stay invisible to queries; `reported` hears of each.
 
     `fallen_back` is an earlier state, which half of the queries see, as from a replica that has fallen behind. The log
     has the last `log_kept` seconds; `log_fault` is what is wrong with it.
@@ -75,7 +75,7 @@ class Lake:
         self.log_fault = ""
         self.short_pages = short_pages
         self.key_works = True
-        self.told: list[Callable[[Transaction, int], None]] = []
+        self.reported: list[Callable[[Transaction, int], None]] = []
         self._visible_from: list[float] = [0.0]
         self._shown = 0
         self._ids = 0
@@ -110,7 +110,7 @@ class Lake:
         self.store.commit(transaction)
         self.history.append(State(len(self.history), groq.published(self.store.documents), rfc3339(self.clock())))
         self._visible_from.append(max(self._visible_from[-1], self.clock() + self.random.uniform(0.3, 1.0) * self.lag))
-        for tell in self.told:
+        for tell in self.reported:
             tell(transaction, self.now.number)
         return True
 
@@ -154,11 +154,11 @@ class Lake:
         return Reply(200, "\n".join(text).encode())
 
     def _documents(self, ids: Sequence[str]) -> Reply:
-        asked = [unquote(id_) for id_ in ids]
+        requested = [unquote(id_) for id_ in ids]
         if self.dataset_empty:
-            return Reply.json(200, {"documents": [], "omitted": [{"id": i, "reason": "permission"} for i in asked]})
-        found = [self.store.documents[id_] for id_ in asked if id_ in self.store.documents]
-        omitted = [{"id": id_, "reason": "existence"} for id_ in asked if id_ not in self.store.documents]
+            return Reply.json(200, {"documents": [], "omitted": [{"id": i, "reason": "permission"} for i in requested]})
+        found = [self.store.documents[id_] for id_ in requested if id_ in self.store.documents]
+        omitted = [{"id": id_, "reason": "existence"} for id_ in requested if id_ not in self.store.documents]
         body = json.dumps({"documents": found, "omitted": omitted}).encode()
         return Reply(200, body, read=Read(self.now.number, frozenset(), stored=True))
 

@@ -42,9 +42,9 @@ class Snapshot:
         """Return whether another installation's marker stands in a namespace."""
         return namespace in self.markers and self.markers[namespace]["source"] != truth.SOURCE
 
-    def listed(self, *, ours: bool) -> set[Slot]:
+    def listed(self, *, own: bool) -> set[Slot]:
         """Return the keys that our markers list, or those of other installations."""
-        return listed(m for m in self.markers.values() if (m["source"] == truth.SOURCE) is ours)
+        return listed(m for m in self.markers.values() if (m["source"] == truth.SOURCE) is own)
 
     def current(self, name: str, namespace: str | None) -> Any:
         """Return the value under a name: in the namespace, or where a managed key still stands before a move."""
@@ -88,12 +88,12 @@ class Ownership:
         if self._doubtful[key] and not self._world.disk.ask(OPEN, (key,)):
             self._doubtful[key].clear()
         values, markers = truth.values_in(record["public_metadata"]), truth.markers_in(record["private_metadata"])
-        ours = listed(marker for marker in markers.values() if marker["source"] == truth.SOURCE)
+        own = listed(marker for marker in markers.values() if marker["source"] == truth.SOURCE)
         writes = [self._written[key], *self._unanswered[key].values(), *self._doubtful[key]]
         by_write = [
             {slot for slot in left if slot in values and truth.same(left[slot], values[slot])} for left in writes
         ]
-        certain = frozenset(slot for slot in values if slot in ours or slot in by_write[0])
+        certain = frozenset(slot for slot in values if slot in own or slot in by_write[0])
         self._snapshots[key].append(
             Snapshot(self._world.watch.order, values, certain, certain.union(*by_write), markers)
         )

@@ -127,7 +127,7 @@ class Reasons:
         for slot, value in write.public.items():
             if value is None and not any(slot in one.perhaps_managed for one in seen):
                 fail(UNMANAGED, f"{key}: {slot} is removed")
-            if all(slot in one.listed(ours=False) or (value is not None and one.is_taken(slot[0])) for one in seen):
+            if all(slot in one.listed(own=False) or (value is not None and one.is_taken(slot[0])) for one in seen):
                 fail(OTHERS, f"{key}: {slot} becomes {value}")
         for place in truth.NAMESPACES:
             inside = write.private if place is None else write.private.get(place, {})
@@ -167,7 +167,7 @@ class Reasons:
             fail("nobody entitled is revoked", f"{key} was entitled at every moment since the last grant")
 
     def _explains(self, write: Write, values: truth.Values) -> bool:
-        """Tell whether a write leaves what rows give, apart from what is not ours and what waits for approval."""
+        """Return whether a write leaves what rows give, apart from what is not ours and what waits for approval."""
         return all(self._may_leave(write, name, values.get(name)) for name in truth.MANAGED)
 
     def _may_leave(self, write: Write, name: str, given: Any) -> bool:
@@ -224,17 +224,17 @@ class Reasons:
         """Return a document that a read shows older than a webhook had reported before the claim, or nothing."""
         history, now = self._world.history, self._world.lake.now.number
         for document, events in self._events[key].items():
-            told = [state for order, state in events if order < claimed.order]
-            if told:
+            reported = [state for order, state in events if order < claimed.order]
+            if reported:
                 shown = history.revision(document, read.state)
-                if read.state < max(told) and all(
-                    history.revision(document, state) != shown for state in range(max(told), now + 1)
+                if read.state < max(reported) and all(
+                    history.revision(document, state) != shown for state in range(max(reported), now + 1)
                 ):
                     return document
         return ""
 
     def _always_entitled(self, key: str, since: int) -> bool:
-        """Tell whether some row gave the subject something in every state since then, and could be found.
+        """Return whether some row gave the subject something in every state since then, and could be found.
 
         No query finds a row as an editor pasted it before its document is known, so it counts from the next state.
         """
@@ -249,7 +249,7 @@ class Reasons:
 
 
 def _entitles(row: truth.Row) -> bool:
-    """Tell whether a row gives something at any time."""
+    """Return whether a row gives something at any time."""
     return truth.is_good(row) and row["status"] in (None, "active") and row["startsAt"] is row["endsAt"] is None
 
 

@@ -270,7 +270,7 @@ def _wrong(world: World, key: str) -> Iterable[str]:
     if state.is_taken(world.namespace):
         if want:
             return  # it is another installation's; ours is refused
-        theirs = state.listed(ours=False)
+        theirs = state.listed(own=False)
     else:
         theirs = set[truth.Slot]()
         yield from _differences(world, key, want)
@@ -289,6 +289,6 @@ def _differences(world: World, key: str, want: truth.Values) -> Iterable[str]:
             given.add(slot)
             if not truth.same(state.values.get(slot), value):
                 yield f"{key} has {name}={state.values.get(slot)!r}, not {value!r}"
-    listed = state.listed(ours=True)
+    listed = state.listed(own=True)
     if listed != given or (bool(given) is not (place in state.markers)):
         yield f"{key} has the marker {state.markers}, which should list {sorted(given, key=str)}"

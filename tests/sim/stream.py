@@ -54,10 +54,10 @@ class Stream:
         for change in transaction.changes:
             delivery = self._world.hooks.of_document(change, state)
             if delivery is not None:
-                told = Told(f"t{state}#{delivery.about}", _data(change), delivery, self._world.loop.time())
-                self._told.append(told)
+                reported = Told(f"t{state}#{delivery.about}", _data(change), delivery, self._world.loop.time())
+                self._told.append(reported)
                 if self._world.hooks.is_silent:
-                    self._lose(told)
+                    self._lose(reported)
         self._wake()
 
     def cut(self) -> None:
@@ -68,7 +68,7 @@ class Stream:
     async def all_heard(self) -> None:
         """Wait until nothing that was told is on its way."""
         deadline = self._world.loop.time() + PATIENCE
-        while not all(told.is_over for told in self._told):
+        while not all(reported.is_over for reported in self._told):
             if self._world.loop.time() > deadline:
                 self._world.watch.fail("everything comes to an end", "nobody listens any more")
                 return
@@ -85,41 +85,41 @@ class Stream:
         position = place if place is not None else self._give_up()
         while True:
             while position < len(self._told):
-                told = self._told[position]
-                await asyncio.sleep(max(0.0, told.at + world.random.uniform(0.01, 0.3) - world.loop.time()))
+                reported = self._told[position]
+                await asyncio.sleep(max(0.0, reported.at + world.random.uniform(0.01, 0.3) - world.loop.time()))
                 if cuts != self._cuts:
                     raise ServiceUnavailable("the connection was cut")
                 position += 1
-                if told.is_lost:
+                if reported.is_lost:
                     continue
                 if world.random.random() < DROPPED or world.lake.dataset_empty:
-                    self._lose(told)
+                    self._lose(reported)
                     continue
                 for _ in range(2 if world.random.random() < REPEATED else 1):
-                    yield ListenEvent(Signal.MUTATION, told.id, told.data)
-                    told.is_over = True
-                    world.watch.accepted(told.delivery)
+                    yield ListenEvent(Signal.MUTATION, reported.id, reported.data)
+                    reported.is_over = True
+                    world.watch.accepted(reported.delivery)
             if cuts != self._cuts:
                 return
             await self._news.wait()
 
     def _place(self, last_id: str) -> int | None:
         """Return where the stream goes on after an event, None where it cannot."""
-        found = next((index for index, told in enumerate(self._told) if told.id == last_id), None)
+        found = next((index for index, reported in enumerate(self._told) if reported.id == last_id), None)
         if found is None or self._world.random.random() < NOT_RESUMED:
             return None
         after = found + self._world.random.choice((0, 1))  # the last one may come once more
         return after if self._told[found].at > self._world.loop.time() - WINDOW else None
 
     def _give_up(self) -> int:
-        for told in self._told:
-            self._lose(told)
+        for reported in self._told:
+            self._lose(reported)
         return len(self._told)
 
-    def _lose(self, told: Told) -> None:
-        if not told.is_over:
-            told.is_over = told.is_lost = True
-            self._world.watch.lost(told.delivery)
+    def _lose(self, reported: Told) -> None:
+        if not reported.is_over:
+            reported.is_over = reported.is_lost = True
+            self._world.watch.lost(reported.delivery)
 
     def _wake(self) -> None:
         self._news.set()

@@ -55,7 +55,7 @@ def datasets(random: Random, count: int) -> list[dict[str, Any]]:
     found = []
     for number in range(count):
         world = World(Config(seed=number), asyncio.get_running_loop())
-        world.lake.told.clear()
+        world.lake.reported.clear()
         world.lake.mutate(content.first_documents(world))
         for name in random.choices(EDITS, k=40):
             steps.NAMED[name](world)
@@ -127,7 +127,7 @@ async def test_the_model_of_the_webhook_sends_what_groq_js_makes_of_it(box: Sand
     queries = Queries.load(packaged_groq())
     transactions: list[Transaction] = []
     world = World(Config(seed=1), asyncio.get_running_loop())
-    world.lake.told[:] = [lambda transaction, _: transactions.append(transaction)]
+    world.lake.reported[:] = [lambda transaction, _: transactions.append(transaction)]
     world.lake.mutate(content.first_documents(world))
     for name in Random(1).choices(EDITS, k=120):
         steps.NAMED[name](world)

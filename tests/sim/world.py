@@ -90,9 +90,9 @@ class World:
         self.trace: list[str] = []
         self.dead: set[str] = set()
         self._names = 0
-        self.lake.told.append(self.hooks.publish)
+        self.lake.reported.append(self.hooks.publish)
         if config.events != "webhook":
-            self.lake.told.append(self.stream.publish)
+            self.lake.reported.append(self.stream.publish)
 
     @property
     def polls(self) -> bool:
@@ -178,7 +178,7 @@ class World:
         return process
 
     def is_gone(self, name: str) -> bool:
-        """Tell whether a process is known to live no more: nobody knows that of another machine's."""
+        """Return whether a process is known to live no more: nobody knows that of another machine's."""
         return self.config.one_machine and name in self.dead
 
     def _name(self, kind: str) -> str:

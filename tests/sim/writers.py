@@ -84,8 +84,8 @@ def grant_elsewhere(world: World) -> str:
     It refuses to write where our marker stands, as we do where its own stands.
     """
     key = anybody(world)
-    ours = any(marker["source"] == truth.SOURCE for marker in world.ownership.now(key).markers.values())
-    place = ELSEWHERE if ours or world.random.random() < 0.3 else world.namespace
+    managed = any(marker["source"] == truth.SOURCE for marker in world.ownership.now(key).markers.values())
+    place = ELSEWHERE if managed or world.random.random() < 0.3 else world.namespace
     names = world.random.sample(("plan", "role"), world.random.randrange(1, 3))
     values = {name: world.random.choice(truth.ORDERS[name]) for name in names}
     keys = [name if place is None else f"public.{place}.{name}" for name in names]

@@ -198,8 +198,8 @@ async def test_a_thousand_marks_are_one_call(ws: WorkQueue) -> None:
 MONDAY, TUESDAY = "2025-03-03T10:00:00Z", "2025-03-04T10:00:00Z"
 
 
-async def witnesses_after(ws: WorkQueue, *told: ExpectedRevision) -> set[ExpectedRevision]:
-    for expected in told:
+async def witnesses_after(ws: WorkQueue, *reported: ExpectedRevision) -> set[ExpectedRevision]:
+    for expected in reported:
         await ws.enqueue([WorkItem(A, expected=expected)])
     return set((await claim_one(ws)).expected_revisions)
 
@@ -226,8 +226,8 @@ async def test_a_claim_brings_the_witness_of_each_document(ws: WorkQueue) -> Non
 async def test_of_two_witnesses_of_a_document_the_later_stays(
     ws: WorkQueue, earlier: ExpectedRevision, later: ExpectedRevision, order: str
 ) -> None:
-    told = [earlier, later] if order == "in order" else [later, earlier]
-    assert await witnesses_after(ws, *told) == {later}
+    reported = [earlier, later] if order == "in order" else [later, earlier]
+    assert await witnesses_after(ws, *reported) == {later}
 
 
 async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkQueue) -> None:
@@ -239,12 +239,12 @@ async def test_of_two_revisions_in_one_moment_neither_is_proof(ws: WorkQueue) ->
 async def test_a_delete_is_told_of_although_its_moment_has_several_revisions(
     ws: WorkQueue, order: tuple[int, int, int]
 ) -> None:
-    told = (
+    reported = (
         updated("d", "r1", MONDAY),
         updated("d", "r2", MONDAY),
         deleted("d", "r2", MONDAY),
     )
-    assert await witnesses_after(ws, *(told[n] for n in order)) == {
+    assert await witnesses_after(ws, *(reported[n] for n in order)) == {
         Ambiguous("d", microseconds(MONDAY), Deletion.REPORTED)
     }
 
@@ -652,7 +652,7 @@ async def test_the_first_writes_of_a_subject_do_not_wait(ws: WorkQueue, clock: M
 
 
 @pytest.fixture
-async def paced(ws: WorkQueue, clock: ManualClock) -> Claim:
+async def spaced(ws: WorkQueue, clock: ManualClock) -> Claim:
     """A claim of a subject that has been written in a burst, and may be again just now."""
     await ws.enqueue([WorkItem(A)])
     for _ in range(TIMINGS.subject_burst):
@@ -670,16 +670,16 @@ async def wait_of(ws: WorkQueue) -> float:
     return wait
 
 
-async def test_a_mark_keeps_the_pace(ws: WorkQueue, paced: Claim) -> None:
-    await ws.complete([Completed(paced, wrote=True)])
+async def test_a_mark_keeps_the_pace(ws: WorkQueue, spaced: Claim) -> None:
+    await ws.complete([Completed(spaced, wrote=True)])
     await ws.enqueue([WorkItem(A)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
 async def test_after_a_clock_was_set_back_nobody_waits_until_it_is_where_it_was(
-    ws: WorkQueue, clock: ManualClock, paced: Claim
+    ws: WorkQueue, clock: ManualClock, spaced: Claim
 ) -> None:
-    await ws.complete([Completed(paced, wrote=True)])
+    await ws.complete([Completed(spaced, wrote=True)])
     clock.advance(-3600)
     await ws.enqueue([WorkItem(A)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
@@ -690,19 +690,19 @@ async def test_after_a_clock_was_set_back_nobody_waits_until_it_is_where_it_was(
     assert await wait_of(ws) == pytest.approx(2 * TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_the_run_once_more_keeps_the_pace(ws: WorkQueue, paced: Claim) -> None:
+async def test_the_run_once_more_keeps_the_pace(ws: WorkQueue, spaced: Claim) -> None:
     await ws.enqueue([WorkItem(A)])
-    await ws.complete([Completed(paced, wrote=True)])
+    await ws.complete([Completed(spaced, wrote=True)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_a_window_keeps_the_pace(ws: WorkQueue, clock: ManualClock, paced: Claim) -> None:
-    await ws.complete([Completed(paced, next_due=clock.now() + 0.5, wrote=True)])
+async def test_a_window_keeps_the_pace(ws: WorkQueue, clock: ManualClock, spaced: Claim) -> None:
+    await ws.complete([Completed(spaced, next_due=clock.now() + 0.5, wrote=True)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
-async def test_a_retry_of_a_write_without_an_answer_keeps_the_pace(ws: WorkQueue, paced: Claim) -> None:
-    await ws.complete([Retry(paced, "service_unavailable", "timeout", 0.5, wrote=True)])
+async def test_a_retry_of_a_write_without_an_answer_keeps_the_pace(ws: WorkQueue, spaced: Claim) -> None:
+    await ws.complete([Retry(spaced, "service_unavailable", "timeout", 0.5, wrote=True)])
     assert await wait_of(ws) == pytest.approx(TIMINGS.subject_pace, abs=0.01)
 
 
@@ -854,12 +854,12 @@ async def test_with_200_000_rows_every_question_is_answered_by_an_index(database
 
     db = open_database(database_url, CLOCK, TIMINGS)  # by the database's own clock, whose expression decides
     await db.start()
-    told = await db.run(plans)
+    reported = await db.run(plans)
     await db.close()
     for question, (_, _, index) in QUESTIONS.items():
-        assert index in told[question], told[question]
-        assert "SCAN work\n" not in told[question], told[question]
-        assert "Seq Scan on work" not in told[question], told[question]
+        assert index in reported[question], reported[question]
+        assert "SCAN work\n" not in reported[question], reported[question]
+        assert "Seq Scan on work" not in reported[question], reported[question]
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------

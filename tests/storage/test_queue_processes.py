@@ -37,14 +37,14 @@ class Program:
             self.process = subprocess.Popen([sys.executable, PROGRAM, url], stdin=subprocess.PIPE, stdout=file)
 
     @property
-    def told(self) -> list[list[Any]]:
+    def reported(self) -> list[list[Any]]:
         whole_lines, _, _ = self.output.read_text().rpartition("\n")  # it may be writing one just now
         return [json.loads(line) for line in whole_lines.splitlines()]
 
     def listen(self, lines: int) -> None:
         """Wait until it has told so many things."""
         deadline = time.monotonic() + DEADLINE
-        while len(self.told) < lines:
+        while len(self.reported) < lines:
             assert time.monotonic() < deadline
             assert self.process.poll() is None, "the process ended by itself"
             time.sleep(0.002)
@@ -79,17 +79,17 @@ class Fleet:
         return program
 
     @property
-    def told(self) -> list[list[Any]]:
-        return [what for program in self.programs for what in program.told]
+    def reported(self) -> list[list[Any]]:
+        return [what for program in self.programs for what in program.reported]
 
     @property
     def items(self) -> Counter[str]:
-        return Counter(key for what, key, *_ in self.told if what == "mark")
+        return Counter(key for what, key, *_ in self.reported if what == "mark")
 
     @property
     def runs(self) -> dict[str, list[tuple[float, float]]]:
         runs: dict[str, list[tuple[float, float]]] = {}
-        for what, key, *times in self.told:
+        for what, key, *times in self.reported:
             if what == "run":
                 runs.setdefault(key, []).append((times[0], times[1]))
         return runs

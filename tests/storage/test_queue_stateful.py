@@ -77,22 +77,22 @@ class ModelRow:
     since: float | None = None
     again: float | None = None
     settled: float | None = None
-    paced: float = 0.0
-    asked: float = 0.0
+    spaced: float = 0.0
+    requested: float = 0.0
     transition: float | None = None
     writes: list[float] = field(default_factory=list)
-    witnesses: dict[str, tuple[ExpectedRevision, int, float | None]] = field(default_factory=dict)
+    all_expected: dict[str, tuple[ExpectedRevision, int, float | None]] = field(default_factory=dict)
 
     def serve(self, generation: int, now: float) -> None:
         """Note what a finished run has served, and forget what was served too long ago, or is too much."""
-        for document, (expected, brought, served) in list(self.witnesses.items()):
+        for document, (expected, brought, served) in list(self.all_expected.items()):
             if brought <= generation and served is None:
-                self.witnesses[document] = replace(expected, served=True), brought, now
-        served_at = {document: at for document, (*_, at) in self.witnesses.items() if at is not None}
+                self.all_expected[document] = replace(expected, served=True), brought, now
+        served_at = {document: at for document, (*_, at) in self.all_expected.items() if at is not None}
         newest = sorted(served_at, key=lambda document: (-served_at[document], document))[: TIMINGS.revisions_kept]
         for document, at in served_at.items():
             if document not in newest or at < now - TIMINGS.revision_memory:
-                del self.witnesses[document]
+                del self.all_expected[document]
 
 
 def kind_of(key: str) -> WorkKind:
@@ -121,8 +121,8 @@ class Model:
         if row.owner is None:
             allowed = max(
                 due,
-                min(row.paced, self.now + TIMINGS.subject_pace),
-                min(row.asked, self.now + TIMINGS.max_kept_retry_after),
+                min(row.spaced, self.now + TIMINGS.subject_pace),
+                min(row.requested, self.now + TIMINGS.max_kept_retry_after),
             )
             row.due = allowed if row.due is None else min(row.due, allowed)
         elif row.again is None:
@@ -134,13 +134,13 @@ class Model:
         row.transition = min((t for t in (row.transition, mark.transition_at) if t is not None), default=None)
         row.wanted += 1
 
-    def witness(self, mark: WorkItem) -> None:
+    def revision(self, mark: WorkItem) -> None:
         if mark.expected is None:
             return
         row = self.rows[mark.key]
-        known = row.witnesses.get(mark.expected.document)
+        known = row.all_expected.get(mark.expected.document)
         expected = merge(known[0], mark.expected) if known else mark.expected
-        row.witnesses[expected.document] = expected, row.wanted, known[2] if known and expected.served else None
+        row.all_expected[expected.document] = expected, row.wanted, known[2] if known and expected.served else None
 
     def claimable(self, lane: int, *, documents: bool) -> dict[str, float]:
         return {
@@ -160,7 +160,7 @@ class Model:
             claim.lease_token,
             row.wanted,
             row.attempts,
-            tuple(witness for _, (witness, *_) in sorted(row.witnesses.items())),
+            tuple(revision for _, (revision, *_) in sorted(row.all_expected.items())),
             row.cause,
             row.note[0],
             self.now + lease,
@@ -186,7 +186,7 @@ class Model:
                 row.due = self.now
             case Retry():
                 row.due, row.attempts = self.now + completion.delay, row.attempts + 1
-                row.asked = self.now + completion.not_before
+                row.requested = self.now + completion.not_before
             case Completed() | SetAside() | DeadLettered():
                 soon = None if completion.next_due is None else max(completion.next_due, self.now + 0.25)
                 row.due = self.now if marked_again else soon
@@ -205,11 +205,11 @@ class Model:
             row.note, row.settled = (completion.error_code, completion.error_detail), self.now
         if isinstance(completion, Completed | SetAside | Retry) and completion.wrote:
             row.writes.append(self.now)
-            capped = min(row.paced, self.now + TIMINGS.subject_pace)
-            row.paced = (
+            capped = min(row.spaced, self.now + TIMINGS.subject_pace)
+            row.spaced = (
                 max(capped, self.now - (TIMINGS.subject_burst - 1) * TIMINGS.subject_pace) + TIMINGS.subject_pace
             )
-            row.due = None if row.due is None else max(row.due, row.paced)
+            row.due = None if row.due is None else max(row.due, row.spaced)
         row.again = None
 
     def revive(self) -> None:
@@ -236,7 +236,7 @@ class Model:
             key: (
                 *(row.lane, row.due, row.wanted, row.done, row.owner, row.attempts, row.dead),
                 *(row.note, str(row.cause.kind), row.cause.id, row.since, row.again, row.settled, row.transition),
-                {document: witness for document, (witness, *_) in row.witnesses.items()},
+                {document: revision for document, (revision, *_) in row.all_expected.items()},
             )
             for key, row in self.rows.items()
         }
@@ -244,12 +244,12 @@ class Model:
 
 def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
     """Return the tables in the shape of the model's."""
-    witnesses: dict[str, dict[str, ExpectedRevision]] = {}
+    all_expected: dict[str, dict[str, ExpectedRevision]] = {}
     for key, document, *row in tx.execute(
         "SELECT key, document, revision, updated_at, deletion, served_at IS NOT NULL FROM expected_revision"
     ):
         *parts, served = row
-        witnesses.setdefault(key, {})[document] = expected_revision(document, *parts, served=bool(served))
+        all_expected.setdefault(key, {})[document] = expected_revision(document, *parts, served=bool(served))
     rows = tx.execute(
         "SELECT key, lane, visible_at, generation, completed_generation, lease_token, attempts, dead, error_code, "
         "error_detail, cause_kind, cause_id, enqueued_at, re_enqueued_at, last_finished_at, "
@@ -259,7 +259,7 @@ def stored(tx: Transaction) -> dict[str, tuple[Any, ...]]:
         key: (
             *(lane, due, wanted, done, owner, attempts, bool(dead)),
             *((code, detail), *rest),
-            witnesses.get(key, {}),
+            all_expected.get(key, {}),
         )
         for key, lane, due, wanted, done, owner, attempts, dead, code, detail, *rest in rows
     }
@@ -292,7 +292,7 @@ class WorkSetMachine(RuleBasedStateMachine):
         for mark in marks:
             self.model.mark(mark)
         for mark in marks:
-            self.model.witness(mark)
+            self.model.revision(mark)
 
     @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:

@@ -75,10 +75,10 @@ def test_no_window_ever_holds_more_than_the_limit_even_of_calls_that_are_sent_la
     limit: int, asks: list[tuple[float, int, float]]
 ) -> None:
     now, window, moments = 1_000_000.0, Window(limit, WINDOW, SLOT, {}), list[float]()
-    for gap, asked, late in asks:
+    for gap, requested, late in asks:
         now += gap
         window = window.at(now)
-        granted = min(asked, window.available())
+        granted = min(requested, window.available())
         window = window.grant(granted, now)
         moments += [now + late] * granted
     assert not moments or most_in_a_window(moments) <= limit

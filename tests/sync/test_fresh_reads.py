@@ -29,14 +29,14 @@ class Shown:
 
 
 class Store:
-    """The document store; `asked` are the documents that it was asked for."""
+    """The document store; `requested` are the documents that it was asked for."""
 
     def __init__(self, **documents: DocumentRevision) -> None:
         self.documents = documents
-        self.asked: list[set[str]] = []
+        self.requested: list[set[str]] = []
 
     async def stored(self, ids: Collection[str]) -> Stored:
-        self.asked.append(set(ids))
+        self.requested.append(set(ids))
         return Stored(self.documents, frozenset(set(ids) - self.documents.keys()))
 
 
@@ -60,7 +60,7 @@ async def decided(
 async def test_a_fresh_read_is_the_only_one() -> None:
     clock, store = ManualClock(), Store()
     assert await decided([{"e1": NEW}], store, clock, ada=PUBLISHED) == [(["ada"], {})]
-    assert (clock.slept, store.asked) == ([], [])
+    assert (clock.slept, store.requested) == ([], [])
 
 
 async def test_who_is_fresh_does_not_wait_for_who_lags() -> None:
@@ -87,7 +87,7 @@ async def test_after_the_last_wait_a_read_that_is_older_than_the_document_store_
 async def test_between_two_publishes_of_one_moment_the_document_store_decides_at_once() -> None:
     clock, store = ManualClock(), Store(e2=OLD)
     assert await decided([{"e2": OLD}], store, clock, ada=TWO_IN_ONE_MOMENT) == [(["ada"], {})]
-    assert (clock.slept, store.asked) == ([], [{"e2"}])
+    assert (clock.slept, store.requested) == ([], [{"e2"}])
 
 
 async def test_where_waiting_cannot_help_a_key_is_given_up_at_once() -> None:

@@ -54,11 +54,11 @@ def private(box: Sandbox, user: str) -> dict[str, Any]:
 
 def foreign_is_untouched(box: Sandbox) -> bool:
     holders = [*box.clerk.users.values(), *box.clerk.organizations.values(), *box.clerk.memberships.values()]
-    ours = {"plan", "role", "courseSlugs"}
+    managed = {"plan", "role", "courseSlugs"}
 
     def cleaned(metadata: dict[str, Any]) -> dict[str, Any]:
         kept = {name: metadata.get(name) for name in FOREIGN}
-        kept["access"] = {k: v for k, v in (metadata.get("access") or {}).items() if k not in ours}
+        kept["access"] = {k: v for k, v in (metadata.get("access") or {}).items() if k not in managed}
         return kept
 
     return all(cleaned(holder["public_metadata"]) == FOREIGN for holder in holders)

@@ -48,7 +48,7 @@ async def begin(site: Site, rows: list[dict[str, Any]], **settings: str) -> None
     """Publish entitlements, and reconcile everybody."""
     site.environment |= {"POLL_SECONDS": "2", "MAX_REVOCATIONS": "1000", **settings}
     await site.box.lake.mutate([{"create": one} for one in rows])
-    assert await site.ends("reconcile") == 0, site.told()
+    assert await site.ends("reconcile") == 0, site.reported()
 
 
 async def first_poll(site: Site) -> None:
@@ -100,9 +100,9 @@ async def test_garbage_in_the_log_and_in_queries_revokes_nobody(site: Site) -> N
         box.lake.faults.some(fault, 0.3, path_prefix=LOG)
     for fault in ("garbled", "truncated", "error_in_ok"):
         box.lake.faults.some(fault, 0.3, path_prefix=QUERY)
-    asked = box.lake.requests.count()
+    requested = box.lake.requests.count()
     async with site.worker():
-        await until(lambda: box.lake.requests.count() > asked + 30)
+        await until(lambda: box.lake.requests.count() > requested + 30)
     assert box.clerk.requests.count("PATCH") == writes
     assert not wrong(box)
 
@@ -144,7 +144,7 @@ async def test_however_the_stream_and_its_listener_end_nobody_is_wrong(
     # Without a poll nothing but the stream, and the catch-up where it cannot go on, may find what was missed.
     polls = "2" if dropped else "0"
     site.environment |= {"EVENTS": "listen", "SANITY_WEBHOOK_SECRET": "", "POLL_SECONDS": polls}
-    assert await site.ends("release") == 0, site.told()
+    assert await site.ends("release") == 0, site.reported()
     listener = Immortal(site.worker)
     try:
         await connected(site)

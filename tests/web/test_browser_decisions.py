@@ -170,9 +170,9 @@ async def test_a_doubled_click_decides_once(operator: Operator, action: str) -> 
     if action == "approve":
         await until(lambda: operator.plans() == [None, None, None])
     await synced(operator.store)
-    told = {"approve": f"approve:{operator.held}", "drop": f"drop:{operator.held}"}[action]
+    reported = {"approve": f"approve:{operator.held}", "drop": f"drop:{operator.held}"}[action]
     for key in KEYS:
-        entries = [entry for entry in await operator.store.ledger.history(key) if entry.cause == told]
+        entries = [entry for entry in await operator.store.ledger.history(key) if entry.cause == reported]
         assert [entry.by for entry in entries] == ["Ada"]
 
 

@@ -145,8 +145,8 @@ async def test_two_deliveries_without_an_id_are_told_apart(web: Web) -> None:
     with capture_logs() as logs:
         await web.post(delivery())
         await web.post(delivery())
-    told = [line["delivery"] for line in logs if line["event"] == "webhook_accepted"]
-    assert len(set(told)) == 2
+    reported = [line["delivery"] for line in logs if line["event"] == "webhook_accepted"]
+    assert len(set(reported)) == 2
 
 
 async def test_a_changed_course_marks_one_row_however_many_hold_it(web: Web) -> None:
@@ -174,8 +174,8 @@ async def test_an_address_with_a_character_that_no_database_takes_names_nobody(
     "foreign",
     [{"projectId": "p2"}, {"dataset": "staging"}, {"id": "drafts.ent-1"}, {"id": "versions.r1.ent-1"}],
 )
-async def test_what_is_none_of_ours_is_taken_and_marks_nothing(web: Web, foreign: dict[str, Any]) -> None:
-    assert (await web.post(delivery(**foreign))).status_code == 202
+async def test_what_is_none_of_ours_is_taken_and_marks_nothing(web: Web, unmanaged: dict[str, Any]) -> None:
+    assert (await web.post(delivery(**unmanaged))).status_code == 202
     assert await web.marked() == []
 
 

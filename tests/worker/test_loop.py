@@ -127,9 +127,9 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
     plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
     await box.lake.mutate([{"create": plan}, created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        told = gone(box, "p1")
+        reported = gone(box, "p1")
         await box.lake.mutate([{"delete": {"id": "p1"}}])
-        await enqueue(parts, "user:user_1", expected=told)
+        await enqueue(parts, "user:user_1", expected=reported)
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"create": plan}])
         delete = gone(box, "e1")
@@ -293,9 +293,9 @@ async def test_no_address_and_no_key_is_in_the_log(box: Sandbox, sqlite_url: str
             await until(lambda: any(line["event"] == "document_fanned_out" for line in logs))
             row = await row_of(parts, "document:e1")
     assert row.error_code == "row_refused"
-    told = json.dumps(logs, default=str) + row.error_detail
-    assert "ada@" not in told
-    assert box.clerk.secret_key not in told
+    reported = json.dumps(logs, default=str) + row.error_detail
+    assert "ada@" not in reported
+    assert box.clerk.secret_key not in reported
 
 
 async def test_401_stops_the_work_loudly_and_it_goes_on_when_the_key_is_right_again(
@@ -476,9 +476,9 @@ async def test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_thei
         async with working(box, sqlite_url, claims_budget=800) as parts:
             await enqueue(parts, "user:user_1")
             await until(lambda: any(line["event"] == "claims_large" for line in logs))
-    (told,) = (line for line in logs if line["event"] == "claims_large")
+    (reported,) = (line for line in logs if line["event"] == "claims_large")
     held = json.dumps(box.clerk.users["user_1"]["public_metadata"], separators=(",", ":"))
-    assert (told["subject"], told["bytes"], told["budget"]) == ("user:user_1", len(held), 800)
+    assert (reported["subject"], reported["bytes"], reported["budget"]) == ("user:user_1", len(held), 800)
 
 
 async def test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written(box: Sandbox, sqlite_url: str) -> None:
@@ -503,8 +503,8 @@ class EmptyOnce:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)
 
-    async def by_subject(self, *asked: Any) -> Snapshot:
-        snapshot = await self.source.by_subject(*asked)
+    async def by_subject(self, *requested: Any) -> Snapshot:
+        snapshot = await self.source.by_subject(*requested)
         first, self.has_read = not self.has_read, True
         return replace(snapshot, rows=(), revisions={}, visible=0) if first else snapshot
 
@@ -515,12 +515,12 @@ async def test_a_token_that_sees_nothing_for_one_read_takes_nothing_away(box: Sa
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        told = gone(box, "e1")
+        reported = gone(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
         sees = reconciler_of(parts.settings, parts.store, parts.services)
         run = replace(sees, source=cast("Source", EmptyOnce(parts.services.source)))
-        due = Due(Subject.parse("user_1"), lease_of("user:user_1"), (told,))
+        due = Due(Subject.parse("user_1"), lease_of("user:user_1"), (reported,))
         (outcome,) = [outcome async for outcomes in run.run([due]) for outcome in outcomes]
     assert outcome.error is not None
     assert outcome.error.code == "dataset_empty"
