@@ -206,8 +206,8 @@ BUGS = {
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        57,
-        25,
+        19,
+        200,
         ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",
