@@ -114,7 +114,7 @@ def test_what_fits_has_no_problems(more: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [
         (None, "not of type object"),
         ([], "not of type object"),
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_reported_with_its_place(value: Any, reported: str)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "reported"),
     [
         (exchange("GET", "/nothing"), "is not in the specification"),
         (exchange("POST", "/things"), "is not in the specification"),

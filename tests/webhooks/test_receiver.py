@@ -171,10 +171,12 @@ async def test_an_address_with_a_character_that_no_database_takes_names_nobody(
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    "unmanaged",
     [{"projectId": "p2"}, {"dataset": "staging"}, {"id": "drafts.ent-1"}, {"id": "versions.r1.ent-1"}],
 )
-async def test_what_is_none_of_ours_is_taken_and_marks_nothing(web: Web, unmanaged: dict[str, Any]) -> None:
+async def test_what_is_not_for_this_installation_is_accepted_and_enqueues_nothing(
+    web: Web, unmanaged: dict[str, Any]
+) -> None:
     assert (await web.post(delivery(**unmanaged))).status_code == 202
     assert await web.marked() == []
 
