@@ -23,11 +23,9 @@ from sync_worker.storage.approvals import Approvals
 from sync_worker.storage.installation import InstallationRecord
 from sync_worker.storage.ledger import Ledger
 from sync_worker.storage.rate_limit import Budget
-from sync_worker.storage.state import LAST_EVENT
 from sync_worker.sync import document_events, fresh_reads, plan, reconciler
 from sync_worker.sync.guard import Guard
 from sync_worker.triggers.deletes import Deletes
-from sync_worker.triggers.listen import Listener
 from sync_worker.webhooks import receiver
 from sync_worker.worker import comparison
 from tests.sim.lake import PAGE
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Layout, Observed
     from sync_worker.domain.ownership import LastWrites, Managed
     from sync_worker.domain.revisions import ExpectedRevision
-    from sync_worker.sanity.listen import ListenEvent
     from sync_worker.sanity.source import Page, Source
     from sync_worker.storage.ledger import Entry
     from sync_worker.storage.work_items import WorkItem
@@ -131,11 +128,6 @@ async def keep_lists(_: Guard, __: Sequence[Outcome]) -> None:
     return
 
 
-async def remember_before_it_is_durable(listener: Listener, event: ListenEvent) -> None:
-    await listener.queue.remember(LAST_EVENT, event.id)
-    await original_enqueue(listener, event)
-
-
 async def take_an_unreadable_log_for_an_empty_one(deletes: Deletes, *gap: str) -> Mapping[str, str]:
     return await original_logged(deletes, *gap) or {}
 
@@ -148,7 +140,6 @@ async def write_under_any_settings(_: InstallationRecord, **__: str) -> None:
     return
 
 
-original_enqueue = Listener._enqueue
 original_logged = Deletes._logged
 original_explain = clerk.error_from_response
 original_intend = Ledger.intend
@@ -263,12 +254,6 @@ BUGS = {
         25,
         ((expected_revisions, "SERVE", FORGET_UPDATES),),
         ("no write from a stale read", "right after a quiet while"),
-    ),
-    "store the listener's cursor before the enqueue is durable": Bug(
-        24,
-        100,
-        ((Listener, "_enqueue", remember_before_it_is_durable),),
-        ("everything comes to an end", "right after a quiet while"),
     ),
     "take a log error for no deletes": Bug(
         12,

@@ -81,6 +81,8 @@ class Stream:
         if not world.lake.key_works:
             raise CredentialsRefused("the token is refused")
         place = self._place(last_id)
+        for reported in self._told[: place or 0]:
+            self._take(reported)  # whoever resumes behind an event has it, even if the process ended in that moment
         yield ListenEvent(Signal.RESET if last_id else Signal.WELCOME) if place is None else ListenEvent(Signal.RESUMED)
         position = place if place is not None else self._give_up()
         while True:
@@ -97,8 +99,7 @@ class Stream:
                     continue
                 for _ in range(2 if world.random.random() < REPEATED else 1):
                     yield ListenEvent(Signal.MUTATION, reported.id, reported.data)
-                    reported.is_over = True
-                    world.watch.accepted(reported.delivery)
+                    self._take(reported)
             if cuts != self._cuts:
                 return
             await self._news.wait()
@@ -115,6 +116,11 @@ class Stream:
         for reported in self._told:
             self._lose(reported)
         return len(self._told)
+
+    def _take(self, reported: Told) -> None:
+        if not reported.is_over:
+            reported.is_over = True
+            self._world.watch.accepted(reported.delivery)
 
     def _lose(self, reported: Told) -> None:
         if not reported.is_over:
