@@ -494,7 +494,8 @@ async def test_the_last_reconcile_says_how_many_are_over_the_budget_and_who_has_
     finding = (await installed.examine())["claims"]
     assert (finding.status, "people were over" in finding.result) == (Status.OK, False)
     installed.box.clerk.delete_user("user_large_2")
-    assert "the most has user:user_" in (await installed.examine())["claims"].result
+    finding = (await installed.examine())["claims"]  # who has most now may not be among the ten
+    assert (finding.status, "user_large_2" in finding.result) == (Status.OK, False)
 
 
 async def test_others_than_the_users_updated_last_are_rendered_too(installed: Installation) -> None:
