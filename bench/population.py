@@ -1,7 +1,7 @@
 """A million people for a reconcile: both services in one process, which computes each page when it is asked for it.
 
 The sandbox keeps every record and evaluates GROQ over all of them, so beyond a hundred thousand people it would be what
-is measured. Here nobody has drifted, and each page of Clerk takes as long as it is told.
+is measured. Here nobody has drifted, and each page of Clerk takes the given time.
 
 `python -m bench.population PEOPLE SECONDS` prints its port.
 """

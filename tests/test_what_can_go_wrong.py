@@ -1,4 +1,4 @@
-"""Each row of the table in docs/operations.md is a test: what it says is told is told.
+"""Each row of the table in docs/operations.md is a test: what it promises to say is said.
 
 TOLD ties a row, by its first cell, to a test that contains a word of the row's second cell.
 """

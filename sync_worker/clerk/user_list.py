@@ -45,7 +45,7 @@ class Range:
     """Users in order of creation, from `at` on and up to `end`, where the next range begins. Times are in Unix ms.
 
     `at` is when the last user read was created, `pace` the milliseconds between two users there. `follows` says that
-    there is a range before this one, which has whoever was created before.
+    there is a range before this one, which has the users created before.
     """
 
     at: int = 0

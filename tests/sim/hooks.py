@@ -147,7 +147,7 @@ class ClerkHooks:
         self._world = world
 
     def publish(self, event: str, data: dict[str, Any]) -> None:
-        """Send one event. Nobody but it tells of whom it concerns, unless nothing of ours was changed."""
+        """Send one event. It alone reports whom it concerns, unless nothing of ours was changed."""
         world = self._world
         concerned = world.moved_in_clerk() | {_key_of(event, data)}
         if world.is_harmless:

@@ -28,7 +28,7 @@ LAG = 6.0
 POLLED = 15.0
 """Seconds that the poll may need, beside its interval and the minute that it leaves to webhooks."""
 UNTOLD = 0.7
-"""How often nobody tells of the last changes, where the poll has to find them."""
+"""How often no event reports the last changes, where the poll has to find them."""
 BEFORE, AFTER = 10.0, 60.0
 """Seconds around a comparison in which no window opens or closes."""
 
@@ -199,7 +199,7 @@ async def _errands_done(world: World) -> None:
 
 
 async def _idle(world: World) -> None:
-    """Wait until nothing is due, running, to be tried again, or to be looked at again because no event tells of it."""
+    """Wait until nothing is due, running, to be tried again, or to be looked at again because no event reports it."""
     await _nothing_under_way(world)
     if world.disk.ask(AMBIGUOUS_ADDRESS):
         await asyncio.sleep(TIMINGS.shared_address_recheck + 2.0)

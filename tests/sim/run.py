@@ -117,7 +117,7 @@ def config_of(seed: int) -> Config:
 
 
 def _with_sources(config: Config) -> Config:
-    """Choose how changes are told of, by numbers of their own again. Listening and the log need the poll."""
+    """Choose how changes are reported, by numbers of their own again. Listening and the log need the poll."""
     random = Random(f"sources {config.seed}")
     chosen = {name for name in steps.SOURCES if random.random() > RARELY}
     without = {step for name, names in steps.SOURCES.items() if name not in chosen for step in names}

@@ -87,7 +87,7 @@ DIMENSIONS = {
 }
 """Steps that only some worlds know."""
 SOURCES = {"replica": ("fall_back",), "log": ("log_fault",), "listen": ("cut",)}
-"""The same, about what tells of changes and how they are read."""
+"""The same, about what reports changes and how they are read."""
 
 NAMED = {step.__name__: step for step in STEPS}
 PAUSES = ((0.0, 0.0), (0.005, 0.3), (0.3, 2.0), (4.0, 15.0))

@@ -1,6 +1,6 @@
 """The listen endpoint of Sanity: it repeats and drops events, is cut, and cannot always go on where it ended.
 
-Every event is told to the watch when it was taken, or as lost when nobody will ever hear it: then the poll has to heal.
+Every event is reported to the watch when it was taken, or as lost when no listener will get it: the poll must find it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 1000.0
 
 @dataclass(eq=False)
 class Told:
-    """One event of the stream, and the webhook that would have told the same."""
+    """One event of the stream, and the webhook that would have reported the same."""
 
     id: str
     data: dict[str, Any]
@@ -66,7 +66,7 @@ class Stream:
         self._wake()
 
     async def all_heard(self) -> None:
-        """Wait until nothing that was told is on its way."""
+        """Wait until no event is on its way."""
         deadline = self._world.loop.time() + PATIENCE
         while not all(reported.is_over for reported in self._told):
             if self._world.loop.time() > deadline:
@@ -82,7 +82,7 @@ class Stream:
             raise CredentialsRefused("the token is refused")
         place = self._place(last_id)
         for reported in self._told[: place or 0]:
-            self._take(reported)  # whoever resumes behind an event has it, even if the process ended in that moment
+            self._take(reported)  # resuming behind an event proves that it was taken
         yield ListenEvent(Signal.RESET if last_id else Signal.WELCOME) if place is None else ListenEvent(Signal.RESUMED)
         position = place if place is not None else self._give_up()
         while True:

@@ -38,30 +38,30 @@ const SAID: Record<string, unknown> = {
   [`/projects/${WHERE.projectId}/new-content-release-allowed`]: {allowed: false},
 }
 
-async function answer(asked: IncomingMessage, told: ServerResponse): Promise<void> {
-  const url = new URL(asked.url ?? '/', `http://${asked.headers.host}`)
+async function answer(incoming: IncomingMessage, reply: ServerResponse): Promise<void> {
+  const url = new URL(incoming.url ?? '/', `http://${incoming.headers.host}`)
   if (url.pathname === '/api/receipts') {
-    const headers = new Headers({authorization: asked.headers.authorization ?? ''})
-    return send(told, await proxy(new Request(url, {method: asked.method, headers})))
+    const headers = new Headers({authorization: incoming.headers.authorization ?? ''})
+    return send(reply, await proxy(new Request(url, {method: incoming.method, headers})))
   }
-  if (url.pathname === '/ports') return send(told, Response.json(listenerPorts))
-  if (!API.test(url.pathname)) return sendFile(told, url.pathname)
-  if (asked.headers.origin === `http://localhost:${port}`) {
-    told.setHeader('access-control-allow-origin', asked.headers.origin) // at the other ports
-    told.setHeader('access-control-allow-credentials', 'true')
+  if (url.pathname === '/ports') return send(reply, Response.json(listenerPorts))
+  if (!API.test(url.pathname)) return sendFile(reply, url.pathname)
+  if (incoming.headers.origin === `http://localhost:${port}`) {
+    reply.setHeader('access-control-allow-origin', incoming.headers.origin) // at the other ports
+    reply.setHeader('access-control-allow-credentials', 'true')
   }
   const path = url.pathname.replace(API, '/')
-  const body = await read(asked)
-  if (path === `/data/actions/${WHERE.dataset}`) return send(told, await act(JSON.parse(body)))
+  const body = await read(incoming)
+  if (path === `/data/actions/${WHERE.dataset}`) return send(reply, await act(JSON.parse(body)))
   if (path.startsWith('/data/') && !path.includes('/events/')) {
     const gone = new AbortController()
-    told.on('close', () => gone.abort())
-    const method = asked.method ?? 'GET'
+    reply.on('close', () => gone.abort())
+    const method = incoming.method ?? 'GET'
     const init = {method, headers: {...AUTHORIZED, 'content-type': 'application/json'}, body: body || undefined, signal: gone.signal}
-    return send(told, await fetch(new URL(url.pathname + url.search, SANITY_API_URL), init))
+    return send(reply, await fetch(new URL(url.pathname + url.search, SANITY_API_URL), init))
   }
-  if (path.startsWith('/users/') && !(path in SAID)) return send(told, Response.json(path.includes('keyvalue') ? [] : EDITOR))
-  return send(told, path in SAID ? Response.json(SAID[path]) : Response.json({error: 'Not Found'}, {status: 404}))
+  if (path.startsWith('/users/') && !(path in SAID)) return send(reply, Response.json(path.includes('keyvalue') ? [] : EDITOR))
+  return send(reply, path in SAID ? Response.json(SAID[path]) : Response.json({error: 'Not Found'}, {status: 404}))
 }
 
 async function act({actions, transactionId}: {actions: Record<string, unknown>[]; transactionId?: string}): Promise<Response> {
@@ -79,34 +79,34 @@ async function stored(id: string) {
   return ((await found.json()) as {documents: (Record<string, unknown> & {_id: string})[]}).documents[0]
 }
 
-async function sendFile(told: ServerResponse, path: string): Promise<void> {
+async function sendFile(reply: ServerResponse, path: string): Promise<void> {
   const name = normalize(path).replace(/^(\.\.[/\\])+/, '')
   const found = await readFile(join(FILES, extname(name) ? name : 'index.html')).catch(() => null)
-  told.writeHead(found ? 200 : 404, {'content-type': TYPES[extname(name) || '.html'] ?? 'application/octet-stream'})
-  told.end(found)
+  reply.writeHead(found ? 200 : 404, {'content-type': TYPES[extname(name) || '.html'] ?? 'application/octet-stream'})
+  reply.end(found)
 }
 
-async function send(told: ServerResponse, response: Response): Promise<void> {
-  told.setHeader('content-type', response.headers.get('content-type') ?? 'application/json')
-  told.writeHead(response.status).flushHeaders()
-  if (response.body) Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]).on('error', () => told.end()).pipe(told)
-  else told.end()
+async function send(reply: ServerResponse, response: Response): Promise<void> {
+  reply.setHeader('content-type', response.headers.get('content-type') ?? 'application/json')
+  reply.writeHead(response.status).flushHeaders()
+  if (response.body) Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]).on('error', () => reply.end()).pipe(reply)
+  else reply.end()
 }
 
-async function read(asked: IncomingMessage): Promise<string> {
+async function read(incoming: IncomingMessage): Promise<string> {
   const parts: Buffer[] = []
-  for await (const part of asked) parts.push(part as Buffer)
+  for await (const part of incoming) parts.push(part as Buffer)
   return Buffer.concat(parts).toString()
 }
 
 const LISTENER_PORTS = 6
 
 function serve(port: number): Promise<number> {
-  const server = createServer((asked, told) => {
-    answer(asked, told).catch((error: unknown) => {
-      process.stderr.write(`${asked.method} ${asked.url}: ${String(error)}\n`)
-      if (!told.headersSent) told.writeHead(502, {'content-type': 'application/json'})
-      told.end(JSON.stringify({error: 'Bad Gateway', message: String(error)}))
+  const server = createServer((incoming, reply) => {
+    answer(incoming, reply).catch((error: unknown) => {
+      process.stderr.write(`${incoming.method} ${incoming.url}: ${String(error)}\n`)
+      if (!reply.headersSent) reply.writeHead(502, {'content-type': 'application/json'})
+      reply.end(JSON.stringify({error: 'Bad Gateway', message: String(error)}))
     })
   })
   return new Promise((resolve) => server.listen(port, '127.0.0.1', () => resolve((server.address() as AddressInfo).port)))
