@@ -16,6 +16,7 @@ import structlog
 
 from sync_worker.domain.loss import losses
 from sync_worker.domain.work import PUBLISHED, Cause, CauseKind
+from sync_worker.errors import ManagedElsewhere, NoSuchSubject
 from sync_worker.storage.approvals import HeldChange
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class Guard:
         return good.managed if good else 0
 
     async def withdraw(self, outcomes: Sequence[Outcome]) -> None:
-        """Take subjects off their lists that are in sync now: nothing of theirs is held any more."""
-        in_sync = [str(o.due.subject) for o in outcomes if o.error is None and not o.held]
-        listed = await self.approvals.lists_of(in_sync) if in_sync else {}
+        """Take subjects off their lists that have nothing left that we would take: in sync, gone, or another's."""
+        settled = [str(o.due.subject) for o in outcomes if not o.held and _takes_nothing(o)]
+        listed = await self.approvals.lists_of(settled) if settled else {}
         for id_ in await self.approvals.release(listed) if listed else ():
             log.info("changeset_withdrawn", changeset=id_)
 
@@ -120,6 +121,10 @@ class Guard:
             for id_ in sorted(set(lists.values())):
                 log.warning("losses_held", changeset=id_, reason=reason, next_step=f"sync-worker approve {id_}")
         return lists
+
+
+def _takes_nothing(outcome: Outcome) -> bool:
+    return outcome.error is None or isinstance(outcome.error, ManagedElsewhere | NoSuchSubject)
 
 
 def _is_own(outcome: Outcome) -> bool:

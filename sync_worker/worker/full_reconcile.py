@@ -20,6 +20,7 @@ import structlog
 from sync_worker.domain.changeset import verdict
 from sync_worker.domain.entitlements import ChangeKind
 from sync_worker.domain.ownership import NO_ADOPTION
+from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import (
     RefusedError,
@@ -35,12 +36,11 @@ from sync_worker.worker.jobs import BATCH, done, due_of, lease_of
 from sync_worker.worker.retry import decide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sync_worker.domain.changeset import LossLimit
     from sync_worker.domain.clock import Clock
     from sync_worker.domain.ownership import Adoption
-    from sync_worker.domain.subjects import Subject
     from sync_worker.domain.timings import Timings
     from sync_worker.storage.queue import WorkQueue
     from sync_worker.storage.reconcile_runs import ReconcileRuns
@@ -78,6 +78,8 @@ class Result:
     held: Counter[str] = field(default_factory=Counter)
     left_over: int = 0
     finished: int = 0
+    noted: Collection[str] = ()
+    """The subjects that the comparison has refused, which do not count again."""
 
     @property
     def is_good(self) -> bool:
@@ -120,7 +122,7 @@ class FullReconcile:
 
         Raises EveryoneLoses when a whole key would be taken from everybody who stays entitled.
         """
-        result = Result(refused=len(findings.refused))
+        result = Result(refused=len(findings.refused), noted=findings.remarks.keys())
         if not self.accept_fewer:
             refuse_common_loss(findings, self.reconciler.layout)
         await self._index(findings.index_changes)
@@ -128,7 +130,10 @@ class FullReconcile:
         # Counted at once, so that the guard knows how many they are from the first batch on.
         await guard.expect(self.cause, [str(change.subject) for change in findings.losing])
         run = replace(self, reconciler=replace(self.reconciler, guard=guard))
-        await run.repair([d.change.subject for d in findings.differences], result)
+        differing = [difference.change.subject for difference in findings.differences]
+        # Whoever is on a list without a difference is run too, so that the list is withdrawn.
+        listed = {Subject.parse(key) for key in await guard.approvals.listed()}
+        await run.repair([*differing, *sorted(listed.difference(differing), key=str)], result)
         await self._schedule(findings.transitions)
         pending = {FANOUT + document: (PENDING, reason) for document, reason in findings.pending.items()}
         refused = {key: note_of(list(dict.fromkeys(found))) for key, found in findings.remarks.items()}
@@ -217,7 +222,7 @@ def _count(outcome: Outcome, result: Result) -> None:
     if outcome.held:
         result.held[outcome.held] += 1
     elif isinstance(outcome.error, RefusedError) and not outcome.writes:
-        result.refused += 1
+        result.refused += str(outcome.due.subject) not in result.noted
     elif outcome.error is not None:
         result.failed[str(outcome.due.subject)] = outcome.error
     if outcome.written is not None and outcome.change is not None:

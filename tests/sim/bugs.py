@@ -124,6 +124,10 @@ async def forget_lists(_: Approvals, __: Collection[str]) -> dict[str, str]:
     return {}
 
 
+async def list_nobody(_: Approvals) -> list[str]:
+    return []
+
+
 async def keep_lists(_: Guard, __: Sequence[Outcome]) -> None:
     return
 
@@ -241,6 +245,12 @@ BUGS = {
         18,
         25,
         ((Guard, "withdraw", keep_lists),),
+        ("a list is withdrawn once nothing would be lost",),
+    ),
+    "reconcile past the lists": Bug(
+        129,
+        STEPS,
+        ((Approvals, "listed", list_nobody),),
         ("a list is withdrawn once nothing would be lost",),
     ),
     "forget what is held": Bug(

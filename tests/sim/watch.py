@@ -47,7 +47,7 @@ class Watch:
         self._claims: dict[tuple[Process, str], Claimed] = {}
         self._in_flight: dict[str, Call] = {}
         self._sent: deque[float] = deque()
-        self._refused: dict[str, tuple[float, float]] = {}
+        self._refused: dict[str, tuple[float, float, Process]] = {}
         self._paused: tuple[float, float] = (0.0, 0.0)
         self._clean: dict[str, deque[float]] = defaultdict(deque)
         self.reasons = Reasons(world)
@@ -108,7 +108,7 @@ class Watch:
         if reply.status == 429 and call.service == "clerk":
             until = now + (reply.retry_after or 0.0)
             if call.key:
-                self._refused[call.key] = now, until
+                self._refused[call.key] = now, until, call.process
             else:
                 self._paused = now, until
         if call.key and reply.status < 500:
@@ -152,8 +152,9 @@ class Watch:
         other = self._in_flight.get(key)
         if other is not None and not clock.jumped_since(other.sent, forward=True):
             self.fail("one write of a subject at a time", f"{key}: {call.process.name} while {other.process.name}")
-        since, until = self._refused.get(key, (0.0, 0.0))
-        if now < until - EPSILON and not clock.jumped_since(since):
+        since, until, refused = self._refused.get(key, (0.0, 0.0, call.process))
+        # A process that is killed while it waits takes Clerk's answer with it; the next one is refused once more.
+        if now < until - EPSILON and refused.alive and not clock.jumped_since(since):
             self.fail("Retry-After is honoured", f"{key}: {until - now:.2f} s too early")
         claimed, intent = (
             self._claims.get((call.process, key)),

@@ -249,3 +249,38 @@ async def test_losses_that_are_on_a_list_do_not_count_against_a_reconcile(box: S
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             result = await run.apply(await run.find())
         assert (result.held.total(), with_plan(box)) == (15, users[:15] + users[17:])
+
+
+async def test_a_reconcile_withdraws_a_list_whose_cause_was_put_right_unnoticed(box: Sandbox, sqlite_url: str) -> None:
+    users = await publish(box, 3)
+    async with working(box, sqlite_url, max_revocations="0") as parts:
+        await sync_all(parts, users, box)
+        await clear_the_slug(box, parts, 3)
+        await box.lake.mutate([{"patch": {"id": "p1", "set": {"slug": {"current": "pro"}}}}])
+        async with open_reconcile(parts.settings, parts.store, Counter()) as run:
+            result = await run.apply(await run.find())
+        assert (result.is_good, await parts.store.approvals.changesets(), with_plan(box)) == (True, [], users)
+
+
+async def test_a_list_is_withdrawn_when_its_people_are_another_installations(box: Sandbox, sqlite_url: str) -> None:
+    users = await publish(box, 3)
+    async with working(box, sqlite_url, max_revocations="0") as parts:
+        await sync_all(parts, users, box)
+        await clear_the_slug(box, parts, 3)
+        for user in users:
+            box.clerk.users[user]["private_metadata"]["entitlementSync"]["source"] = "elsewhere/production"
+        async with open_reconcile(parts.settings, parts.store, Counter()) as run:
+            result = await run.apply(await run.find())
+        assert (result.refused, await parts.store.approvals.changesets(), with_plan(box)) == (3, [], users)
+
+
+async def test_a_list_is_withdrawn_when_its_people_are_gone_from_clerk(box: Sandbox, sqlite_url: str) -> None:
+    users = await publish(box, 3)
+    async with working(box, sqlite_url, max_revocations="0") as parts:
+        await sync_all(parts, users, box)
+        await clear_the_slug(box, parts, 3)
+        for user in users:
+            box.clerk.delete_user(user)
+        async with open_reconcile(parts.settings, parts.store, Counter()) as run:
+            await run.apply(await run.find())
+        assert await parts.store.approvals.changesets() == []
