@@ -51,8 +51,7 @@ SELECT held.subject, held.before, held.after, held.changeset FROM held JOIN chan
 WHERE changeset.expires > NOW() AND held.subject IN (EACH(?))
 """
 LISTED = """
-SELECT held.subject FROM held JOIN changeset ON changeset.id = held.changeset
-WHERE changeset.expires > NOW() AND held.subject > ? ORDER BY held.subject LIMIT ?
+SELECT held.subject FROM held JOIN changeset ON changeset.id = held.changeset WHERE changeset.expires > NOW()
 """
 RELEASE = "DELETE FROM held WHERE subject IN (EACH(?)) RETURNING changeset"
 DROP_EMPTY = """
@@ -142,15 +141,8 @@ class Approvals:
         return {row[0]: _change(row) for row in await self._db.read(lambda tx: tx.execute(HELD_OF, (keys,)))}
 
     async def listed(self) -> list[str]:
-        """Return all subjects that are on a live list, in their order."""
-        subjects: list[str] = []
-        more = True
-        while more:
-            after = subjects[-1] if subjects else ""
-            page = await self._db.read(lambda tx, after=after: tx.execute(LISTED, (after, PAGE)))
-            subjects += [row[0] for row in page]
-            more = len(page) == PAGE
-        return subjects
+        """Return all subjects that are on a live list."""
+        return [row[0] for row in await self._db.read(lambda tx: tx.execute(LISTED, ()))]
 
     async def release(self, subjects: Collection[str]) -> list[str]:
         """Take subjects off their lists: nothing of theirs is held any more. Return the lists that are empty now."""
