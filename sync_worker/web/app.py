@@ -64,8 +64,8 @@ def create_app(
             app.state.metrics = Metrics(
                 store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
             )
-            if chosen.clerk_webhook_secret:
-                await asyncio.to_thread(importlib.import_module, "svix.webhooks")
+            if chosen.clerk_webhook_secret:  # half a second, in which webhooks of Sanity need not wait
+                app.state.svix = asyncio.create_task(asyncio.to_thread(importlib.import_module, "svix.webhooks"))
             app.state.receiver = Receiver(
                 store.queue,
                 chosen.layout,
@@ -119,6 +119,7 @@ def create_app(
     app.router.redirect_slashes = False  # the redirect would echo the path, and fails on some paths
     app.state.entered = app.state.broken = False
     app.state.stop = lambda: None
+    app.state.svix = None
     app.state.metrics_token = chosen.metrics_token.get_secret_value() if chosen.metrics_token else ""
     return app
 
@@ -139,6 +140,8 @@ async def _sanity(request: Request) -> JSONResponse:
 
 async def _clerk(request: Request) -> JSONResponse:
     receiver: Receiver = request.app.state.receiver
+    if importing := request.app.state.svix:
+        await asyncio.shield(importing)
     return await receiver.clerk(request)
 
 
