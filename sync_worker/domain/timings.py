@@ -199,12 +199,16 @@ class Timings:
     """How far a publish may be from the arrival of its event. One further away (an import) proves no order."""
     listen_lease: float = 15.0
     """How long a process that died still counts as the one that listens."""
-    listen_silence: float = 60.0
-    """Seconds without any sign of life after which a listener connects again. Sanity sends comments meanwhile."""
+    listen_silence: float = 120.0
+    """Seconds without even a comment after which a listener connects again. Sanity does not say how often it sends
+    one."""
     listen_lifetime: float = 27 * 60.0
     """How long a listener keeps one connection. Sanity ends it after half an hour."""
     listen_reconnect: float = 1.0
-    """The pause before a listener connects again, as in Sanity's own client."""
+    """The pause before a listener connects again, as in Sanity's own client. It doubles while no connection succeeds,
+    minus up to half of it as jitter."""
+    listen_max_reconnect: float = 60.0
+    """The longest such pause."""
     listen_refused_wait: float = 300.0
     """The pause after Sanity said that it cannot be listened to."""
     log_retention: float = 3 * DAY

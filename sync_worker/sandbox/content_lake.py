@@ -34,6 +34,7 @@ UNAUTHORIZED = {"errorCode": "SIO-401-ANF", "error": "Unauthorized", "message": 
 ANSWERS = {
     "unauthorized": Answer.json(401, UNAUTHORIZED),
     "forbidden": Answer.json(403, {"statusCode": 403, "error": "Forbidden", "message": "Insufficient permissions"}),
+    "no_dataset": Answer.json(404, {"statusCode": 404, "error": "Not Found", "message": "Dataset not found"}),
     "rate_limited": Answer.json(
         429, {"statusCode": 429, "error": "Too Many Requests", "message": "Rate limit exceeded"}, retry_after=1
     ),

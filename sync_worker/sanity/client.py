@@ -313,11 +313,15 @@ def _page(result: Mapping[str, Any]) -> Page:
 
 def description(response: httpx.Response) -> str:
     """Return the description of an error response."""
-    body = _body(response)
+    return described(_body(response)) or response.reason_phrase
+
+
+def described(body: Mapping[str, Any]) -> str:
+    """Return the description of an error, as a response or an event of the stream has it; empty if it has none."""
     error = body.get("error")
     if isinstance(error, dict):
         return str(error.get("description") or error.get("type") or error)[:300]
-    return str(body.get("message") or error or response.reason_phrase)[:300]
+    return str(body.get("message") or error or "")[:300]
 
 
 def error_code(response: httpx.Response) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from httpx_sse import SSEError, aconnect_sse
 
-from sync_worker.errors import CredentialsRefused, ServiceUnavailable, UnreadableAnswer
-from sync_worker.sanity.client import TAG
+from sync_worker.errors import ServiceUnavailable, UnreadableAnswer
+from sync_worker.sanity.client import TAG, described, error_from_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -39,6 +39,8 @@ class Signal(StrEnum):
     MUTATION = "mutation"
     FAILED = "channelError"
     """The query cannot be evaluated, or the token may not listen."""
+    ERROR = "error"
+    """The same, if it has data."""
     DISCONNECT = "disconnect"
     """Stay away."""
 
@@ -50,6 +52,13 @@ class ListenEvent:
     signal: Signal
     id: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failure(self) -> str:
+        """Why Sanity ends the stream for good; empty for any other event."""
+        if self.signal not in {Signal.FAILED, Signal.DISCONNECT} and not (self.signal is Signal.ERROR and self.data):
+            return ""
+        return described(self.data) or str(self.data.get("reason") or self.signal)
 
     @property
     def before(self) -> Mapping[str, Any] | None:
@@ -74,8 +83,8 @@ class Listen:
     async def events(self, last_id: str) -> AsyncIterator[ListenEvent]:
         """Yield events until the connection ends. Comments keep it alive and are not yielded.
 
-        Raises ServiceUnavailable when the connection breaks or is silent for too long, CredentialsRefused for a token
-        that may not read, and UnreadableAnswer for what is no stream.
+        Raises ServiceUnavailable when the connection breaks or is silent for too long, UnreadableAnswer for what is no
+        stream, and the error of any response but a 2xx.
         """
         parameters = {
             "query": FILTER if self.types else EVERYTHING,
@@ -90,7 +99,7 @@ class Listen:
         url = f"{self.base}/data/listen/{self.dataset}"
         try:
             async with aconnect_sse(self.client, "GET", url, params=parameters, headers=headers) as stream:
-                _raise_for_status(stream.response)
+                await _raise_for_status(stream.response)
                 async for event in stream.aiter_sse():
                     if event.event in set(Signal):
                         yield ListenEvent(Signal(event.event), event.id, _object(_json(event.data)) or {})
@@ -106,11 +115,11 @@ def types_of(webhook_filter: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _raise_for_status(response: httpx.Response) -> None:
-    if response.status_code in (401, 403):
-        raise CredentialsRefused(f"Sanity answered a listener {response.status_code} (SANITY_READ_TOKEN)")
+async def _raise_for_status(response: httpx.Response) -> None:
     if not response.is_success:
-        raise ServiceUnavailable(f"Sanity answered a listener {response.status_code}")
+        await response.aread()
+    if error := error_from_response(response, None):
+        raise error
 
 
 def _json(text: str) -> object:

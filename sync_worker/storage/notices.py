@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sync_worker.domain.backoff import backoff
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -97,7 +99,7 @@ class Notices:
         await self._db.run(lambda tx: tx.execute(DONE, (notice.event, notice.cause, notice.at)))
 
     def _delay(self, attempts: int) -> float:
-        return min(self._timings.notify_max_retry, self._timings.notify_first_retry * 2.0 ** min(attempts, 12))
+        return backoff(attempts, self._timings.notify_first_retry, self._timings.notify_max_retry, jitter=0.0)
 
 
 def _body(one: Situation) -> Mapping[str, Any]:

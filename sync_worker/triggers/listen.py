@@ -11,13 +11,15 @@ import secrets
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
 
+from sync_worker.domain.backoff import backoff
 from sync_worker.domain.work import Cause, CauseKind, editor
-from sync_worker.errors import CredentialsRefused, DatabaseUnavailable, SyncWorkerError
+from sync_worker.errors import ConfigurationError, CredentialsRefused, DatabaseUnavailable, SyncWorkerError
 from sync_worker.sanity.listen import Signal
 from sync_worker.storage.leadership import Leadership
 from sync_worker.storage.state import CONNECTED, FAILURE, LAST_EVENT
@@ -49,6 +51,9 @@ class Listener:
     catch_up: Callable[[], Awaitable[None]]
     clock: Clock
     timings: Timings
+    random: Random = field(default_factory=Random)
+    _failures: int = 0
+    """Connections that ended since the last one that succeeded."""
     _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     async def run(self) -> None:
@@ -103,22 +108,24 @@ class Listener:
         known = await self.queue.recall(LAST_EVENT)
         try:
             async for event in self.listen.events(known[0] if known else ""):
-                if event.signal in {Signal.FAILED, Signal.DISCONNECT}:
-                    return await self._failed(event.data.get("message") or event.data.get("reason") or event.signal)
+                if event.failure:
+                    return await self._failed(event.failure)
                 await self._take(event)
-        except CredentialsRefused as error:
+        except (CredentialsRefused, ConfigurationError) as error:
             return await self._failed(error.detail)
         except DatabaseUnavailable as error:
             log.warning("listener_paused", code=error.code, detail=error.detail)
             return self.timings.database_retry
         except SyncWorkerError as error:
             log.info("listener_reconnects", code=error.code, detail=error.detail)
-        return self.timings.listen_reconnect
+        self._failures += 1
+        timings, jitter = self.timings, self.random.random()
+        return backoff(self._failures - 1, timings.listen_reconnect, timings.listen_max_reconnect, jitter)
 
     async def _take(self, event: ListenEvent) -> None:
         match event.signal:
             case Signal.WELCOME | Signal.RESET | Signal.RESUMED:
-                resumed = event.signal is Signal.RESUMED
+                self._failures, resumed = 0, event.signal is Signal.RESUMED
                 log.info("listener_connected", resumed=resumed)
                 await self.queue.remember(CONNECTED, event.signal)
                 if not resumed:
@@ -140,9 +147,8 @@ class Listener:
         if event.id:
             await self.queue.remember(LAST_EVENT, event.id)
 
-    async def _failed(self, why: object) -> float:
+    async def _failed(self, reason: str) -> float:
         """Record that Sanity refuses to be listened to; `doctor` shows it. The poll goes on."""
-        reason = str(why)
         log.error("listener_refused", detail=reason, next_step="run `sync-worker doctor`; the poll goes on meanwhile")
         await self.queue.remember(FAILURE, reason)
         return self.timings.listen_refused_wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sync_worker.domain.backoff import backoff
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
@@ -53,11 +54,5 @@ def decide(
         case _ if claim.attempts + 1 >= timings.max_attempts:
             return DeadLettered(claim, error.code, str(error), min(later, next_due or later), wrote)
     wait = max(retry_after, (error.retry_after or 0.0) if isinstance(error, RetryableError) else 0.0)
-    delay = wait + backoff(claim.attempts, jitter, timings)
+    delay = wait + backoff(claim.attempts, timings.first_backoff, timings.max_backoff, jitter)
     return Retry(claim, error.code, str(error), delay, wrote, not_before=wait)
-
-
-def backoff(attempts: int, jitter: float, timings: Timings) -> float:
-    """Return the seconds to wait after so many failed attempts and one more: doubling, less up to half as jitter."""
-    doubled = timings.first_backoff * 2.0 ** min(attempts, 12)
-    return min(timings.max_backoff, doubled) * (1 - jitter / 2)

@@ -251,7 +251,8 @@ class Server(Process):
 
     async def _listen(self) -> None:
         listen, catch_up = cast("Listen", Connection(self)), self._new_poll().catch_up
-        await Listener(listen, self.session, self.queue, catch_up, self.world.clock, TIMINGS).run()
+        random = Random(f"{self.world.config.seed} {self.name} listens")
+        await Listener(listen, self.session, self.queue, catch_up, self.world.clock, TIMINGS, random).run()
 
     def _new_poll(self) -> Poll:
         config, timings = self.world.config, replace(TIMINGS, log_retention=self.world.config.log_kept)

@@ -6,20 +6,25 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from sync_worker.errors import ServiceUnavailable
 from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
 from sync_worker.sanity.listen import ListenEvent, Signal, types_of
-from sync_worker.triggers.listen import document_event
+from sync_worker.triggers.listen import Listener, document_event
 from sync_worker.triggers.poll import Poll, horizon
 from tests.clock import TIMINGS, ManualClock
 from tests.oracle import GUARD, until, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sync_worker.sandbox.server import Sandbox
+    from sync_worker.sanity.listen import Listen
 
 pytestmark = pytest.mark.anyio
 QUICK = replace(TIMINGS, listen_reconnect=0.05, listen_lease=1.0, poll_grace=0.01)
@@ -96,18 +101,67 @@ async def test_only_one_of_two_processes_listens(box: Sandbox, postgres_url: str
             assert box.lake.listeners.connected == 1
 
 
-async def test_a_refused_channel_is_recorded_and_the_worker_goes_on(box: Sandbox, sqlite_url: str) -> None:
-    box.lake.faults.next("channel_error", path_prefix="/v2025-02-19/data/listen")
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("channel_error", "the channel failed"),
+        ("unauthorized", "SANITY_READ_TOKEN"),
+        ("forbidden", "SANITY_READ_TOKEN"),
+        ("no_dataset", "SANITY_DATASET"),
+    ],
+)
+async def test_a_refusal_is_recorded_with_its_reason_and_not_tried_again_at_once(
+    box: Sandbox, sqlite_url: str, fault: str, reason: str
+) -> None:
+    box.lake.faults.next(fault, path_prefix="/v2025-02-19/data/listen")
     async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
-        while await parts.store.queue.recall("listen:failure") is None:
+        while (known := await parts.store.queue.recall("listen:failure")) is None:
             await asyncio.sleep(0.02)
+    assert (reason in known[0], box.lake.listeners.opened) == (True, 0)
 
 
-async def test_a_refused_token_is_recorded_and_not_tried_again_at_once(box: Sandbox, sqlite_url: str) -> None:
-    box.lake.faults.next("unauthorized", path_prefix="/v2025-02-19/data/listen")
-    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
-        while await parts.store.queue.recall("listen:failure") is None:
-            await asyncio.sleep(0.02)
+@pytest.mark.parametrize(
+    ("event", "failure"),
+    [
+        (ListenEvent(Signal.FAILED, data={"error": {"description": "no such field"}}), "no such field"),
+        (ListenEvent(Signal.FAILED, data={"message": "not allowed"}), "not allowed"),
+        (ListenEvent(Signal.ERROR, data={"error": "not allowed"}), "not allowed"),
+        (ListenEvent(Signal.ERROR), ""),
+        (ListenEvent(Signal.DISCONNECT, data={"reason": "the dataset is gone"}), "the dataset is gone"),
+        (ListenEvent(Signal.DISCONNECT), "disconnect"),
+        (ListenEvent(Signal.WELCOME, data={"listenerName": "x"}), ""),
+    ],
+)
+def test_an_event_that_ends_the_stream_says_why(event: ListenEvent, failure: str) -> None:
+    assert event.failure == failure
+
+
+async def test_while_no_connection_succeeds_each_pause_is_longer_than_the_one_before(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    class Broken:
+        async def events(self, _: str) -> AsyncIterator[ListenEvent]:
+            for event in connections.pop(0):
+                yield event
+            raise ServiceUnavailable("the connection ended")
+
+    class NoJitter(Random):
+        def random(self) -> float:
+            return 0.0
+
+    async def catch_up() -> None:
+        raise AssertionError("a connection that goes on needs none")
+
+    connections: list[list[ListenEvent]] = [[], [], [], [ListenEvent(Signal.RESUMED)], [], []]
+    clock, broken = ManualClock(time.time()), cast("Listen", Broken())
+    async with opened(box, sqlite_url) as parts:
+        database, queue = parts.store.database, parts.store.queue
+        listening = asyncio.create_task(Listener(broken, database, queue, catch_up, clock, TIMINGS, NoJitter()).run())
+        await until(lambda: not connections)
+        listening.cancel()
+        await asyncio.wait([listening])
+    renewed = TIMINGS.listen_lease / 3
+    assert [seconds for seconds in clock.slept if seconds != renewed][:5] == [1.0, 2.0, 4.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("odd", [{"documentId": "x" * 300}, {"result": {"_id": "e1", "_type": "a", "_rev": 7}}])

@@ -16,7 +16,7 @@ from sync_worker.errors import (
     SyncWorkerError,
 )
 from sync_worker.storage.work_items import Claim, Completion, DeadLettered, Released, Retry, SetAside
-from sync_worker.worker.retry import backoff, decide
+from sync_worker.worker.retry import decide
 from tests.clock import TIMINGS
 
 NOW = 1_000_000.0
@@ -74,11 +74,6 @@ def test_each_further_attempt_waits_twice_as_long_up_to_the_longest_wait() -> No
     waits = [retried(ServiceUnavailable("x"), attempts).delay for attempts in range(20)]
     assert waits[:4] == [TIMINGS.first_backoff * factor for factor in (1, 2, 4, 8)]
     assert waits[-1] == TIMINGS.max_backoff
-
-
-@pytest.mark.parametrize(("jitter", "part"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
-def test_jitter_takes_off_up_to_half(jitter: float, part: float) -> None:
-    assert backoff(3, jitter, TIMINGS) == part * backoff(3, 0.0, TIMINGS)
 
 
 @pytest.mark.parametrize(("answered", "recorded"), [(60.0, 0.0), (0.0, 60.0), (60.0, 7.0)])
