@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from sync_worker.errors import (
     SyncWorkerError,
     UnreadableAnswer,
 )
-from sync_worker.sanity.client import Queries, Sanity, error_from_response, open_sanity, reads_only
+from sync_worker.sanity.client import TRANSACTIONS, Queries, Sanity, error_from_response, open_sanity, reads_only
 from sync_worker.settings import packaged_groq
 from sync_worker.transport import ServiceTransport, inner_transport
 from tests.builders import created, reference
@@ -253,3 +254,16 @@ async def test_of_an_organization_with_many_members_only_the_rows_of_the_batch_a
     snapshot = await source.by_subject(batch, ())
     assert {row["_id"] for row in snapshot.rows} == {"whole", "m00007"}
     assert snapshot.visible == members + 1
+
+
+async def test_a_log_whose_pages_meet_within_one_moment_is_read_to_its_end(
+    box: Sandbox, source: Sanity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"e{n:04}" for n in range(TRANSACTIONS + 5)]
+    await box.lake.mutate([entitlement(id_) for id_ in ids])
+    moment = box.lake.clock()
+    monkeypatch.setattr(box.lake, "clock", lambda: moment)
+    for id_ in ids:
+        await box.lake.mutate([{"delete": {"id": id_}}], author="p-ada")
+    since, until = (datetime.fromtimestamp(moment + seconds, UTC).isoformat() for seconds in (-60, 60))
+    assert await source.deleted(since, until) == dict.fromkeys(ids, "p-ada")

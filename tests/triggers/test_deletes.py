@@ -83,6 +83,31 @@ async def test_a_document_that_became_another_type_is_gone(box: Sandbox, sqlite_
         await until(lambda: not wrong(box))
 
 
+async def test_a_dataset_that_is_restored_from_an_export_keeps_the_access_that_is_in_it(
+    box: Sandbox, database_url: str
+) -> None:
+    async with working(box, database_url) as parts:
+        users = await publish(box, parts, 4)
+        *exported, _ = box.lake.documents.values()
+        await box.lake.mutate([{"delete": {"id": f"ent-{user}"}} for user in users])
+        await box.lake.mutate([{"createOrReplace": document} for document in exported])
+        assert (await poll_of(parts, ShiftedClock(1200)).run())[1] == 1
+        await until_idle(database_url)
+        assert [u for u in users if "plan" in box.clerk.users[u]["public_metadata"]] == users[:3]
+
+
+async def test_an_unpublish_whose_webhook_was_lost_is_found_in_the_transaction_log(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    async with working(box, sqlite_url) as parts:
+        users = await publish(box, parts, 3)
+        document = f"ent-{users[0]}"
+        draft = {**box.lake.documents[document], "_id": f"drafts.{document}"}
+        await box.lake.mutate([{"createIfNotExists": draft}, {"delete": {"id": document}}])
+        assert (await poll_of(parts, ShiftedClock(1200)).run())[1] == 1
+        await until(lambda: not wrong(box))
+
+
 async def test_a_move_whose_webhook_was_lost_leaves_the_former_owner_without_access(
     box: Sandbox, database_url: str
 ) -> None:
