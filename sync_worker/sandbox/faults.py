@@ -84,7 +84,8 @@ class Faults:
 
     `latency` delays every response, in seconds; the request is applied even if the caller disconnects meanwhile.
     `answers` are the canned responses by name: rate_limited, unauthorized, locked, internal, bad_gateway, unavailable,
-    error_in_ok, channel_error, no_dataset. `hits` counts the requests of each fault. `held` is how many requests are held now.
+    error_in_ok, channel_error, no_dataset. `hits` counts the requests of each fault. `held` is how many requests are
+    held now.
     """
 
     answers: Mapping[str, Answer]

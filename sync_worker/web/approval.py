@@ -20,6 +20,7 @@ from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.storage.ledger import Entry, State
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.web.auth import same
+from sync_worker.web.lists import SHOWN, page_of, paging
 from sync_worker.web.site import SESSION, form_of, wants_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pages")
 
-HELD_SHOWN = 500
 LANE = 1
 """Approved losses give way to what editors publish."""
 APPROVE, DROP = "approve", "drop"
@@ -46,7 +46,10 @@ async def held_page(pages: Pages, request: Request) -> Response:
     if held is None:
         return _not_held(pages, request)
     changes = await pages.approvals.all_changes(held.id)
-    data = without_addresses(held_json(held, changes if wants_json(request) else changes[:HELD_SHOWN]))
+    view = paging(f"/held/{held.id}", {}, page_of(request), len(changes))
+    start = (view["page"] - 1) * SHOWN
+    shown = changes if wants_json(request) else changes[start : start + SHOWN]
+    data = without_addresses(held_json(held, shown))
     assert isinstance(data, dict)  # noqa: S101 - for the type checker
     if wants_json(request):
         return pages.answer(request, "held", data)
@@ -56,7 +59,7 @@ async def held_page(pages: Pages, request: Request) -> Response:
         "codes": {action: _code(pages, request, "ask", action, held.id, version) for action in (APPROVE, DROP)},
         "approved": await pages.queue.caused_by(_cause(held.id)),
     }
-    return await pages.show(request, "held", {**data, "form": form})
+    return await pages.show(request, "held", {**data, "form": form}, **view)
 
 
 async def decide(pages: Pages, request: Request) -> Response:

@@ -36,13 +36,13 @@ async def who(pages: Pages, request: Request) -> Response:
     wanted = Wanted.of(**given)
     if not wanted.values and wants_json(request):
         return JSONResponse({"error": "no_filter"}, 400)
-    page = _page(request)
+    page = page_of(request)
     limit, start = (None, 0) if wants_json(request) else (SHOWN, (page - 1) * SHOWN)
     count, found = await holders(pages.status.ledger, wanted, limit, start) if wanted.values else (0, [])
     filters = {name: value for name, value in given.items() if value}
     people = [{key: value for key, value in holding_json(one).items() if key != "until"} for one in found]
     data = {"filter": filters, "count": count, "subjects": without_addresses(people)}
-    return await pages.show(request, "who", data, **_paging("/who", filters, page, count))
+    return await pages.show(request, "who", data, **paging("/who", filters, page, count))
 
 
 async def changes(pages: Pages, request: Request) -> Response:
@@ -74,7 +74,7 @@ async def issues(pages: Pages, request: Request) -> Response:
     rows = [*await pages.queue.failed(ISSUES_READ), *await pages.queue.noted(ISSUES_READ)]
     found = collect_issues(rows, await pages.approvals.changesets())
     chosen = [one for one in found if not state or one.kind.value == state]
-    page = _page(request)
+    page = page_of(request)
     start = 0 if wants_json(request) else (page - 1) * SHOWN
     shown = chosen if wants_json(request) else chosen[start : start + SHOWN]
     filters = {"state": state} if state else {}
@@ -85,7 +85,7 @@ async def issues(pages: Pages, request: Request) -> Response:
         data,
         states=list(map(str, IssueKind)),
         code=pages.code(request, RETRY_ALL),
-        **_paging("/issues", filters, page, len(chosen)),
+        **paging("/issues", filters, page, len(chosen)),
     )
 
 
@@ -95,12 +95,13 @@ async def held(pages: Pages, request: Request) -> Response:
     return await pages.show(request, "held_lists", {"held": [held_json(one, ()) for one in found]})
 
 
-def _page(request: Request) -> int:
+def page_of(request: Request) -> int:
+    """Return the number of the page that is asked for, from 1."""
     text = request.query_params.get("page", "")
     return max(1, int(text[:6])) if text.isdecimal() else 1
 
 
-def _paging(path: str, filters: dict[str, str], page: int, count: int) -> dict[str, Any]:
+def paging(path: str, filters: dict[str, str], page: int, count: int) -> dict[str, Any]:
     """Return what the links to the other pages of a list need."""
     last = max(1, -(-count // SHOWN))
     return {"path": path, "filters": filters, "page": min(page, last), "last": last}

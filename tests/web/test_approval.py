@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sync_worker.runtime.service import running_worker
+from sync_worker.storage.approvals import HeldChange, changeset_id
 from sync_worker.web.site import SESSION
-from tests.web.test_pages import HTML, TOKEN, Web, authenticator, serving, words
+from tests.web.test_pages import HTML, JSON, TOKEN, Web, authenticator, serving, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -203,3 +204,15 @@ async def test_without_a_sign_in_the_buttons_lead_to_the_form(web: Web) -> None:
     assert answer.status_code == 400
     await work_off(web)
     assert plans(web) == ["pro", "pro", "pro"]
+
+
+async def test_a_long_list_has_fifty_subjects_on_a_page_and_every_page_decides_on_all_of_them(web: Web) -> None:
+    many = [HeldChange(f"user:user_{n:03}", {"plan": "pro"}, {}) for n in range(120)]
+    await web.store.approvals.hold("document:plan-2", many, "120 would lose access")
+    path = f"/held/{changeset_id('document:plan-2')}"
+    first, last = [(await web.client.get(f"{path}{query}", headers=HTML)).text for query in ("", "?page=3")]
+    assert (first.count('<th scope="row">'), last.count('<th scope="row">')) == (50, 20)
+    assert f'href="{path}?page=2"' in first
+    page = await post(web, path, form_in(last, "approve"))
+    assert "Take access away from 120 subjects?" in words(page.text)
+    assert len((await web.client.get(path, headers=JSON)).json()["changes"]) == 120
