@@ -1,8 +1,8 @@
 """`python -m bench [PART…]`: measure on the sandbox, print a table, write JSON.
 
-Parts: right, accept, publish, listen, bulk, reconciles, machines, writes, people, small, curve. Without a part it is
-all but the curve. Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes, which
-are exact, are counted by the tests.
+Parts: right, accept, publish, listen, bulk, reconciles, machines, outages, writes, people, small, curve. Without a part
+it is all but the curve. Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes,
+which are exact, are counted by the tests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from bench import accept, bulk, curve, listen, machines, people, publish, reconciles, right, small, writes
+from bench import accept, bulk, curve, listen, machines, outages, people, publish, reconciles, right, small, writes
 from bench.figures import Figure, markdown, median, show, write
 
 PARTS = {
@@ -22,6 +22,7 @@ PARTS = {
     "bulk": bulk.measure,
     "reconciles": reconciles.measure,
     "machines": machines.measure,
+    "outages": outages.measure,
     "writes": writes.measure,
     "people": people.measure,
     "small": small.measure,
@@ -34,6 +35,7 @@ RUNS = {
     "bulk": 1,
     "reconciles": 1,
     "machines": 1,
+    "outages": 1,
     "writes": 3,
     "people": 1,
     "small": 1,

@@ -73,10 +73,12 @@ class PostgresServer:
     def url(self) -> str:
         return _url_in(self._folder)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
+        """Start the server. It does not wait for the disk, unless the options say so."""
         with (self._folder / "log").open("ab") as log:
+            fixed: list[str | Path] = ["-D", self._data, "-k", self._folder, "-c", "listen_addresses=", "-F"]
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._data, "-k", self._folder, "-c", "listen_addresses=", "-F"],
+                [self._programs / "postgres", *fixed, *options],
                 user=self._user,
                 stdout=log,
                 stderr=log,
@@ -93,10 +95,10 @@ class PostgresServer:
             else:
                 return
 
-    def stop(self) -> None:
-        """Stop at once; clients lose their connections."""
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop at once; clients lose their connections. After SIGQUIT the next start recovers, as after a crash."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(how)
             self._process.wait(DEADLINE)
             self._process = None
 

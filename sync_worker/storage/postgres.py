@@ -42,6 +42,9 @@ CLOCK = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS double precision)"
 """Not clock_timestamp(): it is volatile, so no index would serve a comparison with it."""
 
 CHANNEL = "sync_worker"
+NOTIFY = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_notify('{}', '{}'); COMMIT"
+"""In a transaction of its own: NOTIFY holds a lock of the whole server until its commit, so that commits which wait for
+the disk would wait for each other. What is lost with the server is found by the poll."""
 
 MIGRATION_LOCK = 7_796_883_427
 """The key of the advisory lock; any number that no other program uses."""
@@ -243,7 +246,7 @@ class Attempt:
         result = work(tx)
         if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
             raise psycopg.errors.InFailedSqlTransaction("a statement failed, so nothing can be committed")
-        commit = f"SELECT pg_notify('{CHANNEL}', '{self._token}'); COMMIT" if tx.notified else "COMMIT"
+        commit = f"COMMIT; {NOTIFY.format(CHANNEL, self._token)}" if tx.notified else "COMMIT"
         self.committing = True
         self._connection.execute(commit.encode())
         self.notified = tx.notified
