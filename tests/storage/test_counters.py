@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.counters import Counters
 from sync_worker.storage.queue_admin import QueueAdmin
 from sync_worker.transport import Call
-from tests.clock import CLOCK, TIMINGS
+from tests.clock import TIMINGS
 from tests.oracle import GUARD
+from tests.storage.databases import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,16 +25,6 @@ pytestmark = pytest.mark.anyio
 PATCHED = Call("Clerk", "PATCH", "200", 0.1)
 CALLS = ("calls", "Clerk", "200")
 OFTEN = replace(TIMINGS, counter_flush_interval=0.02)
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = open_database(url, CLOCK, TIMINGS)
-    await database.start()
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,29 +15,18 @@ from sync_worker.runtime.wiring import open_database
 from sync_worker.storage import migrations as schema
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.oracle import GUARD
+from tests.storage.databases import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from sync_worker.domain.clock import Clock
     from sync_worker.storage.database import Database, Transaction
 
 pytestmark = pytest.mark.anyio
 
 PUT = "INSERT INTO state (name, value, at) VALUES (?, '', NOW())"
 NAMES = "SELECT name FROM state ORDER BY name"
-"""Seconds in which everything here happens, however slow the machine."""
-
-
-@asynccontextmanager
-async def opened(url: str, clock: Clock = CLOCK, **options: Any) -> AsyncIterator[Database]:
-    db = open_database(url, clock, TIMINGS, **options)
-    await db.start()
-    try:
-        yield db
-    finally:
-        await db.close()
 
 
 @pytest.fixture
