@@ -29,28 +29,28 @@ def tell(*what: object) -> None:
 
 
 class Process:
-    def __init__(self, ws: WorkQueue) -> None:
-        self.ws = ws
+    def __init__(self, queue: WorkQueue) -> None:
+        self.queue = queue
         self.asked_to_end = asyncio.Event()
 
     async def mark(self) -> None:
         while not self.asked_to_end.is_set():
             keys = random.choices(KEYS, k=random.randint(1, 5))
-            await self.ws.enqueue([WorkItem(key) for key in keys])
+            await self.queue.enqueue([WorkItem(key) for key in keys])
             for key in keys:
                 tell("mark", key)
             await asyncio.sleep(random.uniform(0, 0.005))
 
     async def work(self) -> None:
-        while not self.asked_to_end.is_set() or await self.ws.next_due() is not None:
-            for claim in await self.ws.claim(0, 3, LEASE):
+        while not self.asked_to_end.is_set() or await self.queue.next_due() is not None:
+            for claim in await self.queue.claim(0, 3, LEASE):
                 begin = time.monotonic()
                 await asyncio.sleep(random.uniform(0, 0.005))
                 end = time.monotonic()
-                if claim.key not in await holds(self.ws, [claim]):  # it was owned until then, at least
+                if claim.key not in await holds(self.queue, [claim]):  # it was owned until then, at least
                     continue
                 completion = Completed(claim) if random.random() < 0.9 else Retry(claim, "x", "", 0.01)
-                if not await self.ws.complete([completion]):
+                if not await self.queue.complete([completion]):
                     tell("run", claim.key, begin, end)
             await asyncio.sleep(random.uniform(0, 0.005))
 

@@ -165,20 +165,20 @@ async def test_of_two_transactions_in_a_deadlock_both_succeed(postgres_url: str)
 async def test_transactions_on_the_same_subjects_in_any_order_never_deadlock(postgres_url: str) -> None:
     keys = [f"user:user_{n}" for n in range(30)]
 
-    async def mark(ws: WorkQueue, random: Random) -> None:
-        await ws.enqueue([WorkItem(key) for key in random.sample(keys, len(keys))])
+    async def enqueue(queue: WorkQueue, random: Random) -> None:
+        await queue.enqueue([WorkItem(key) for key in random.sample(keys, len(keys))])
 
-    async def renew_and_settle(ws: WorkQueue, random: Random) -> None:
-        claims = await ws.claim(0, len(keys), 30)
+    async def renew_and_complete(queue: WorkQueue, random: Random) -> None:
+        claims = await queue.claim(0, len(keys), 30)
         await asyncio.sleep(0.01)
-        await ws.renew(random.sample(claims, len(claims)), 30)
-        await ws.complete([Completed(claim) for claim in random.sample(claims, len(claims))])
+        await queue.renew(random.sample(claims, len(claims)), 30)
+        await queue.complete([Completed(claim) for claim in random.sample(claims, len(claims))])
 
     async with opened(postgres_url) as db:
-        ws = WorkQueue(db, TIMINGS)
+        queue = WorkQueue(db, TIMINGS)
         for seed in range(15):
             random = Random(seed)
-            await asyncio.gather(renew_and_settle(ws, random), *(mark(ws, random) for _ in range(6)))
+            await asyncio.gather(renew_and_complete(queue, random), *(enqueue(queue, random) for _ in range(6)))
     with psycopg.connect(postgres_url) as admin:  # the sessions above have ended, and with that told their numbers
         question = b"SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         assert admin.execute(question).fetchone() == (0,)
