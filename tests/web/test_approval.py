@@ -9,7 +9,7 @@ import pytest
 
 from sync_worker.runtime.service import running_worker
 from sync_worker.web.site import SESSION
-from tests.web.test_pages import HTML, TOKEN, Web, authenticator, serving, words
+from tests.web.pages import HTML, TOKEN, Web, authenticator, serving, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
