@@ -133,7 +133,7 @@ TOLD = {
     ),
     "a document is invalid": ("worker/test_loop.py::test_no_address_and_no_key_is_in_the_log", "row_refused"),
     "references lead nowhere": (
-        "diagnostics/test_explainer.py::test_unresolved_references_are_noted_until_they_resolve",
+        "diagnostics/test_explain_document.py::test_unresolved_references_are_noted_until_they_resolve",
         "references_unresolved",
     ),
     "a subject's access is too large for a session": (
