@@ -111,7 +111,7 @@ TOLD = {
     "Clerk answers 429": (f"{HERE}::test_a_429_of_clerk_is_told", "rate_limited"),
     "Clerk refuses a write": (f"{HERE}::test_a_write_that_clerk_refuses_is_told", "subject_failed"),
     "no entitlement is visible": (
-        "worker/test_loop.py::test_where_nothing_is_visible_and_nothing_was_deleted_access_stays",
+        "worker/test_expected_reads.py::test_where_nothing_is_visible_and_nothing_was_deleted_access_stays",
         "dataset_empty",
     ),
     "most entitlements are gone": (
@@ -131,20 +131,20 @@ TOLD = {
         "diagnostics/test_situations.py::test_an_overdue_reconcile_is_news_every_day",
         "reconcile_overdue",
     ),
-    "a document is invalid": ("worker/test_loop.py::test_no_address_and_no_key_is_in_the_log", "row_refused"),
+    "a document is invalid": ("worker/test_worker_logs.py::test_no_address_and_no_key_is_in_the_log", "row_refused"),
     "references lead nowhere": (
         "diagnostics/test_explain_document.py::test_unresolved_references_are_noted_until_they_resolve",
         "references_unresolved",
     ),
     "a subject's access is too large for a session": (
-        "worker/test_loop.py::test_claims_that_would_not_fit_a_cookie_are_written_and_told_with_their_size",
+        "worker/test_worker_logs.py::test_claims_that_would_not_fit_a_cookie_are_written_and_logged_with_their_size",
         "claims_large",
     ),
     "a subject's access is larger than 8 KB": (
         "worker/test_loop.py::test_more_than_clerk_stores_is_refused_by_name_and_nothing_is_written",
         "access_too_large",
     ),
-    "a bug": ("worker/test_loop.py::test_a_bug_tells_of_whom_but_no_address", "run_crashed"),
+    "a bug": ("worker/test_worker_logs.py::test_a_bug_is_logged_with_its_subjects_but_no_address", "run_crashed"),
 }
 
 

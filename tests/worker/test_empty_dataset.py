@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from sync_worker.worker.full_reconcile import Result
 from tests.builders import created
 from tests.clock import TIMINGS
 from tests.expected import deleted
-from tests.oracle import GUARD, until, until_idle, wrong
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -36,14 +35,10 @@ async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_a
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.queue.enqueue([WorkItem("user:user_1")])
-        async with asyncio.timeout(GUARD):
-            while not await parts.store.queue.recall(STATE):
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall(STATE))
         await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
         await until(lambda: not wrong(box))
-        async with asyncio.timeout(GUARD):
-            while await parts.store.queue.recall(STATE):
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall(STATE), lambda state: state is None)
 
 
 @pytest.mark.parametrize("key", ["document:plan-1", "document:plan-1 for several", "user:user_1", "members:user_1"])
@@ -63,9 +58,7 @@ async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(
     gone = deleted("plan-1", "r1", "2026-05-01T12:00:00Z")
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:plan-1", 1, expected=gone)])
-        async with asyncio.timeout(GUARD):
-            while not await parts.store.queue.recall(STATE):
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall(STATE))
         named = {"_type": "reference", "_ref": "plan-1", "_weak": True}
         await box.lake.mutate([entitlement("e1", clerkUserId="user_1", role="member")])
         await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": named}}}])
