@@ -115,7 +115,7 @@ TOLD = {
         "dataset_empty",
     ),
     "most entitlements are gone": (
-        "cli/test_reconcile.py::test_fewer_than_half_of_the_last_good_run_takes_nothing_away",
+        "cli/test_reconcile_trouble.py::test_fewer_than_half_of_the_last_good_run_takes_nothing_away",
         "Far fewer entitlements are visible",
     ),
     "everybody would lose one key": (
