@@ -60,7 +60,7 @@ TOLD = {
         "webhook_path_unknown",
     ),
     "the webhook's secret differs": (
-        "webhooks/test_receiver.py::test_without_a_good_signature_nothing_is_marked",
+        "webhooks/test_receiver.py::test_without_a_good_signature_nothing_is_enqueued",
         "bad_signature",
     ),
     "the webhook's secret is not set": (
@@ -105,7 +105,7 @@ TOLD = {
         "cli/test_verbs.py::test_empty_fields_and_plans_on_no_list_are_reported_before_anything_is_written",
         "release",
     ),
-    "no worker runs": ("webhooks/test_receiver.py::test_readyz_says_that_no_worker_is_there", "/readyz"),
+    "no worker runs": ("webhooks/test_health.py::test_readyz_says_that_no_worker_is_there", "/readyz"),
     "a process was killed": (f"{HERE}::test_work_of_a_killed_process_is_taken_over", "orphans_reclaimed"),
     "Sanity or Clerk is down": (f"{HERE}::test_a_service_that_is_down_is_told", "run_failed"),
     "Clerk answers 429": (f"{HERE}::test_a_429_of_clerk_is_told", "rate_limited"),
