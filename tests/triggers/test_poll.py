@@ -32,7 +32,7 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
 LATER = 600.0
 
 
-async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_publish_whose_webhook_was_lost_is_found_and_reported(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
