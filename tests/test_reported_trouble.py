@@ -21,6 +21,7 @@ from sync_worker.storage.work_items import WorkItem
 from sync_worker.triggers.poll import Poll
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
+from tests import builders
 from tests.causes import cause_of
 from tests.cli.terminal import Operator
 from tests.clock import TIMINGS, ShiftedClock
@@ -69,8 +70,7 @@ async def reported(event: str) -> AsyncIterator[Line]:
 
 
 async def publish(box: Sandbox, user: str, **fields: Any) -> None:
-    row = {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", **fields}
-    await box.lake.mutate([{"createOrReplace": row}])
+    await builders.publish(box, f"ent-{user}", user, **fields)
 
 
 async def post(app: Any) -> httpx.Response:

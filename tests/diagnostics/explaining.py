@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.service import running_worker
@@ -14,20 +14,10 @@ from tests.causes import cause_of
 if TYPE_CHECKING:
     from sync_worker.diagnostics.explain_document import DocumentExplanation
     from sync_worker.diagnostics.explanation import Explanation
-    from sync_worker.sandbox.server import Sandbox
     from tests.parts import Parts
 
 
 ADA = "ada@example.org"
-
-
-async def publish(box: Sandbox, document: str, **fields: Any) -> None:
-    row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
-    await box.lake.mutate([{"createOrReplace": row}])
-
-
-async def delete(box: Sandbox, document: str) -> None:
-    await box.lake.mutate([{"delete": {"id": document}}])
 
 
 async def sync(parts: Parts, *keys: str, cause: str = "") -> None:

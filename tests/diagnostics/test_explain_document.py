@@ -15,9 +15,10 @@ from sync_worker.diagnostics.serialize import document_json, subject_json
 from sync_worker.runtime.wiring import open_explainer
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
-from tests.builders import weak
+from tests.builders import publish, weak
 from tests.causes import cause_of
-from tests.diagnostics.explaining import ADA, delete, document, publish, subject, sync
+from tests.diagnostics.explaining import ADA, document, subject, sync
+from tests.expected import delete
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox

@@ -8,8 +8,8 @@ import pytest
 
 from sync_worker.diagnostics.explanation import RowStatus, SyncState
 from sync_worker.diagnostics.issues import from_row
-from tests.builders import weak
-from tests.diagnostics.explaining import ADA, ahead, document, publish, subject, sync
+from tests.builders import publish, weak
+from tests.diagnostics.explaining import ADA, ahead, document, subject, sync
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox

@@ -15,7 +15,8 @@ from sync_worker.errors import InvalidSubject, MutationInDryRun
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer
 from sync_worker.storage.work_items import WorkItem
-from tests.diagnostics.explaining import document, publish, subject, sync
+from tests.builders import publish
+from tests.diagnostics.explaining import document, subject, sync
 from tests.oracle import until
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from sync_worker.doctor.runner import Finding, Status, examine, open_installatio
 from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
 from sync_worker.sandbox.server import Sandbox, Server
 from sync_worker.web.app import create_app
+from tests.builders import entitlement
 from tests.clock import TIMINGS, ShiftedClock
 from tests.parts import RUNTIME, settings_of
 
@@ -47,8 +48,7 @@ class Installation:
         await self.box.lake.webhooks.change(self.hook.id, **settings)
 
     async def publish(self, document: str, **fields: Any) -> None:
-        row = {"_id": document, "_type": "entitlement", "clerkUserId": "user_1", **fields}
-        await self.box.lake.mutate([{"createOrReplace": row}])
+        await self.box.lake.mutate([{"createOrReplace": entitlement(document, "user_1", **fields)}])
         await self.box.lake.hooks_idle()
 
     async def examine(self, url: str = "") -> dict[str, Finding]:

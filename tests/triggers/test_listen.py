@@ -14,6 +14,7 @@ from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
 from sync_worker.sanity.listen import ListenEvent, Signal, types_of
 from sync_worker.triggers.listen import document_event
 from sync_worker.triggers.poll import Poll, horizon
+from tests.builders import publish
 from tests.clock import TIMINGS, ManualClock
 from tests.oracle import GUARD, until, wrong
 from tests.parts import opened, working
@@ -26,8 +27,7 @@ QUICK = replace(TIMINGS, listen_reconnect=0.05, listen_lease=1.0, poll_grace=0.0
 
 
 async def edit(box: Sandbox, user: str, **fields: Any) -> None:
-    row = {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", **fields}
-    await box.lake.mutate([{"createOrReplace": row}])
+    await publish(box, f"ent-{user}", user, **fields)
 
 
 async def test_a_publish_a_move_and_a_delete_are_heard_without_any_webhook(box: Sandbox, database_url: str) -> None:

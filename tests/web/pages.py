@@ -14,6 +14,7 @@ from sync_worker.storage.work_items import WorkItem
 from sync_worker.web.app import create_app
 from sync_worker.web.auth import Authenticator, LoginThrottle
 from sync_worker.web.site import SESSION
+from tests.builders import publish
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS
 from tests.parts import settings_of
@@ -59,8 +60,7 @@ class Web:
         return found
 
     async def publish(self, document: str, **fields: Any) -> None:
-        row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
-        await self.box.lake.mutate([{"createOrReplace": row}])
+        await publish(self.box, document, **fields)
 
     async def sync(self, *keys: str, cause: str = "") -> None:
         """Enqueue the keys, and run a worker until they are done."""

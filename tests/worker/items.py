@@ -6,25 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sync_worker.storage.work_items import WorkItem
-from tests.expected import deleted, updated
 from tests.oracle import until_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sync_worker.domain.revisions import Deleted, Updated
-    from sync_worker.sandbox.server import Sandbox
     from tests.parts import Parts
-
-
-def expected(box: Sandbox, document: str) -> Updated:
-    held = box.lake.documents[document]
-    return updated(document, held["_rev"], held["_updatedAt"])
-
-
-def gone(box: Sandbox, document: str) -> Deleted:
-    held = box.lake.documents[document]
-    return deleted(document, held["_rev"], held["_updatedAt"])
 
 
 async def enqueue(parts: Parts, *subjects: str, **given: Any) -> None:

@@ -13,11 +13,11 @@ from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.outcome import Due
 from tests.builders import created
 from tests.clock import TIMINGS
-from tests.expected import updated
+from tests.expected import delete, deletion_of, stored, updated
 from tests.leases import lease_of
 from tests.oracle import until, wrong
 from tests.parts import working
-from tests.worker.items import enqueue, expected, gone, row_when
+from tests.worker.items import enqueue, row_when
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
@@ -39,10 +39,9 @@ async def test_the_last_entitlement_goes_although_a_living_course_is_expected_to
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        delete = gone(box, "e1")
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        reported = await delete(box, "e1")
         await parts.store.queue.enqueue(
-            [WorkItem("user:user_1", 1, expected=expected(box, "c1")), WorkItem("user:user_1", expected=delete)]
+            [WorkItem("user:user_1", 1, expected=stored(box, "c1")), WorkItem("user:user_1", expected=reported)]
         )
         await until(lambda: not wrong(box))
 
@@ -54,14 +53,12 @@ async def test_the_last_entitlement_goes_although_a_plan_that_was_deleted_once_i
     plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
     await box.lake.mutate([{"create": plan}, created("e1", "user_1", plan="pro")])
     async with working(box, sqlite_url) as parts:
-        reported = gone(box, "p1")
-        await box.lake.mutate([{"delete": {"id": "p1"}}])
+        reported = await delete(box, "p1")
         await enqueue(parts, "user:user_1", expected=reported)
         await until(lambda: not wrong(box))
         await box.lake.mutate([{"create": plan}])
-        delete = gone(box, "e1")
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await enqueue(parts, "user:user_1", expected=delete)
+        reported = await delete(box, "e1")
+        await enqueue(parts, "user:user_1", expected=reported)
         await until(lambda: not wrong(box))
 
 
@@ -101,7 +98,7 @@ async def test_an_event_without_a_time_is_not_satisfied_by_an_old_read(box: Sand
 async def test_two_edits_in_one_second_do_not_wait_for_the_index_in_vain(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
-    seen = expected(box, "e1")
+    seen = stored(box, "e1")
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [
             WorkItem("user:user_1", expected=seen),
@@ -133,7 +130,7 @@ async def test_a_token_that_sees_nothing_for_one_read_takes_nothing_away(box: Sa
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
-        reported = gone(box, "e1")
+        reported = deletion_of(box, "e1")
         await box.lake.mutate([{"delete": {"id": "e1"}}, {"delete": {"id": "e2"}}])
         await box.lake.mutate([created("e3", "user_1", plan="pro")])
         sees = reconciler_of(parts.settings, parts.store, parts.services)

@@ -17,9 +17,10 @@ from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
+from tests.expected import stored
 from tests.oracle import until, wrong
 from tests.parts import opened, working
-from tests.worker.items import enqueue, expected, row_of, row_when
+from tests.worker.items import enqueue, row_of, row_when
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ async def test_a_plan_set_by_hand_survives_an_entitlement_that_starts_later(box:
     starts = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     await box.lake.mutate([created("e1", "user_vip", plan="pro", startsAt=starts)])
     async with working(box, sqlite_url) as parts:
-        await enqueue(parts, "user:user_vip", expected=expected(box, "e1"))
+        await enqueue(parts, "user:user_vip", expected=stored(box, "e1"))
         await until(lambda: box.clerk.requests.count("GET") > 0)
         await row_when(parts, "user:user_vip", lambda row: row.cause == NO_CAUSE)
     assert box.clerk.users["user_vip"]["public_metadata"] == {"plan": "vip"}
