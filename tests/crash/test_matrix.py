@@ -19,7 +19,7 @@ from tests.builders import created, reference
 from tests.causes import cause_of
 from tests.expected import deleted
 from tests.nursery import NOTHING_WRONG
-from tests.oracle import GUARD, until, wrong
+from tests.oracle import GUARD, until, until_seen, wrong
 from tests.parts import working
 from tests.trouble import Moment, Trouble
 
@@ -211,9 +211,8 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
     box.clerk.add_user("user_twin", email=shared)
     await mark(site, WorkItem("user:user_ada"))
     await site.dies(to(site, "WorkQueue.complete", "after"))
-    async with site.worker(to(site)), site.store() as store, asyncio.timeout(GUARD):
-        while (noted := await store.queue.get("document:e1")) is None or noted.visible_at is None:
-            await asyncio.sleep(0.05)
+    async with site.worker(to(site)), site.store() as store:
+        await until_seen(lambda: store.queue.get("document:e1"), lambda row: row and row.visible_at)
 
 
 @crashing({"sqlite_url": (("WorkQueue.enqueue", "uncommitted", 2),)}, {"mark": every_moment("WorkQueue.enqueue")})

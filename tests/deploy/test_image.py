@@ -14,6 +14,7 @@ import pytest
 
 from sync_worker.cli.processes import free_port, listening, settings_for
 from tests import kits
+from tests.clock import CLOCK
 from tests.kits import DEPLOY, ROOT
 from tests.oracle import GUARD
 
@@ -91,7 +92,7 @@ def pins(lock: Path) -> dict[str, str]:
 async def test_the_health_check_passes_while_the_process_answers_and_fails_when_it_does_not(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with listening("web", settings_for(box, sqlite_url), tmp_path / "log") as url:
+    async with listening("web", settings_for(box, sqlite_url), tmp_path / "log", CLOCK) as url:
         assert await health_check(url.rpartition(":")[2]) == 0
     assert await health_check(str(free_port())) == 1
 

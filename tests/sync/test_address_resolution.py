@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
 from sync_worker.runtime.service import running_worker
@@ -16,7 +15,7 @@ from sync_worker.sync.address_resolution import PENDING
 from tests.builders import published
 from tests.clock import PATIENT, TIMINGS
 from tests.expected import delete, updated
-from tests.oracle import until, until_idle, wrong
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -104,9 +103,7 @@ async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
 
 
 async def _until_codes(parts: Parts, wanted: dict[str, str]) -> None:
-    with anyio.fail_after(20):
-        while await codes(parts) != wanted:
-            await anyio.sleep(0.05)
+    await until_seen(lambda: codes(parts), wanted.__eq__)
 
 
 def verified(box: Sandbox, user: str, email: str) -> None:

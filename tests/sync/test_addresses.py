@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +14,7 @@ from sync_worker.storage.work_items import WorkItem
 from tests.builders import published
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import stored
-from tests.oracle import GUARD, until, until_idle, wrong
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
@@ -176,11 +176,10 @@ async def test_while_a_second_owner_of_an_address_is_unreadable_it_neither_gives
             findings = await run.find()
         await enqueue(parts, "user:user_ada", "user:user_bob", "document:e2")
         await until(lambda: box.clerk.users["user_bob"]["public_metadata"].get("plan") == "pro")
-        async with asyncio.timeout(GUARD):
-            for key in ("user:user_ada", "document:e2"):
-                while not (row := await parts.store.queue.get(key)) or not row.error_code:
-                    await asyncio.sleep(0.02)
-                assert row.error_code == "unreadable_answer"
+        for key in ("user:user_ada", "document:e2"):
+            row = await until_seen(partial(parts.store.queue.get, key), lambda row: row and row.error_code)
+            assert row
+            assert row.error_code == "unreadable_answer"
     assert [str(d.change.subject) for d in findings.differences] == ["user:user_bob"]
     assert {"user:user_ada", "user:user_twin"} <= {refusal.document for refusal in findings.refused}
     assert box.clerk.users["user_ada"]["public_metadata"] == {"plan": "pro", "courseSlugs": []}
@@ -199,8 +198,7 @@ async def test_a_membership_by_address_is_kept_while_its_user_is_unreadable(box:
         await enqueue(parts, "membership:org_1/user_ada")
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             findings = await run.find()
-        async with asyncio.timeout(GUARD):
-            while not (row := await parts.store.queue.get("membership:org_1/user_ada")) or not row.error_code:
-                await asyncio.sleep(0.02)
+        get = partial(parts.store.queue.get, "membership:org_1/user_ada")
+        await until_seen(get, lambda row: row and row.error_code)
     assert findings.losing == []
     assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"]["plan"] == "pro"

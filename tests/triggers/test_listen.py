@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import replace
@@ -16,7 +15,7 @@ from sync_worker.triggers.listen import document_event
 from sync_worker.triggers.poll import Poll, horizon
 from tests.builders import publish
 from tests.clock import TIMINGS, ManualClock
-from tests.oracle import GUARD, until, wrong
+from tests.oracle import until, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -77,9 +76,7 @@ async def test_where_the_stream_cannot_go_on_the_poll_catches_up(box: Sandbox, s
     box.lake.listeners.settings = ListenSettings(resume_window=-1)
     async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
         await box.lake.listeners.wait_connected(1)
-        async with asyncio.timeout(GUARD):
-            while await parts.store.queue.recall("deletes") is None:  # the first connection has caught up
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall("deletes"))  # the first connection has caught up
         box.lake.listeners.faults = ListenFaults(drop=1.0)
         await edit(box, user)
         box.lake.listeners.faults = ListenFaults()
@@ -98,16 +95,14 @@ async def test_only_one_of_two_processes_listens(box: Sandbox, postgres_url: str
 
 async def test_a_refused_channel_is_recorded_and_the_worker_goes_on(box: Sandbox, sqlite_url: str) -> None:
     box.lake.faults.next("channel_error", path_prefix="/v2025-02-19/data/listen")
-    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
-        while await parts.store.queue.recall("listen:failure") is None:
-            await asyncio.sleep(0.02)
+    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
+        await until_seen(lambda: parts.store.queue.recall("listen:failure"))
 
 
 async def test_a_refused_token_is_recorded_and_not_tried_again_at_once(box: Sandbox, sqlite_url: str) -> None:
     box.lake.faults.next("unauthorized", path_prefix="/v2025-02-19/data/listen")
-    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
-        while await parts.store.queue.recall("listen:failure") is None:
-            await asyncio.sleep(0.02)
+    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
+        await until_seen(lambda: parts.store.queue.recall("listen:failure"))
 
 
 @pytest.mark.parametrize("odd", [{"documentId": "x" * 300}, {"result": {"_id": "e1", "_type": "a", "_rev": 7}}])
