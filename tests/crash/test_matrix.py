@@ -64,7 +64,7 @@ EVERY_MOMENT = pytest.mark.full("every moment of every effect, on both databases
 
 
 def crashing(quick: dict[str, tuple[Crash, ...]], full: dict[str, tuple[Crash, ...]]) -> pytest.MarkDecorator:
-    """Run a test with `quick`, told by database; and with `full` on both, which the quick run leaves out."""
+    """Run a test with `quick`, by database; and with `full` on both, which the quick run leaves out."""
     cases = [pytest.param(url, crashes, id=f"{url}-once-each") for url, crashes in quick.items()]
     cases += [
         pytest.param(url, crashes, id=f"{url}-{name}", marks=EVERY_MOMENT)

@@ -49,7 +49,7 @@ def test_secrets_and_history_never_reach_the_builder(kept_back: str) -> None:
 
 
 def is_sent(path: str) -> bool:
-    """Tell what .dockerignore says of a path: the last line that fits it, or a folder above it, wins."""
+    """Return what .dockerignore says of a path: the last line that fits it, or a folder above it, wins."""
     sent = True
     parts = path.split("/")
     for line in (ROOT / ".dockerignore").read_text().splitlines():

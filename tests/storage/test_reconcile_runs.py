@@ -35,7 +35,7 @@ class Unreliable:
         self.writes += 1
         if self.writes > LONGER_THAN_A_LEASE:
             self.outlived.set()
-            await asyncio.Event().wait()  # the clock stands still from here
+            await asyncio.Event().wait()  # the clock does not move from here
         if self.writes in self.failing:
             raise DatabaseUnavailable("It is locked.")
         return await self.db.run(work)

@@ -128,7 +128,7 @@ async def test_two_hundred_edits_and_deletes_are_heard(site: Site) -> None:
         for _ in range(200):
             await editors.edit()
         await site.comes_right()
-    print(f"\n{editors.made} edits heard, {time.monotonic() - started:.0f} s")
+    print(f"\n{editors.made} edits reported, {time.monotonic() - started:.0f} s")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ async def edit(box: Sandbox, user: str, **fields: Any) -> None:
     await publish(box, f"ent-{user}", user, **fields)
 
 
-async def test_a_publish_a_move_and_a_delete_are_heard_without_any_webhook(box: Sandbox, database_url: str) -> None:
+async def test_a_publish_a_move_and_a_delete_are_reported_without_any_webhook(box: Sandbox, database_url: str) -> None:
     users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
     async with working(box, database_url, events="listen", timings=QUICK, sanity_webhook_secret=""):
         await box.lake.listeners.wait_connected(1)

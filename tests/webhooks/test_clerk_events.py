@@ -82,7 +82,7 @@ async def test_the_item_carries_clerks_id_of_the_delivery(svix: Svix) -> None:
         ),
     ],
 )
-async def test_whoever_an_event_is_about_is_enqueued(
+async def test_the_subject_of_an_event_is_enqueued(
     svix: Svix, action: str, what: str, data: dict[str, Any], key: str
 ) -> None:
     response = await svix.post(event(f"{what}.{action}", **data))
