@@ -1,7 +1,7 @@
 """The handler of the guides, in Python: verify, one GROQ by id, one `updateUserMetadata`.
 
 It is what the figures are compared with, in the same run. It has no queue, no budget and no reconcile; what it cannot
-do is told in docs/performance.md. `python bench/naive.py` runs it with the worker's environment variables.
+do is in docs/performance.md. `python bench/naive.py` runs it with the worker's environment variables.
 """
 
 from __future__ import annotations

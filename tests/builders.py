@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sync_worker.sandbox.server import Sandbox
 
 
 def reference(document: str) -> dict[str, str]:
@@ -24,3 +27,13 @@ def entitlement(document: str, user: str | None = None, **fields: Any) -> dict[s
 def created(document: str, user: str | None = None, **fields: Any) -> dict[str, Any]:
     """The mutation that creates it."""
     return {"create": entitlement(document, user, **fields)}
+
+
+def published(document: str, user: str | None = None, **fields: Any) -> dict[str, Any]:
+    """The mutation that creates or replaces it, with the plan pro unless `fields` give another."""
+    return {"createOrReplace": entitlement(document, user, **{"plan": "pro", **fields})}
+
+
+async def publish(box: Sandbox, document: str, user: str | None = None, **fields: Any) -> None:
+    """Publish it."""
+    await box.lake.mutate([published(document, user, **fields)])

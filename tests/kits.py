@@ -158,7 +158,7 @@ def kubernetes() -> Iterator[Start]:
 
 
 def units() -> dict[str, configparser.ConfigParser]:
-    """Return the systemd units by name. Of a directive that stands twice, the last is kept."""
+    """Return the systemd units by name. Of a directive that is there twice, the last is kept."""
     read = {}
     for file in sorted((DEPLOY / "systemd").iterdir()):
         unit = configparser.ConfigParser(strict=False, interpolation=None)

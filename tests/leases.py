@@ -22,7 +22,9 @@ def lease_of(subject: str, *, seconds: float = 60.0, clock: Clock = CLOCK) -> Le
     return Lease.begin(subject, "", clock, seconds)
 
 
-async def holds(ws: WorkQueue, claims: Iterable[Claim]) -> set[str]:
+async def holds(queue: WorkQueue, claims: Iterable[Claim]) -> set[str]:
     """Return the keys whose claims still own them, with time left on the lease."""
     requested = [(claim.key, claim.lease_token) for claim in claims]
-    return {row[0] for row in await ws._db.read(lambda tx: [row for one in requested for row in tx.execute(HELD, one)])}
+    return {
+        row[0] for row in await queue._db.read(lambda tx: [row for one in requested for row in tx.execute(HELD, one)])
+    }

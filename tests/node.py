@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 STUDIO = Path(__file__).parent / "studio"
 IDENTITY = STUDIO / "identity.mjs"
-"""Stands in for packages that are not installed."""
+"""Takes the place of packages that are not installed."""
 STYLES = STUDIO / "styles.mjs"
 """For packages that are."""
 
 
 class Thrown(Exception):
-    """What the script threw, as it would stand in a log."""
+    """What the script threw, as a log would show it."""
 
 
 async def evaluate(

@@ -213,17 +213,17 @@ def end_of(log: Path) -> str:
 
 
 class Forks:
-    """The other side: forks a child for each order that comes, and tells how it ended."""
+    """The other side: forks a child for each order that comes, and reports how it ended."""
 
     def __init__(self, path: str) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{path}.new")
         self._listener.listen()
-        Path(f"{path}.new").rename(path)  # whoever sees it can connect
+        Path(f"{path}.new").rename(path)  # a process that sees it can connect
         self._children: dict[int, tuple[int, socket.socket]] = {}
 
     def serve(self) -> dict[str, Any]:
-        """Return the order, in each child. All end once whoever started this has closed our standard input, or died."""
+        """Return the order, in each child. All end when the starter closes our standard input, or dies."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(sys.stdin, selectors.EVENT_READ)

@@ -1,4 +1,4 @@
-"""What access should be, told a second time and more simply than by the worker: plain loops over plain documents."""
+"""What access should be, worked out a second time: plain loops over plain documents."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import re
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sync_worker.runtime.wiring import open_database
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from sync_worker.sandbox.server import Sandbox
 
+T = TypeVar("T")
 UNFINISHED = """
 SELECT key FROM work WHERE lease_token IS NOT NULL
   OR (generation <> completed_generation AND dead = 0 AND visible_at <= NOW() + 10)
@@ -123,6 +124,15 @@ async def until(condition: Callable[[], bool], seconds: float = GUARD) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         await asyncio.sleep(0.05)
+
+
+async def until_seen(look: Callable[[], Awaitable[T]], is_so: Callable[[T], object] = bool) -> T:
+    """Look until what is seen `is_so`, and return it; fail when it is not in time."""
+    deadline = time.monotonic() + GUARD
+    while not is_so(seen := await look()):
+        assert time.monotonic() < deadline, seen
+        await asyncio.sleep(0.02)
+    return seen
 
 
 async def until_idle(database_url: str, seconds: float = GUARD) -> None:

@@ -1,6 +1,6 @@
 """A real PostgreSQL for the tests, on a Unix socket, with its data in a folder of its own.
 
-The first worker process that needs the shared server starts it; whoever started the run stops it at the end.
+The first worker process that needs the shared server starts it; the process that started the run stops it at the end.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def shared_server(folder: Path) -> str:
         if not (folder / "data").exists():
             server = PostgresServer(folder)
             server.start()
-            _started.append(server)  # it outlives this process; whoever started the run stops it
+            _started.append(server)  # it outlives this process; the process that started the run stops it
     return _url_in(folder)
 
 

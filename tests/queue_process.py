@@ -1,6 +1,6 @@
 """A process that marks and runs subjects until its input ends, for the tests that kill such processes.
 
-It prints one JSON array a line, unbuffered: `["mark", key]` once a mark has been acknowledged, and
+It prints one JSON array a line, unbuffered: `["item", key]` once a mark has been acknowledged, and
 `["run", key, begin, end]` (monotonic seconds) once a run has been settled; a run begins after its claim and ends before
 it is settled. After its input has ended it works until nothing is due any more.
 """
@@ -24,44 +24,44 @@ KEYS = [f"user:user_{n}" for n in range(12)]
 LEASE = 1.0
 
 
-def tell(*what: object) -> None:
+def report(*what: object) -> None:
     os.write(1, f"{json.dumps(what)}\n".encode())
 
 
 class Process:
-    def __init__(self, ws: WorkQueue) -> None:
-        self.ws = ws
-        self.asked_to_end = asyncio.Event()
+    def __init__(self, queue: WorkQueue) -> None:
+        self.queue = queue
+        self.ending = asyncio.Event()
 
-    async def mark(self) -> None:
-        while not self.asked_to_end.is_set():
+    async def enqueue(self) -> None:
+        while not self.ending.is_set():
             keys = random.choices(KEYS, k=random.randint(1, 5))
-            await self.ws.enqueue([WorkItem(key) for key in keys])
+            await self.queue.enqueue([WorkItem(key) for key in keys])
             for key in keys:
-                tell("mark", key)
+                report("item", key)
             await asyncio.sleep(random.uniform(0, 0.005))
 
     async def work(self) -> None:
-        while not self.asked_to_end.is_set() or await self.ws.next_due() is not None:
-            for claim in await self.ws.claim(0, 3, LEASE):
+        while not self.ending.is_set() or await self.queue.next_due() is not None:
+            for claim in await self.queue.claim(0, 3, LEASE):
                 begin = time.monotonic()
                 await asyncio.sleep(random.uniform(0, 0.005))
                 end = time.monotonic()
-                if claim.key not in await holds(self.ws, [claim]):  # it was owned until then, at least
+                if claim.key not in await holds(self.queue, [claim]):  # it was owned until then, at least
                     continue
                 completion = Completed(claim) if random.random() < 0.9 else Retry(claim, "x", "", 0.01)
-                if not await self.ws.complete([completion]):
-                    tell("run", claim.key, begin, end)
+                if not await self.queue.complete([completion]):
+                    report("run", claim.key, begin, end)
             await asyncio.sleep(random.uniform(0, 0.005))
 
     async def run(self) -> None:
         ended = asyncio.to_thread(sys.stdin.read)
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
-                group.create_task(self.mark())
+                group.create_task(self.enqueue())
                 group.create_task(self.work())
             await ended
-            self.asked_to_end.set()
+            self.ending.set()
 
 
 async def main(url: str) -> None:

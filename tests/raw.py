@@ -51,7 +51,7 @@ class Line:
             return Answer(0)
 
     async def closed(self, seconds: float = 5.0) -> bool:
-        """Tell whether the other side hangs up in time, whatever it says before."""
+        """Return whether the other side hangs up in time, whatever it says before."""
         try:
             async with asyncio.timeout(seconds):
                 while await self.reader.read(65536):

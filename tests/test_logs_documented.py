@@ -13,7 +13,7 @@ LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
 
 
 def is_log(node: ast.expr) -> bool:
-    """Tell whether it is `log.info`, or a choice between such: `(log.error if … else log.info)`."""
+    """Return whether it is `log.info`, or a choice between such: `(log.error if … else log.info)`."""
     if isinstance(node, ast.IfExp):
         return is_log(node.body) and is_log(node.orelse)
     return (

@@ -13,7 +13,17 @@ from urllib.parse import quote
 
 import httpx
 
-from sync_worker.clerk.objects import add, add_membership, add_user, as_list, membership_of, total_of, uncounted
+from sync_worker.clerk.objects import (
+    add,
+    add_membership,
+    add_user,
+    as_list,
+    membership_of,
+    organization_rows,
+    rows_of,
+    total_of,
+    uncounted,
+)
 from sync_worker.clerk.target import AddressOwners
 from sync_worker.clerk.user_list import PAGE, UserList
 from sync_worker.domain.subjects import Kind, Subject
@@ -78,7 +88,7 @@ class Clerk:
                 answer = await self._get(path, user_id=ids, limit=IDS_PER_CALL)
             except NoSuchSubject:
                 return  # the organization was deleted
-            for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
+            for item in rows_of(answer):
                 add_membership(found, item)
 
     async def find(self, addresses: Collection[Subject]) -> AddressOwners:
@@ -153,7 +163,7 @@ class Clerk:
         seen, offset = 0, 0
         while True:
             answer = await self._get("/organization_memberships", limit=PAGE, offset=offset, order_by="+created_at")
-            page = as_list(answer.get("data") if isinstance(answer, dict) else answer)
+            page = rows_of(answer)
             found: dict[Subject, Observed] = {}
             for item in page:
                 add_membership(found, item)
@@ -166,25 +176,15 @@ class Clerk:
 
     async def _organizations(self, **parameters: Sequence[str] | str | int) -> list[Any]:
         """List organizations; none if the instance has them disabled."""
-        try:
-            answer = await self._get("/organizations", **parameters)
-        except RequestRefused as error:
-            if "organization_not_enabled_in_instance" in error.detail:
-                return []
-            raise
-        return as_list(answer.get("data") if isinstance(answer, dict) else answer)
+        return await organization_rows(self._get("/organizations", **parameters))
 
     async def memberships(self, user_id: str) -> tuple[Subject, ...]:
         """See Target. Returns none for an unknown user, or if the instance has organizations disabled."""
+        path = f"/users/{quote(user_id, safe='')}/organization_memberships"
         try:
-            answer = await self._get(f"/users/{quote(user_id, safe='')}/organization_memberships", limit=PAGE)
+            items = await organization_rows(self._get(path, limit=PAGE))
         except NoSuchSubject:
             return ()
-        except RequestRefused as error:
-            if "organization_not_enabled_in_instance" in error.detail:
-                return ()
-            raise
-        items = as_list(answer.get("data") if isinstance(answer, dict) else answer)
         return tuple(membership_of(item, user_id) for item in items)
 
     async def instance(self) -> str:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sync_worker.clerk.objects import as_list
+from sync_worker.clerk.objects import as_list, organization_rows
 from sync_worker.domain.text import invisible_character
-from sync_worker.errors import RequestRefused
 from sync_worker.formatting import masked
 from sync_worker.transport import read_json
 
@@ -69,16 +68,10 @@ class Directory:
         return await self._organizations(organization_id=ids, limit=IDS_PER_CALL)
 
     async def _people(self, **parameters: Sequence[str] | str | int) -> list[Listing]:
-        return _listings(_Person, await self._get("/users", **parameters))
+        return _listings(_Person, as_list(await self._get("/users", **parameters)))
 
     async def _organizations(self, **parameters: Sequence[str] | str | int) -> list[Listing]:
-        try:
-            answer = await self._get("/organizations", **parameters)
-        except RequestRefused as error:
-            if "organization_not_enabled_in_instance" in error.detail:
-                return []
-            raise
-        return _listings(_Organization, answer.get("data") if isinstance(answer, dict) else answer)
+        return _listings(_Organization, await organization_rows(self._get("/organizations", **parameters)))
 
     async def _get(self, path: str, **parameters: Sequence[str] | str | int) -> Any:
         return read_json(SERVICE, await self._client.get(self._base + path, params=parameters))
@@ -124,9 +117,9 @@ class _Person(_Entry):
         return Listing(self.id, masked(" ".join(names) or self.username or ""), email, self.image)
 
 
-def _listings(kind: type[_Person | _Organization], answer: object) -> list[Listing]:
+def _listings(kind: type[_Person | _Organization], items: Sequence[object]) -> list[Listing]:
     found = []
-    for item in as_list(answer):
+    for item in items:
         try:
             found.append(kind.model_validate(item).listing)
         except ValidationError:

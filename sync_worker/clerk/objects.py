@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sync_worker.domain.entitlements import Observed
 from sync_worker.domain.ownership import read_markers
 from sync_worker.domain.subjects import Kind, Subject
-from sync_worker.errors import InvalidSubject, UnreadableAnswer
+from sync_worker.errors import InvalidSubject, RequestRefused, UnreadableAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
 STRICT = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -26,6 +26,21 @@ def as_list(answer: object) -> list[Any]:
     if not isinstance(answer, list):
         raise UnreadableAnswer("Clerk's response is not the expected list")
     return answer
+
+
+def rows_of(answer: object) -> list[Any]:
+    """Return the rows of a list, which some routes wrap in an object. Raises UnreadableAnswer where there is none."""
+    return as_list(answer.get("data") if isinstance(answer, dict) else answer)
+
+
+async def organization_rows(requested: Awaitable[object]) -> list[Any]:
+    """Return the rows of a list of organizations or memberships; none if the instance has organizations disabled."""
+    try:
+        return rows_of(await requested)
+    except RequestRefused as error:
+        if "organization_not_enabled_in_instance" in error.detail:
+            return []
+        raise
 
 
 def total_of(answer: object) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sync_worker.clerk.claims import Person
-from sync_worker.clerk.objects import add, add_membership, as_list
+from sync_worker.clerk.objects import add, add_membership, rows_of
 from sync_worker.domain.subjects import Kind, Subject
 from sync_worker.errors import ConfigurationError, NoSuchSubject, UnreadableAnswer
 from sync_worker.transport import read_json
@@ -63,7 +63,7 @@ class Tokens:
         """Return the JWT templates of the instance."""
         # The SDK drops their claims.
         answer = read_json(SERVICE, await self._client.get(f"{self._base}/jwt_templates", params={"limit": PAGE}))
-        return [_template(item) for item in as_list(answer.get("data") if isinstance(answer, dict) else answer)]
+        return [_template(item) for item in rows_of(answer)]
 
     async def save(self, template: JwtTemplate) -> JwtTemplate:
         """Create the template, or change the one with its id. Claims are replaced whole."""
@@ -94,7 +94,7 @@ class Tokens:
         """Return the active sessions of a user, with the time each was created in Unix milliseconds."""
         query: dict[str, str | int] = {"user_id": user_id, "status": "active", "limit": PAGE}
         answer = read_json(SERVICE, await self._client.get(f"{self._base}/sessions", params=query))
-        items = as_list(answer.get("data") if isinstance(answer, dict) else answer)
+        items = rows_of(answer)
         try:
             return {str(item["id"]): int(item["created_at"]) for item in items}
         except (KeyError, TypeError, ValueError):
@@ -144,7 +144,7 @@ class Tokens:
     async def _membership(self, organization_id: str, user_id: str) -> dict[str, Any]:
         path = f"/organizations/{quote(organization_id, safe='')}/memberships"
         answer = read_json(SERVICE, await self._client.get(self._base + path, params={"user_id": user_id}))
-        for item in as_list(answer.get("data") if isinstance(answer, dict) else answer):
+        for item in rows_of(answer):
             return item if isinstance(item, dict) else {}
         raise NoSuchSubject(f"{user_id} is not a member of {organization_id}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from sync_worker.formatting import describe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sync_worker.domain.clock import Clock
     from sync_worker.sandbox.server import Sandbox
 
 PATIENCE = 15.0
@@ -106,9 +106,10 @@ async def _play() -> int:
     from rich.console import Console
 
     from sync_worker.cli.processes import install_hook, listening, settings_for
+    from sync_worker.runtime.system_clock import SystemClock
     from sync_worker.sandbox.server import Sandbox
 
-    console = Console()
+    console, clock = Console(), SystemClock()
     console.print("[bold]sync-worker demo[/bold]: a local Content Lake (real GROQ), a local Clerk, the real worker.")
     async with Sandbox() as box:
         box.clerk.add_user(ADA, email="ada@example.com", public_metadata={"theme": "dark"})
@@ -117,11 +118,11 @@ async def _play() -> int:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "worker.log"
             settings = settings_for(box, f"sqlite:///{folder}/demo.db")
-            async with listening("serve", settings, log) as url:
+            async with listening("serve", settings, log, clock) as url:
                 install_hook(box, url)
                 for number, step in enumerate(story(), 1):
                     console.print(f"[bold]{number}. {step.title}[/bold]", end=" ", soft_wrap=True)
-                    milliseconds = await _perform(box, step)
+                    milliseconds = await _perform(box, step, clock)
                     if milliseconds is None:
                         console.print(f"[red]not in sync after {PATIENCE:.0f} s[/red]; the worker's log:")
                         console.print(log.read_text(), markup=False)
@@ -133,14 +134,14 @@ async def _play() -> int:
     return 0
 
 
-async def _perform(box: Sandbox, step: Step) -> float | None:
+async def _perform(box: Sandbox, step: Step, clock: Clock) -> float | None:
     """Apply one edit. Return the milliseconds until Clerk is in sync, or None after PATIENCE seconds."""
-    started = time.perf_counter()
+    started = clock.monotonic()
     await box.lake.mutate([dict(mutation) for mutation in step.mutations])
-    while time.perf_counter() - started < PATIENCE:
+    while clock.monotonic() - started < PATIENCE:
         if all(_access(box, user) == expected for user, expected in step.access.items()):
-            return (time.perf_counter() - started) * 1000
-        await asyncio.sleep(0.001)
+            return (clock.monotonic() - started) * 1000
+        await clock.sleep(0.001)
     return None
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from sync_worker.domain.clock import Clock
     from sync_worker.sandbox.server import Sandbox
     from sync_worker.sandbox.webhooks import Hook
 
@@ -93,11 +94,11 @@ async def process(
 
 
 @asynccontextmanager
-async def listening(verb: str, environment: Mapping[str, str], log: Path) -> AsyncIterator[str]:
+async def listening(verb: str, environment: Mapping[str, str], log: Path, clock: Clock) -> AsyncIterator[str]:
     """Run `serve` or `web`, and yield its URL once it responds."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     async with process(verb, environment, log, "--port", str(port)) as running:
-        await _until_up(url, running, log)
+        await _until_up(url, running, log, clock)
         yield url
 
 
@@ -112,7 +113,7 @@ async def _stop(running: asyncio.subprocess.Process) -> None:
         await running.wait()
 
 
-async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path) -> None:
+async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path, clock: Clock) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(trust_env=False) as client:
             while running.returncode is None:
@@ -120,7 +121,7 @@ async def _until_up(url: str, running: asyncio.subprocess.Process, log: Path) ->
                     if (await client.get(f"{url}/healthz")).is_success:
                         return
                 except httpx.TransportError:
-                    await asyncio.sleep(0.02)
+                    await clock.sleep(0.02)
     raise CommandFailed(f"the worker did not start; the last line of its log: {_last_line(log)}")
 
 

@@ -151,7 +151,7 @@ class Deliveries:
     async def _deliver(self, message: Message, delay: float) -> None:
         turn = self._lanes[message.hook_id].turn
         try:
-            await asyncio.sleep(delay)
+            await asyncio.sleep(delay)  # and below, by the event loop: a network knows no clock of ours
             for wait in (*self.policy.retry_delays, None):
                 await self._flowing.wait()
                 async with turn:

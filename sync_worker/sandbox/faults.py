@@ -175,7 +175,7 @@ class FaultyService:
         try:
             if self.faults.latency:
                 receive = await _arrived(receive)
-                await asyncio.sleep(self.faults.latency)
+                await asyncio.sleep(self.faults.latency)  # of the event loop, as a network would
             await self._serve(rule, gate, scope, receive, log_status)
         finally:
             self.traffic.finish(request)

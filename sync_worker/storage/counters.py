@@ -76,7 +76,7 @@ class Counters:
     async def kept(self) -> AsyncIterator[None]:
         """Flush every few seconds until the block ends, and once more at the end."""
         ended = asyncio.Event()
-        keeping = asyncio.create_task(self._keep(ended), name="totals")
+        keeping = asyncio.create_task(self._keep(ended), name="counters")
         try:
             yield
         finally:

@@ -187,7 +187,7 @@ class PostgresDatabase(Database):
                 result = attempt.run(work)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
                 reason: psycopg.Error = error
-                time.sleep(self._timings.postgres_deadlock_wait)
+                time.sleep(self._timings.postgres_deadlock_wait)  # a thread, in real time: the other transaction ends
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise self._server.unavailable(error) from error  # a newer release is being rolled out
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
@@ -298,6 +298,7 @@ class Listener:
         self._wake()  # for commits before it listened
         with self._server.connect() as another:
             another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
+        # In real time, whatever our clock shows: this thread waits on sockets.
         tested, silence = time.monotonic(), self._timings.postgres_listen_check
         while not self._must_stop(silence, connection):
             if time.monotonic() - tested >= silence:

@@ -30,7 +30,7 @@ def identity() -> str:
 
 
 def is_gone(other: str) -> bool:
-    """Tell whether the process `other` is known to be gone. In doubt it is alive."""
+    """Return whether the process `other` is known to be gone. In doubt it is alive."""
     mine, theirs = identity().split("/"), other.split("/")
     if len(mine) != PARTS or len(theirs) != PARTS or mine[:2] != theirs[:2] or not theirs[2].isdecimal():
         return False

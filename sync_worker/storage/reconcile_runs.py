@@ -75,7 +75,7 @@ class ReconcileRuns:
         await self._db.run(lambda tx: tx.execute(REMEMBER, (ENDED, WELL if well else BADLY)))
 
     async def ended_well(self) -> bool | None:
-        """Tell whether the last run ended well; None when none has ended yet."""
+        """Return whether the last run ended well; None when none has ended yet."""
         rows = await self._db.read(lambda tx: tx.execute("SELECT value FROM state WHERE name = ?", (ENDED,)))
         return rows[0][0] == WELL if rows else None
 

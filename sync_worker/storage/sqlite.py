@@ -162,6 +162,7 @@ class SqliteDatabase(Database):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
+        # In real time, whatever our clock shows: this thread waits for another process.
         deadline = time.monotonic() + self._timings.sqlite_busy_timeout
         while True:
             try:

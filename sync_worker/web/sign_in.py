@@ -50,7 +50,7 @@ async def sign_in(pages: Pages, request: Request) -> Response:
 
 
 async def _remember_host(pages: Pages, request: Request) -> None:
-    """Keep the URL of the pages for the links in notices. Whoever knows the token may say what it is."""
+    """Keep the URL of the pages for the links in notices. A person who knows the token may say what it is."""
     host = request.headers.get("host", "")
     url = f"{'https' if _is_secure(request) else 'http'}://{host}"
     known = await pages.queue.recall(PAGES_URL)

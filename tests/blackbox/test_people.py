@@ -10,6 +10,7 @@ import pytest
 from sync_worker.cli.processes import install_clerk_hook
 from sync_worker.runtime.wiring import open_store
 from tests import nursery
+from tests.builders import publish
 from tests.oracle import until, until_idle, wrong
 from tests.parts import RUNTIME, settings_of
 
@@ -27,11 +28,6 @@ in_process = pytest.mark.full("every commit runs it in one process: tests/sync, 
 @pytest.fixture(autouse=True)
 def clerk_hook(box: Sandbox, deployment: Deployment) -> None:
     install_clerk_hook(box, deployment.url)
-
-
-async def publish(box: Sandbox, document: str, **fields: Any) -> None:
-    row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
-    await box.lake.mutate([{"createOrReplace": row}])
 
 
 def plan_of(box: Sandbox, user: str) -> Any:

@@ -288,7 +288,7 @@ async def commands(place: Place) -> None:
 
 
 def nothing_waits(place: Place) -> bool:
-    """Tell whether no address waits to be looked up any more: while it does, it is a key of the work set."""
+    """Return whether no address waits to be looked up any more: while it does, it is a key of the queue."""
     statement = "SELECT COUNT(*) FROM work WHERE key LIKE 'email:%' OR key LIKE 'external:%'"
     if place.database_url.startswith("postgres"):
         with psycopg.connect(place.database_url) as connection:

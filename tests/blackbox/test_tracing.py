@@ -12,6 +12,7 @@ from sync_worker.cli.processes import install_clerk_hook
 from sync_worker.sandbox.documents import AUTHOR
 from sync_worker.transport import ssl_context
 from tests import nursery
+from tests.builders import publish
 from tests.oracle import until, until_idle, wrong
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ def told_by(box: Sandbox, document: str) -> str:
     """Return the id of the newest message that Sanity sent about a document; empty before there is one."""
     messages = [m for m in box.lake.webhooks.deliveries.messages if json.loads(m.body)["id"] == document]
     return messages[-1].id if messages else ""
-
-
-async def publish(box: Sandbox, document: str, **fields: Any) -> None:
-    await box.lake.mutate([{"createOrReplace": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}])
 
 
 async def test_a_change_names_the_delivery_that_led_to_it_and_so_does_the_history(

@@ -12,7 +12,7 @@ import pytest
 from sync_worker.cli.processes import settings_for
 from sync_worker.errors import NoSuchSubject
 from sync_worker.runtime.wiring import open_store
-from tests.builders import reference
+from tests.builders import publish, reference
 from tests.nursery import Ended, process, run
 from tests.oracle import until
 from tests.parts import RUNTIME, settings_of
@@ -44,8 +44,7 @@ class Operator:
         return json.loads(ended.out)
 
     async def publish(self, document: str, **fields: Any) -> None:
-        row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
-        await self.box.lake.mutate([{"createOrReplace": row}])
+        await publish(self.box, document, **fields)
 
 
 @pytest.fixture

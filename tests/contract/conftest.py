@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from sync_worker.sandbox.server import Sandbox
 from tests.contract import places
+from tests.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,3 +34,18 @@ async def sanity(request: pytest.FixtureRequest, account_box: Sandbox) -> AsyncI
     local = (account_box.sanity_url, account_box.lake.dataset, account_box.lake.token)
     async with places.sanity_at(*(local if request.param == "stand-in" else places.sanity_account())) as place:
         yield place
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    wire = Wire(httpx.AsyncHTTPTransport())
+    yield wire
+    await wire.aclose()
+
+
+@pytest.fixture
+async def client(box: Sandbox, wire: Wire) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of Clerk's stand-in as anybody would write one, whose traffic is noted."""
+    headers = {"authorization": f"Bearer {box.clerk.secret_key}", "clerk-api-version": "2026-05-12"}
+    async with httpx.AsyncClient(base_url=f"{box.clerk_url}/v1", headers=headers, transport=wire) as client:
+        yield client

@@ -20,7 +20,7 @@ Schema = dict[str, Any]
 METHODS = frozenset({"get", "put", "post", "patch", "delete"})
 ANNOTATIONS = frozenset({"description", "example", "deprecated", "default", "title", "nullable", "discriminator"})
 MOST_VALUES = re.compile(r"Accepts up to (\d+)")
-"""Limits of list filters stand only in their descriptions."""
+"""Only their descriptions give the limits of list filters."""
 
 TYPES: Mapping[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
@@ -61,7 +61,7 @@ class Operation:
     responses: Mapping[str, Schema]
 
     def fits(self, path: str) -> bool:
-        """Tell whether `path` is of this operation's shape."""
+        """Return whether `path` is of this operation's shape."""
         return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", self.path), path) is not None
 
 
@@ -154,7 +154,7 @@ class Specification:
         )
 
     def _resolved(self, schema: Schema) -> Schema:
-        """Follow references. In OpenAPI 3.0 whatever stands beside a reference is ignored."""
+        """Follow references. In OpenAPI 3.0 whatever is beside a reference is ignored."""
         while "$ref" in schema:
             found: Any = self.document
             for part in schema["$ref"].removeprefix("#/").split("/"):

@@ -29,7 +29,7 @@ SANITY_ACCOUNT = ("CONTRACT_SANITY_PROJECT_ID", "CONTRACT_SANITY_DATASET", "CONT
 
 
 class Installation(httpx.AsyncHTTPTransport):
-    """Waits when it is told to slow down; a test is about something else."""
+    """Waits as Retry-After says; a test is about something else."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         while True:

@@ -5,78 +5,28 @@ What is checked is what really passes between them, not a list made by hand.
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
-import yaml
 
 from sync_worker.clerk.client import Clerk
 from sync_worker.clerk.tokens import JwtTemplate
 from sync_worker.domain.entitlements import Change, ChangeKind
 from sync_worker.domain.subjects import Kind, Subject
-from sync_worker.sandbox import clerk_routes
-from sync_worker.sandbox.clerk import ClerkApi
 from sync_worker.sandbox.clerk_billing import subscribe
-from sync_worker.sandbox.clerk_errors import ANSWERS
-from sync_worker.sandbox.limits import Limits
-from tests.contract.openapi import Specification
+from tests.contract.specification import CLERK, ROUTES, differences, route_of
 from tests.parts import opened
-from tests.wire import Exchange, Wire, tapped
+from tests.wire import Wire, tapped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+
+    import httpx
 
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-
-BESIDE = Path(__file__).parents[2].parent / "shared" / "vectors" / "clerk-bapi-2026-05-12.yml"
-FILE = Path(os.environ.get("CLERK_OPENAPI", BESIDE))
-if not FILE.exists():
-    pytest.skip("set CLERK_OPENAPI to bapi/2026-05-12.yml of github.com/clerk/openapi-specs", allow_module_level=True)
-CLERK = Specification(yaml.load(FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-"""Clerk's own file, which is not ours to ship."""
-
-ROUTES = [
-    (method, route.path.removeprefix("/v1"))
-    for route in clerk_routes.routes(ClerkApi())
-    for method in (route.methods or set()) - {"HEAD"}
-]
-UNDOCUMENTED = {
-    ("GET", "/organizations/{organization_id}/memberships"): {404},
-    ("GET", "/users/{user_id}/organization_memberships"): {404},
-}
-"""Answers about somebody who is gone that the file leaves out, though it has them for the routes beside these."""
-ANYWHERE = {400, 401, 409, 415, 429, 500, 502, 503}
-"""What any route may answer by Clerk's error catalogue, whether the file repeats it there or not."""
-
-
-@pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
-    wire = Wire(httpx.AsyncHTTPTransport())
-    yield wire
-    await wire.aclose()
-
-
-@pytest.fixture
-async def clerk(box: Sandbox, wire: Wire) -> AsyncIterator[httpx.AsyncClient]:
-    """A client as anybody would write one, whose traffic is noted."""
-    headers = {"authorization": f"Bearer {box.clerk.secret_key}", "clerk-api-version": "2026-05-12"}
-    async with httpx.AsyncClient(base_url=f"{box.clerk_url}/v1", headers=headers, transport=wire) as client:
-        yield client
-
-
-def differences(exchanges: Sequence[Exchange]) -> list[str]:
-    return [problem for exchange in exchanges for problem in CLERK.problems(_without_version(exchange))]
-
-
-def _without_version(exchange: Exchange) -> Exchange:
-    """Return the exchange with its path as the file has it."""
-    return Exchange(**{**vars(exchange), "path": exchange.path.removeprefix("/v1")})
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -205,10 +155,10 @@ async def test_what_the_client_of_tokens_sends_and_reads_is_as_clerk_specifies_i
 
 
 async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
-    clerk: httpx.AsyncClient, wire: Wire, box: Sandbox
+    client: httpx.AsyncClient, wire: Wire, box: Sandbox
 ) -> None:
     async def call(method: str, path: str, body: Any = None, **query: Any) -> Any:
-        answer = await clerk.request(method, path, json=body, params=query)
+        answer = await client.request(method, path, json=body, params=query)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -267,7 +217,7 @@ async def test_every_answer_of_the_stand_in_is_as_clerk_specifies_it(
 
     await call("GET", "/instance")
 
-    requested = {(e.method, _template(e.method, e.path)) for e in wire.exchanges}
+    requested = {(e.method, route_of(e.method, e.path)) for e in wire.exchanges}
     assert requested == set(ROUTES)
     assert differences(wire.exchanges) == []
 
@@ -286,121 +236,3 @@ async def _use_sessions_and_templates(call: Callable[..., Awaitable[Any]], user_
     await call("POST", f"/sessions/{session['id']}/revoke")
     await call("DELETE", f"/jwt_templates/{made['id']}")
     await call("GET", "/jwks")
-
-
-def _template(method: str, path: str) -> str:
-    """Return the stand-in's route of a request; routes with fewer placeholders go first in its table."""
-    parts = path.removeprefix("/v1").split("/")
-    for known, template in ROUTES:
-        wanted = template.split("/")
-        if known == method and len(wanted) == len(parts):
-            pairs = zip(wanted, parts, strict=True)
-            if all(w == p or w.startswith("{") for w, p in pairs):
-                return template
-    return path
-
-
-MANY = [f"x{n}" for n in range(101)]
-LARGE = {"public_metadata": {"text": "x" * 8192}}
-REFUSED: list[tuple[int, str, str, Any, dict[str, Any]]] = [
-    (400, "GET", "/users", None, {"__clerk_api_version": "2026-05-12"}),
-    (400, "POST", "/organizations/org_1/memberships", {"user_id": "user_1", "role": "org:member"}, {}),
-    (404, "GET", "/users/user_nobody", None, {}),
-    (404, "DELETE", "/users/user_nobody", None, {}),
-    (404, "PATCH", "/users/user_nobody/metadata", {}, {}),
-    (404, "PUT", "/users/user_nobody/metadata", {}, {}),
-    (404, "GET", "/users/user_nobody/organization_memberships", None, {}),
-    (404, "GET", "/users/user_1/billing/subscription", None, {}),
-    (404, "GET", "/organizations/org_1/billing/subscription", None, {}),
-    (404, "GET", "/organizations/org_nobody", None, {}),
-    (404, "PATCH", "/organizations/org_nobody/metadata", {}, {}),
-    (404, "GET", "/organizations/org_nobody/memberships", None, {}),
-    (404, "PATCH", "/organizations/org_1/memberships/user_nobody", {"role": "org:member"}, {}),
-    (404, "PATCH", "/organizations/org_1/memberships/user_nobody/metadata", {}, {}),
-    (400, "POST", "/jwt_templates", {"name": "x", "claims": {"sub": "me"}}, {}),
-    (404, "POST", "/sessions", {"user_id": "user_nobody"}, {}),
-    (404, "POST", "/sessions", {"user_id": "user_1", "active_organization_id": "org_nobody"}, {}),
-    (404, "POST", "/sessions/sess_nobody/revoke", None, {}),
-    (404, "POST", "/sessions/sess_nobody/tokens", {}, {}),
-    (404, "GET", "/jwt_templates/jtmp_nobody", None, {}),
-    (404, "DELETE", "/jwt_templates/jtmp_nobody", None, {}),
-    (422, "POST", "/sessions", {}, {}),
-    (422, "POST", "/jwt_templates", {"name": "x"}, {}),
-    (422, "POST", "/jwt_templates", {"name": "x", "claims": {"a": 1}, "lifetime": 29}, {}),
-    (422, "GET", "/users", None, {"limit": 501}),
-    (422, "GET", "/users", None, {"user_id": MANY}),
-    (422, "GET", "/users/count", None, {"external_id": MANY}),
-    (422, "GET", "/organizations", None, {"organization_id": MANY}),
-    (422, "GET", "/organizations/org_1/memberships", None, {"user_id": MANY}),
-    (422, "GET", "/users", None, {"order_by": "plan"}),
-    (422, "GET", "/users", None, {"starting_after": "user_1", "order_by": "username"}),
-    (422, "POST", "/users", {"email_address": ["ada@example.com"]}, {}),
-    (422, "POST", "/organizations", {}, {}),
-    (422, "PATCH", "/users/user_1", {"public_metadata": {}}, {}),
-    (422, "PATCH", "/users/user_1/metadata", {"plan": "pro"}, {}),
-    (422, "PATCH", "/users/user_1/metadata", {"public_metadata": "x"}, {}),
-    (422, "PATCH", "/users/user_1/metadata", LARGE, {}),
-    (422, "PATCH", "/organizations/org_1/metadata", LARGE, {}),
-    (422, "PATCH", "/organizations/org_1/memberships/user_1/metadata", LARGE, {}),
-    (422, "PATCH", "/organizations/org_1/memberships/user_1", {"role": "org:king"}, {}),
-]
-
-
-@pytest.fixture
-def somebody(box: Sandbox) -> None:
-    """One user, who is the member of one organization."""
-    box.clerk.add_user("user_1", email="ada@example.com")
-    box.clerk.add_organization("org_1")
-    box.clerk.add_membership("org_1", "user_1")
-
-
-@pytest.mark.usefixtures("somebody")
-async def test_a_refusal_has_clerks_status_and_envelope(clerk: httpx.AsyncClient, wire: Wire) -> None:
-    for status, method, path, body, query in REFUSED:
-        answer = await clerk.request(method, path, json=body, params=query)
-        operation = CLERK.find(method, path)
-        assert operation is not None
-        documented = {int(code) for code in operation.responses} | UNDOCUMENTED.get((method, operation.path), set())
-        assert answer.status_code == status, (method, path, body, query)
-        assert status in documented | ANYWHERE, (method, path)
-    assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
-
-
-@pytest.mark.usefixtures("somebody")
-async def test_a_field_that_clerk_does_not_know_is_refused(clerk: httpx.AsyncClient, wire: Wire) -> None:
-    body = {"user_id": "user_1", "role": "org:member", "name": "x", "no_such_field": 1}
-    for method, path in ROUTES:
-        if method in {"POST", "PUT", "PATCH"}:
-            somewhere = path.format(user="user_1", organization="org_1", session="sess_1", template="jtmp_1")
-            answer = await clerk.request(method, somewhere, json=body)
-            assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "form_param_unknown"), path
-    assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
-
-
-async def test_what_goes_wrong_at_clerk_has_its_envelope_too(
-    clerk: httpx.AsyncClient, wire: Wire, box: Sandbox
-) -> None:
-    for fault in ANSWERS.keys() - {"bad_gateway"}:
-        box.clerk.faults.next(fault)
-        await clerk.patch("/users/user_1/metadata", json={})
-    assert len(wire.exchanges) == len(ANSWERS) - 1
-    assert [problem for exchange in wire.exchanges for problem in envelope_problems(exchange)] == []
-
-
-@pytest.mark.parametrize("limits", [Limits(instance=1), Limits(subject=1)])
-async def test_a_caller_over_a_limit_is_told_to_wait_in_whole_seconds(
-    clerk: httpx.AsyncClient, wire: Wire, box: Sandbox, limits: Limits
-) -> None:
-    box.clerk.add_user("user_1")
-    box.clerk.limiter.limits = limits
-    for _ in range(2):
-        await clerk.patch("/users/user_1/metadata", json={})
-    allowed, refused = wire.exchanges
-    assert (allowed.status, refused.status) == (200, 429)
-    assert refused.headers["retry-after"].isdigit()
-    assert 1 <= int(refused.headers["retry-after"]) <= 10
-    assert envelope_problems(refused) == []
-
-
-def envelope_problems(exchange: Exchange) -> list[str]:
-    return list(CLERK.schema_problems({"$ref": "#/components/schemas/ClerkErrors"}, exchange.answered))

@@ -87,7 +87,7 @@ class Account:
         return Counter(key for message in taken for key in keys[message])
 
     async def lost(self, store: Store) -> int:
-        """Return how many accepted marks the work set does not know of, or has not done."""
+        """Return how many accepted items the queue does not know of, or has not done."""
         rows = await store.database.read(
             lambda tx: tx.execute("SELECT key, generation, completed_generation FROM work")
         )

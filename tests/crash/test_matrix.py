@@ -19,7 +19,7 @@ from tests.builders import created, reference
 from tests.causes import cause_of
 from tests.expected import deleted
 from tests.nursery import NOTHING_WRONG
-from tests.oracle import GUARD, until, wrong
+from tests.oracle import GUARD, until, until_seen, wrong
 from tests.parts import working
 from tests.trouble import Moment, Trouble
 
@@ -64,7 +64,7 @@ EVERY_MOMENT = pytest.mark.full("every moment of every effect, on both databases
 
 
 def crashing(quick: dict[str, tuple[Crash, ...]], full: dict[str, tuple[Crash, ...]]) -> pytest.MarkDecorator:
-    """Run a test with `quick`, told by database; and with `full` on both, which the quick run leaves out."""
+    """Run a test with `quick`, by database; and with `full` on both, which the quick run leaves out."""
     cases = [pytest.param(url, crashes, id=f"{url}-once-each") for url, crashes in quick.items()]
     cases += [
         pytest.param(url, crashes, id=f"{url}-{name}", marks=EVERY_MOMENT)
@@ -211,9 +211,8 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
     box.clerk.add_user("user_twin", email=shared)
     await mark(site, WorkItem("user:user_ada"))
     await site.dies(to(site, "WorkQueue.complete", "after"))
-    async with site.worker(to(site)), site.store() as store, asyncio.timeout(GUARD):
-        while (noted := await store.queue.get("document:e1")) is None or noted.visible_at is None:
-            await asyncio.sleep(0.05)
+    async with site.worker(to(site)), site.store() as store:
+        await until_seen(lambda: store.queue.get("document:e1"), lambda row: row and row.visible_at)
 
 
 @crashing({"sqlite_url": (("WorkQueue.enqueue", "uncommitted", 2),)}, {"mark": every_moment("WorkQueue.enqueue")})

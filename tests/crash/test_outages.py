@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 OUTAGE = 1.0
 """Seconds in which it is counted how often a worker asks."""
-MOST_ASKED = 100
+MOST_REQUESTS = 100
 """Requests a second to both services in an outage; a worker that spins makes thousands."""
 PLENTY, TIGHT = 100_000, 50
 PENDING = "SELECT COUNT(*) FROM work WHERE generation > completed_generation"
@@ -46,7 +46,7 @@ async def metric(site: Site, name: str) -> float:
 
 
 async def publish(site: Site, users: int, kind: str = "first") -> None:
-    """Publish for so many users; return once Sanity has told of it."""
+    """Publish for so many users; return once Sanity has reported it."""
     for number in range(users):
         user = site.box.clerk.add_user(f"user_{kind}_{number}")
         row = {"_id": f"e-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro"}
@@ -75,9 +75,9 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
         await publish(site, users)
         assert account.by_status().keys() == {202}
         await until(lambda: faults_of(box, service).hits[fault] > 0)
-        began, requested = time.monotonic(), asked_for(box)
+        began, requested = time.monotonic(), requests_of(box)
         await until(lambda: time.monotonic() - began > OUTAGE)
-        assert (asked_for(box) - requested) / (time.monotonic() - began) < MOST_ASKED
+        assert (requests_of(box) - requested) / (time.monotonic() - began) < MOST_REQUESTS
         assert await waiting(site) == users
         async with httpx.AsyncClient() as client:
             checks = (await client.get(f"{site.url}/readyz")).json()["checks"]
@@ -90,7 +90,7 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
     assert busiest(calls) <= budget
 
 
-def asked_for(box: Sandbox) -> int:
+def requests_of(box: Sandbox) -> int:
     """Return how many requests both services have had."""
     return box.clerk.requests.count() + box.lake.requests.count()
 
@@ -149,9 +149,9 @@ async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(s
         await publish(site, 40)
         assert account.by_status().keys() == {202}
         await until(lambda: site.is_logged("worker_paused"))
-        began, requested = time.monotonic(), asked_for(box)
-        await until(lambda: asked_for(box) > requested)  # it is probed
+        began, requested = time.monotonic(), requests_of(box)
+        await until(lambda: requests_of(box) > requested)  # it is probed
         await until(lambda: time.monotonic() - began > OUTAGE)
-        assert asked_for(box) - requested < 10 * (time.monotonic() - began), "only now and then"
+        assert requests_of(box) - requested < 10 * (time.monotonic() - began), "only now and then"
         faults_of(box, service).clear()
         await site.comes_right()

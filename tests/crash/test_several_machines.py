@@ -107,7 +107,7 @@ async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_e
             await store.queue.enqueue([WorkItem("user:user_later")])
             await until(lambda: wrong(box) == users)
             await store.database.run(lambda tx: tx.execute(LEASES_END))
-            await store.queue.enqueue([WorkItem("user:user_later")])  # whoever waits for work looks again
+            await store.queue.enqueue([WorkItem("user:user_later")])  # a worker that waits looks again
             await site.comes_right()
 
 

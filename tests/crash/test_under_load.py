@@ -1,7 +1,7 @@
 """Killed at random moments while editors publish: nobody is wrong in the end, and nothing that was accepted is lost.
 
 `CRASH_WEBHOOKS=10000 CRASH_KILLS=100 CRASH_LEASE=30 pytest -s -m full tests/crash/test_under_load.py` is the run that
-docs/reliability.md tells of; `-s` shows its figures. `CRASH_SEED` is another sequence of edits and kills.
+docs/reliability.md describes; `-s` shows its figures. `CRASH_SEED` is another sequence of edits and kills.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import pytest
 
 from sync_worker.cli.processes import free_port, listening, settings_for
 from tests import kits
+from tests.clock import CLOCK
 from tests.kits import DEPLOY, ROOT
 from tests.oracle import GUARD
 
@@ -48,7 +49,7 @@ def test_secrets_and_history_never_reach_the_builder(kept_back: str) -> None:
 
 
 def is_sent(path: str) -> bool:
-    """Tell what .dockerignore says of a path: the last line that fits it, or a folder above it, wins."""
+    """Return what .dockerignore says of a path: the last line that fits it, or a folder above it, wins."""
     sent = True
     parts = path.split("/")
     for line in (ROOT / ".dockerignore").read_text().splitlines():
@@ -91,7 +92,7 @@ def pins(lock: Path) -> dict[str, str]:
 async def test_the_health_check_passes_while_the_process_answers_and_fails_when_it_does_not(
     box: Sandbox, sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with listening("web", settings_for(box, sqlite_url), tmp_path / "log") as url:
+    async with listening("web", settings_for(box, sqlite_url), tmp_path / "log", CLOCK) as url:
         assert await health_check(url.rpartition(":")[2]) == 0
     assert await health_check(str(free_port())) == 1
 

@@ -71,7 +71,7 @@ async def test_a_worker_that_cannot_be_reached_is_no_missing_person(box: Sandbox
 
 async def test_without_a_pass_nobody_is_searched(box: Sandbox) -> None:
     async with working([ADA]) as worker:
-        reported = await play(box, worker.url, "return told(await ask('0'.repeat(64), 'find=people&q=ada'))")
+        reported = await play(box, worker.url, "return payload(await ask('0'.repeat(64), 'find=people&q=ada'))")
     assert (reported["status"], json.loads(reported["body"])) == (401, {"error": "not_an_editor"})
     assert worker.requested == []
 
@@ -94,7 +94,7 @@ async def test_what_is_no_search_does_not_reach_the_worker(box: Sandbox) -> None
 async def test_what_else_the_worker_says_of_a_person_stays_on_the_server(box: Sandbox) -> None:
     async with working([{**ADA, "phone": "+1", "token": ADMIN_TOKEN}]) as worker:
         reported = await play(
-            box, worker.url, "return told(await ask((await issuePass(client)).text, 'find=people&q=a'))"
+            box, worker.url, "return payload(await ask((await issuePass(client)).text, 'find=people&q=a'))"
         )
     assert json.loads(reported["body"]) == [ADA]
 

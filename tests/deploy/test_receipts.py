@@ -43,10 +43,10 @@ MODULES = "\n".join(
         ("issuePass, passDocument", STUDIO / "receipts" / "pass.ts"),
         ("asOf, readReceipt, STATES", STUDIO / "receipts" / "receipt.ts"),
         ("Desk", STUDIO / "receipts" / "ask.ts"),
-        ("studioClient, serve", Path(__file__).parents[1] / "studio" / "stand.mjs"),
+        ("studioClient, serve", Path(__file__).parents[1] / "studio" / "client.mjs"),
     )
 )
-STAND = f"""
+SCENE = f"""
   {MODULES}
   const client = studioClient(given.sanity);
   const allowed = passOf({{...given.sanity, apiUrl: given.sanity.url, token: given.sanity.viewer}});
@@ -54,14 +54,14 @@ STAND = f"""
   const ask = (pass, query = 'document=ent-1', more = {{}}) => answer(new Request(
     `http://localhost/api/receipts?${{query}}`,
     {{headers: {{origin: '{ORIGIN}', ...(pass ? {{authorization: `Bearer ${{pass}}`}} : {{}})}}, ...more}}));
-  const told = async (response) => (
+  const payload = async (response) => (
     {{status: response.status, body: await response.text(), headers: Object.fromEntries(response.headers)}});
 """
 
 
 @dataclass
 class Worker:
-    """Answers `GET /documents/{id}` as the worker does, and keeps what it was asked."""
+    """Answers `GET /documents/{id}` as the worker does, and keeps the requests."""
 
     receipts: list[Any]
     status: int = 200
@@ -97,7 +97,7 @@ async def play(box: Sandbox, worker_url: str, script: str, **more: Any) -> Any:
         "viewer": box.lake.viewer_token,
     }
     worker = {"workerUrl": worker_url, "adminToken": ADMIN_TOKEN}
-    return await evaluate(STAND + script, {"sanity": sanity, "worker": worker, **more})
+    return await evaluate(SCENE + script, {"sanity": sanity, "worker": worker, **more})
 
 
 async def test_an_editor_sees_the_receipt_of_a_document(box: Sandbox) -> None:
@@ -117,15 +117,15 @@ async def test_an_editor_sees_the_receipt_of_a_document(box: Sandbox) -> None:
 
 async def test_the_admin_token_and_what_else_the_worker_says_never_reach_the_browser(box: Sandbox) -> None:
     async with working({**RECEIPT, "debug": "secret", "token": ADMIN_TOKEN}) as worker:
-        reported = await play(box, worker.url, "return told(await ask((await issuePass(client)).text))")
+        reported = await play(box, worker.url, "return payload(await ask((await issuePass(client)).text))")
     assert reported["status"] == 200
     assert json.loads(reported["body"]) == RECEIPT
     assert ADMIN_TOKEN not in json.dumps(reported)
     assert reported["headers"]["cache-control"] == "no-store"
 
 
-async def test_whoever_cannot_write_into_the_dataset_is_not_answered(box: Sandbox) -> None:
-    script = "return Promise.all(given.passes.map(async (pass) => told(await ask(pass))))"
+async def test_an_editor_who_cannot_write_into_the_dataset_gets_no_answer(box: Sandbox) -> None:
+    script = "return Promise.all(given.passes.map(async (pass) => payload(await ask(pass))))"
     passes = {"none": None, "made up": "0" * 64, "short": "short", "a path": "../../etc"}
     async with working() as worker:
         answers = await play(box, worker.url, script, passes=list(passes.values()))
@@ -136,7 +136,7 @@ async def test_whoever_cannot_write_into_the_dataset_is_not_answered(box: Sandbo
 async def test_reading_the_dataset_is_not_enough_to_make_a_pass(box: Sandbox) -> None:
     script = """
       const {text} = await issuePass(client);
-      return told(await ask((await passDocument(text)).split('-')[1]));
+      return payload(await ask((await passDocument(text)).split('-')[1]));
     """
     async with working() as worker:
         assert (await play(box, worker.url, script))["status"] == 401
@@ -147,7 +147,7 @@ async def test_a_pass_is_good_for_an_hour(box: Sandbox, minutes: int, status: in
     (document,) = await evaluate(f"{MODULES} return [await passDocument('{'a' * 64}')]")
     await written(box, minutes * 60, {"_id": document, "_type": "syncWorkerPass"})
     async with working() as worker:
-        assert (await play(box, worker.url, f"return told(await ask('{'a' * 64}'))"))["status"] == status
+        assert (await play(box, worker.url, f"return payload(await ask('{'a' * 64}'))"))["status"] == status
 
 
 async def test_old_passes_are_tidied_up(box: Sandbox) -> None:
@@ -171,9 +171,9 @@ async def written(box: Sandbox, seconds_ago: float, document: dict[str, Any]) ->
 
 async def test_only_pages_of_the_studio_may_read_the_answers(box: Sandbox) -> None:
     script = """
-      const asked = (origin) => ({method: 'OPTIONS', headers: {origin}});
-      return [await told(await ask('', 'document=ent-1', asked(given.studio))),
-              await told(await ask('', 'document=ent-1', asked('https://evil.example')))];
+      const preflight = (origin) => ({method: 'OPTIONS', headers: {origin}});
+      return [await payload(await ask('', 'document=ent-1', preflight(given.studio))),
+              await payload(await ask('', 'document=ent-1', preflight('https://evil.example')))];
     """
     async with working() as worker:
         studio, evil = await play(box, worker.url, script, studio=ORIGIN)
@@ -203,13 +203,13 @@ async def test_receipts_are_only_read(box: Sandbox) -> None:
 @pytest.mark.parametrize("status", [401, 404, 500])
 async def test_trouble_of_the_worker_is_shown_without_details(box: Sandbox, status: int) -> None:
     async with working(status=status) as worker:
-        reported = await play(box, worker.url, "return told(await ask((await issuePass(client)).text))")
+        reported = await play(box, worker.url, "return payload(await ask((await issuePass(client)).text))")
     assert (reported["status"], json.loads(reported["body"])) == (502, {"error": "no_receipt"})
 
 
 async def test_an_unreachable_worker_is_shown_too(box: Sandbox) -> None:
     reported = await play(
-        box, f"http://127.0.0.1:{free_port()}", "return told(await ask((await issuePass(client)).text))"
+        box, f"http://127.0.0.1:{free_port()}", "return payload(await ask((await issuePass(client)).text))"
     )
     assert (reported["status"], json.loads(reported["body"])) == (502, {"error": "unavailable"})
 
@@ -217,10 +217,10 @@ async def test_an_unreachable_worker_is_shown_too(box: Sandbox) -> None:
 async def test_while_sanity_is_down_nobody_is_let_in(box: Sandbox) -> None:
     script = """
       const {text} = await issuePass(client);
-      const deaf = receiptProxy({...given.worker, studioOrigins: [], allowed:
+      const refused = receiptProxy({...given.worker, studioOrigins: [], allowed:
         passOf({...given.sanity, apiUrl: given.sanity.url, token: 'revoked'})});
       const request = new Request('http://localhost/?document=ent-1', {headers: {authorization: `Bearer ${text}`}});
-      return told(await deaf(request));
+      return payload(await refused(request));
     """
     async with working() as worker:
         assert (await play(box, worker.url, script))["status"] == 502

@@ -18,7 +18,7 @@ from sync_worker.storage.work_items import DeadLettered, WorkItem
 from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, REFUSED
 from sync_worker.web.app import create_app
 from tests.builders import created
-from tests.expected import updated
+from tests.expected import stored
 from tests.nursery import run
 from tests.oracle import until, wrong
 from tests.parts import opened, settings_of, working
@@ -90,12 +90,10 @@ async def test_every_series_name_is_exported_once_something_happened(
 async def test_a_web_process_exports_what_a_worker_did_even_after_a_restart(box: Sandbox, database_url: str) -> None:
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
-    document = box.lake.documents["e1"]
     async with web(box, database_url) as client:
         before = await scrape(client)
         async with working(box, database_url) as parts:
-            expected = updated("e1", document["_rev"], document["_updatedAt"])
-            await parts.store.queue.enqueue([WorkItem("user:user_1", expected=expected)])
+            await parts.store.queue.enqueue([WorkItem("user:user_1", expected=stored(box, "e1"))])
             await until(lambda: not wrong(box))
         after = await scrape(client)
     async with web(box, database_url) as client:

@@ -176,7 +176,7 @@ async def test_the_editors_are_those_whose_publish_gave_it(parts: Parts) -> None
     assert await editors(plan="pro", course="b") == ["p-ada", "p-ben"]
 
 
-async def test_whoever_has_only_an_empty_list_has_nothing(parts: Parts) -> None:
+async def test_a_person_with_only_an_empty_list_has_nothing(parts: Parts) -> None:
     last = await wrote(parts, "user_1", courseSlugs=[])
     assert await report_of(parts).at(EVERYBODY, last) == []
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Shape = st.SearchStrategy[dict[str, Any]]
 
 MARK = "hostile-7f3a"
-"""Stands in what is sent, and must not come back."""
+"""It is in what is sent, and must not come back."""
 
 texts = st.one_of(
     st.text(),

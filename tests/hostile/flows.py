@@ -1,6 +1,6 @@
 """What the worker does with answers, from its first question to its last write, where people hold access.
 
-Answers are the services' own, asked for once and then told again from memory, so that a flow can be run some thousand
+Answers are the services' own, requested once and then repeated from memory, so that a flow can be run some thousand
 times in a minute. Everything between the network and the database is what the worker runs.
 """
 
@@ -220,7 +220,7 @@ def due(entitlement: str, expected: ExpectedRevision) -> Due:
 
 
 async def a_webhook(world: World) -> None:
-    """Everybody was told of, by events that the index shows already."""
+    """Events report everybody, and the index shows them already."""
     batch = [
         Due(Subject.parse(who), lease_of(who), (updated(e, "r", "2020-01-01T00:00:00Z"),)) for e, who in OWNER.items()
     ]
@@ -228,13 +228,13 @@ async def a_webhook(world: World) -> None:
 
 
 async def a_lagging_index(world: World) -> None:
-    """Events told of a change and of a deletion that neither the index nor the document store shows."""
+    """Events report a change and a deletion that neither the index nor the document store shows."""
     reported: dict[str, ExpectedRevision] = {"e1": updated("e1", "r", LATER), "e2": deleted("e2", "r", LATER)}
     await _converge(world, [due(e, expected) for e, expected in reported.items()])
 
 
 async def a_blind_token(world: World) -> None:
-    """Events told of deletions that did not happen, and queries show nothing, because the token may see nothing."""
+    """Events report deletions that did not happen, and queries show nothing, because the token may see nothing."""
     world.sanity.dataset_empty = True
     batch = [Due(Subject.parse(who), lease_of(who), (deleted(e, "r", LATER),)) for e, who in OWNER.items()]
     try:
@@ -266,7 +266,7 @@ async def a_fan_out(world: World) -> None:
 
 
 async def a_poll(world: World) -> None:
-    """What was published is looked through, in case no webhook told of it. The cursor stays a moment of the past."""
+    """What was published is looked through, in case no webhook reported it. The cursor stays a moment of the past."""
     queue = world.store.queue
     await queue.remember(CURSOR, json.dumps(["2020-01-01T00:00:00Z", ""]))
     try:

@@ -68,7 +68,7 @@ def said(question: Question, tampering: Tampering, answer: Any) -> set[str]:
         and isinstance(tampering.value, int | float)
         and not answer["result"]["entitlements"]
     ):
-        return {_path(subject) for subject in OWNER.values()}  # none of many, and each deletion was told of
+        return {_path(subject) for subject in OWNER.values()}  # none of many, and each deletion was reported
     if question.path == "/v1/users":
         meanings = ANOTHER_ADDRESS.get(at[1:], ()) if at else ()
         address_changed = any(_equal(tampering.value, value) for value in meanings)
@@ -99,7 +99,7 @@ async def tried(world: World, flow: str, memory: Memory, question: Question, tam
         await asyncio.wait_for(world.run(flow), GUARD)
     except SyncWorkerError:
         pass
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is to be told with what made it
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is to be shown with what made it
         return f"{question}: {tampering}: {error!r}"
     finally:
         memory.tamper = lambda *_: None

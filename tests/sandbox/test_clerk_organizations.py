@@ -116,7 +116,7 @@ async def test_deleting_a_user_or_an_organization_ends_memberships(school: Sandb
 
 
 @pytest.mark.anyio
-async def test_whoever_creates_an_organization_is_its_admin(school: Sandbox, clerk: httpx.AsyncClient) -> None:
+async def test_the_creator_of_an_organization_is_its_admin(school: Sandbox, clerk: httpx.AsyncClient) -> None:
     created = (await clerk.post("/organizations", json={"name": "New", "created_by": "user_alan"})).json()
     assert school.clerk.memberships[created["id"], "user_alan"]["role"] == "org:admin"
     assert codes(await clerk.post("/organizations", json={})) == (422, "form_param_missing", "name")

@@ -22,7 +22,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @pytest.fixture
 def reported(box: Sandbox, receiver: Receiver) -> Sandbox:
-    """A sandbox that tells the receiver every change in Clerk."""
+    """A sandbox that reports every change in Clerk to the receiver."""
     box.clerk.webhooks.endpoints.append(Endpoint(receiver.url, SECRET))
     return box
 

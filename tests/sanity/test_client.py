@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 USER = Subject.parse("user_1")
-
-
-entitlement = partial(created, user="user_1")
 
 
 def course(document: str, slug: str) -> dict[str, Any]:
@@ -77,8 +73,8 @@ async def test_one_query_returns_rows_revisions_and_the_visible_count(box: Sandb
     revision = await box.lake.mutate(
         [
             course("c1", "algebra"),
-            entitlement("e1", plan="pro", courses=[reference("c1")]),
-            entitlement("e2", clerkUserId="user_2"),
+            created("e1", "user_1", plan="pro", courses=[reference("c1")]),
+            created("e2", "user_1", clerkUserId="user_2"),
         ]
     )
     box.lake.requests.clear()
@@ -95,7 +91,9 @@ async def test_courses_come_from_the_entitlement_its_cohorts_and_its_plan(box: S
             *(course(f"c{n}", f"course-{n}") for n in range(3)),
             {"create": {"_id": "plan-1", "_type": "plan", "slug": {"current": "team"}, "courses": [reference("c0")]}},
             {"create": {"_id": "cohort-1", "_type": "cohort", "courses": [reference("c1")]}},
-            entitlement("e1", plan=reference("plan-1"), cohorts=[reference("cohort-1")], courses=[reference("c2")]),
+            created(
+                "e1", "user_1", plan=reference("plan-1"), cohorts=[reference("cohort-1")], courses=[reference("c2")]
+            ),
         ]
     )
     (row,) = (await source.by_subject([USER], [])).rows
@@ -105,25 +103,25 @@ async def test_courses_come_from_the_entitlement_its_cohorts_and_its_plan(box: S
 
 async def test_a_deleted_or_null_course_is_dropped(box: Sandbox, source: Sanity) -> None:
     weak = {**reference("nowhere"), "_weak": True}
-    await box.lake.mutate([entitlement("e1", courses=[weak, None])])
+    await box.lake.mutate([created("e1", "user_1", courses=[weak, None])])
     (row,) = (await source.by_subject([USER], [])).rows
     assert row["courseSlugs"] == []
 
 
 async def test_an_id_with_spaces_around_it_is_found_by_its_document(box: Sandbox, source: Sanity) -> None:
-    await box.lake.mutate([entitlement("e1", clerkUserId="  user_1 ")])
+    await box.lake.mutate([created("e1", "user_1", clerkUserId="  user_1 ")])
     assert (await source.by_subject([USER], [])).rows == ()
     assert [row["_id"] for row in (await source.by_subject([USER], ["e1"])).rows] == ["e1"]
 
 
 async def test_drafts_and_versions_are_not_published(box: Sandbox, source: Sanity) -> None:
-    await box.lake.mutate([entitlement("drafts.e1"), entitlement("versions.r1.e1")])
+    await box.lake.mutate([created("drafts.e1", "user_1"), created("versions.r1.e1", "user_1")])
     snapshot = await source.by_subject([USER], [])
     assert (snapshot.rows, snapshot.visible) == ((), 0)
 
 
 async def test_a_hundred_subjects_and_expected_revisions_are_one_post(box: Sandbox, source: Sanity) -> None:
-    await box.lake.mutate([entitlement(f"e{n:03}", clerkUserId=f"user_{n:028}") for n in range(100)])
+    await box.lake.mutate([created(f"e{n:03}", "user_1", clerkUserId=f"user_{n:028}") for n in range(100)])
     box.lake.requests.clear()
     snapshot = await source.by_subject(
         [Subject.parse(f"user_{n:028}") for n in range(100)], [f"e{n:03}-{'x' * 60}" for n in range(100)]
@@ -133,7 +131,7 @@ async def test_a_hundred_subjects_and_expected_revisions_are_one_post(box: Sandb
 
 
 async def test_pages_go_on_by_id_until_nothing_remains(box: Sandbox, source: Sanity) -> None:
-    await box.lake.mutate([entitlement(f"e{n:05}") for n in range(1001)])
+    await box.lake.mutate([created(f"e{n:05}", "user_1") for n in range(1001)])
     first = await source.everything("")
     second = await source.everything(first.cursor)
     assert (len(first.rows), first.last, len(second.rows), second.last) == (1000, False, 1, True)
@@ -144,8 +142,8 @@ async def test_affected_returns_entitlements_and_the_documents_between(box: Sand
         [
             course("c1", "algebra"),
             {"create": {"_id": "plan-1", "_type": "plan", "courses": [reference("c1")]}},
-            entitlement("e1", courses=[reference("c1")]),
-            entitlement("e2", plan=reference("plan-1")),
+            created("e1", "user_1", courses=[reference("c1")]),
+            created("e2", "user_1", plan=reference("plan-1")),
         ]
     )
     direct = await source.affected(["c1"], "", ["c1"])
@@ -155,7 +153,7 @@ async def test_affected_returns_entitlements_and_the_documents_between(box: Sand
 
 
 async def test_the_document_store_is_ahead_of_the_index(box: Sandbox, source: Sanity) -> None:
-    await box.lake.mutate([entitlement("e1")])
+    await box.lake.mutate([created("e1", "user_1")])
     box.lake.lag = 60.0
     revision = await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "pro"}}}])
     snapshot = await source.by_subject([USER], ["e1"])
@@ -260,7 +258,7 @@ async def test_a_log_whose_pages_meet_within_one_moment_is_read_to_its_end(
     box: Sandbox, source: Sanity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"e{n:04}" for n in range(TRANSACTIONS + 5)]
-    await box.lake.mutate([entitlement(id_) for id_ in ids])
+    await box.lake.mutate([created(id_, "user_1") for id_ in ids])
     moment = box.lake.clock()
     monkeypatch.setattr(box.lake, "clock", lambda: moment)
     for id_ in ids:

@@ -43,8 +43,8 @@ class Instance:
             (route.methods or set(), re.compile(_pattern(route.path)), route.endpoint) for route in routes(self.api)
         ]
 
-    def tell(self, hooks: ClerkHooks) -> None:
-        """Tell every change to `hooks`."""
+    def report_to(self, hooks: ClerkHooks) -> None:
+        """Report every change to `hooks`."""
         self.api.webhooks = hooks  # type: ignore[assignment]  # it only publishes, as the real ones do
 
     @property
@@ -93,7 +93,7 @@ class Instance:
 
 
 def key_of(path: str) -> str:
-    """Return the key of the subject that a path of Clerk's API stands for; empty when it is a list."""
+    """Return the key of the subject that a path of Clerk's API names; empty when it is a list."""
     id_ = subject_of(path)
     if not id_:
         return ""

@@ -39,10 +39,10 @@ class Clock:
         self.skew = skew
 
     def jumped_forth_and_back_since(self, moment: float) -> bool:
-        """Tell whether leases ended by a jump since a loop time, which the clock does not show any more."""
+        """Return whether leases ended by a jump since a loop time, which the clock does not show any more."""
         ways = [by for at, by in self.jumps if at >= moment]
         return any(by > 0 for by in ways) and any(by < 0 for by in ways)
 
     def jumped_since(self, moment: float, *, forward: bool = False) -> bool:
-        """Tell whether the wall clock was set (forward) at or after a loop time."""
+        """Return whether the wall clock was set (forward) at or after a loop time."""
         return any(at >= moment and (by > 0 or not forward) for at, by in self.jumps)

@@ -57,7 +57,7 @@ class Disk:
         return result
 
     def fails(self) -> bool:
-        """Tell whether this transaction is to fail."""
+        """Return whether this transaction is to fail."""
         if not self.trouble or self.random.random() >= self.trouble:
             return False
         self.was_in_trouble = True

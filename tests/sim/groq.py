@@ -131,7 +131,7 @@ def webhook(before: Document | None, after: Document | None) -> Document | None:
 
 
 def names(value: object, ids: Sequence[str]) -> bool:
-    """Tell whether one of the words of `value` is among `ids`."""
+    """Return whether one of the words of `value` is among `ids`."""
     return isinstance(value, str) and any(word in ids for word in value.split(" "))
 
 

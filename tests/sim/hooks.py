@@ -33,8 +33,7 @@ TIMEOUT = 30.0
 class Delivery:
     """One webhook: about one document in the transaction that made `state`, or about somebody in Clerk.
 
-    It tells the `subjects` that it names, and `concerned` may differ after it; of those nobody ever tells of `unheard`
-    when it is lost.
+    It names the `subjects`, and `concerned` may differ after it. If it is lost, no other event ever reports `unheard`.
     """
 
     route: str
@@ -55,7 +54,7 @@ class Delivery:
 
 
 class Hooks:
-    """Sends the webhooks. While `is_silent`, none arrives, and nothing is heard."""
+    """Sends the webhooks. While `is_silent`, none arrives, nor does any event of the stream."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -87,7 +86,7 @@ class Hooks:
             await asyncio.wait(self._tasks)
         self._calm.clear()
         if self._world.config.events != "webhook":
-            await self._world.stream.all_heard()
+            await self._world.stream.all_taken()
 
     def of_document(self, change: Change, state: int) -> Delivery | None:
         """Return the webhook of one change, None where the filter does not match."""
@@ -139,7 +138,7 @@ class Hooks:
 
 
 class ClerkHooks:
-    """What the sandbox's Clerk tells its changes to, in place of its own webhooks."""
+    """What the sandbox's Clerk reports its changes to, in place of its own webhooks."""
 
     endpoints = ("everywhere",)
 
@@ -154,10 +153,10 @@ class ClerkHooks:
             concerned = frozenset[str]()
         body = json.dumps({"type": event, "data": data, "object": "event", "instance_id": "ins_sandbox"}).encode()
         delivery = Delivery("clerk", _key_of(event, data), body, concerned, concerned)
-        if world.config.clerk_tells:
+        if world.config.clerk_reports:
             world.hooks.send(delivery)
         elif concerned:
-            world.watch.excuse(concerned, "no webhook of Clerk told")
+            world.watch.excuse(concerned, "no webhook of Clerk came")
 
 
 def _key_of(event: str, data: dict[str, Any]) -> str:

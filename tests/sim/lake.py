@@ -46,7 +46,7 @@ class State:
 class Read:
     """One answer: the state that it shows and the ids that were asked for.
 
-    One of the document store shows documents, whoever they are about, and may prove that they are gone.
+    One of the document store shows documents, whomever they are about, and may prove that they are gone.
     """
 
     state: int
@@ -110,8 +110,8 @@ class Lake:
         self.store.commit(transaction)
         self.history.append(State(len(self.history), groq.published(self.store.documents), rfc3339(self.clock())))
         self._visible_from.append(max(self._visible_from[-1], self.clock() + self.random.uniform(0.3, 1.0) * self.lag))
-        for tell in self.reported:
-            tell(transaction, self.now.number)
+        for publish in self.reported:
+            publish(transaction, self.now.number)
         return True
 
     def serve(self, request: httpx.Request) -> Reply:

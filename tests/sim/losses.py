@@ -66,7 +66,7 @@ class Losses:
         return AT_LEAST if text.endswith("%") else int(text)
 
     def _is_own_event(self, key: str, cause: str) -> bool:
-        """Tell whether the cause is an event of an entitlement that names the subject, or once did."""
+        """Return whether the cause is an event of an entitlement that names the subject, or once did."""
         kind, _, document = cause.partition(":")
         if kind not in ("webhook", "listen", "document"):
             return False
@@ -76,7 +76,7 @@ class Losses:
         return any(row["_id"] == document for state in states for row in self._world.history.rows(names, state))
 
     def _own_changed(self, key: str, state: int, order: int, at: float) -> bool:
-        """Tell whether the subject's own entitlements, its addresses or a window changed since it was last in sync."""
+        """Return whether own entitlements, addresses or a window of the subject changed since it was last in sync."""
         world = self._world
         named = [truth.names_of(key, directory) for directory in world.watch.reasons.directories_since(order)]
         if any(names != named[0] for names in named):
@@ -88,7 +88,7 @@ class Losses:
 
 
 def _loses(write: Write) -> bool:
-    """Tell whether a write takes something away, whatever the worker has seen since the claim."""
+    """Return whether a write takes something away, whatever the worker has seen since the claim."""
     return all(
         any(truth.is_loss(name, one.current(name, write.namespace), write.after.get(name)) for name in _written(write))
         for one in write.snapshots

@@ -156,7 +156,7 @@ class Process:
         await self.session.start()
 
     async def kill(self) -> None:
-        """End as by SIGKILL: nothing is settled, nothing is given back."""
+        """End as by SIGKILL: nothing is completed, nothing is released."""
         self.alive = False
         self.world.dead.add(self.name)
         await self.session.close()
@@ -263,7 +263,7 @@ class Server(Process):
 
 
 class WatchedWorkQueue(WorkQueue):
-    """The work set, which tells the watch what was claimed."""
+    """The work queue, which reports to the watch what was claimed."""
 
     def __init__(self, process: Process) -> None:
         super().__init__(process.session, TIMINGS)

@@ -33,7 +33,7 @@ async def reconcile(world: World) -> str:
         with suppress(SyncWorkerError):
             await reconcile_once(process)
 
-    process = await world.run_errand("reconcile", work)
+    process = await world.run_command("reconcile", work)
     return f"{process.name} starts"
 
 
@@ -43,7 +43,7 @@ async def approve(world: World) -> str:
             for held in await process.approvals.changesets():
                 await approve_one(process, held)
 
-    process = await world.run_errand("approve", work)
+    process = await world.run_command("approve", work)
     return f"{process.name} starts"
 
 
@@ -54,12 +54,12 @@ async def sync(world: World) -> str:
         with suppress(SyncWorkerError):
             await process.queue.enqueue([WorkItem(key, cause=cause_of("sync")) for key in keys])
 
-    await world.run_errand("sync", work)
+    await world.run_command("sync", work)
     return f"an operator syncs {', '.join(keys)}"
 
 
 async def change_settings(world: World) -> str:
-    """Release other settings: the managed keys stand elsewhere from now on. What runs already goes on for a while."""
+    """Release other settings: the managed keys are elsewhere from now on. What is running goes on for a while."""
     first, second = truth.NAMESPACES
     namespace = second if world.namespace == first else first
     process = Process(world, "release")
@@ -82,7 +82,7 @@ async def retry(world: World) -> str:
         with suppress(SyncWorkerError):
             await process.queue.revive()
 
-    await world.run_errand("retry", work)
+    await world.run_command("retry", work)
     return "an operator retries what failed"
 
 
@@ -91,7 +91,7 @@ async def purge(world: World) -> str:
         with suppress(SyncWorkerError):
             await process.queue.purge(0.0)
 
-    await world.run_errand("purge", work)
+    await world.run_command("purge", work)
     return "idle rows are purged"
 
 

@@ -39,7 +39,7 @@ class Snapshot:
     markers: Mapping[str | None, Metadata]
 
     def is_taken(self, namespace: str | None) -> bool:
-        """Return whether another installation's marker stands in a namespace."""
+        """Return whether another installation has a marker in a namespace."""
         return namespace in self.markers and self.markers[namespace]["source"] != truth.SOURCE
 
     def listed(self, *, own: bool) -> set[Slot]:
@@ -47,7 +47,7 @@ class Snapshot:
         return listed(m for m in self.markers.values() if (m["source"] == truth.SOURCE) is own)
 
     def current(self, name: str, namespace: str | None) -> Any:
-        """Return the value under a name: in the namespace, or where a managed key still stands before a move."""
+        """Return the value under a name: in the namespace, or where a managed key still is before a move."""
         places = ((namespace, name), *(slot for slot in self.perhaps_managed if slot[1] == name))
         return next((self.values[slot] for slot in places if slot in self.values), None)
 

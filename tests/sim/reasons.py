@@ -67,7 +67,7 @@ class Write:
 
     @property
     def namespace(self) -> str | None:
-        """Where the settings of the process say that the managed keys stand."""
+        """Where the settings of the process put the managed keys."""
         return self.call.process.namespace
 
     @cached_property
@@ -117,7 +117,7 @@ class Reasons:
             if place != write.namespace and value is not None:
                 fail("keys are written where the settings say", f"{key}: {name} in {place}")
             elif place == write.namespace and write.after.get(name) != value:
-                fail("the ledger tells what is written", f"{key}: {name} {value}, but the ledger says {write.after}")
+                fail("the ledger says what is written", f"{key}: {name} {value}, but the ledger says {write.after}")
             if value not in (None, *truth.ORDERS.get(name, (value,))):
                 fail("nothing outside the allow-list is granted", f"{key}: {name} {value!r}")
 

@@ -27,7 +27,7 @@ PATIENCE = 4000.0
 LAG = 6.0
 POLLED = 15.0
 """Seconds that the poll may need, beside its interval and the minute that it leaves to webhooks."""
-UNTOLD = 0.7
+UNREPORTED = 0.7
 """How often no event reports the last changes, where the poll has to find them."""
 BEFORE, AFTER = 10.0, 60.0
 """Seconds around a comparison in which no window opens or closes."""
@@ -42,7 +42,7 @@ SOON = "SELECT 1 FROM work WHERE visible_at < NOW() + 11 AND dead = 0 AND cause_
 EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
 AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE error_code = 'ambiguous_address'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
-"""One that was killed keeps others out for a minute."""
+"""One that was killed holds the lock for a minute."""
 WAITING = """
 SELECT key, lane FROM work
 WHERE lease_token IS NULL AND dead = 0 AND (generation > completed_generation OR attempts > 0)
@@ -56,8 +56,8 @@ WHERE dead = 1 AND error_code NOT IN ('no_such_subject', 'managed_elsewhere')
 async def quiet(world: World) -> str:
     """Let a last change be made, and then all queues run empty: those of whom every webhook arrived must be in sync."""
     await _calm(world)
-    if world.config.awaits_poll and world.random.random() < UNTOLD:
-        last = _change_untold(world)
+    if world.config.awaits_poll and world.random.random() < UNREPORTED:
+        last = _change_unreported(world)
     else:
         last = world.random.choice((content.course, content.plan, content.cohort, content.move, content.delete))(world)
     await world.hooks.all_delivered()
@@ -94,7 +94,7 @@ async def tidy(world: World) -> str:
 
 
 async def come_to_rest(world: World) -> None:
-    """Let the trouble end and compare. What is wrong is told to the watch."""
+    """Let the trouble end and compare. What is wrong is reported to the watch."""
     world.note("trouble is over")
     if world.clock.skew:
         world.clock.jump(0.0)
@@ -103,7 +103,7 @@ async def come_to_rest(world: World) -> None:
         world.watch.excuse(world.keys_of(world.history.with_windows()), "its windows went by a clock that jumped")
     await _calm(world)
     if world.config.awaits_poll:
-        world.note(_change_untold(world))
+        world.note(_change_unreported(world))
     await asyncio.sleep(LAG + (70.0 + 2 * world.config.poll_seconds if world.config.poll_seconds else 0.0))
     operator = await _operator(world)
     await _idle(world)
@@ -124,17 +124,17 @@ async def come_to_rest(world: World) -> None:
         world.watch.fail("a second reconcile writes nothing", f"{world.watch.writes - writes} writes")
 
 
-def _change_untold(world: World) -> str:
-    """Make changes of which neither a webhook nor the stream tells."""
+def _change_unreported(world: World) -> str:
+    """Make changes that neither a webhook nor the stream reports."""
     world.hooks.is_silent = True
     done = [change(world) for change in (content.move, content.delete, content.unpublish)]
     world.hooks.is_silent = False
-    return f"untold: {'; '.join(done)}"
+    return f"unreported: {'; '.join(done)}"
 
 
 async def _put_right(world: World, operator: Process) -> None:
     """Do what operators can do: reconcile, approve what is held, retry what was given up."""
-    await _errands_done(world)
+    await _commands_done(world)
     await _idle(world)
     await operator.queue.revive()
     await _idle(world)
@@ -190,10 +190,10 @@ async def _nobody_alone(world: World) -> None:
         await asyncio.sleep(5.0)
 
 
-async def _errands_done(world: World) -> None:
-    if world.errands:
-        _, left = await asyncio.wait(world.errands.values(), timeout=PATIENCE)
-        for process, task in world.errands.items():
+async def _commands_done(world: World) -> None:
+    if world.commands:
+        _, left = await asyncio.wait(world.commands.values(), timeout=PATIENCE)
+        for process, task in world.commands.items():
             if task in left:
                 world.watch.fail("everything comes to an end", process.name)
 
@@ -220,7 +220,7 @@ async def _nothing_under_way(world: World) -> None:
 
 
 def _busy(world: World) -> list[Any]:
-    """Return the rows under way. Where all entitlements are gone, some wait until an end is told, or one is visible."""
+    """Return the rows under way. Without any entitlement some wait until an end is reported, or one is visible."""
     rows = world.disk.ask(BUSY)
     if any(document["_type"] == "entitlement" for document in world.lake.now.documents.values()):
         return rows

@@ -108,7 +108,7 @@ def config_of(seed: int) -> Config:
         servers=random.choice((1, 1, 2)),
         jumps=jumps,
         one_machine=random.random() < 0.5,
-        clerk_tells=random.random() < 0.6,
+        clerk_reports=random.random() < 0.6,
         short_pages=random.choice((0.0, 0.0, 0.4)),
         webhooks=webhooks,
         without=frozenset(without - {"jump"} if jumps else without),
@@ -173,7 +173,7 @@ async def _happen(world: World, trace: Sequence[Step]) -> None:
             return
     world.random.seed(f"{world.config.seed} ends")
     await come_to_rest(world)
-    for process in (*world.errands, *world.servers):
+    for process in (*world.commands, *world.servers):
         await process.kill()
 
 

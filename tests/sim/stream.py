@@ -29,7 +29,7 @@ PATIENCE = 1000.0
 
 
 @dataclass(eq=False)
-class Told:
+class StreamEvent:
     """One event of the stream, and the webhook that would have reported the same."""
 
     id: str
@@ -45,7 +45,7 @@ class Stream:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._told: list[Told] = []
+        self._published: list[StreamEvent] = []
         self._cuts = 0
         self._news = asyncio.Event()
 
@@ -54,8 +54,8 @@ class Stream:
         for change in transaction.changes:
             delivery = self._world.hooks.of_document(change, state)
             if delivery is not None:
-                reported = Told(f"t{state}#{delivery.about}", _data(change), delivery, self._world.loop.time())
-                self._told.append(reported)
+                reported = StreamEvent(f"t{state}#{delivery.about}", _data(change), delivery, self._world.loop.time())
+                self._published.append(reported)
                 if self._world.hooks.is_silent:
                     self._lose(reported)
         self._wake()
@@ -65,10 +65,10 @@ class Stream:
         self._cuts += 1
         self._wake()
 
-    async def all_heard(self) -> None:
+    async def all_taken(self) -> None:
         """Wait until no event is on its way."""
         deadline = self._world.loop.time() + PATIENCE
-        while not all(reported.is_over for reported in self._told):
+        while not all(reported.is_over for reported in self._published):
             if self._world.loop.time() > deadline:
                 self._world.watch.fail("everything comes to an end", "nobody listens any more")
                 return
@@ -81,13 +81,13 @@ class Stream:
         if not world.lake.key_works:
             raise CredentialsRefused("the token is refused")
         place = self._place(last_id)
-        for reported in self._told[: place or 0]:
+        for reported in self._published[: place or 0]:
             self._take(reported)  # resuming behind an event proves that it was taken
         yield ListenEvent(Signal.RESET if last_id else Signal.WELCOME) if place is None else ListenEvent(Signal.RESUMED)
         position = place if place is not None else self._give_up()
         while True:
-            while position < len(self._told):
-                reported = self._told[position]
+            while position < len(self._published):
+                reported = self._published[position]
                 await asyncio.sleep(max(0.0, reported.at + world.random.uniform(0.01, 0.3) - world.loop.time()))
                 if cuts != self._cuts:
                     raise ServiceUnavailable("the connection was cut")
@@ -106,23 +106,23 @@ class Stream:
 
     def _place(self, last_id: str) -> int | None:
         """Return where the stream goes on after an event, None where it cannot."""
-        found = next((index for index, reported in enumerate(self._told) if reported.id == last_id), None)
+        found = next((index for index, reported in enumerate(self._published) if reported.id == last_id), None)
         if found is None or self._world.random.random() < NOT_RESUMED:
             return None
         after = found + self._world.random.choice((0, 1))  # the last one may come once more
-        return after if self._told[found].at > self._world.loop.time() - WINDOW else None
+        return after if self._published[found].at > self._world.loop.time() - WINDOW else None
 
     def _give_up(self) -> int:
-        for reported in self._told:
+        for reported in self._published:
             self._lose(reported)
-        return len(self._told)
+        return len(self._published)
 
-    def _take(self, reported: Told) -> None:
+    def _take(self, reported: StreamEvent) -> None:
         if not reported.is_over:
             reported.is_over = True
             self._world.watch.accepted(reported.delivery)
 
-    def _lose(self, reported: Told) -> None:
+    def _lose(self, reported: StreamEvent) -> None:
         if not reported.is_over:
             reported.is_over = reported.is_lost = True
             self._world.watch.lost(reported.delivery)

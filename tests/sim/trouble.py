@@ -136,11 +136,11 @@ async def start(world: World) -> str:
     return f"{server.name} starts"
 
 
-async def kill_errand(world: World) -> str:
+async def kill_command(world: World) -> str:
     """Kill a command that runs, such as a reconcile."""
-    if not world.errands:
+    if not world.commands:
         return "no command runs"
-    process = world.random.choice(list(world.errands))
+    process = world.random.choice(list(world.commands))
     await process.kill()
     return f"{process.name} is killed"
 

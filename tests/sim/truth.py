@@ -29,10 +29,10 @@ ORDERS = {"plan": PLANS, "role": ROLES}
 MANAGED = ("plan", "role", "courseSlugs")
 MARKER = "entitlementSync"
 NAMESPACES = (None, "access")
-"""Where the managed keys may stand, by METADATA_NAMESPACE."""
+"""Where the managed keys may be, by METADATA_NAMESPACE."""
 SOURCE, OTHER_SOURCE = "sandbox/production", "other/production"
 Slot = tuple[str | None, str]
-"""Where one managed key stands: the namespace and the name."""
+"""Where one managed key is: the namespace and the name."""
 
 USER = re.compile(r"user_\w+", re.ASCII)
 ORGANIZATION = re.compile(r"org_\w+", re.ASCII)
@@ -57,7 +57,7 @@ def name_of(row: Mapping[str, Any]) -> str | None:
 
 
 def keys_of(name: str, directory: Directory) -> tuple[str, ...]:
-    """Return whom a name may stand for: itself, or all who have the address."""
+    """Return whom a name may mean: itself, or all who have the address."""
     kind, _, id_ = name.partition(":")
     if kind not in ADDRESSES:
         return (name,)
@@ -89,7 +89,7 @@ def desired(rows: Iterable[Row], now: float) -> Values:
 
 
 def is_pasted(row: Row) -> bool:
-    """Tell whether a row names somebody with spaces around, or by an address in another case."""
+    """Return whether a row names somebody with spaces around, or by an address in another case."""
     ids = (row.get(name) for name in ("clerkUserId", "clerkOrganizationId", "userExternalId"))
     email = row.get("userEmail")
     return any(isinstance(id_, str) and id_ != id_.strip() for id_ in ids) or (
@@ -98,7 +98,7 @@ def is_pasted(row: Row) -> bool:
 
 
 def is_good(row: Row) -> bool:
-    """Tell whether a row counts at all: what is wrong with one field costs the whole row."""
+    """Return whether a row counts at all: what is wrong with one field costs the whole row."""
     return all(_word(row[name]) in (None, *order) for name, order in ORDERS.items()) and all(
         row[name] is None or moment(row[name]) is not None for name in ("startsAt", "endsAt")
     )
@@ -110,7 +110,7 @@ def is_active(row: Row, now: float) -> bool:
 
 
 def is_loss(name: str, before: object, after: object) -> bool:
-    """Tell whether somebody has less than before: nothing, a lower plan or role, or fewer courses."""
+    """Return whether somebody has less than before: nothing, a lower plan or role, or fewer courses."""
     if before is None or after is None:
         return before is not None
     if isinstance(before, list) and isinstance(after, list):
@@ -120,7 +120,7 @@ def is_loss(name: str, before: object, after: object) -> bool:
 
 
 def values_in(public: Mapping[str, Any]) -> dict[Slot, Any]:
-    """Return what stands under our names, no matter who wrote it."""
+    """Return what our names hold, no matter who wrote it."""
     return {
         (place, name): inside[name]
         for place in NAMESPACES
@@ -149,7 +149,7 @@ def unmanaged_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two values are the same JSON."""
+    """Return whether two values are the same JSON."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 

@@ -52,7 +52,7 @@ class Config:
     servers: int = 2
     jumps: bool = False
     one_machine: bool = True
-    clerk_tells: bool = True
+    clerk_reports: bool = True
     short_pages: float = 0.0
     webhooks: dict[str, float] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class World:
         self.hooks = Hooks(self)
         self.stream = Stream(self)
         self.servers: list[Server] = []
-        self.errands: dict[Process, asyncio.Task[Any]] = {}
+        self.commands: dict[Process, asyncio.Task[Any]] = {}
         self.ownership = Ownership(self)
         self.unmanaged: dict[str, dict[str, dict[str, Any]]] = {}
         self.namespace: str | None = None
@@ -121,7 +121,7 @@ class World:
         return names_of(key, self.directory)
 
     def keys_of(self, names: Iterable[str]) -> frozenset[str]:
-        """Return whom these names stand for now."""
+        """Return whom these names mean now."""
         return frozenset(key for name in names for key in keys_of(name, self.directory))
 
     def moved_in_clerk(self) -> frozenset[str]:
@@ -142,8 +142,8 @@ class World:
         return Reply.json(error.status, error.body(), retry_after=error.retry_after)
 
     def open_clerk(self) -> None:
-        """Let Clerk tell its changes from now on."""
-        self.clerk.tell(ClerkHooks(self))
+        """Let Clerk report its changes from now on."""
+        self.clerk.report_to(ClerkHooks(self))
         self.moved_in_clerk()
 
     async def start_server(self, *, takes_webhooks: bool = True) -> Server:
@@ -163,7 +163,7 @@ class World:
         self.servers.remove(server)
         await server.kill()
 
-    async def run_errand(self, name: str, work: Callable[[Process], Awaitable[Any]]) -> Process:
+    async def run_command(self, name: str, work: Callable[[Process], Awaitable[Any]]) -> Process:
         """Start a process that does one thing beside the servers, as a command line does."""
         process = Process(self, self._name(name))
         await process.start()
@@ -173,8 +173,8 @@ class World:
             await process.session.close()
 
         task = process.spawn(run())
-        self.errands[process] = task
-        task.add_done_callback(lambda _: self.errands.pop(process, None))
+        self.commands[process] = task
+        task.add_done_callback(lambda _: self.commands.pop(process, None))
         return process
 
     def is_gone(self, name: str) -> bool:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 EVENTS = {"user": "user", "org": "organization", "membership": "organizationMembership"}
 ELSEWHERE = "elsewhere"
-"""A namespace in which our keys never stand."""
+"""A namespace that never holds our keys."""
 
 
-def edit_foreign(world: World) -> str:
+def edit_unmanaged(world: World) -> str:
     """Write a key with another name, as the customer's app does."""
     key = anybody(world)
     where = world.random.choice(("public", "private"))
@@ -54,7 +54,7 @@ def strip_marker(world: World) -> str:
 
 
 def set_our_names(world: World) -> str:
-    """Let the app use our names for itself, in the place where managed keys stand or stood, with any of our values."""
+    """Let the app use our names for itself, in the place where managed keys are or were, with any of our values."""
     key, place = anybody(world), world.random.choice((world.namespace, *truth.NAMESPACES))
     name, value = world.random.choice(
         [(name, one) for name, order in truth.ORDERS.items() for one in (*order, "vip", None)]
@@ -79,9 +79,9 @@ def wipe_all(world: World) -> str:
 
 
 def grant_elsewhere(world: World) -> str:
-    """Let another installation give somebody access, where our keys stand or in its own namespace.
+    """Let another installation give somebody access, where our keys are or in its own namespace.
 
-    It refuses to write where our marker stands, as we do where its own stands.
+    It refuses to write where our marker is, as we do where its own is.
     """
     key = anybody(world)
     managed = any(marker["source"] == truth.SOURCE for marker in world.ownership.now(key).markers.values())

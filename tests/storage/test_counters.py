@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.counters import Counters
 from sync_worker.storage.queue_admin import QueueAdmin
 from sync_worker.transport import Call
-from tests.clock import CLOCK, TIMINGS
-from tests.oracle import GUARD
+from tests.clock import TIMINGS
+from tests.oracle import GUARD, until_seen
+from tests.storage.databases import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,16 +25,6 @@ pytestmark = pytest.mark.anyio
 PATCHED = Call("Clerk", "PATCH", "200", 0.1)
 CALLS = ("calls", "Clerk", "200")
 OFTEN = replace(TIMINGS, counter_flush_interval=0.02)
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = open_database(url, CLOCK, TIMINGS)
-    await database.start()
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 @pytest.fixture
@@ -77,11 +66,10 @@ async def test_what_was_counted_last_is_added_when_the_process_ends(database: Da
 
 async def test_it_is_added_every_few_seconds(database: Database) -> None:
     own = Counters(QueueAdmin(database, TIMINGS), OFTEN)
-    async with own.kept(), asyncio.timeout(GUARD):
+    async with own.kept():
         for count in (1, 2):
             own.call(PATCHED)
-            while (await own.recall()).get(CALLS) != count:
-                await asyncio.sleep(0.01)
+            await until_seen(own.recall, {CALLS: count}.__eq__)
 
 
 async def test_nothing_is_written_when_nothing_was_counted(database: Database) -> None:
@@ -105,11 +93,21 @@ async def test_what_could_not_be_added_is_added_later_and_once(database_url: str
 
 
 async def test_a_database_that_is_gone_does_not_end_the_process(database_url: str) -> None:
+    failed = asyncio.Event()
+
+    class Watched(Counters):
+        async def flush(self) -> None:
+            try:
+                await super().flush()
+            except DatabaseUnavailable:
+                failed.set()
+                raise
+
     async with opened(database_url) as database:
-        own = Counters(QueueAdmin(database, TIMINGS), OFTEN)
+        own = Watched(QueueAdmin(database, TIMINGS), OFTEN)
     async with own.kept():
         own.call(PATCHED)
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(failed.wait(), GUARD)
         await database.start()
     assert (await own.recall())[CALLS] == 1
     await database.close()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage import ledger as ledger_module
 from sync_worker.storage.ledger import Entry, Ledger, State
 from sync_worker.storage.queue import WorkQueue
@@ -15,26 +14,11 @@ from sync_worker.storage.work_items import WorkItem
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sync_worker.storage.database import Database
 
 pytestmark = pytest.mark.anyio
 
 A, B = "user:user_a", "user:user_b"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    database = open_database(database_url, clock, TIMINGS, server_clock=clock)
-    await database.start()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

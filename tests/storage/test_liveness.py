@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.liveness import Liveness, note_of
 from sync_worker.storage.queue import WorkQueue
 from tests.clock import TIMINGS, ManualClock
+from tests.storage.databases import opened_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,40 +18,33 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 async def database(sqlite_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    opened = open_database(sqlite_url, clock, TIMINGS, server_clock=clock)
-    await opened.start()
-    yield opened
-    await opened.close()
+    async with opened_on(sqlite_url, clock) as database:
+        yield database
 
 
-async def heard_at(database: Database) -> float | None:
+async def received_at(database: Database) -> float | None:
     note = await WorkQueue(database, TIMINGS).recall(note_of("sanity"))
     return note[1] if note else None
 
 
 async def test_a_burst_is_noted_once_and_a_later_webhook_again(database: Database, clock: ManualClock) -> None:
-    heard, started = Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS), clock.now()
+    liveness, started = Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS), clock.now()
     for _ in range(3):
-        await heard.now("sanity")
+        await liveness.now("sanity")
         clock.advance(TIMINGS.liveness_note_interval / 3 - 0.1)
-    assert await heard_at(database) == started
+    assert await received_at(database) == started
     clock.advance(1)
-    await heard.now("sanity")
-    assert await heard_at(database) == clock.now()
+    await liveness.now("sanity")
+    assert await received_at(database) == clock.now()
 
 
 async def test_each_service_is_noted_by_itself(database: Database, clock: ManualClock) -> None:
-    heard = Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS)
-    await heard.now("clerk")
-    assert await heard_at(database) is None
-    await heard.now("sanity")
-    assert await heard_at(database) == clock.now()
+    liveness = Liveness(WorkQueue(database, TIMINGS), clock, TIMINGS)
+    await liveness.now("clerk")
+    assert await received_at(database) is None
+    await liveness.now("sanity")
+    assert await received_at(database) == clock.now()
 
 
 async def test_trouble_with_the_database_is_kept_from_the_sender(database: Database, clock: ManualClock) -> None:

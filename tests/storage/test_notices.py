@@ -6,30 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.notices import Notices, Situation
 from tests.clock import TIMINGS, ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sync_worker.storage.database import Database
 
 pytestmark = pytest.mark.anyio
 PAUSE = TIMINGS.notify_pause
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    database = open_database(database_url, clock, TIMINGS, server_clock=clock)
-    await database.start()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

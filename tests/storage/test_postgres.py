@@ -77,8 +77,8 @@ def terminate(url: str, where: str = "true") -> int:
         return len(admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({BACKENDS}) AS b WHERE {where}").fetchall())
 
 
-async def hearing(db: PostgresDatabase, is_listening: bool = True) -> None:
-    """Wait until the listener hears, or no longer does."""
+async def until_listening(db: PostgresDatabase, is_listening: bool = True) -> None:
+    """Wait until the listener listens, or no longer does."""
     async with asyncio.timeout(GUARD):
         while db._listener is None or db._listener.is_listening is not is_listening:
             await asyncio.sleep(0.01)
@@ -107,7 +107,7 @@ async def test_a_server_that_is_restarted_is_found_again_without_a_restart_of_ou
         server.start()
         await put(db, "after")
         assert await names(db) == {"before", "after"}
-        await hearing(db)
+        await until_listening(db)
 
 
 async def test_a_server_that_is_down_at_the_start_is_unavailable(server: PostgresServer) -> None:
@@ -165,21 +165,21 @@ async def test_of_two_transactions_in_a_deadlock_both_succeed(postgres_url: str)
 async def test_transactions_on_the_same_subjects_in_any_order_never_deadlock(postgres_url: str) -> None:
     keys = [f"user:user_{n}" for n in range(30)]
 
-    async def mark(ws: WorkQueue, random: Random) -> None:
-        await ws.enqueue([WorkItem(key) for key in random.sample(keys, len(keys))])
+    async def enqueue(queue: WorkQueue, random: Random) -> None:
+        await queue.enqueue([WorkItem(key) for key in random.sample(keys, len(keys))])
 
-    async def renew_and_settle(ws: WorkQueue, random: Random) -> None:
-        claims = await ws.claim(0, len(keys), 30)
-        await asyncio.sleep(0.01)
-        await ws.renew(random.sample(claims, len(claims)), 30)
-        await ws.complete([Completed(claim) for claim in random.sample(claims, len(claims))])
+    async def renew_and_complete(queue: WorkQueue, random: Random) -> None:
+        claims = await queue.claim(0, len(keys), 30)
+        await queue.next_due()  # let the others go on meanwhile
+        await queue.renew(random.sample(claims, len(claims)), 30)
+        await queue.complete([Completed(claim) for claim in random.sample(claims, len(claims))])
 
     async with opened(postgres_url) as db:
-        ws = WorkQueue(db, TIMINGS)
+        queue = WorkQueue(db, TIMINGS)
         for seed in range(15):
             random = Random(seed)
-            await asyncio.gather(renew_and_settle(ws, random), *(mark(ws, random) for _ in range(6)))
-    with psycopg.connect(postgres_url) as admin:  # the sessions above have ended, and with that told their numbers
+            await asyncio.gather(renew_and_complete(queue, random), *(enqueue(queue, random) for _ in range(6)))
+    with psycopg.connect(postgres_url) as admin:  # the sessions above have ended, and so reported their numbers
         question = b"SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         assert admin.execute(question).fetchone() == (0,)
 
@@ -251,11 +251,11 @@ async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_
     postgres_url: str,
 ) -> None:
     async with opened(postgres_url, watch=True) as watching, opened(postgres_url) as other:
-        await hearing(watching)
+        await until_listening(watching)
         assert await watching.changed(GUARD)  # that listening has begun
         assert terminate(postgres_url, "query LIKE 'LISTEN%'") == 1
-        await hearing(watching, is_listening=False)
-        await hearing(watching)
+        await until_listening(watching, is_listening=False)
+        await until_listening(watching)
         assert await watching.changed(GUARD)
         await other.run(notify)
         assert await watching.changed(GUARD)
@@ -263,10 +263,10 @@ async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_
 
 async def test_while_nothing_can_be_heard_the_wait_is_short(server: PostgresServer) -> None:
     async with opened(server.url, watch=True) as db:
-        await hearing(db)
+        await until_listening(db)
         assert await db.changed(GUARD)  # that listening has begun
         server.stop()
-        await hearing(db, is_listening=False)
+        await until_listening(db, is_listening=False)
         async with asyncio.timeout(GUARD):
             assert not await db.changed(600)
 
@@ -276,7 +276,7 @@ async def test_only_a_watcher_has_a_connection_for_notifications(postgres_url: s
     async with opened(postgres_url) as db:
         assert await db.read(lambda tx: tx.execute(listening)) == [(0,)]
         async with opened(postgres_url, watch=True) as watching:
-            await hearing(watching)
+            await until_listening(watching)
             assert await db.read(lambda tx: tx.execute(listening)) == [(1,)]
 
 

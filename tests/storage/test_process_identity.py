@@ -62,7 +62,7 @@ def test_of_other_machines_nothing_is_known(name: str) -> None:
 
 @pytest.fixture
 def without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A machine whose system does not tell who its processes are."""
+    """A machine whose system does not identify its processes."""
     identity.cache_clear()
     monkeypatch.setattr("sync_worker.storage.process_identity._PROC", tmp_path)
     yield

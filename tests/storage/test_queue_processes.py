@@ -1,4 +1,4 @@
-"""The work set under real processes that share it, and that are killed."""
+"""The work queue under real processes that share it, and that are killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEADLINE = 120.0
 
 
 class Program:
-    """One process. What it tells goes to a file, so that it never waits for us."""
+    """One process. What it reports goes to a file, so that it never waits for us."""
 
     def __init__(self, url: str, output: Path) -> None:
         self.output = output
@@ -42,7 +42,7 @@ class Program:
         return [json.loads(line) for line in whole_lines.splitlines()]
 
     def listen(self, lines: int) -> None:
-        """Wait until it has told so many things."""
+        """Wait until it has reported so many things."""
         deadline = time.monotonic() + DEADLINE
         while len(self.reported) < lines:
             assert time.monotonic() < deadline
@@ -56,8 +56,8 @@ class Program:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def ask_to_end(self) -> None:
-        """Let it mark no more, and work until nothing is due."""
+    def end(self) -> None:
+        """Let it enqueue no more, and work until nothing is due."""
         assert self.process.stdin is not None
         self.process.stdin.close()
 
@@ -74,7 +74,7 @@ class Fleet:
         self.programs: list[Program] = []
 
     def start(self) -> Program:
-        program = Program(self.url, self.folder / f"told-{len(self.programs)}")
+        program = Program(self.url, self.folder / f"reported-{len(self.programs)}")
         self.programs.append(program)
         return program
 
@@ -84,7 +84,7 @@ class Fleet:
 
     @property
     def items(self) -> Counter[str]:
-        return Counter(key for what, key, *_ in self.reported if what == "mark")
+        return Counter(key for what, key, *_ in self.reported if what == "item")
 
     @property
     def runs(self) -> dict[str, list[tuple[float, float]]]:
@@ -113,9 +113,9 @@ def fleet(database_url: str, db: Database, tmp_path: Path) -> Iterator[Fleet]:  
 
 
 async def assert_all_is_well(fleet: Fleet, db: Database) -> None:
-    """Every acknowledged mark is counted, everything wanted has been done, and no two runs of a subject overlapped."""
-    wanted: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, generation FROM work")))
-    assert all(wanted[key] >= items for key, items in fleet.items.items())
+    """Every acknowledged item is counted, everything has been done, and no two runs of a subject overlapped."""
+    generations: dict[str, int] = dict(await db.read(lambda tx: tx.execute("SELECT key, generation FROM work")))
+    assert all(generations[key] >= items for key, items in fleet.items.items())
     assert await WorkQueue(db, TIMINGS).next_due() is None
     assert await db.read(lambda tx: tx.execute("SELECT key FROM work WHERE generation <> completed_generation")) == []
     for key, runs in fleet.runs.items():
@@ -132,8 +132,8 @@ async def test_processes_that_share_the_work_never_overlap_and_finish_all(fleet:
     first, second = fleet.start(), fleet.start()
     first.listen(400)
     second.listen(400)
-    first.ask_to_end()
-    second.ask_to_end()
+    first.end()
+    second.end()
     first.wait()
     second.wait()
     assert fleet.runs.keys() == fleet.items.keys()
@@ -161,6 +161,6 @@ async def test_what_a_killed_process_acknowledged_is_there_and_its_work_is_taken
         victim.listen(lines)
         victim.kill()
     survivor.listen(1)
-    survivor.ask_to_end()
+    survivor.end()
     survivor.wait()
     await assert_all_is_well(fleet, db)

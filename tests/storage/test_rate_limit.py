@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -13,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.rate_limit import Budget, Window
 from tests.clock import TIMINGS, ManualClock
 from tests.oracle import GUARD
+from tests.storage.databases import opened_on
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from sync_worker.storage.database import Database, Transaction
 
@@ -27,27 +26,6 @@ T = TypeVar("T")
 
 LIMIT, WINDOW, SLOT = 20, TIMINGS.budget_window, TIMINGS.budget_slot
 RESERVE = 1
-
-
-@asynccontextmanager
-async def opened(url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    db = open_database(url, clock, TIMINGS, server_clock=clock)
-    await db.start()
-    try:
-        yield db
-    finally:
-        await db.close()
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    async with opened(database_url, clock) as database:
-        yield database
 
 
 @pytest.fixture
@@ -62,9 +40,6 @@ async def all_of(calls: list[Coroutine[object, object, None]]) -> None:
 
 def most_in_a_window(moments: list[float]) -> int:
     return max(sum(start <= moment < start + WINDOW for moment in moments) for start in moments)
-
-
-# --- the window ------------------------------------------------------------------------------------------------------
 
 
 @given(
@@ -108,9 +83,6 @@ def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_window() -
     earlier = window.at(900_000.0)
     assert earlier.available() == 0
     assert earlier.at(900_000.0 + WINDOW + 2 * SLOT).available() == LIMIT
-
-
-# --- taking ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -235,13 +207,14 @@ async def test_names_are_counted_apart(db: Database, clock: ManualClock, budget:
     assert clock.slept == []
 
 
-# --- together --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.anyio
 async def test_two_programs_on_one_database_share_the_limit(database_url: str, clock: ManualClock) -> None:
     clocks = SleepingClock(), SleepingClock()
-    async with opened(database_url, clock) as one, opened(database_url, clock) as two, asyncio.timeout(GUARD):
+    async with (
+        opened_on(database_url, clock) as one,
+        opened_on(database_url, clock) as two,
+        asyncio.timeout(GUARD),
+    ):
         budgets = [Budget(db, "clerk", LIMIT, own, TIMINGS) for db, own in zip((one, two), clocks, strict=True)]
         calls = [asyncio.create_task(budgets[n % 2].take()) for n in range(LIMIT * 2 + 2)]
         for own in clocks:
@@ -253,7 +226,10 @@ async def test_two_programs_on_one_database_share_the_limit(database_url: str, c
 
 @pytest.mark.anyio
 async def test_a_pause_holds_everybody(database_url: str, clock: ManualClock) -> None:
-    async with opened(database_url, clock) as one, opened(database_url, clock) as two:
+    async with (
+        opened_on(database_url, clock) as one,
+        opened_on(database_url, clock) as two,
+    ):
         first, second = (Budget(db, "clerk", LIMIT, clock, TIMINGS) for db in (one, two))
         start = clock.now()
         await first.pause(3.0)
@@ -298,9 +274,6 @@ async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: ManualClo
     assert await budget.left() == LIMIT - 5
     clock.advance(WINDOW + 2 * SLOT)
     assert await budget.left() == LIMIT
-
-
-# --- trouble ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

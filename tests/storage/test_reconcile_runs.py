@@ -9,31 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from sync_worker.errors import DatabaseUnavailable
-from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.reconcile_runs import ReconcileRuns, exclusive_run
 from tests.clock import TIMINGS, ManualClock
 from tests.oracle import GUARD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import Collection
 
     from sync_worker.storage.database import Database
 
 pytestmark = pytest.mark.anyio
 LONGER_THAN_A_LEASE = int(TIMINGS.reconcile_lock // TIMINGS.reconcile_lock_renewal) + 2
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def db(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    database = open_database(database_url, clock, TIMINGS, server_clock=clock)
-    await database.start()
-    yield database
-    await database.close()
 
 
 @dataclass
@@ -49,7 +35,7 @@ class Unreliable:
         self.writes += 1
         if self.writes > LONGER_THAN_A_LEASE:
             self.outlived.set()
-            await asyncio.Event().wait()  # the clock stands still from here
+            await asyncio.Event().wait()  # the clock does not move from here
         if self.writes in self.failing:
             raise DatabaseUnavailable("It is locked.")
         return await self.db.run(work)

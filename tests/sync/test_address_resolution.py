@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING
-from tests.builders import created
+from tests.builders import published
 from tests.clock import PATIENT, TIMINGS
-from tests.expected import deleted, updated
-from tests.oracle import until, until_idle, wrong
+from tests.expected import delete, updated
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
-
-
-entitlement = partial(created, plan="pro")
 
 
 async def codes(parts: Parts) -> dict[str, str]:
@@ -42,7 +37,7 @@ async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_cal
     box: Sandbox, sqlite_url: str
 ) -> None:
     users = [box.clerk.add_user(email=f"user{n}@example.org") for n in range(200)]
-    await box.lake.mutate([entitlement(f"e{n:03}", userEmail=f"user{n}@example.org") for n in range(200)])
+    await box.lake.mutate([published(f"e{n:03}", userEmail=f"user{n}@example.org") for n in range(200)])
     async with opened(box, sqlite_url, timings=PATIENT) as parts:
         await enqueue(parts, *(f"document:e{n:03}" for n in range(200)))
         async with running_worker(parts.settings, parts.store):
@@ -53,7 +48,7 @@ async def test_two_hundred_entitlements_by_address_are_looked_up_a_hundred_a_cal
 
 
 async def test_what_waits_for_a_sign_up_is_noted_until_it_does_not_wait_any_more(box: Sandbox, sqlite_url: str) -> None:
-    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org"), entitlement("e2", userExternalId="7")])
+    await box.lake.mutate([published("e1", userEmail="ada@example.org"), published("e2", userExternalId="7")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1", "document:e2")
         await _until_codes(parts, {"document:e1": PENDING, "document:e2": PENDING})
@@ -67,7 +62,7 @@ async def test_what_waits_for_a_sign_up_is_noted_until_it_does_not_wait_any_more
 
 async def test_what_gave_access_waits_again_when_the_address_is_gone(box: Sandbox, sqlite_url: str) -> None:
     user = box.clerk.add_user(email="ada@example.org")
-    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: box.clerk.users[user]["public_metadata"].get("plan") == "pro")
@@ -78,7 +73,7 @@ async def test_what_gave_access_waits_again_when_the_address_is_gone(box: Sandbo
 
 
 async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sqlite_url: str) -> None:
-    await box.lake.mutate([entitlement("e1", userEmail="no address")])
+    await box.lake.mutate([published("e1", userEmail="no address")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await _until_codes(parts, {"document:e1": "row_refused"})
@@ -90,7 +85,7 @@ async def test_an_organization_with_an_address_never_stands_for_the_whole_organi
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_organization("org_1")
-    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1", "org:org_1")
         await _until_codes(parts, {"document:e1": PENDING})
@@ -99,7 +94,7 @@ async def test_an_organization_with_an_address_never_stands_for_the_whole_organi
 
 async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user(email="ada@example.org")
-    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", userEmail="ada@example.org")])
     held = box.lake.documents["e1"]
     async with working(box, sqlite_url, timings=replace(TIMINGS, stale_read_waits=(30.0,))) as parts:
         both = [updated("e1", revision, held["_updatedAt"]) for revision in (held["_rev"], "another")]
@@ -108,9 +103,7 @@ async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
 
 
 async def _until_codes(parts: Parts, wanted: dict[str, str]) -> None:
-    with anyio.fail_after(20):
-        while await codes(parts) != wanted:
-            await anyio.sleep(0.05)
+    await until_seen(lambda: codes(parts), wanted.__eq__)
 
 
 def verified(box: Sandbox, user: str, email: str) -> None:
@@ -125,7 +118,7 @@ async def test_a_membership_by_address_moves_with_the_address(box: Sandbox, sqli
     for name in ("ada", "ben"):
         box.clerk.add_user(f"user_{name}", email=f"{name}@example.org")
         box.clerk.add_membership("org_1", f"user_{name}")
-    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
@@ -143,13 +136,11 @@ async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_
 ) -> None:
     user = box.clerk.add_user(email="ada@example.org", public_metadata={"plan": "vip"})
     later = {"userEmail": "ada@example.org", "startsAt": "2099-01-01T00:00:00Z"}
-    await box.lake.mutate([entitlement("e1", **later), entitlement("other", userEmail="other@example.org")])
-    document = box.lake.documents["e1"]
+    await box.lake.mutate([published("e1", **later), published("other", userEmail="other@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until_idle(sqlite_url)
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
-        gone = deleted("e1", document["_rev"], document["_updatedAt"])
+        gone = await delete(box, "e1")
         await parts.store.queue.enqueue(
             [WorkItem(key, expected=gone) for key in ("document:e1", "email:ada@example.org")]
         )
@@ -164,7 +155,7 @@ async def test_a_new_holder_of_an_address_who_is_no_member_ends_the_membership_t
     box.clerk.add_user("user_ada", email="ada@example.org")
     box.clerk.add_user("user_ben", email="ben@example.org")
     box.clerk.add_membership("org_1", "user_ada")
-    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
@@ -178,7 +169,7 @@ async def test_who_loses_an_address_in_the_moment_of_our_own_write_loses_its_acc
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_ada", email="ada@example.org")
-    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
@@ -192,7 +183,7 @@ async def test_where_nobody_is_named_by_address_a_changed_user_costs_clerk_nothi
     box: Sandbox, sqlite_url: str
 ) -> None:
     user = box.clerk.add_user(email="ada@example.org")
-    await box.lake.mutate([entitlement("e1", clerkUserId="user_other")])
+    await box.lake.mutate([published("e1", clerkUserId="user_other")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, f"members:{user}")
         await until_idle(sqlite_url)
@@ -206,13 +197,12 @@ async def test_a_membership_ends_with_the_entitlement_although_nobody_has_its_ad
     box.clerk.add_user("user_ada", email="ada@example.org")
     box.clerk.add_membership("org_1", "user_ada")
     named = {"clerkOrganizationId": "org_1", "userEmail": "ada@example.org"}
-    await box.lake.mutate([entitlement("e1", **named), entitlement("other", clerkUserId="user_other")])
+    await box.lake.mutate([published("e1", **named), published("other", clerkUserId="user_other")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
         verified(box, "user_ada", "elsewhere@example.org")
-        gone = deleted("e1", box.lake.documents["e1"]["_rev"], box.lake.documents["e1"]["_updatedAt"])
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        gone = await delete(box, "e1")
         await parts.store.queue.enqueue([WorkItem("email:org_1/ada@example.org", expected=gone)])
         await until(lambda: not wrong(box))
     assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"] == {}
@@ -222,7 +212,7 @@ async def test_a_full_reconcile_has_a_document_looked_up_again_that_stops_counti
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_ada", email="ada@example.org")
-    await box.lake.mutate([entitlement("e1", userEmail="ada@example.org")])
+    await box.lake.mutate([published("e1", userEmail="ada@example.org")])
     async with opened(box, sqlite_url) as parts:
         await reconcile(parts)
         verified(box, "user_ada", "elsewhere@example.org")

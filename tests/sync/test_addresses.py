@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
-from tests import builders
+from tests.builders import published
 from tests.clock import TIMINGS, ShiftedClock
-from tests.expected import updated
-from tests.oracle import GUARD, until, until_idle, wrong
+from tests.expected import stored
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
-    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.sandbox.server import Sandbox
     from tests.parts import Parts
 
@@ -26,17 +25,8 @@ pytestmark = pytest.mark.anyio
 ADA = "ada@example.org"
 
 
-def entitlement(document: str, **fields: Any) -> dict[str, Any]:
-    return {"createOrReplace": builders.entitlement(document, **{"plan": "pro", **fields})}
-
-
 async def enqueue(parts: Parts, *keys: str, **given: Any) -> None:
     await parts.store.queue.enqueue([WorkItem(key, **given) for key in keys])
-
-
-def expected(box: Sandbox, document: str) -> ExpectedRevision:
-    held = box.lake.documents[document]
-    return updated(document, held["_rev"], held["_updatedAt"])
 
 
 async def comes_to_rest(parts: Parts) -> None:
@@ -49,13 +39,13 @@ async def test_one_of_two_equal_entitlements_that_ends_is_looked_at_once(
     box: Sandbox, sqlite_url: str, name: dict[str, str]
 ) -> None:
     box.clerk.add_user("user_ada", email=ADA)
-    rows = [entitlement("e1", **name), entitlement("e2", **name), entitlement("e3", userEmail="nobody@example.org")]
+    rows = [published("e1", **name), published("e2", **name), published("e3", userEmail="nobody@example.org")]
     await box.lake.mutate(rows)
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
-        await box.lake.mutate([entitlement("e1", **name, status="paused")])
-        await enqueue(parts, "user:user_ada", expected=expected(box, "e1"))
+        await box.lake.mutate([published("e1", **name, status="paused")])
+        await enqueue(parts, "user:user_ada", expected=stored(box, "e1"))
         await comes_to_rest(parts)
 
 
@@ -66,8 +56,8 @@ async def test_somebody_with_a_shared_address_who_is_no_member_is_not_tried_for_
         box.clerk.add_user(user, email=ADA)
     box.clerk.add_organization("org_1")
     rows = [
-        entitlement("e1", clerkOrganizationId="org_1", userEmail=ADA),
-        entitlement("e2", clerkOrganizationId="org_1", clerkUserId="user_ada"),
+        published("e1", clerkOrganizationId="org_1", userEmail=ADA),
+        published("e2", clerkOrganizationId="org_1", clerkUserId="user_ada"),
     ]
     await box.lake.mutate(rows)
     async with working(box, sqlite_url) as parts:
@@ -79,7 +69,7 @@ async def test_a_refused_write_to_somebody_with_a_shared_address_is_not_sent_for
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_ada", email=ADA)
-    await box.lake.mutate([entitlement("e1", userEmail=ADA)])
+    await box.lake.mutate([published("e1", userEmail=ADA)])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
@@ -94,14 +84,14 @@ async def test_an_entitlement_that_names_the_same_person_by_address_now_takes_no
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_ada", email=ADA)
-    await box.lake.mutate([entitlement("e1", clerkUserId="user_ada")])
+    await box.lake.mutate([published("e1", clerkUserId="user_ada")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
         await comes_to_rest(parts)
         box.lake.lag = 0.5
-        await box.lake.mutate([entitlement("e1", userEmail=ADA)])
-        await enqueue(parts, "user:user_ada", expected=expected(box, "e1"))
+        await box.lake.mutate([published("e1", userEmail=ADA)])
+        await enqueue(parts, "user:user_ada", expected=stored(box, "e1"))
         await until(lambda: box.lake.requests.count() > 3)
         await comes_to_rest(parts)
     assert box.clerk.requests.count("PATCH") == 1
@@ -112,13 +102,13 @@ async def test_a_refused_revocation_of_an_entitlement_that_ended_is_not_sent_for
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_ada")
-    await box.lake.mutate([entitlement("e1", clerkUserId="user_ada"), entitlement("e2", userEmail="no@example.org")])
+    await box.lake.mutate([published("e1", clerkUserId="user_ada"), published("e2", userEmail="no@example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "user:user_ada")
         await until(lambda: not wrong(box))
-        await box.lake.mutate([entitlement("e1", clerkUserId="user_ada", status="paused")])
+        await box.lake.mutate([published("e1", clerkUserId="user_ada", status="paused")])
         box.clerk.faults.some("conflict", 1.0, method="PATCH")
-        await enqueue(parts, "user:user_ada", expected=expected(box, "e1"))
+        await enqueue(parts, "user:user_ada", expected=stored(box, "e1"))
         await comes_to_rest(parts)
         box.clerk.faults.clear()
 
@@ -127,10 +117,8 @@ async def test_an_organization_with_many_members_by_address_costs_no_call_for_th
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_organization("org_1")
-    members = [
-        entitlement(f"e{n:03}", clerkOrganizationId="org_1", userEmail=f"user{n}@example.org") for n in range(350)
-    ]
-    await box.lake.mutate([*members, entitlement("whole", clerkOrganizationId="org_1")])
+    members = [published(f"e{n:03}", clerkOrganizationId="org_1", userEmail=f"user{n}@example.org") for n in range(350)]
+    await box.lake.mutate([*members, published("whole", clerkOrganizationId="org_1")])
     box.clerk.add_user("user_ada", email=ADA)
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "org:org_1", "user:user_ada")
@@ -141,7 +129,7 @@ async def test_an_organization_with_many_members_by_address_costs_no_call_for_th
 
 async def test_a_letter_outside_ascii_in_an_address_is_found_whatever_its_case(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_ada", email="Äda@example.org")
-    await box.lake.mutate([entitlement("e1", userEmail="Äda@Example.org")])
+    await box.lake.mutate([published("e1", userEmail="Äda@Example.org")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
@@ -151,7 +139,7 @@ async def test_shared_addresses_are_looked_at_again_a_hundred_at_a_time(box: San
     for n in range(60):
         for _ in range(2):
             box.clerk.add_user(email=f"user{n}@example.org")
-    await box.lake.mutate([entitlement(f"e{n}", userEmail=f"user{n}@example.org") for n in range(60)])
+    await box.lake.mutate([published(f"e{n}", userEmail=f"user{n}@example.org") for n in range(60)])
     clock = ShiftedClock()
     async with working(box, sqlite_url, clock=clock, timings=replace(TIMINGS, idle_interval=0.05)) as parts:
         await enqueue(parts, *(f"document:e{n}" for n in range(60)))
@@ -176,23 +164,22 @@ async def test_while_a_second_owner_of_an_address_is_unreadable_it_neither_gives
 ) -> None:
     box.clerk.add_user("user_ada", email=ADA)
     box.clerk.add_user("user_bob", email=BOB)
-    await box.lake.mutate([entitlement("e1", userEmail=ADA)])
+    await box.lake.mutate([published("e1", userEmail=ADA)])
     async with working(box, database_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box), 10)
         await comes_to_rest(parts)
         box.clerk.add_user("user_twin", email=ADA)
         box.clerk.users["user_twin"]["external_id"] = ["of another shape"]
-        await box.lake.mutate([entitlement("e2", userEmail=ADA, role="lead"), entitlement("e3", userEmail=BOB)])
+        await box.lake.mutate([published("e2", userEmail=ADA, role="lead"), published("e3", userEmail=BOB)])
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             findings = await run.find()
         await enqueue(parts, "user:user_ada", "user:user_bob", "document:e2")
         await until(lambda: box.clerk.users["user_bob"]["public_metadata"].get("plan") == "pro")
-        async with asyncio.timeout(GUARD):
-            for key in ("user:user_ada", "document:e2"):
-                while not (row := await parts.store.queue.get(key)) or not row.error_code:
-                    await asyncio.sleep(0.02)
-                assert row.error_code == "unreadable_answer"
+        for key in ("user:user_ada", "document:e2"):
+            row = await until_seen(partial(parts.store.queue.get, key), lambda row: row and row.error_code)
+            assert row
+            assert row.error_code == "unreadable_answer"
     assert [str(d.change.subject) for d in findings.differences] == ["user:user_bob"]
     assert {"user:user_ada", "user:user_twin"} <= {refusal.document for refusal in findings.refused}
     assert box.clerk.users["user_ada"]["public_metadata"] == {"plan": "pro", "courseSlugs": []}
@@ -202,7 +189,7 @@ async def test_a_membership_by_address_is_kept_while_its_user_is_unreadable(box:
     box.clerk.add_organization("org_1")
     box.clerk.add_user("user_ada", email=ADA)
     box.clerk.add_membership("org_1", "user_ada")
-    await box.lake.mutate([entitlement("e1", clerkOrganizationId="org_1", userEmail=ADA, plan="pro")])
+    await box.lake.mutate([published("e1", clerkOrganizationId="org_1", userEmail=ADA, plan="pro")])
     async with working(box, sqlite_url) as parts:
         await enqueue(parts, "document:e1")
         await until(lambda: not wrong(box))
@@ -211,8 +198,7 @@ async def test_a_membership_by_address_is_kept_while_its_user_is_unreadable(box:
         await enqueue(parts, "membership:org_1/user_ada")
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             findings = await run.find()
-        async with asyncio.timeout(GUARD):
-            while not (row := await parts.store.queue.get("membership:org_1/user_ada")) or not row.error_code:
-                await asyncio.sleep(0.02)
+        get = partial(parts.store.queue.get, "membership:org_1/user_ada")
+        await until_seen(get, lambda row: row and row.error_code)
     assert findings.losing == []
     assert box.clerk.memberships["org_1", "user_ada"]["public_metadata"]["plan"] == "pro"

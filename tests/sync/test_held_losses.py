@@ -14,58 +14,34 @@ from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.full_reconcile import Result
+from tests.builders import created
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
-from tests.expected import deleted, updated
+from tests.expected import delete, stored
 from tests.oracle import until, until_idle
 from tests.parts import working
-from tests.sync.test_guard import with_a_wrong_query
-from tests.sync.test_losses import publish, sync_all, until_held, with_plan
+from tests.sync.holders import (
+    clear_the_slug,
+    edit,
+    enqueue,
+    ids,
+    publish,
+    synced,
+    until_held,
+    with_a_wrong_query,
+    with_plan,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sync_worker.domain.revisions import ExpectedRevision
     from sync_worker.sandbox.server import Sandbox
-    from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
-SECOND = {"_type": "entitlement", "role": "tutor"}
-
-
-async def enqueue(parts: Parts, keys: list[str], cause: str, **given: Any) -> None:
-    await parts.store.queue.enqueue([WorkItem(key, cause=cause_of(cause), **given) for key in keys])
-    await until_idle(parts.settings.database_url)
-
-
-async def clear_the_slug(box: Sandbox, parts: Parts, count: int) -> None:
-    """Clear the slug of the plan, and wait until that is held for everybody."""
-    await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
-    await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
-    await until_held(parts.store.approvals, count)
-    await until_idle(parts.settings.database_url)
-
-
-def expected(box: Sandbox, document: str) -> ExpectedRevision:
-    stored = box.lake.documents[document]
-    return updated(document, stored["_rev"], stored["_updatedAt"])
-
-
-async def gone(box: Sandbox, document: str) -> ExpectedRevision:
-    """Delete a document, and return what its webhook says."""
-    stored = box.lake.documents[document]
-    await box.lake.mutate([{"delete": {"id": document}}])
-    return deleted(document, stored["_rev"], stored["_updatedAt"])
-
-
-def ids(users: list[str]) -> list[str]:
-    return [f"user:{user}" for user in users]
 
 
 async def test_a_second_event_of_the_same_cause_leaves_the_reason_on_the_list(box: Sandbox, database_url: str) -> None:
-    users = await publish(box, 8)
-    async with working(box, database_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, database_url, 8, max_revocations="5") as (parts, _):
         await clear_the_slug(box, parts, 8)
         (before,) = await parts.store.approvals.changesets()
         await enqueue(parts, ["document:p1"], "webhook:p1", lane=1)
@@ -81,10 +57,9 @@ async def test_a_window_takes_nothing_over_a_wrong_query(
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
     users = await publish(box, 8)
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
-    rows = [{**SECOND, "_id": f"second-{u}", "clerkUserId": u, bound: soon} for u in users]
-    await box.lake.mutate([{"create": row} for row in rows])
-    async with working(box, sqlite_url) as parts:
-        await sync_all(parts, users, box)
+    await box.lake.mutate([created(f"second-{u}", u, role="tutor", **{bound: soon}) for u in users])
+    async with synced(box, sqlite_url, users):
+        assert with_plan(box) == users
     given: dict[str, Any] = {"clock": clock, "timings": timings, "groq_dir": with_a_wrong_query(tmp_path)}
     async with working(box, sqlite_url, max_revocations="0", **given) as parts:
         clock.ahead += 601
@@ -96,15 +71,13 @@ async def test_a_window_that_has_passed_does_not_release_what_is_held_later(box:
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
     users = await publish(box, 3)
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
-    rows = [{**SECOND, "_id": f"second-{u}", "clerkUserId": u, "startsAt": soon} for u in users]
-    await box.lake.mutate([{"create": row} for row in rows])
-    async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    await box.lake.mutate([created(f"second-{u}", u, role="tutor", startsAt=soon) for u in users])
+    async with synced(box, sqlite_url, users, clock=clock, timings=timings, max_revocations="0") as (parts, _):
         await clear_the_slug(box, parts, 3)
         clock.ahead += 601
         await until(lambda: all(u["public_metadata"].get("role") == "tutor" for u in box.clerk.users.values()))
         await until_idle(sqlite_url)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users])
+        await edit(box, users, set={"status": "off"})
         await enqueue(parts, ids(users), "clerk:user.updated")
         assert with_plan(box) == users
 
@@ -113,12 +86,10 @@ async def test_a_window_that_begins_to_count_while_a_loss_is_held_ends_in_its_mo
     box: Sandbox, sqlite_url: str
 ) -> None:
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
-    users = await publish(box, 3)
-    async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, sqlite_url, 3, clock=clock, timings=timings, max_revocations="0") as (parts, users):
         await clear_the_slug(box, parts, 3)
         soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"endsAt": soon}}} for u in users])
+        await edit(box, users, set={"endsAt": soon})
         await enqueue(parts, ids(users), "poll:2026-05-01T12:00:00Z")
         assert with_plan(box) == users
         clock.ahead += 601
@@ -128,10 +99,8 @@ async def test_a_window_that_begins_to_count_while_a_loss_is_held_ends_in_its_mo
 async def test_what_ended_while_nothing_was_visible_is_held_although_its_document_is_fanned_out(
     box: Sandbox, sqlite_url: str
 ) -> None:
-    users = await publish(box, 8)
-    async with working(box, sqlite_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users])
+    async with synced(box, sqlite_url, 8, max_revocations="5") as (parts, users):
+        await edit(box, users, set={"status": "off"})
         keys = [f"document:ent-{user}" for user in users]
         await enqueue(parts, keys, "dataset_visible_again", lane=1)
         kept = len(with_plan(box))
@@ -142,13 +111,11 @@ async def test_what_ended_while_nothing_was_visible_is_held_although_its_documen
 async def test_an_edit_of_somebody_on_a_list_lets_no_later_loss_pass_for_its_own(
     box: Sandbox, database_url: str
 ) -> None:
-    users = await publish(box, 8)
-    async with working(box, database_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, database_url, 8, max_revocations="5") as (parts, users):
         await clear_the_slug(box, parts, 8)
         for user in users:
-            await box.lake.mutate([{"patch": {"id": f"ent-{user}", "set": {"note": "harmless"}}}])
-            await enqueue(parts, [f"user:{user}"], f"webhook:ent-{user}", expected=expected(box, f"ent-{user}"))
+            await edit(box, [user], set={"note": "harmless"})
+            await enqueue(parts, [f"user:{user}"], f"webhook:ent-{user}", expected=stored(box, f"ent-{user}"))
         (held,) = await parts.store.approvals.changesets()
         await parts.store.approvals.drop(held.id)
         await enqueue(parts, ids(users), "reconcile:1")
@@ -158,11 +125,9 @@ async def test_an_edit_of_somebody_on_a_list_lets_no_later_loss_pass_for_its_own
 async def test_an_edit_of_somebody_on_a_list_does_not_keep_the_approval_from_counting(
     box: Sandbox, sqlite_url: str
 ) -> None:
-    users = await publish(box, 3)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, sqlite_url, 3, max_revocations="0") as (parts, users):
         await clear_the_slug(box, parts, 3)
-        await box.lake.mutate([{"patch": {"id": f"ent-{users[0]}", "set": {"note": "harmless"}}}])
+        await edit(box, [users[0]], set={"note": "harmless"})
         await enqueue(parts, [f"user:{users[0]}"], f"webhook:ent-{users[0]}")
         (held,) = await parts.store.approvals.changesets()
         await enqueue(parts, ids(users), f"approve:{held.id}")
@@ -171,12 +136,10 @@ async def test_an_edit_of_somebody_on_a_list_does_not_keep_the_approval_from_cou
 
 async def test_a_harmless_edit_does_not_release_a_delete_that_a_poll_found(box: Sandbox, sqlite_url: str) -> None:
     users = await publish(box, 3)
-    rows = [{**SECOND, "_id": f"second-{u}", "clerkUserId": u} for u in users]
-    await box.lake.mutate([{"create": row} for row in rows])
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    await box.lake.mutate([created(f"second-{u}", u, role="tutor") for u in users])
+    async with synced(box, sqlite_url, users, max_revocations="0") as (parts, _):
         for user in users:
-            report = indirect(await gone(box, f"ent-{user}"))
+            report = indirect(await delete(box, f"ent-{user}"))
             await parts.store.queue.enqueue(
                 [WorkItem(f"user:{user}", cause=cause_of("poll:2026-05-01T12:00:00Z"), expected=report)]
             )
@@ -184,21 +147,19 @@ async def test_a_harmless_edit_does_not_release_a_delete_that_a_poll_found(box: 
         await until_idle(sqlite_url)
         second = f"second-{users[0]}"
         await box.lake.mutate([{"patch": {"id": second, "set": {"note": "harmless"}}}])
-        await enqueue(parts, [f"user:{users[0]}"], f"webhook:{second}", expected=expected(box, second))
+        await enqueue(parts, [f"user:{users[0]}"], f"webhook:{second}", expected=stored(box, second))
         assert with_plan(box) == users
 
 
 async def test_the_delete_of_a_moved_document_reaches_the_former_holder_on_a_list(
     box: Sandbox, database_url: str
 ) -> None:
-    users = await publish(box, 8)
     box.clerk.add_user("user_new")
-    async with working(box, database_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"clerkUserId": "user_new"}}} for u in users])
+    async with synced(box, database_url, 8, max_revocations="5") as (parts, users):
+        await edit(box, users, set={"clerkUserId": "user_new"})
         await enqueue(parts, ids(users), "poll:2026-05-01T12:00:00Z")
         await until_held(parts.store.approvals, 8)
-        report = await gone(box, f"ent-{users[0]}")
+        report = await delete(box, f"ent-{users[0]}")
         await enqueue(parts, [f"document:ent-{users[0]}"], f"webhook:ent-{users[0]}", expected=report)
         assert users[0] not in with_plan(box)
 
@@ -206,15 +167,13 @@ async def test_the_delete_of_a_moved_document_reaches_the_former_holder_on_a_lis
 async def test_the_delete_of_a_moved_document_reaches_whom_a_reconcile_put_on_a_list(
     box: Sandbox, sqlite_url: str
 ) -> None:
-    users = await publish(box, 8)
     box.clerk.add_user("user_new")
-    async with working(box, sqlite_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"clerkUserId": "user_new"}}} for u in users])
+    async with synced(box, sqlite_url, 8, max_revocations="5") as (parts, users):
+        await edit(box, users, set={"clerkUserId": "user_new"})
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             await run.apply(await run.find())
         await until_held(parts.store.approvals, 8)
-        report = await gone(box, f"ent-{users[0]}")
+        report = await delete(box, f"ent-{users[0]}")
         await enqueue(parts, [f"document:ent-{users[0]}"], f"webhook:ent-{users[0]}", expected=report)
         assert users[0] not in with_plan(box)
 
@@ -222,13 +181,8 @@ async def test_the_delete_of_a_moved_document_reaches_whom_a_reconcile_put_on_a_
 async def test_a_list_is_approved_for_what_it_shows_and_not_for_what_was_lost_since(
     box: Sandbox, sqlite_url: str
 ) -> None:
-    users = await publish(box, 3)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": "c1", "unset": ["slug"]}}])
-        await parts.store.queue.enqueue([WorkItem("document:c1", lane=1, cause=cause_of("webhook:c1"))])
-        await until_held(parts.store.approvals, 3)
-        await until_idle(sqlite_url)
+    async with synced(box, sqlite_url, 3, max_revocations="0") as (parts, users):
+        await clear_the_slug(box, parts, 3, "c1")
     async with working(box, sqlite_url, max_revocations="0") as parts:
         await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
         async with open_reconcile(parts.settings, parts.store, Counter(), approved=True) as run:
@@ -239,22 +193,18 @@ async def test_a_list_is_approved_for_what_it_shows_and_not_for_what_was_lost_si
 
 
 async def test_losses_that_are_on_a_list_do_not_count_against_a_reconcile(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 20)
-    async with working(box, sqlite_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "unset": ["plan"]}} for u in users[:15]])
+    async with synced(box, sqlite_url, 20, max_revocations="5") as (parts, users):
+        await edit(box, users[:15], unset=["plan"])
         await enqueue(parts, ids(users[:15]), "document:p1")
         await until_held(parts.store.approvals, 15)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "unset": ["plan"]}} for u in users[15:17]])
+        await edit(box, users[15:17], unset=["plan"])
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             result = await run.apply(await run.find())
         assert (result.held.total(), with_plan(box)) == (15, users[:15] + users[17:])
 
 
 async def test_a_reconcile_withdraws_a_list_whose_cause_was_put_right_unnoticed(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 3)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, sqlite_url, 3, max_revocations="0") as (parts, users):
         await clear_the_slug(box, parts, 3)
         await box.lake.mutate([{"patch": {"id": "p1", "set": {"slug": {"current": "pro"}}}}])
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
@@ -263,9 +213,7 @@ async def test_a_reconcile_withdraws_a_list_whose_cause_was_put_right_unnoticed(
 
 
 async def test_a_list_is_withdrawn_when_its_people_are_another_installations(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 3)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, sqlite_url, 3, max_revocations="0") as (parts, users):
         await clear_the_slug(box, parts, 3)
         for user in users:
             box.clerk.users[user]["private_metadata"]["entitlementSync"]["source"] = "elsewhere/production"
@@ -275,9 +223,7 @@ async def test_a_list_is_withdrawn_when_its_people_are_another_installations(box
 
 
 async def test_a_list_is_withdrawn_when_its_people_are_gone_from_clerk(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 3)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, sqlite_url, 3, max_revocations="0") as (parts, users):
         await clear_the_slug(box, parts, 3)
         for user in users:
             box.clerk.delete_user(user)

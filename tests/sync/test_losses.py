@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,55 +13,23 @@ from sync_worker.domain.subjects import Subject
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.full_reconcile import Result
+from tests.builders import created, reference
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
-from tests.oracle import GUARD, until, until_idle, wrong
+from tests.oracle import until, until_idle, wrong
 from tests.parts import working
 from tests.sizes import sizes
+from tests.sync.holders import clear_the_slug, edit, enqueue, ids, publish, synced, until_held, with_plan
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
-    from sync_worker.storage.approvals import Approvals
-    from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
-PLAN = {"_type": "reference", "_ref": "p1"}
-COURSE = {"_type": "reference", "_ref": "c1", "_key": "c1"}
-
-
-async def publish(box: Sandbox, count: int) -> list[str]:
-    """Publish people with the plan p1 and the course c1."""
-    plan = {"_id": "p1", "_type": "plan", "slug": {"current": "pro"}}
-    course = {"_id": "c1", "_type": "course", "slug": {"current": "algebra"}}
-    users = [box.clerk.add_user(f"user_{n:04}") for n in range(count)]
-    rows: list[dict[str, Any]] = [
-        {"_id": f"ent-{u}", "_type": "entitlement", "clerkUserId": u, "plan": PLAN, "courses": [COURSE]} for u in users
-    ]
-    await box.lake.mutate([{"create": document} for document in (plan, course, *rows)])
-    return users
-
-
-async def sync_all(parts: Parts, users: list[str], box: Sandbox) -> None:
-    await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of("webhook:x")) for user in users])
-    await until(lambda: not wrong(box))
-    await until_idle(parts.settings.database_url)
-
-
-def with_plan(box: Sandbox) -> list[str]:
-    return [id_ for id_, user in box.clerk.users.items() if "plan" in user["public_metadata"]]
-
-
-async def until_held(approvals: Approvals, count: int) -> None:
-    async with asyncio.timeout(GUARD):
-        while sum(one.size for one in await approvals.changesets()) != count:
-            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("count", sizes(120, 1000))
 async def test_all_holders_of_a_renamed_course_follow_at_once(box: Sandbox, database_url: str, count: int) -> None:
-    users = await publish(box, count)
-    async with working(box, database_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, database_url, count, max_revocations="0") as (parts, _):
         await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug": {"current": "algebra-2"}}}}])
         await parts.store.queue.enqueue([WorkItem("document:c1", lane=1, cause=cause_of("webhook:c1"))])
         await until(lambda: not wrong(box))
@@ -72,9 +39,7 @@ async def test_all_holders_of_a_renamed_course_follow_at_once(box: Sandbox, data
 async def test_holders_of_a_plan_whose_slug_is_cleared_are_on_one_list_which_its_return_withdraws(
     box: Sandbox, database_url: str
 ) -> None:
-    users = await publish(box, 60)
-    async with working(box, database_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, database_url, 60, max_revocations="5") as (parts, _):
         await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
         await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
         await until_idle(database_url)
@@ -91,13 +56,11 @@ async def test_holders_of_a_plan_whose_slug_is_cleared_are_on_one_list_which_its
 
 
 async def test_of_a_held_change_the_part_that_gives_is_written(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 8)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
+    async with synced(box, sqlite_url, 8, max_revocations="0") as (parts, users):
         await box.lake.mutate(
             [
                 {"create": {"_id": "c2", "_type": "course", "slug": {"current": "geometry"}}},
-                {"patch": {"id": "p1", "unset": ["slug"], "set": {"courses": [{**COURSE, "_ref": "c2", "_key": "k"}]}}},
+                {"patch": {"id": "p1", "unset": ["slug"], "set": {"courses": [reference("c2")]}}},
             ]
         )
         await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
@@ -108,32 +71,24 @@ async def test_of_a_held_change_the_part_that_gives_is_written(box: Sandbox, sql
 
 
 async def test_what_ended_while_nothing_was_visible_is_held_together(box: Sandbox, database_url: str) -> None:
-    users = await publish(box, 34)
-    async with working(box, database_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users[:30]])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("dataset_visible_again")) for u in users])
+    async with synced(box, database_url, 34, max_revocations="5") as (parts, users):
+        await edit(box, users[:30], set={"status": "off"})
+        await enqueue(parts, ids(users), "dataset_visible_again")
         await until_held(parts.store.approvals, 30)
         assert len(with_plan(box)) == 34
 
 
 async def test_what_one_poll_found_is_held_together(box: Sandbox, sqlite_url: str) -> None:
-    users = await publish(box, 20)
-    async with working(box, sqlite_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "unset": ["plan"]}} for u in users])
-        await parts.store.queue.enqueue(
-            [WorkItem(f"user:{u}", cause=cause_of("poll:2026-05-01T12:00:00Z")) for u in users]
-        )
+    async with synced(box, sqlite_url, 20, max_revocations="5") as (parts, users):
+        await edit(box, users, unset=["plan"])
+        await enqueue(parts, ids(users), "poll:2026-05-01T12:00:00Z")
         await until_held(parts.store.approvals, 20)
 
 
 async def test_one_bad_edit_makes_one_list_for_the_same_people(box: Sandbox, database_url: str) -> None:
-    users = await publish(box, 20)
-    async with working(box, database_url, max_revocations="5") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "unset": ["plan"]}} for u in users[:15]])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users[:15]])
+    async with synced(box, database_url, 20, max_revocations="5") as (parts, users):
+        await edit(box, users[:15], unset=["plan"])
+        await enqueue(parts, ids(users[:15]), "document:p1")
         await until_held(parts.store.approvals, 15)
         async with open_reconcile(parts.settings, parts.store, Counter()) as run:
             result = await run.apply(await run.find())
@@ -144,13 +99,9 @@ async def test_one_bad_edit_makes_one_list_for_the_same_people(box: Sandbox, dat
 async def test_somebody_on_a_list_loses_what_is_held_when_the_own_entitlement_ends(
     box: Sandbox, sqlite_url: str
 ) -> None:
-    users = await publish(box, 10)
-    async with working(box, sqlite_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
-        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
-        await until_held(parts.store.approvals, 10)
-        await box.lake.mutate([{"patch": {"id": f"ent-{users[1]}", "set": {"note": "harmless"}}}])
+    async with synced(box, sqlite_url, 10, max_revocations="0") as (parts, users):
+        await clear_the_slug(box, parts, 10)
+        await edit(box, [users[1]], set={"note": "harmless"})
         for user in users[:2]:
             await box.lake.mutate([{"delete": {"id": f"ent-{users[0]}"}}] if user == users[0] else [])
             await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of(f"webhook:ent-{user}"))])
@@ -160,13 +111,10 @@ async def test_somebody_on_a_list_loses_what_is_held_when_the_own_entitlement_en
 
 
 async def test_who_was_not_approved_yet_stays_on_the_list(box: Sandbox, database_url: str) -> None:
-    users = await publish(box, 10)
-    async with working(box, database_url, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users])
+    async with synced(box, database_url, 10, max_revocations="0") as (parts, users):
+        await edit(box, users, set={"status": "off"})
+        await enqueue(parts, ids(users), "document:p1")
         await until_held(parts.store.approvals, 10)
-        await until_idle(database_url)
         (held,) = await parts.store.approvals.changesets()
         async with open_reconcile(parts.settings, parts.store, Counter(), approved=True) as run:
             await run.repair([Subject.parse(f"user:{user}") for user in users[1:]], Result())
@@ -175,14 +123,10 @@ async def test_who_was_not_approved_yet_stays_on_the_list(box: Sandbox, database
 
 
 async def test_two_workers_that_hold_at_once_lose_nobody(box: Sandbox, database_url: str) -> None:
-    users = await publish(box, 120)
-    async with (
-        working(box, database_url, max_revocations="0") as parts,
-        working(box, database_url, max_revocations="0"),
-    ):
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": f"ent-{u}", "set": {"status": "off"}}} for u in users])
-        await parts.store.queue.enqueue([WorkItem(f"user:{u}", cause=cause_of("document:p1")) for u in users])
+    limit = {"max_revocations": "0"}
+    async with synced(box, database_url, 120, **limit) as (parts, users), working(box, database_url, **limit):
+        await edit(box, users, set={"status": "off"})
+        await enqueue(parts, ids(users), "document:p1")
         await until_held(parts.store.approvals, 120)
     assert len(with_plan(box)) == 120
 
@@ -191,16 +135,9 @@ async def test_what_is_held_stays_held_when_another_entitlement_begins(box: Sand
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
     users = await publish(box, 3)
     soon = datetime.fromtimestamp(clock.now() + 600, UTC).isoformat()
-    later = [
-        {"_id": f"later-{u}", "_type": "entitlement", "clerkUserId": u, "role": "tutor", "startsAt": soon}
-        for u in users
-    ]
-    await box.lake.mutate([{"create": row} for row in later])
-    async with working(box, sqlite_url, clock=clock, timings=timings, max_revocations="0") as parts:
-        await sync_all(parts, users, box)
-        await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
-        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
-        await until_held(parts.store.approvals, 3)
+    await box.lake.mutate([created(f"later-{u}", u, role="tutor", startsAt=soon) for u in users])
+    async with synced(box, sqlite_url, users, clock=clock, timings=timings, max_revocations="0") as (parts, _):
+        await clear_the_slug(box, parts, 3)
         clock.ahead += 601
         await until(lambda: all(u["public_metadata"].get("role") == "tutor" for u in box.clerk.users.values()))
         assert with_plan(box) == users

@@ -1,4 +1,4 @@
-"""Settings that say where owned keys stand, and what remains: changed, and reconciled, everybody moves cleanly."""
+"""Settings that say where managed keys go: after a change and a reconcile, everybody has moved and nothing is left."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from sync_worker.runtime.wiring import installation_of, open_reconcile
 from sync_worker.storage.ledger import State
 from sync_worker.storage.work_items import WorkItem
 from tests.causes import cause_of
-from tests.expected import deleted
+from tests.expected import delete
 from tests.oracle import until, until_idle
 from tests.parts import opened, working
 
@@ -102,12 +102,10 @@ async def test_an_entitlement_that_never_counted_takes_nothing_of_the_app_with_i
     box.clerk.add_user("user_1", public_metadata={**APP})
     await publish(box, "other", clerkUserId="user_2", plan="pro")
     await publish(box, "e1", clerkUserId="user_1", plan="pro", **fields)
-    document = box.lake.documents["e1"]
-    gone = deleted("e1", document["_rev"], document["_updatedAt"])
     async with working(box, database_url) as parts:
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"))])
         await until_idle(database_url)
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        gone = await delete(box, "e1")
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"), expected=gone)])
         await until_idle(database_url)
     assert public(box) == APP
@@ -117,12 +115,10 @@ async def test_a_replayed_delete_takes_nothing_that_support_set_by_hand(box: San
     box.clerk.add_user("user_1")
     await publish(box, "other", clerkUserId="user_2", plan="pro")
     await publish(box, "e1", clerkUserId="user_1", plan="pro")
-    document = box.lake.documents["e1"]
-    gone = deleted("e1", document["_rev"], document["_updatedAt"])
     async with working(box, sqlite_url) as parts:
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"))])
         await until_idle(sqlite_url)
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
+        gone = await delete(box, "e1")
         await parts.store.queue.enqueue([WorkItem("user:user_1", cause=cause_of("webhook:e1"), expected=gone)])
         await until(lambda: public(box) == {})
         await until_idle(sqlite_url)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync_worker.domain.revisions import expected_revision, microseconds
 from sync_worker.errors import StaleRead
 from sync_worker.runtime.wiring import reconciler_of
 from sync_worker.storage.work_items import WorkItem
@@ -15,6 +14,7 @@ from sync_worker.worker.jobs import Jobs
 from tests.builders import created
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ImpatientClock
+from tests.expected import stored
 from tests.oracle import wrong
 from tests.parts import opened
 
@@ -40,17 +40,15 @@ async def run(parts: Parts, *items: WorkItem) -> str:
     return row.error_code
 
 
-def published(box: Sandbox, document: str) -> WorkItem:
+def webhook_of(box: Sandbox, document: str) -> WorkItem:
     """Return what the webhook of a publish enqueues."""
-    row = box.lake.documents[document]
-    expected = expected_revision(document, row["_rev"], microseconds(row["_updatedAt"]))
-    return WorkItem(ADA, expected=expected, cause=cause_of(f"webhook:{document}"))
+    return WorkItem(ADA, expected=stored(box, document), cause=cause_of(f"webhook:{document}"))
 
 
 async def begin(box: Sandbox, parts: Parts) -> None:
     box.clerk.add_user("user_ada")
     await box.lake.mutate([created("e1", "user_ada", plan="pro"), created("e2", "user_other", plan="pro")])
-    assert await run(parts, published(box, "e1")) == ""
+    assert await run(parts, webhook_of(box, "e1")) == ""
     assert not wrong(box)
 
 
@@ -66,7 +64,7 @@ async def test_a_read_older_than_a_served_update_does_not_bring_access_back(
         await begin(box, parts)
         before = copy.deepcopy(box.lake.documents)
         await box.lake.mutate([{"patch": {"id": "e1", "set": change}}])
-        assert await run(parts, published(box, "e1")) == ""
+        assert await run(parts, webhook_of(box, "e1")) == ""
         held = copy.deepcopy(box.clerk.users["user_ada"]["public_metadata"])
         assert held.get("plan") != "pro"
 

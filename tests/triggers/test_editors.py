@@ -43,7 +43,7 @@ async def test_the_stream_says_who_published_and_who_deleted(box: Sandbox, datab
         assert await writes(parts) == [("listen:e1", ADA), ("listen:e1", BEN)]
 
 
-async def test_whoever_renames_a_course_is_the_editor_of_all_that_follows(box: Sandbox, sqlite_url: str) -> None:
+async def test_the_editor_who_renames_a_course_is_the_editor_of_all_that_follows(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
         await box.lake.listeners.wait_connected(1)

@@ -16,8 +16,9 @@ from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
 from sync_worker.sanity.listen import ListenEvent, Signal, types_of
 from sync_worker.triggers.listen import Listener, document_event
 from sync_worker.triggers.poll import Poll, horizon
+from tests.builders import publish
 from tests.clock import TIMINGS, ManualClock
-from tests.oracle import GUARD, until, wrong
+from tests.oracle import until, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -31,11 +32,10 @@ QUICK = replace(TIMINGS, listen_reconnect=0.05, listen_lease=1.0, poll_grace=0.0
 
 
 async def edit(box: Sandbox, user: str, **fields: Any) -> None:
-    row = {"_id": f"ent-{user}", "_type": "entitlement", "clerkUserId": user, "plan": "pro", **fields}
-    await box.lake.mutate([{"createOrReplace": row}])
+    await publish(box, f"ent-{user}", user, **fields)
 
 
-async def test_a_publish_a_move_and_a_delete_are_heard_without_any_webhook(box: Sandbox, database_url: str) -> None:
+async def test_a_publish_a_move_and_a_delete_are_reported_without_any_webhook(box: Sandbox, database_url: str) -> None:
     users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
     async with working(box, database_url, events="listen", timings=QUICK, sanity_webhook_secret=""):
         await box.lake.listeners.wait_connected(1)
@@ -82,9 +82,7 @@ async def test_where_the_stream_cannot_go_on_the_poll_catches_up(box: Sandbox, s
     box.lake.listeners.settings = ListenSettings(resume_window=-1)
     async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
         await box.lake.listeners.wait_connected(1)
-        async with asyncio.timeout(GUARD):
-            while await parts.store.queue.recall("deletes") is None:  # the first connection has caught up
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall("deletes"))  # the first connection has caught up
         box.lake.listeners.faults = ListenFaults(drop=1.0)
         await edit(box, user)
         box.lake.listeners.faults = ListenFaults()
@@ -114,9 +112,9 @@ async def test_a_refusal_is_recorded_with_its_reason_and_not_tried_again_at_once
     box: Sandbox, sqlite_url: str, fault: str, reason: str
 ) -> None:
     box.lake.faults.next(fault, path_prefix="/v2025-02-19/data/listen")
-    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts, asyncio.timeout(GUARD):
-        while (known := await parts.store.queue.recall("listen:failure")) is None:
-            await asyncio.sleep(0.02)
+    async with working(box, sqlite_url, events="listen", timings=QUICK) as parts:
+        known = await until_seen(lambda: parts.store.queue.recall("listen:failure"))
+    assert known is not None
     assert (reason in known[0], box.lake.listeners.opened) == (True, 0)
 
 

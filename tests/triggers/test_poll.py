@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +11,7 @@ from sync_worker.triggers.poll import find_published, horizon
 from tests.builders import created
 from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS, ShiftedClock
-from tests.oracle import GUARD, until, wrong
+from tests.oracle import until, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ async def catch_up(source: Source, queue: WorkQueue, clock: Clock, timings: Timi
 LATER = 600.0
 
 
-async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_publish_whose_webhook_was_lost_is_found_and_reported(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url) as parts:
         await catch_up(parts.services.source, parts.store.queue, CLOCK, TIMINGS)
@@ -41,9 +40,7 @@ async def test_a_publish_whose_webhook_was_lost_is_found_and_told(box: Sandbox, 
             assert await catch_up(parts.services.source, parts.store.queue, ShiftedClock(LATER), TIMINGS) == 1
             await until(lambda: not wrong(box))
             await until(lambda: any(line["event"] == "missed_webhook_detected" for line in logs))
-            async with asyncio.timeout(GUARD):
-                while not await parts.store.queue.recall("missed_webhooks"):
-                    await asyncio.sleep(0.02)
+            await until_seen(lambda: parts.store.queue.recall("missed_webhooks"))
 
 
 async def test_a_course_whose_webhook_was_lost_reaches_its_holders(box: Sandbox, sqlite_url: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sync_worker.runtime.service import running_worker
 from sync_worker.storage.approvals import HeldChange, changeset_id
 from sync_worker.web.site import SESSION
-from tests.web.test_pages import HTML, JSON, TOKEN, Web, authenticator, serving, words
+from tests.web.pages import HTML, JSON, TOKEN, Web, authenticator, serving, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sync_worker.cli.processes import install_hook, settings_for
 from tests.browser import FOUND, browsing
+from tests.builders import publish
 from tests.nursery import listening
 from tests.oracle import until
 
@@ -98,10 +99,6 @@ async def desk(box: Sandbox, sqlite_url: str, tmp_path: Path) -> AsyncIterator[D
         install_hook(box, url)
         tab = await stack.enter_async_context(browsing(tmp_path / "profile"))
         yield Desk(box, tab, url)
-
-
-async def publish(box: Sandbox, document: str, **fields: Any) -> None:
-    await box.lake.mutate([{"createOrReplace": {"_id": document, "_type": "entitlement", "plan": "pro", **fields}}])
 
 
 async def populate(box: Sandbox) -> None:

@@ -13,7 +13,7 @@ from sync_worker.runtime.service import running_worker
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.web.lists import SHOWN
 from sync_worker.web.site import SESSION, ZONE
-from tests.web.test_pages import HTML, JSON, TOKEN, Web, authenticator, serving, words
+from tests.web.pages import HTML, JSON, TOKEN, Web, authenticator, serving, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

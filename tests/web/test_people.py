@@ -14,7 +14,7 @@ from sync_worker.storage.rate_limit import Budget
 from sync_worker.transport import ssl_context
 from tests.clock import CLOCK, TIMINGS
 from tests.nursery import listening
-from tests.web.test_pages import TOKEN, Web, serving
+from tests.web.pages import TOKEN, Web, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

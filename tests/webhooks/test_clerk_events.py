@@ -1,29 +1,29 @@
-"""POST /webhooks/clerk: what Clerk's events mark, and what is refused."""
+"""POST /webhooks/clerk: what Clerk's events enqueue, and what is refused."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 from svix.webhooks import Webhook
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Slot
 from sync_worker.domain.ownership import fingerprint
-from sync_worker.settings import Settings
-from sync_worker.web.app import create_app
 from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, item_of, items_of, parse_event
 from sync_worker.webhooks.receiver import BODY_LIMIT
 from tests.clock import TIMINGS
+from tests.webhooks.receiver import Web, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sync_worker.storage.queue import WorkQueue
+    import httpx
+
 
 pytestmark = pytest.mark.anyio
 VECTORS: dict[str, Any] = json.loads(Path(__file__).parents[1].joinpath("data", "svix.json").read_text())
@@ -32,11 +32,11 @@ LAYOUT = Layout(CORE_FIELDS)
 NOW = 1_800_000_000.0
 
 
-class Web:
+@dataclass(frozen=True)
+class Svix:
     """The application on SQLite, as Svix sees it."""
 
-    def __init__(self, client: httpx.AsyncClient, queue: WorkQueue) -> None:
-        self.client, self.queue = client, queue
+    web: Web
 
     async def post(self, body: bytes | dict[str, Any], **headers: str) -> httpx.Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -46,29 +46,13 @@ class Web:
             "svix-timestamp": str(int(now.timestamp())),
             "svix-signature": Webhook(SECRET).sign("msg_1", now, raw.decode("utf-8", "replace")),
         }
-        return await self.client.post("/webhooks/clerk", content=raw, headers=signed | headers)
-
-    async def marked(self) -> list[str]:
-        return sorted(claim.key for claim in await self.queue.claim(0, 100, 30.0))
+        return await self.web.client.post("/webhooks/clerk", content=raw, headers=signed | headers)
 
 
 @pytest.fixture
-async def web(sqlite_url: str) -> AsyncIterator[Web]:
-    settings = Settings(
-        _env_file=None,
-        sanity_project_id="p1",
-        sanity_read_token="t",
-        clerk_secret_key="sk_test_1",
-        clerk_webhook_secret=SECRET,
-        database_url=sqlite_url,
-    )
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
-    ):
-        yield Web(client, app.state.store.queue)
+async def svix(sqlite_url: str) -> AsyncIterator[Svix]:
+    async with serving(sqlite_url, clerk_webhook_secret=SECRET) as web:
+        yield Svix(web)
 
 
 def event(type_: str, **data: Any) -> dict[str, Any]:
@@ -79,9 +63,9 @@ def membership(type_: str) -> dict[str, Any]:
     return event(type_, organization={"id": "org_1"}, public_user_data={"user_id": "user_1"})
 
 
-async def test_the_mark_carries_clerks_id_of_the_delivery(web: Web) -> None:
-    await web.post(event("user.created", id="user_1"))
-    (claim,) = await web.queue.claim(0, 10, 30.0)
+async def test_the_item_carries_clerks_id_of_the_delivery(svix: Svix) -> None:
+    await svix.post(event("user.created", id="user_1"))
+    (claim,) = await svix.web.queue.claim(0, 10, 30.0)
     assert (str(claim.cause), claim.delivery) == ("clerk:user.created", "msg_1")
 
 
@@ -98,31 +82,31 @@ async def test_the_mark_carries_clerks_id_of_the_delivery(web: Web) -> None:
         ),
     ],
 )
-async def test_whoever_an_event_is_about_is_marked(
-    web: Web, action: str, what: str, data: dict[str, Any], key: str
+async def test_the_subject_of_an_event_is_enqueued(
+    svix: Svix, action: str, what: str, data: dict[str, Any], key: str
 ) -> None:
-    response = await web.post(event(f"{what}.{action}", **data))
-    assert (response.status_code, response.json(), await web.marked()) == (202, {"ok": True}, [key])
+    response = await svix.post(event(f"{what}.{action}", **data))
+    assert (response.status_code, response.json(), await svix.web.enqueued()) == (202, {"ok": True}, [key])
 
 
 @pytest.mark.parametrize(
     "type_", ["session.created", "subscription.active", "user.renamed", "organizationInvitation.created", "user", ""]
 )
-async def test_a_type_that_is_none_of_ours_is_taken_and_marks_nothing(web: Web, type_: str) -> None:
+async def test_an_event_of_another_type_is_accepted_and_enqueues_nothing(svix: Svix, type_: str) -> None:
     with capture_logs() as lines:
-        response = await web.post(event(type_, id="user_1"))
-    assert (response.status_code, await web.marked()) == (202, [])
+        response = await svix.post(event(type_, id="user_1"))
+    assert (response.status_code, await svix.web.enqueued()) == (202, [])
     assert [one["reason"] for one in lines if "reason" in one] == ["this type of event changes no access"]
 
 
-async def test_events_of_another_instance_are_ignored(web: Web) -> None:
-    await web.queue.remember(INSTANCE, "ins_1")
+async def test_events_of_another_instance_are_ignored(svix: Svix) -> None:
+    await svix.web.queue.remember(INSTANCE, "ins_1")
     with capture_logs() as lines:
-        answers = [await web.post(event("user.created", id=f"user_{n}") | {"instance_id": f"ins_{n}"}) for n in (1, 2)]
+        answers = [await svix.post(event("user.created", id=f"user_{n}") | {"instance_id": f"ins_{n}"}) for n in (1, 2)]
     (line,) = [one for one in lines if one["event"] == "webhook_ignored"]
     assert line["reason"] == "it is from the instance ins_2, and CLERK_SECRET_KEY is of ins_1"
     assert [answer.status_code for answer in answers] == [202, 202]
-    assert await web.marked() == ["user:user_1"]
+    assert await svix.web.enqueued() == ["user:user_1"]
 
 
 @pytest.mark.parametrize(
@@ -140,12 +124,12 @@ async def test_events_of_another_instance_are_ignored(web: Web) -> None:
         b"[" * 100_000,
     ],
 )
-async def test_what_is_signed_but_not_of_clerks_shape_is_400(web: Web, body: bytes) -> None:
-    response = await web.post(body)
-    assert (response.status_code, response.json(), await web.marked()) == (400, {"error": "bad_body"}, [])
+async def test_what_is_signed_but_not_of_clerks_shape_is_400(svix: Svix, body: bytes) -> None:
+    response = await svix.post(body)
+    assert (response.status_code, response.json(), await svix.web.enqueued()) == (400, {"error": "bad_body"}, [])
 
 
-async def test_without_a_good_signature_nothing_is_marked(web: Web) -> None:
+async def test_without_a_good_signature_nothing_is_enqueued(svix: Svix) -> None:
     body = event("user.created", id="user_1")
     for headers in (
         {"svix-signature": "v1,AAAA"},
@@ -154,34 +138,22 @@ async def test_without_a_good_signature_nothing_is_marked(web: Web) -> None:
         {"svix-timestamp": "0"},
         {"svix-timestamp": "now"},
     ):
-        response = await web.post(body, **headers)
+        response = await svix.post(body, **headers)
         assert (response.status_code, response.json()) == (401, {"error": "bad_signature"})
-    assert await web.marked() == []
+    assert await svix.web.enqueued() == []
 
 
-async def test_a_body_that_is_no_utf8_is_401(web: Web) -> None:
-    assert (await web.post(b"\xff\xfe")).status_code == 401
+async def test_a_body_that_is_no_utf8_is_401(svix: Svix) -> None:
+    assert (await svix.post(b"\xff\xfe")).status_code == 401
 
 
-async def test_a_body_that_is_too_large_is_413(web: Web) -> None:
-    assert (await web.post(b" " * (BODY_LIMIT + 1))).status_code == 413
+async def test_a_body_that_is_too_large_is_413(svix: Svix) -> None:
+    assert (await svix.post(b" " * (BODY_LIMIT + 1))).status_code == 413
 
 
 async def test_without_a_secret_it_is_our_trouble_and_clerk_repeats_it(sqlite_url: str) -> None:
-    settings = Settings(
-        _env_file=None,
-        sanity_project_id="p1",
-        sanity_read_token="t",
-        clerk_secret_key="sk_test_1",
-        database_url=sqlite_url,
-    )
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
-    ):
-        response = await client.post("/webhooks/clerk", content=b"{}")
+    async with serving(sqlite_url) as web:
+        response = await web.client.post("/webhooks/clerk", content=b"{}")
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 
 
@@ -221,6 +193,6 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
 def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dict[str, Any], waits: bool) -> None:
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    mark = item_of(parsed, LAYOUT, NOW, TIMINGS)
-    assert mark is not None
-    assert (mark.lane, mark.visible_at) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))
+    item = item_of(parsed, LAYOUT, NOW, TIMINGS)
+    assert item is not None
+    assert (item.lane, item.visible_at) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +13,10 @@ from sync_worker.runtime.wiring import open_explainer, open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.worker.empty_dataset import STATE, report_empty_read, requeue_after_empty_read
 from sync_worker.worker.full_reconcile import Result
-from tests.builders import created
+from tests.builders import published
 from tests.clock import TIMINGS
 from tests.expected import deleted
-from tests.oracle import GUARD, until, until_idle, wrong
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -27,23 +25,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-entitlement = partial(created, plan="pro")
-
-
 async def test_a_sign_up_that_was_looked_at_while_nothing_was_visible_gets_its_access_afterwards(
     box: Sandbox, sqlite_url: str
 ) -> None:
     box.clerk.add_user("user_1")
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.queue.enqueue([WorkItem("user:user_1")])
-        async with asyncio.timeout(GUARD):
-            while not await parts.store.queue.recall(STATE):
-                await asyncio.sleep(0.02)
-        await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
+        await until_seen(lambda: parts.store.queue.recall(STATE))
+        await box.lake.mutate([published("e1", clerkUserId="user_1")])
         await until(lambda: not wrong(box))
-        async with asyncio.timeout(GUARD):
-            while await parts.store.queue.recall(STATE):
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall(STATE), lambda state: state is None)
 
 
 @pytest.mark.parametrize("key", ["document:plan-1", "document:plan-1 for several", "user:user_1", "members:user_1"])
@@ -63,11 +54,9 @@ async def test_a_plan_that_was_walked_while_nothing_was_visible_is_walked_again(
     gone = deleted("plan-1", "r1", "2026-05-01T12:00:00Z")
     async with working(box, sqlite_url, timings=replace(TIMINGS, empty_dataset_interval=0.2)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:plan-1", 1, expected=gone)])
-        async with asyncio.timeout(GUARD):
-            while not await parts.store.queue.recall(STATE):
-                await asyncio.sleep(0.02)
+        await until_seen(lambda: parts.store.queue.recall(STATE))
         named = {"_type": "reference", "_ref": "plan-1", "_weak": True}
-        await box.lake.mutate([entitlement("e1", clerkUserId="user_1", role="member")])
+        await box.lake.mutate([published("e1", clerkUserId="user_1", role="member")])
         await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": named}}}])
         await until(lambda: not wrong(box))
 
@@ -88,7 +77,7 @@ async def test_an_explanation_that_sees_nothing_records_nothing(box: Sandbox, sq
 
 async def test_a_run_that_sees_an_entitlement_says_nothing(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_user("user_1")
-    await box.lake.mutate([entitlement("e1", clerkUserId="user_2")])
+    await box.lake.mutate([published("e1", clerkUserId="user_2")])
     async with working(box, sqlite_url) as parts:
         await parts.store.queue.enqueue(
             [WorkItem("user:user_1"), WorkItem("document:plan-1", 1), WorkItem("members:user_1")]
@@ -106,7 +95,7 @@ async def test_while_nothing_is_visible_nothing_is_done_again(box: Sandbox, sqli
 
 
 async def test_what_never_ran_meanwhile_is_left_alone(box: Sandbox, sqlite_url: str) -> None:
-    await box.lake.mutate([entitlement("e1", clerkUserId="user_1")])
+    await box.lake.mutate([published("e1", clerkUserId="user_1")])
     async with opened(box, sqlite_url) as parts:
         queue = parts.store.queue
         await queue.enqueue([WorkItem("user:waits", visible_at=4e9), WorkItem("user:runs")])

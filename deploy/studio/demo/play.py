@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sync_worker.cli.processes import install_hook, listening, settings_for
+from sync_worker.runtime.system_clock import SystemClock
 from sync_worker.sandbox.node import node_binary
 from sync_worker.sandbox.sample import load_sample
 from sync_worker.sandbox.server import Sandbox
@@ -29,7 +30,8 @@ async def play() -> None:
         token = secrets.token_hex(16)
         settings = {**settings_for(box, f"sqlite:///{folder}/demo.db"), "ADMIN_TOKEN": token}
         settings["STUDIO_URL"] = "http://localhost:3335"
-        worker = await stack.enter_async_context(listening("serve", settings, Path(folder) / "worker.log"))
+        log = Path(folder) / "worker.log"
+        worker = await stack.enter_async_context(listening("serve", settings, log, SystemClock()))
         install_hook(box, worker)
         environment = {
             **os.environ,

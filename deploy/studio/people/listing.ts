@@ -19,7 +19,7 @@ export function readListings(answer: unknown): Listing[] | null {
   }))
 }
 
-/** What stands for a person or an organization in a list: the name, or else what there is. */
+/** What a list shows of a person or an organization: the name, or else what there is. */
 export function titleOf({id, name, email}: Listing): string {
   return name || email || id
 }

@@ -35,21 +35,21 @@ export function receiptProxy({workerUrl, adminToken, studioOrigins, allowed}: Pr
       headers.set('access-control-allow-headers', 'authorization')
       headers.set('access-control-max-age', '600')
     }
-    const tell = (status: number, body: unknown) => Response.json(body, {status, headers})
+    const reply = (status: number, body: unknown) => Response.json(body, {status, headers})
 
     if (request.method === 'OPTIONS') return new Response(null, {status: 204, headers})
-    if (request.method !== 'GET') return tell(405, {error: 'method_not_allowed'})
+    if (request.method !== 'GET') return reply(405, {error: 'method_not_allowed'})
     const query = new URL(request.url).searchParams
     const names = query.has('find')
     const path = names ? namesPath(query) : receiptPath(query)
-    if (!path) return tell(400, {error: names ? 'bad_query' : 'bad_document'})
+    if (!path) return reply(400, {error: names ? 'bad_query' : 'bad_document'})
     try {
-      if (!(await allowed(request))) return tell(401, {error: 'not_an_editor'})
+      if (!(await allowed(request))) return reply(401, {error: 'not_an_editor'})
       const found = await fetchFrom(workerUrl, adminToken, path)
       const body = names ? readListings(found) : readReceipt(found)
-      return body ? tell(200, body) : tell(502, {error: names ? 'no_names' : 'no_receipt'})
+      return body ? reply(200, body) : reply(502, {error: names ? 'no_names' : 'no_receipt'})
     } catch {
-      return tell(502, {error: 'unavailable'})
+      return reply(502, {error: 'unavailable'})
     }
   }
 }

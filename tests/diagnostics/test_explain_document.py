@@ -1,109 +1,30 @@
-"""The explanation of a document and of a subject in each state, with the real parts."""
+"""The explanation of a document in each state, with the real parts."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from structlog.testing import capture_logs
 
 from sync_worker.diagnostics.explain_document import SESSION_TOKEN_SECONDS
-from sync_worker.diagnostics.explainer import parse_target
 from sync_worker.diagnostics.explanation import RowStatus, SyncState
 from sync_worker.diagnostics.issues import from_row, issue_json
 from sync_worker.diagnostics.serialize import document_json, subject_json
-from sync_worker.domain.entitlements import Change, ChangeKind
-from sync_worker.domain.subjects import Subject
-from sync_worker.errors import InvalidSubject, MutationInDryRun
-from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_explainer
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING_REASON
-from tests.builders import weak
+from tests.builders import publish, weak
 from tests.causes import cause_of
-from tests.oracle import until
-from tests.parts import opened
+from tests.diagnostics.explaining import ADA, document, subject, sync
+from tests.expected import delete
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from sync_worker.diagnostics.explain_document import DocumentExplanation
-    from sync_worker.diagnostics.explanation import Explanation
     from sync_worker.sandbox.server import Sandbox
     from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
-ADA = "ada@example.org"
-NOT_A_TIME = "is not a date and time; write one such as 2026-05-01T12:00:00Z, or a date such as 2026-05-01"
-
-
-@pytest.fixture
-async def parts(box: Sandbox, sqlite_url: str) -> AsyncIterator[Parts]:
-    async with opened(box, sqlite_url, plan_order="basic,pro", max_revocations="1") as parts:
-        yield parts
-
-
-async def publish(box: Sandbox, document: str, **fields: Any) -> None:
-    row = {"_id": document, "_type": "entitlement", "plan": "pro", **fields}
-    await box.lake.mutate([{"createOrReplace": row}])
-
-
-async def delete(box: Sandbox, document: str) -> None:
-    await box.lake.mutate([{"delete": {"id": document}}])
-
-
-async def sync(parts: Parts, *keys: str, cause: str = "") -> None:
-    """Enqueue the keys, and run a worker until they are done."""
-    await parts.store.queue.enqueue([WorkItem(key, lane=0, cause=cause_of(cause)) for key in keys])
-    async with running_worker(parts.settings, parts.store):
-        for key in keys:
-            while (row := await parts.store.queue.get(key)) and row.pending and not row.dead:
-                await parts.store.database.changed(0.05)
-
-
-async def test_each_key_says_whose_it_is_since_when_by_which_document_and_what_the_app_had(
-    box: Sandbox, parts: Parts
-) -> None:
-    box.clerk.add_user("user_1", public_metadata={"plan": "basic", "role": "lead", "courseSlugs": ["own"]})
-    await publish(box, "ent-plan", clerkUserId="user_1")
-    await publish(box, "ent-role", clerkUserId="user_1", plan=None, role="lead")
-    await sync(parts, "user:user_1")
-    explained = await subject(parts, "user:user_1")
-    ((entry, *_),) = [await parts.store.ledger.history("user:user_1")]
-    assert [(k.name, k.value, k.managed, k.since, k.documents, k.former) for k in explained.keys] == [
-        ("plan", "pro", True, entry.settled_at, ("ent-plan",), "basic"),
-        ("role", "lead", True, entry.settled_at, ("ent-role",), "lead"),
-        ("courseSlugs", ["own"], False, None, (), None),
-    ]
-    keys = subject_json(explained)["clerk"]["keys"]  # type: ignore[index]
-    assert [(key["key"], key["value"], key["managed"], key["appHad"]) for key in keys] == [
-        ("plan", "pro", True, "basic"),
-        ("role", "lead", True, "lead"),
-        ("courseSlugs", ["own"], False, None),
-    ]
-
-
-async def test_nothing_is_concluded_of_a_subject_that_cannot_be_read(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "ent-1", clerkUserId="user_1")
-    box.clerk.users["user_1"]["private_metadata"] = ["of another shape"]
-    assert (await subject(parts, "user:user_1")).verdict.state is SyncState.UNKNOWN
-
-
-async def document(parts: Parts, id_: str) -> DocumentExplanation:
-    async with open_explainer(parts.settings, parts.store, patience=2) as explainer:
-        return await explainer.document(id_)
-
-
-async def subject(parts: Parts, key: str) -> Explanation:
-    async with open_explainer(parts.settings, parts.store, patience=2) as explainer:
-        return await explainer.subject(Subject.parse(key))
-
-
-def ahead(seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 async def test_a_synced_document_says_when_it_arrived(box: Sandbox, parts: Parts) -> None:
@@ -212,66 +133,6 @@ async def test_an_address_within_an_organization_is_explained_as_that_membership
     assert (await subject(parts, "user:user_1")).rows == ()
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"plan": "gold"}, (RowStatus.REFUSED, SyncState.REFUSED, "'gold' is not one of basic, pro")),
-        ({"role": 7 * [1]}, (RowStatus.REFUSED, SyncState.REFUSED, "role is invalid: must be a string")),
-        ({"startsAt": ahead(3600)}, (RowStatus.SCHEDULED, SyncState.PENDING, "it starts")),
-        ({"endsAt": ahead(-3600)}, (RowStatus.ENDED, SyncState.EXPIRED, "it ended")),
-        ({"status": "paused"}, (RowStatus.INACTIVE, SyncState.INACTIVE, "its status is 'paused'")),
-    ],
-)
-async def test_a_row_that_does_not_count_says_why(
-    box: Sandbox, parts: Parts, fields: dict[str, Any], expected: tuple[RowStatus, SyncState, str]
-) -> None:
-    status, state, words = expected
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1", **fields)
-    result = await document(parts, "e1")
-    (one,) = result.subjects
-    assert (one.rows[0].status, one.verdict.state, result.verdict.state) == (status, state, state)
-    assert words in one.verdict.headline
-    assert words in result.verdict.headline
-    assert result.verdict.next_step
-
-
-async def test_an_entitlement_that_names_nobody_is_refused(box: Sandbox, parts: Parts) -> None:
-    await publish(box, "e1", clerkUserId="../organizations/org_1")
-    result = await document(parts, "e1")
-    assert (result.verdict.state, result.subjects) == (SyncState.REFUSED, ())
-    assert "clerkUserId" in result.verdict.headline
-
-
-async def test_an_id_that_clerk_does_not_know_is_refused(box: Sandbox, parts: Parts) -> None:
-    await publish(box, "e1", clerkUserId="user_nobody")
-    result = await document(parts, "e1")
-    assert result.verdict.state is SyncState.REFUSED
-    assert "Clerk has nobody with this id" in result.verdict.headline
-
-
-async def test_access_too_large_for_clerk_is_refused(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    slugs = [
-        {"create": {"_id": f"c{n}", "_type": "course", "slug": {"current": f"{n:03}{'x' * 90}"}}} for n in range(100)
-    ]
-    await box.lake.mutate(slugs)
-    await publish(box, "e1", clerkUserId="user_1", courses=[{"_ref": f"c{n}"} for n in range(100)])
-    result = await document(parts, "e1")
-    assert result.verdict.state is SyncState.REFUSED
-    assert "8 KB" in result.verdict.headline
-
-
-async def test_a_second_row_that_is_refused_does_not_hide_behind_the_good_one(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1")
-    await publish(box, "e2", clerkUserId="user_1", plan="gold")
-    await sync(parts, "user:user_1")
-    result = await subject(parts, "user:user_1")
-    assert result.verdict.state is SyncState.SYNCED
-    assert "e2 does not count" in result.verdict.headline
-
-
 async def test_a_held_loss_names_its_changeset(box: Sandbox, parts: Parts) -> None:
     users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
     await box.lake.mutate([{"create": {"_id": "plan-1", "_type": "plan", "slug": {"current": "pro"}}}])
@@ -378,89 +239,6 @@ async def test_a_course_is_late_until_its_last_subject_is_in_sync(box: Sandbox, 
     assert result.in_clerk is not None
 
 
-async def test_an_edit_in_clerk_is_named_as_the_reason(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1")
-    await sync(parts, "user:user_1")
-    held = box.clerk.users["user_1"]["public_metadata"]
-    box.clerk.update_user("user_1", public_metadata={**held, "plan": "team"})
-    result = await subject(parts, "user:user_1")
-    assert result.verdict.state is SyncState.LATE
-    assert "it was edited in Clerk" in result.verdict.headline
-
-
-async def test_an_unmanaged_plan_is_reported_and_left_alone(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1", public_metadata={"plan": "vip"})
-    result = await subject(parts, "user:user_1")
-    assert result.verdict.state is SyncState.SYNCED
-    assert "unmanaged" in result.verdict.headline
-
-
-async def test_a_failed_attempt_says_when_the_next_one_is(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1")
-    box.clerk.faults.some("unavailable", 1.0, method="PATCH", path_prefix="/v1/users")
-    await parts.store.queue.enqueue([WorkItem("user:user_1")])
-    async with running_worker(parts.settings, parts.store):
-        await until(lambda: box.clerk.requests.count("PATCH") >= 4)
-        while (row := await parts.store.queue.get("user:user_1")) is None or not row.attempts:
-            await parts.store.database.changed(0.05)
-    result = await subject(parts, "user:user_1")
-    assert result.verdict.state is SyncState.LATE
-    assert "The service is unavailable" in result.verdict.headline
-
-
-@pytest.mark.parametrize("service", ["clerk", "lake"])
-async def test_a_service_that_is_down_is_reported_in_plain_words(box: Sandbox, parts: Parts, service: str) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1")
-    faults = (box.clerk if service == "clerk" else box.lake).faults
-    faults.some("unauthorized", 1.0)
-    result = await document(parts, "e1")
-    assert result.verdict.state is SyncState.UNKNOWN
-    assert "rejected our credentials" in result.verdict.headline
-    faults.clear()
-    faults.some("hang", 1.0)
-    result = await document(parts, "e1")
-    assert result.verdict.state is SyncState.UNKNOWN
-    assert "did not answer within 2 s" in result.verdict.headline
-
-
-async def test_nothing_is_ever_written(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1")
-    await document(parts, "e1")
-    assert box.clerk.requests.writes == []
-    async with open_explainer(parts.settings, parts.store, patience=20) as explainer:
-        change = Change(Subject.parse("user:user_1"), ChangeKind.GRANT, {}, {}, public={"plan": "pro"})
-        with pytest.raises(MutationInDryRun):
-            await explainer.reconciler.target.apply(change)
-
-
-@pytest.mark.parametrize(
-    ("text", "target"),
-    [
-        ("user_1", Subject.parse("user:user_1")),
-        ("org:org_1", Subject.parse("org:org_1")),
-        ("Ada@Example.org", Subject.parse("email:ada@example.org")),
-        ("membership:org_1/user_1", Subject.parse("membership:org_1/user_1")),
-        ("external:7", Subject.parse("external:7")),
-        ("ent-1", "ent-1"),
-        ("document:user_1", "user_1"),
-        ("drafts.ent-1", "ent-1"),
-        ("versions.r1.ent-1", "ent-1"),
-    ],
-)
-def test_a_target_is_a_subject_or_else_a_document(text: str, target: Subject | str) -> None:
-    assert parse_target(text) == target
-
-
-@pytest.mark.parametrize("text", ["../x", "", "document:", "document:a b", "user:x", "a" * 200])
-def test_what_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(InvalidSubject):
-        parse_target(text)
-
-
 async def test_a_receipt_says_that_references_lead_nowhere_and_access_is_granted(box: Sandbox, parts: Parts) -> None:
     box.clerk.add_user("user_1")
     await publish(box, "e1", clerkUserId="user_1", courses=[weak("nowhere"), weak("gone")])
@@ -497,37 +275,6 @@ async def test_nobody_is_not_called_synced(parts: Parts) -> None:
         assert (result.verdict.state, bool(result.verdict.next_step)) == (SyncState.UNKNOWN, True), key
 
 
-@pytest.mark.parametrize(
-    ("email", "reason"),
-    [
-        ({"verified": False}, "it is not verified"),
-        ({"reserved": True}, "it is reserved by a sign-up that is not finished"),
-        ({"primary": False}, "it is not the primary address"),
-    ],
-)
-@pytest.mark.parametrize("published", [True, False])
-async def test_an_address_that_does_not_count_says_who_has_it_and_why(
-    box: Sandbox, parts: Parts, email: dict[str, bool], reason: str, published: bool
-) -> None:
-    box.clerk.add_user("user_1", email=ADA)
-    change_address(box, **email)
-    if published:
-        await publish(box, "e1", userEmail=ADA)
-    result = await subject(parts, ADA)
-    assert result.verdict.headline == f"user:user_1 has this address, but it does not count because {reason}."
-    assert result.verdict.state is (SyncState.PENDING if published else SyncState.UNKNOWN)
-    assert "clerkUserId" in result.verdict.next_step
-
-
-def change_address(box: Sandbox, *, verified: bool = True, reserved: bool = False, primary: bool = True) -> None:
-    user = box.clerk.users["user_1"]
-    (address,) = user["email_addresses"]
-    address["reserved"] = reserved
-    address["verification"] = {"status": "verified" if verified else "unverified", "strategy": "email_code"}
-    if not primary:
-        user["primary_email_address_id"] = "idn_another"
-
-
 async def test_the_document_that_caused_a_hold_says_so(box: Sandbox, parts: Parts) -> None:
     users = [box.clerk.add_user(f"user_{n}") for n in range(3)]
     course = {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}
@@ -552,18 +299,3 @@ async def test_a_webhook_that_came_is_not_denied(box: Sandbox, parts: Parts) -> 
     headline = (await subject(parts, "user:user_1")).verdict.headline
     assert "no webhook arrived" not in headline
     assert "after the last publish, and differs again" in headline
-
-
-async def test_each_field_that_is_wrong_is_an_issue_of_its_own(box: Sandbox, parts: Parts) -> None:
-    box.clerk.add_user("user_1")
-    await publish(box, "e1", clerkUserId="user_1", endsAt=20270601)
-    await publish(box, "e2", clerkUserId="user_1", plan="gold")
-    await publish(box, "e3", clerkUserId="user_1", courses=[weak("nowhere")])
-    await sync(parts, "user:user_1")
-    (noted,) = await parts.store.queue.noted(10)
-    found = [(one.kind.value, one.document, one.field, one.reason) for one in from_row(noted)]
-    assert found == [
-        ("refused", "e1", "endsAt", NOT_A_TIME),
-        ("refused", "e2", "plan", "'gold' is not one of basic, pro"),
-        ("incomplete", "e3", "unresolved", "1 reference leads to nothing usable"),
-    ]

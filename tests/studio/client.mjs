@@ -1,7 +1,7 @@
 // The Studio's client and the team's app, for tests: the one writes into the stand-in, the other serves the proxy.
 import {createServer} from 'node:http'
 
-/** What Sanity's own client does when it is asked for the two things that a pass needs. */
+/** What Sanity's own client does in the two calls that a pass needs. */
 export function studioClient({url, dataset, token}) {
   const mutate = async (mutation) => {
     const answer = await fetch(`${url}/v2025-02-19/data/mutate/${dataset}`, {
@@ -19,11 +19,11 @@ export function studioClient({url, dataset, token}) {
 
 /** Serve a function from Request to Response; call `close` at the end. */
 export async function serve(answer) {
-  const server = createServer(async (asked, told) => {
-    const request = new Request(new URL(asked.url, 'http://localhost'), {method: asked.method, headers: asked.headers})
+  const server = createServer(async (incoming, outgoing) => {
+    const request = new Request(new URL(incoming.url, 'http://localhost'), {method: incoming.method, headers: incoming.headers})
     const response = await answer(request)
-    told.writeHead(response.status, Object.fromEntries(response.headers))
-    told.end(await response.text())
+    outgoing.writeHead(response.status, Object.fromEntries(response.headers))
+    outgoing.end(await response.text())
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
   const close = () => (server.closeAllConnections(), server.close())
