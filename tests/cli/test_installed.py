@@ -76,7 +76,7 @@ async def test_a_shell_completes_verbs(tmp_path: Path) -> None:
     assert (await run(cwd=tmp_path, environment=typed)).out.split() == ["reconcile"]
 
 
-async def test_the_help_tells_how_to_install_completion(tmp_path: Path) -> None:
+async def test_the_help_says_how_to_install_completion(tmp_path: Path) -> None:
     assert "--install-completion" in (await run("-h", cwd=tmp_path)).out
 
 
@@ -155,7 +155,7 @@ async def test_a_port_that_is_none_is_refused(tmp_path: Path, verb: str, port: s
 
 
 @pytest.mark.parametrize("verb", ["serve", "web"])
-async def test_the_first_line_tells_the_address(
+async def test_the_first_line_shows_the_address(
     box: Sandbox, environment: dict[str, str], tmp_path: Path, verb: str
 ) -> None:
     log, url = tmp_path / "log", f"http://127.0.0.1:{(port := free_port())}"

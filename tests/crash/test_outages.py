@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 OUTAGE = 1.0
-"""Seconds in which it is counted how often a worker asks."""
+"""Seconds in which the worker's requests are counted."""
 MOST_REQUESTS = 100
 """Requests a second to both services in an outage; a worker that spins makes thousands."""
 PLENTY, TIGHT = 100_000, 50
