@@ -87,7 +87,7 @@ class Site:
         async with self.worker(trouble) as running:
             assert await asyncio.wait_for(running.wait(), GUARD) == -signal.SIGKILL, self.reported()
 
-    async def comes_right(self, seconds: float = GUARD) -> None:
+    async def until_in_sync(self, seconds: float = GUARD) -> None:
         """Wait until all is right; no two writes of a subject were under way at the same time."""
         await self.comes_to_rest(seconds)
         assert not self.box.clerk.requests.overlaps(), self.reported()

@@ -84,7 +84,7 @@ async def enqueue(site: Site, *items: WorkItem) -> None:
 
 
 async def prepare(site: Site, names: Sequence[str]) -> None:
-    """Bring about users of whom some have access already, and somebody who keeps what he has."""
+    """Create users, some of them with access, and one whose access stays as it is."""
     box = site.box
     for name in names:
         box.clerk.add_user(f"user_granted_{name}")
@@ -123,7 +123,7 @@ async def test_a_worker_killed_at_an_effect_of_a_run(site: Site, crashes: tuple[
         await edit(site, str(number))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @pytest.mark.full("waits for the end of a lease; tests/crash/test_several_machines.py ends one in the quick run")
@@ -132,7 +132,7 @@ async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overla
     await killed_over_its_writes(site, Trouble(lease=3.0, elsewhere=True))
     site.box.clerk.faults.release()
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 async def killed_over_its_writes(site: Site, trouble: Trouble) -> None:
@@ -174,7 +174,7 @@ async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, crashes: tu
         await enqueue(site, WorkItem(f"document:{course}", lane=1))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @crashing({"sqlite_url": ONCE_IN_A_MOVE}, {"move": EVERY_MOMENT_OF_A_MOVE})
@@ -196,7 +196,7 @@ async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_addres
         await enqueue(site, WorkItem(f"user:{old}", cause=cause_of("clerk:user.updated")))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @EVERY_MOMENT
@@ -222,7 +222,7 @@ async def test_a_receiver_killed_as_it_enqueues(site: Site, crashes: tuple[Crash
         await deliver_to_a_receiver_that_dies(site, Trouble(method, moment, call=2))
     async with site.receiver(), site.worker():
         await site.box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @EVERY_MOMENT
@@ -230,7 +230,7 @@ async def test_what_was_enqueued_is_done_although_its_sender_got_no_answer(site:
     site.install_hook(repeats=0)
     await deliver_to_a_receiver_that_dies(site, Trouble("WorkQueue.enqueue", "after", call=3))
     async with site.worker():
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 async def deliver_to_a_receiver_that_dies(site: Site, trouble: Trouble) -> None:

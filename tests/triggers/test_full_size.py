@@ -127,7 +127,7 @@ async def test_two_hundred_edits_and_deletes_are_received(site: Site) -> None:
         await connected(site)
         for _ in range(200):
             await editors.edit()
-        await site.comes_right()
+        await site.until_in_sync()
     print(f"\n{editors.made} edits reported, {time.monotonic() - started:.0f} s")
 
 
@@ -159,7 +159,7 @@ async def test_however_the_stream_and_its_listener_end_nobody_is_wrong(
                 await connected(site)
                 await asyncio.sleep(random.uniform(0.0, 0.05))
                 listener.kill()
-        await site.comes_right(POLLED)
+        await site.until_in_sync(POLLED)
     finally:
         await listener.end()
     print(
