@@ -1,4 +1,4 @@
-"""A million people for a reconcile: both services in one process, which computes each page when it is asked for it.
+"""A million people for a reconcile: both services in one process, which computes each page when it is requested.
 
 The sandbox keeps every record and evaluates GROQ over all of them, so beyond a hundred thousand people it would be what
 is measured. Here nobody has drifted, and each page of Clerk takes the given time.
@@ -35,7 +35,7 @@ TAIL = json.dumps({**USER_CONSTANTS, "external_id": None, "public_metadata": {"p
 
 
 class Population:
-    """Answers what a reconcile asks of both services."""
+    """Answers what a reconcile requests of both services."""
 
     def __init__(self, people: int, page_seconds: float) -> None:
         self.people = people

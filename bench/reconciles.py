@@ -124,7 +124,7 @@ def naive_seconds(users: int) -> float:
 
 
 def least_seconds(users: int) -> float:
-    """Return the time in which Clerk hands the pages out at its limit, if all were asked for at once."""
+    """Return the time in which Clerk hands the pages out at its limit, if all were requested at once."""
     return max(0, users / 500 - LIMIT) / LIMIT * 10 + PAGE_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""Documents as editors make them, for tests of every room."""
+"""Documents as editors make them, for tests of every package."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Nursery:
     async def child(
         self, arguments: list[str], environment: Mapping[str, str], folder: Path, output: list[Path], trouble: Trouble
     ) -> AsyncIterator[Child]:
-        """Run one process in a folder, its output and errors going to two files; it is asked to stop at the end."""
+        """Run one process in a folder, its output and errors going to two files; it is stopped at the end."""
         order = {
             "arguments": arguments,
             "environment": {"PATH": os.environ["PATH"], **environment},
@@ -175,7 +175,7 @@ async def run(*arguments: str, cwd: Path, environment: Mapping[str, str] | None 
 async def process(
     verb: str, environment: Mapping[str, str], log: Path, *arguments: str, trouble: Trouble = NOTHING_WRONG
 ) -> AsyncIterator[Child]:
-    """Run one `sync-worker` process in the folder of its log; it is asked to stop at the end."""
+    """Run one `sync-worker` process in the folder of its log; it is stopped at the end."""
     given = {"LOG_FORMAT": "json", **environment}
     async with nursery().child([verb, *arguments], given, log.parent, [log, log], trouble) as child:
         yield child

@@ -1,8 +1,8 @@
-"""A process that marks and runs subjects until its input ends, for the tests that kill such processes.
+"""A process that enqueues and runs subjects until its input ends, for the tests that kill such processes.
 
-It prints one JSON array a line, unbuffered: `["item", key]` once a mark has been acknowledged, and
-`["run", key, begin, end]` (monotonic seconds) once a run has been settled; a run begins after its claim and ends before
-it is settled. After its input has ended it works until nothing is due any more.
+It prints one JSON array a line, unbuffered: `["item", key]` once an item has been acknowledged, and
+`["run", key, begin, end]` (monotonic seconds) once a run has been completed; a run begins after its claim and ends
+before it is completed. After its input has ended it works until nothing is due any more.
 """
 
 from __future__ import annotations

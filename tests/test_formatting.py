@@ -27,7 +27,7 @@ def test_an_address_keeps_its_first_letter_and_its_host(text: str, shown: str) -
 
 
 @given(st.from_regex(r"[a-z0-9._%+-]{2,30}@[a-z0-9-]{1,20}\.[a-z]{2,5}", fullmatch=True), st.text(max_size=20))
-def test_no_address_survives_wherever_it_stands(address: str, before: str) -> None:
+def test_no_address_survives_wherever_it_is(address: str, before: str) -> None:
     assert address not in masked(f"{before} {address}. {address}")
 
 

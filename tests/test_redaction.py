@@ -53,12 +53,12 @@ def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
 
 
 @given(st.text(), st.from_regex(r"[\w.+'-]{1,64}@[\w.-]{1,60}", fullmatch=True), st.text())
-def test_no_address_survives_wherever_it_stands(before: str, address: str, after: str) -> None:
+def test_no_address_survives_wherever_it_is(before: str, address: str, after: str) -> None:
     assert address not in redact(f"{before} {address} {after}")
 
 
 @given(st.text(), st.from_regex(r"(sk_live_|sk_test_|whsec_)[A-Za-z0-9]{1,60}|sk[A-Za-z0-9]{60,200}", fullmatch=True))
-def test_no_secret_survives_wherever_it_stands(before: str, secret: str) -> None:
+def test_no_secret_survives_wherever_it_is(before: str, secret: str) -> None:
     assert secret not in redact(f"{before} {secret}.")
 
 

@@ -96,7 +96,7 @@ class Clerk:
 
         Clerk does not document whether its filters ignore case or match unverified addresses. So a match only counts
         if the returned user shows the address. One that cannot be read may have those that it shows in any
-        shape, else any that was asked for.
+        shape, else any that was requested.
         """
         requested = {subject.address for subject in addresses}
         owners: dict[Subject, set[str]] = {}

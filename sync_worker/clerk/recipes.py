@@ -48,7 +48,7 @@ def recipe_claims(recipe: Recipe, layout: Layout) -> dict[str, Any]:
             # Convex compares `aud` with applicationID, and its clients expect a template of this name.
             return {"aud": "convex", "name": "{{user.full_name}}", "email": "{{user.primary_email_address}}", **access}
         case Recipe.SUPABASE:
-            # Supabase takes `role` for the role in Postgres, so our role must not stand there.
+            # Supabase takes `role` for the role in Postgres, so our role must not be there.
             return {"role": "authenticated", "app_metadata": access}
         case Recipe.HASURA:
             user = {

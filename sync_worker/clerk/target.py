@@ -1,4 +1,4 @@
-"""What the program reads from Clerk and writes to it, whatever stands behind: the port."""
+"""What the program reads from Clerk and writes to it, whatever the implementation: the port."""
 
 from __future__ import annotations
 

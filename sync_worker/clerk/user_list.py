@@ -105,7 +105,7 @@ class Range:
 
     def _new(self, users: Iterable[Observed], times: Mapping[str, object]) -> list[Observed]:
         taken = []
-        # A user without a time stands where the one before does. The first one of a range belongs to the one before.
+        # A user without a time has the place of the one before. The first one of a range belongs to the one before.
         when = None if self.follows and not self._known else self.at
         for observed in users:
             id_ = observed.subject.id

@@ -81,7 +81,7 @@ def init(
 
 
 def _refuse_silence(required: Mapping[str, str]) -> None:
-    """Raise CommandFailed if something would have to be asked and there is no terminal."""
+    """Raise CommandFailed if something is missing and there is no terminal to enter it."""
     missing = [option for option, value in required.items() if not value]
     if missing and not sys.stdin.isatty():
         raise CommandFailed(f"There is no terminal to ask on. Pass {', '.join(missing)}.")

@@ -188,7 +188,7 @@ class Explanation:
 
     @property
     def clerk_values(self) -> Mapping[str, object]:
-        """What Clerk holds where our keys stand, managed or not."""
+        """What Clerk holds under our keys, managed or not."""
         return values_in_place(self.facts.observed, self.facts.layout) if self.facts.observed else {}
 
     @property

@@ -152,17 +152,17 @@ async def listener(installation: Installation) -> Finding:
     if installation.settings.events == "webhook":
         return ok("not used: EVENTS=webhook")
     noted = (await inspect(installation.settings.database_url, installation.clock, installation.timings)).noted
-    heard, connected, refused = (noted.get(name, 0.0) for name in (LAST_EVENT, CONNECTED, FAILURE))
-    if refused > max(heard, connected):
+    received, connected, refused = (noted.get(name, 0.0) for name in (LAST_EVENT, CONNECTED, FAILURE))
+    if refused > max(received, connected):
         return problem(
             f"Sanity refused it {installation.ago(refused)}",
             "Check SANITY_READ_TOKEN and SANITY_DATASET. The log has the reason under `listener_refused`.",
         )
-    if not heard and not connected:
+    if not received and not connected:
         return warning("it has not been connected yet", "Start `sync-worker serve`.")
-    if not heard:
+    if not received:
         return ok(f"it was connected {installation.ago(connected)}, and nothing has been published since")
-    return ok(f"it last heard of a publish {installation.ago(heard)}")
+    return ok(f"it last received a publish {installation.ago(received)}")
 
 
 async def clerk_webhook(installation: Installation) -> Finding:

@@ -74,7 +74,7 @@ def managed_values(
 
 
 def values_in_place(observed: Observed, layout: Layout) -> dict[str, object]:
-    """Return the values that Clerk holds where our keys stand, managed or not, by field name."""
+    """Return the values that Clerk holds under our keys, managed or not, by field name."""
     return _by_name(observed, layout.slots)
 
 

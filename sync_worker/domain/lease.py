@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Lease:
     """Held by one run, under the `token` of its claim.
 
-    It ends by both times of the clock: the monotonic one may stand still while a machine sleeps, and the time of day
+    It ends by both times of the clock: the monotonic one may stop while a machine sleeps, and the time of day
     may be set. It also remembers Clerk's Retry-After, because a run may be cut off before its write has returned.
     """
 

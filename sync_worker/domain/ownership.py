@@ -56,8 +56,8 @@ NO_ADOPTION = Adoption()
 class Managed:
     """The managed keys of one subject, and the documents that gave their values.
 
-    `marker` is ours, and `places` are the namespaces it stands in; without it the ledger proves the keys. `other` is
-    another installation whose marker stands where ours would.
+    `marker` is ours, and `places` are the namespaces it is in; without it the ledger proves the keys. `other` is
+    another installation whose marker is where ours would be.
     """
 
     slots: tuple[Slot, ...] = ()
@@ -70,7 +70,7 @@ class Managed:
 def managed(
     observed: Observed, layout: Layout, written: LastWrites = NOTHING_WRITTEN, adoption: Adoption = NO_ADOPTION
 ) -> Managed:
-    """Return which keys of `observed` are managed, wherever they stand; never one that another installation lists."""
+    """Return which keys of `observed` are managed, wherever they are; never one that another installation lists."""
     sources = {layout.source, adoption.source} if adoption.source else {layout.source}
     own = {place: marker for place, marker in observed.markers.items() if marker.source in sources}
     here = observed.markers.get(layout.namespace)
@@ -91,7 +91,7 @@ def managed(
 
 
 def own_marker(observed: Observed, layout: Layout) -> Marker | None:
-    """Return our marker, wherever it stands."""
+    """Return our marker, wherever it is."""
     return managed(observed, layout).marker
 
 
@@ -127,7 +127,7 @@ def same_json(one: object, other: object) -> bool:
 
 
 def fingerprint(values: Mapping[Slot, object]) -> str:
-    """Return a short hash of managed values and where they stand, to detect that somebody edited them."""
+    """Return a short hash of managed values and where they are, to detect that somebody edited them."""
     written = {str(slot): value for slot, value in values.items()}
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -138,7 +138,7 @@ def is_untouched(observed: Observed, marker: Marker) -> bool:
 
 
 def read_markers(private: Mapping[str, object]) -> dict[str | None, Marker]:
-    """Return the markers in private metadata by the namespace they stand in; None for the top level.
+    """Return the markers in private metadata by their namespace; None for the top level.
 
     A marker without a source or keys counts as none: then the ledger decides what is ours.
     """

@@ -26,7 +26,7 @@ class Created:
     before: int | None = None
 
     def bounds(self, order: Sequence[Place]) -> tuple[int, int]:
-        """Return the indexes in `order` between which they stand."""
+        """Return the indexes in `order` between which they are."""
         low = 0 if self.after is None else bisect_left(order, (self.after + 1,))
         high = len(order) if self.before is None else bisect_left(order, (self.before,))
         return low, max(low, high)

@@ -100,7 +100,7 @@ def authorize(request: Request, lake: ContentLake) -> str:
 
 
 def is_published_by_default(request: Request) -> bool:
-    """Whether the API version of the request hides drafts and versions unless they are asked for."""
+    """Whether the API version of the request hides drafts and versions unless they are requested."""
     version = request.path_params["version"]
     return bool(version == "X" or version >= PUBLISHED_BY_DEFAULT_SINCE)
 

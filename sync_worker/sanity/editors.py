@@ -1,4 +1,4 @@
-"""The names of editors, by their ids in Sanity. They are asked for when shown, and kept in memory only."""
+"""The names of editors, by their ids in Sanity. They are requested when shown, and kept in memory only."""
 
 from __future__ import annotations
 

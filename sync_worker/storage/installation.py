@@ -1,4 +1,4 @@
-"""The installation that a database belongs to: both services, and where the managed keys stand.
+"""The installation that a database belongs to: both services, and where the managed keys are.
 
 It is recorded once, and again by each release. A process with other settings must not write: it would move or revoke
 everybody's keys, back and forth with those that run under the recorded ones.

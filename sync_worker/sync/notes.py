@@ -1,6 +1,6 @@
 """Notes: what is wrong in Sanity, kept on a row of the work queue until it is repaired, and listed by `failed`.
 
-What is wrong with a subject's own documents stands on its row; of a document that is for nobody, on the document's.
+What is wrong with a subject's own documents is noted on its row; of a document that is for nobody, on the document's.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Reconciler:
         """Read all rows of a batch as one snapshot, then ask Clerk who has those of `addresses` that occur in them.
 
         The second question proves an address to be one person's at the moment of a grant. An organization's rows name
-        all its members; those outside the batch are not asked for.
+        all its members; those outside the batch are not requested.
         """
         snapshot = await self.source.by_subject([*subjects, *addresses], documents)
         named = (read_row(raw, ())[0] for raw in snapshot.rows) if addresses else ()

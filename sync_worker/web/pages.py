@@ -88,7 +88,7 @@ async def _explained(pages: Pages, request: Request, subject: Subject) -> Respon
 
 
 def _refreshed(request: Request, response: Response) -> Response:
-    """Let the browser load the page again every few seconds if its reader asked for that; no script is needed."""
+    """Let the browser load the page again every few seconds if its reader chose that; no script is needed."""
     if "refresh" in request.query_params:
         response.headers["Refresh"] = REFRESH_SECONDS
     return response

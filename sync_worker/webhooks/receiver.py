@@ -63,7 +63,7 @@ class Receiver:
     layout: Layout
     project_id: str
     dataset: str
-    heard: Liveness
+    liveness: Liveness
     clock: Clock
     timings: Timings
     sanity_secrets: Sequence[str]
@@ -110,7 +110,7 @@ class Receiver:
             log.error("webhook_not_accepted", **which, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
         self.count(source, answer)
         if answer == ACCEPTED:
-            await self.heard.now(source)
+            await self.liveness.now(source)
         if answer in (ACCEPTED, IGNORED):
             return JSONResponse({"ok": True}, 202)
         status = REFUSALS[answer]
@@ -146,7 +146,7 @@ class Receiver:
         if not await self._is_our_instance(event.instance_id):
             reason = f"it is from the instance {event.instance_id}, and CLERK_SECRET_KEY is of {self._instance}"
             log.warning("webhook_ignored", **facts, reason=reason)
-            await self.heard.now(ANOTHER_INSTANCE)
+            await self.liveness.now(ANOTHER_INSTANCE)
             return IGNORED
         await self.queue.enqueue(items)
         log.info("webhook_accepted", **facts, subject=items[0].key)

@@ -79,7 +79,7 @@ class Directory:
         """Those of which it is not known who has them, with why."""
         self._desired = desired
         self._first = array("Q", bytes(8 * (desired.numbers + len(desired.members))))
-        """By the place of an address, where its first user stands in `_users`; 0 for nobody."""
+        """By the place of an address, where its first user is in `_users`; 0 for nobody."""
         self._users = bytearray(b"\n")
         self._all: dict[Subject, set[str]] = {}
         """The users of those addresses that several have."""

@@ -58,7 +58,7 @@ def lease_of(claim: Claim, clock: Clock, timings: Timings) -> Lease:
 
 
 def due_of(claim: Claim, lease: Lease) -> Due:
-    """Return what a claim asks of a run. Raises InvalidSubject when its key is not a subject's."""
+    """Return what a claim requires of a run. Raises InvalidSubject when its key is not a subject's."""
     return Due(
         subject=Subject.parse(claim.key),
         lease=lease,

@@ -77,7 +77,7 @@ async def test_a_worker_killed_in_the_middle_of_a_fan_out_leaves_nobody_behind(
 
 
 @on_each_database
-async def test_a_worker_that_is_asked_to_stop_finishes_what_is_in_flight(
+async def test_a_worker_that_is_stopped_finishes_what_is_in_flight(
     box: Sandbox, database_url: str, tmp_path: Path
 ) -> None:
     environment, log = settings_for(box, database_url), tmp_path / "log"
@@ -96,9 +96,7 @@ async def test_a_worker_that_is_asked_to_stop_finishes_what_is_in_flight(
 
 
 @pytest.mark.full("waits as long as requests in flight may take at a stop")
-async def test_a_stop_that_was_asked_for_ends_with_0_even_while_a_request_hangs(
-    box: Sandbox, sqlite_url: str, tmp_path: Path
-) -> None:
+async def test_a_stop_ends_with_0_even_while_a_request_hangs(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
     log, port = tmp_path / "log", free_port()
     async with process("serve", settings_for(box, sqlite_url), log, "--port", str(port)) as running:
         await until_up(f"http://127.0.0.1:{port}", running, log)
@@ -145,7 +143,7 @@ async def test_a_database_that_is_gone_is_503_and_the_delivery_works_when_it_is_
 
 
 @pytest.mark.full("a mistake of an operator, which costs nobody anything")
-async def test_two_processes_on_one_port_are_told_apart(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
+async def test_two_processes_on_one_port_are_distinguished(box: Sandbox, sqlite_url: str, tmp_path: Path) -> None:
     log, port = tmp_path / "log", str(free_port())
     environment = settings_for(box, sqlite_url)
     async with process("web", environment, log, "--port", port) as first:

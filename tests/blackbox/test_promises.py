@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.blackbox.conftest import Deployment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("deployment")]
-FOREIGN: dict[str, Any] = {"theme": "dark", "nested": {"a": [1, {"b": None}], "plan": "not ours"}}
+UNMANAGED: dict[str, Any] = {"theme": "dark", "nested": {"a": [1, {"b": None}], "plan": "not ours"}}
 
 
 def course(number: int) -> dict[str, Any]:
@@ -27,14 +27,14 @@ def course(number: int) -> dict[str, Any]:
 
 def add_users(box: Sandbox, count: int) -> list[str]:
     return [
-        box.clerk.add_user(f"user_{n:04}", public_metadata=copy.deepcopy(FOREIGN), private_metadata={"crm": n})
+        box.clerk.add_user(f"user_{n:04}", public_metadata=copy.deepcopy(UNMANAGED), private_metadata={"crm": n})
         for n in range(count)
     ]
 
 
 def assert_foreign_keys_untouched(box: Sandbox) -> None:
     for number, user in enumerate(box.clerk.users.values()):
-        assert {k: user["public_metadata"].get(k) for k in FOREIGN} == FOREIGN
+        assert {k: user["public_metadata"].get(k) for k in UNMANAGED} == UNMANAGED
         assert user["private_metadata"].get("crm") == number
 
 

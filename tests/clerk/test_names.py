@@ -46,7 +46,7 @@ async def test_fifty_subjects_take_one_call_and_the_next_look_none(box: Sandbox,
     assert box.clerk.requests.count() == 1
 
 
-async def test_a_name_is_asked_for_again_after_some_minutes(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_name_is_requested_again_after_some_minutes(box: Sandbox, sqlite_url: str) -> None:
     clock = ManualClock()
     async with opened(box, sqlite_url, clock=clock) as parts:
         await parts.services.names.of([ADA])

@@ -68,7 +68,7 @@ async def test_a_document_that_there_is_wins_over_a_name(operator: Operator) -> 
     assert (await operator.run("explain", "love")).out.startswith("love: ")
 
 
-async def test_without_an_answer_of_clerk_the_id_stands_alone(operator: Operator) -> None:
+async def test_without_an_answer_of_clerk_only_the_id_is_shown(operator: Operator) -> None:
     await operator.reconcile()
     operator.box.clerk.faults.some("unauthorized", 1.0)
     ended = await operator.run("history")

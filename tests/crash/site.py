@@ -78,7 +78,7 @@ class Site:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
-        """Open the database in this process, to look into it or to mark."""
+        """Open the database in this process, to look into it or to enqueue."""
         async with open_store(settings_of(self.box, self.database_url), RUNTIME) as store:
             yield store
 
@@ -87,12 +87,12 @@ class Site:
         async with self.worker(trouble) as running:
             assert await asyncio.wait_for(running.wait(), GUARD) == -signal.SIGKILL, self.reported()
 
-    async def comes_right(self, seconds: float = GUARD) -> None:
+    async def until_in_sync(self, seconds: float = GUARD) -> None:
         """Wait until all is right; no two writes of a subject were under way at the same time."""
-        await self.settles(seconds)
+        await self.comes_to_rest(seconds)
         assert not self.box.clerk.requests.overlaps(), self.reported()
 
-    async def settles(self, seconds: float = GUARD) -> None:
+    async def comes_to_rest(self, seconds: float = GUARD) -> None:
         """Wait until everybody has the access that is published; then nothing is left to do, or in doubt."""
         await until(lambda: not wrong(self.box), seconds)
         async with self.store() as store:

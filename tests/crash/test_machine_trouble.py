@@ -46,7 +46,7 @@ async def serving(site: Site, trouble: Trouble = NOTHING_WRONG) -> AsyncIterator
     site.install_hook()
     async with site.receiver("serve", trouble) as running:
         await publish(site, site.box.clerk.add_user("user_before"))
-        await site.comes_right()
+        await site.until_in_sync()
         yield running
 
 
@@ -80,7 +80,7 @@ async def test_a_file_that_cannot_grow_is_503_until_it_can(box: Sandbox, sqlite_
         with files_cannot_grow(running, tmp_path / "work.db"):
             await refuses_for_now(site, account)
         await box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
         assert running.returncode is None
     assert account.by_status().keys() == {202, 503}
 
@@ -117,7 +117,7 @@ async def test_a_full_disk_is_503_until_there_is_room(box: Sandbox, small_disk: 
         await refuses_for_now(site, account)
         ballast.unlink()
         await box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
         assert running.returncode is None
     assert account.by_status().keys() == {202, 503}
 
@@ -129,7 +129,7 @@ async def test_a_log_that_cannot_be_written_stops_nothing(site: Site) -> None:
     async with serving(site) as running:
         await publish(site, site.box.clerk.add_user("user_1"))
         await site.box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
         assert running.returncode is None
     assert account.by_status().keys() == {202}
 
@@ -164,7 +164,7 @@ async def test_a_lock_that_is_held_longer_than_we_wait_is_503_until_it_is_free(s
         with LOCKED[site.database_url.partition(":")[0]](site.database_url):
             await refuses_for_now(site, account)
         await site.box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
         assert running.returncode is None
     assert account.by_status().keys() == {202, 503}
 
@@ -186,7 +186,7 @@ async def test_a_database_that_restarts_under_load_loses_nothing(
                 await refuses_more(account)
                 own_server.start()
         await box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
         async with site.store() as store:
             assert await account.lost(store) == 0
         assert (receiver.returncode, worker.returncode) == (None, None)
@@ -210,10 +210,10 @@ async def test_a_clock_that_jumps_by_an_hour_holds_up_nobody(site: Site, jump: f
         os.kill(running.pid, signal.SIGUSR1)
         await publish(site, box.clerk.add_user("user_after"))
         await publish(site, "user_before", plan="basic")
-        await site.comes_right()
+        await site.until_in_sync()
         box.clerk.faults.hold(1, method="PATCH")
         await publish(site, "user_before", plan="team")
         await until(lambda: box.clerk.faults.held == 1)
         os.kill(running.pid, signal.SIGUSR1)
         box.clerk.faults.release()
-        await site.comes_right()
+        await site.until_in_sync()

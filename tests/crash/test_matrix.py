@@ -78,13 +78,13 @@ def to(site: Site, method: str = "", moment: Moment = "before", call: int = 1) -
     return Trouble(method, moment, call, LEASE, elsewhere=site.database_url.startswith("postgres"))
 
 
-async def mark(site: Site, *items: WorkItem) -> None:
+async def enqueue(site: Site, *items: WorkItem) -> None:
     async with site.store() as store:
         await store.queue.enqueue(items)
 
 
 async def prepare(site: Site, names: Sequence[str]) -> None:
-    """Bring about users of whom some have access already, and somebody who keeps what he has."""
+    """Create users, some of them with access, and one whose access stays as it is."""
     box = site.box
     for name in names:
         box.clerk.add_user(f"user_granted_{name}")
@@ -107,7 +107,7 @@ async def edit(site: Site, name: str) -> None:
         ]
     )
     expected = deleted(f"e-{revoked}", "", "")
-    await mark(
+    await enqueue(
         site, WorkItem(f"user:{granted}"), WorkItem(f"user:{updated}"), WorkItem(f"user:{revoked}", expected=expected)
     )
     assert {granted, updated, revoked} <= set(wrong(site.box))
@@ -123,7 +123,7 @@ async def test_a_worker_killed_at_an_effect_of_a_run(site: Site, crashes: tuple[
         await edit(site, str(number))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @pytest.mark.full("waits for the end of a lease; tests/crash/test_several_machines.py ends one in the quick run")
@@ -132,7 +132,7 @@ async def test_a_write_of_a_lost_machine_and_that_of_its_successor_do_not_overla
     await killed_over_its_writes(site, Trouble(lease=3.0, elsewhere=True))
     site.box.clerk.faults.release()
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 async def killed_over_its_writes(site: Site, trouble: Trouble) -> None:
@@ -151,12 +151,12 @@ async def test_a_write_that_outlives_its_process_does_not_undo_what_the_next_one
     box = site.box
     await killed_over_its_writes(site, NOTHING_WRONG)
     await box.lake.mutate([{"patch": {"id": "e-user_updated_now", "set": {"plan": "team"}}}])
-    await mark(site, WorkItem("user:user_updated_now"))
+    await enqueue(site, WorkItem("user:user_updated_now"))
     async with site.worker(Trouble(lease=2.0)):
         await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "team")
         box.clerk.faults.release()
         await until(lambda: box.clerk.users["user_updated_now"]["public_metadata"]["plan"] == "pro")
-        await site.settles()
+        await site.comes_to_rest()
 
 
 @crashing({"sqlite_url": ONCE_IN_A_FAN_OUT}, {method: every_moment(method) for method in EFFECTS_OF_A_FAN_OUT})
@@ -171,10 +171,10 @@ async def test_a_worker_killed_at_an_effect_of_a_fan_out(site: Site, crashes: tu
                 *(created(f"e-{u}", u, courses=[reference(course)]) for u in users),
             ]
         )
-        await mark(site, WorkItem(f"document:{course}", lane=1))
+        await enqueue(site, WorkItem(f"document:{course}", lane=1))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @crashing({"sqlite_url": ONCE_IN_A_MOVE}, {"move": EVERY_MOMENT_OF_A_MOVE})
@@ -193,10 +193,10 @@ async def test_a_worker_killed_while_access_moves_to_the_new_holder_of_an_addres
         old, address = f"user_old_{number}", f"crm-{number}"
         box.clerk.update_user(old, external_id=None)
         box.clerk.add_user(f"user_new_{number}", external_id=address)
-        await mark(site, WorkItem(f"user:{old}", cause=cause_of("clerk:user.updated")))
+        await enqueue(site, WorkItem(f"user:{old}", cause=cause_of("clerk:user.updated")))
         await site.dies(to(site, *crash))
     async with site.worker(to(site)):
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @EVERY_MOMENT
@@ -209,28 +209,28 @@ async def test_a_worker_killed_over_a_shared_address_leaves_it_to_be_looked_at_a
         await parts.store.queue.enqueue([WorkItem("user:user_ada")])
         await until(lambda: not wrong(box))
     box.clerk.add_user("user_twin", email=shared)
-    await mark(site, WorkItem("user:user_ada"))
+    await enqueue(site, WorkItem("user:user_ada"))
     await site.dies(to(site, "WorkQueue.complete", "after"))
     async with site.worker(to(site)), site.store() as store:
         await until_seen(lambda: store.queue.get("document:e1"), lambda row: row and row.visible_at)
 
 
-@crashing({"sqlite_url": (("WorkQueue.enqueue", "uncommitted", 2),)}, {"mark": every_moment("WorkQueue.enqueue")})
-async def test_a_receiver_killed_at_its_mark(site: Site, crashes: tuple[Crash, ...]) -> None:
+@crashing({"sqlite_url": (("WorkQueue.enqueue", "uncommitted", 2),)}, {"enqueue": every_moment("WorkQueue.enqueue")})
+async def test_a_receiver_killed_as_it_enqueues(site: Site, crashes: tuple[Crash, ...]) -> None:
     site.install_hook()
     for method, moment, _ in crashes:
         await deliver_to_a_receiver_that_dies(site, Trouble(method, moment, call=2))
     async with site.receiver(), site.worker():
         await site.box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @EVERY_MOMENT
-async def test_what_was_marked_is_done_although_nobody_was_told_that_it_was_accepted(site: Site) -> None:
+async def test_what_was_enqueued_is_done_although_its_sender_got_no_answer(site: Site) -> None:
     site.install_hook(repeats=0)
     await deliver_to_a_receiver_that_dies(site, Trouble("WorkQueue.enqueue", "after", call=3))
     async with site.worker():
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 async def deliver_to_a_receiver_that_dies(site: Site, trouble: Trouble) -> None:

@@ -32,7 +32,7 @@ async def test_webhooks_that_come_twice_late_and_eight_at_a_time_make_nobody_wro
         for _ in range(EDITS):
             await editors.edit()
         await box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite_url"], indirect=True)
@@ -47,5 +47,5 @@ async def test_services_that_fail_drop_answers_and_reset_connections_make_nobody
         for _ in range(EDITS):
             await editors.edit()
         await box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
     assert all(box.clerk.faults.hits[fault] for fault in ("unavailable", "lost", "reset"))

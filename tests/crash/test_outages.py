@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 OUTAGE = 1.0
-"""Seconds in which it is counted how often a worker asks."""
+"""Seconds in which the worker's requests are counted."""
 MOST_REQUESTS = 100
 """Requests a second to both services in an outage; a worker that spins makes thousands."""
 PLENTY, TIGHT = 100_000, 50
@@ -83,7 +83,7 @@ async def test_work_waits_for_a_service_that_is_down_and_does_not_rush_it_when_i
             checks = (await client.get(f"{site.url}/readyz")).json()["checks"]
             assert (checks["database"]["ok"], checks["worker"]["ok"]) == (True, True)
         faults_of(box, service).clear()
-        await site.comes_right()
+        await site.until_in_sync()
         assert (await waiting(site), await metric(site, "sync_worker_failed")) == (0, 0)
     calls = await granted(site)
     assert box.clerk.requests.count() <= calls.total()
@@ -107,7 +107,7 @@ async def test_slow_answers_only_slow_work_down(site: Site) -> None:
     async with site.receiver("serve"):
         site.install_hook()
         await publish(site, 40)
-        await site.comes_right()
+        await site.until_in_sync()
     assert not site.is_logged("run_failed")
 
 
@@ -136,7 +136,7 @@ async def test_reads_that_hang_hold_up_only_those_who_wait_on_them(site: Site) -
         await publish(site, 20, "later")
         await until(lambda: set(wrong(box)) <= hanging)
         box.clerk.faults.clear()
-        await site.comes_right()
+        await site.until_in_sync()
 
 
 @pytest.mark.full("waits for probes of a key that is refused, which the worlds do in the quick run")
@@ -154,4 +154,4 @@ async def test_a_key_that_is_refused_stops_work_loudly_until_it_is_right_again(s
         await until(lambda: time.monotonic() - began > OUTAGE)
         assert requests_of(box) - requested < 10 * (time.monotonic() - began), "only now and then"
         faults_of(box, service).clear()
-        await site.comes_right()
+        await site.until_in_sync()

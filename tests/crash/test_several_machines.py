@@ -66,7 +66,7 @@ async def test_two_web_and_two_worker_processes_share_the_work(site: Site) -> No
         for _ in range(EDITS):
             await editors.edit()
         await box.lake.hooks_idle()
-        await site.comes_right()
+        await site.until_in_sync()
         async with site.store() as store:
             assert await account.lost(store) == 0
     assert all("access_changed" in machine.log.read_text() for machine in machines)
@@ -82,7 +82,7 @@ async def test_all_processes_together_stay_within_the_budget(site: Site) -> None
         site.install_hook()
         for user in users:
             await publish(site, user)
-        await site.comes_right()
+        await site.until_in_sync()
     calls = await granted(site)
     assert budget < box.clerk.requests.count() <= calls.total(), "the budget was never used up, or not by every call"
     assert busiest(calls) <= budget
@@ -108,7 +108,7 @@ async def test_the_work_of_a_machine_that_is_lost_is_taken_over_when_its_lease_e
             await until(lambda: wrong(box) == users)
             await store.database.run(lambda tx: tx.execute(LEASES_END))
             await store.queue.enqueue([WorkItem("user:user_later")])  # a worker that waits looks again
-            await site.comes_right()
+            await site.until_in_sync()
 
 
 @pytest.mark.full("one more clock that is wrong")
@@ -135,13 +135,13 @@ async def test_an_older_release_works_on_while_a_newer_one_is_rolled_out_and_aft
     async with site.receiver(), site.worker():
         site.install_hook()
         await publish(site, users[0])
-        await site.comes_right()
+        await site.until_in_sync()
         assert await site.ends("release", newer) == 0
         await publish(site, users[1])
-        await site.comes_right()
+        await site.until_in_sync()
     async with site.receiver(trouble=newer), site.worker(), second(site).worker(newer):
         await publish(site, users[2])
-        await site.comes_right()
+        await site.until_in_sync()
         async with site.store() as store:
             assert await store.database.schema_version() == len(STEPS) + 1
 

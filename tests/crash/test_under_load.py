@@ -101,7 +101,7 @@ async def test_killed_at_random_nobody_is_wrong_and_nothing_is_lost(
                     await asyncio.sleep(random.uniform(0, 0.02))
                     random.choice([receiver, *workers, *workers]).kill()
             await box.lake.hooks_idle()
-            await site.comes_right(lease + GUARD)
+            await site.until_in_sync(lease + GUARD)
             lost = await account.lost(store)
         except (AssertionError, TimeoutError) as error:
             error.add_note(f"replay: {replay}")

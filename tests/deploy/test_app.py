@@ -156,7 +156,7 @@ async def test_the_overview_lists_only_the_persons_courses(box: Sandbox, site: S
     assert "Biology" not in answer.text
 
 
-async def test_nobody_and_a_token_for_another_site_are_asked_to_sign_in(box: Sandbox, site: Site) -> None:
+async def test_nobody_and_a_token_for_another_site_have_to_sign_in(box: Sandbox, site: Site) -> None:
     box.clerk.update_user("user_ada", public_metadata=HELD)
     elsewhere = await site.sign_in(EVIL)
     for cookies in ({}, elsewhere, {**elsewhere, "__session": "nonsense"}):

@@ -155,7 +155,7 @@ async def test_a_setting_that_is_missing_is_named(missing: str) -> None:
         )
 
 
-async def test_the_blueprint_asks_for_the_same_events_as_the_webhook() -> None:
+async def test_the_blueprint_subscribes_to_the_same_events_as_the_webhook() -> None:
     queries = Queries.load(packaged_groq())
     event = (await blueprint())["event"]
     assert words(event["filter"]) == words(queries.webhook_filter)

@@ -1,4 +1,4 @@
-"""The deploy kits are true: the commands and settings they name exist, and platforms ask for routes that exist."""
+"""The deploy kits are true: the commands and settings they name exist, and platforms request routes that exist."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_every_port_is_the_one_that_the_process_listens_on() -> None:
     assert reported == exposed == {str(SETTINGS["PORT"].default)}
 
 
-def test_nothing_that_runs_it_asks_for_root_or_a_writable_disk() -> None:
+def test_nothing_that_runs_it_needs_root_or_a_writable_disk() -> None:
     (user,) = (rest for word, rest in kits.dockerfile() if word == "USER")
     uid = int(user.split(":")[0])
     assert uid > 0

@@ -1,4 +1,4 @@
-"""The alerts and the dashboard ask for metrics that exist, and every alert says what to do."""
+"""The alerts and the dashboard query metrics that exist, and every alert says what to do."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert {name for name in NAMES if not name.endswith(("_sum", "_count"))} == shown
 
 
-def test_what_every_web_process_tells_is_never_added_up_over_processes() -> None:
+def test_what_every_web_process_reports_is_never_added_up_over_processes() -> None:
     queries = [rule["expr"] for rule in alerts()]
     queries += [t["expr"] for panel in dashboard()["panels"] for t in panel["targets"]]
     added_up = [query for query in queries if re.search(r"sum(?: by \([^)]*\))? ?\((?!max)", query)]

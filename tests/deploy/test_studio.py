@@ -42,7 +42,7 @@ async def test_editors_fill_in_exactly_the_fields_that_the_projection_reads() ->
     assert {field["name"] for field in (await schema())["entitlement"]["fields"]} == READ == names
 
 
-async def test_the_types_are_those_that_the_webhook_tells_of() -> None:
+async def test_the_types_are_those_that_the_webhook_reports() -> None:
     reported = re.findall(r'"(\w+)"', Queries.load(packaged_groq()).webhook_filter.split("in [")[1].split("]")[0])
     assert set(await schema()) == set(reported)
 
@@ -89,7 +89,7 @@ async def test_only_what_has_a_slug_and_is_not_chosen_yet_can_be_chosen(box: San
         ({"role": "teacher", "status": "paused"}, "Nobody yet", "teacher · paused"),
     ],
 )
-async def test_a_list_tells_whom_an_entitlement_is_for_and_what_it_gives(
+async def test_a_list_shows_whom_an_entitlement_is_for_and_what_it_gives(
     seen: dict[str, Any], title: str, subtitle: str
 ) -> None:
     script = f"return (await import('{SCHEMA}')).entitlementTypes[0].preview.prepare(given)"

@@ -144,7 +144,7 @@ async def test_the_past_is_what_was_written_until_then(parts: Parts) -> None:
     assert await report.at(EVERYBODY, third) == []
 
 
-async def test_a_filter_tells_since_when_and_until_when_the_value_itself_was_held(parts: Parts) -> None:
+async def test_a_filter_shows_since_when_and_until_when_the_value_itself_was_held(parts: Parts) -> None:
     first = await wrote(parts, "user_1", courseSlugs=["a"])
     await wrote(parts, "user_1", courseSlugs=["a", "b"])
     between = await wrote(parts, "user_1", courseSlugs=["a", "c"])
@@ -188,7 +188,7 @@ async def test_a_write_that_was_refused_gives_nothing(parts: Parts) -> None:
     assert await report_of(parts).at(EVERYBODY, 10**10) == []
 
 
-async def test_the_past_asks_neither_service(box: Sandbox, parts: Parts) -> None:
+async def test_the_past_calls_neither_service(box: Sandbox, parts: Parts) -> None:
     await wrote(parts, "user_1", plan="pro")
     box.clerk.requests.clear()
     box.lake.requests.clear()

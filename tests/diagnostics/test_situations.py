@@ -49,7 +49,7 @@ async def give_up(store: Store, *keys: str, code: str = "no_such_subject") -> No
     await store.queue.complete([DeadLettered(claim, code, f"about {ADDRESS}", None) for claim in claims])
 
 
-async def test_there_is_nothing_to_tell_of_a_healthy_installation(store: Store) -> None:
+async def test_a_healthy_installation_has_no_situation(store: Store) -> None:
     assert await situations(store) == []
 
 

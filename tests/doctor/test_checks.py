@@ -234,7 +234,7 @@ async def test_a_listener_that_was_refused_is_a_problem_until_it_is_connected(in
     assert (await installed.examine())["listener"].status is Status.WARNING
     assert await result_after(FAILURE) == (Status.PROBLEM, "Sanity refused it")
     assert await result_after(CONNECTED) == (Status.OK, "it was connected")
-    assert await result_after(LAST_EVENT) == (Status.OK, "it last heard")
+    assert await result_after(LAST_EVENT) == (Status.OK, "it last received")
 
 
 async def test_documents_that_are_refused_are_counted_and_the_first_is_named(installed: Installation) -> None:

@@ -276,7 +276,7 @@ def test_what_is_lowered_is_written_where_the_rest_does_not_fit() -> None:
     assert [(refusal.document, refusal.field) for refusal in change.refusals] == [("cohort", "courseSlugs")]
 
 
-def test_what_the_part_of_a_change_that_does_fit_takes_over_is_told() -> None:
+def test_what_the_part_of_a_change_that_does_fit_takes_over_is_reported() -> None:
     ordered = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], order=("pro", "team")), *CORE_FIELDS[1:]))
     change = diff(replace(ONE_COURSE, values={"plan": "pro"}), replace(APPS, private=FULL), ordered, at=AT)
     assert (change.public, change.taken_over) == ({"plan": "pro"}, {"plan": "team"})

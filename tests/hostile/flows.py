@@ -170,7 +170,7 @@ class World:
         )
 
     async def run(self, flow: str) -> list[Question]:
-        """Run a flow as if for the first time. Return all that was asked."""
+        """Run a flow as if for the first time. Return all requests."""
         await self.store.database.run(lambda tx: [tx.execute(f"DELETE FROM {table}") for table in TABLES])
         for record in self.records():
             record.update(deepcopy(self.held.get(record["id"], {})))
@@ -257,10 +257,10 @@ async def a_fan_out(world: World) -> None:
     """A course was changed, and whom the entitlements are for is looked up."""
     source, find = world.converge.source, world.services.target.find
 
-    async def mark(items: Sequence[WorkItem]) -> None:
+    async def enqueue(items: Sequence[WorkItem]) -> None:
         await world.store.queue.enqueue(items)
 
-    await fan_out(source, find, "course-1", (), mark, clock=CLOCK, timings=TIMINGS, cause=NO_CAUSE)
+    await fan_out(source, find, "course-1", (), enqueue, clock=CLOCK, timings=TIMINGS, cause=NO_CAUSE)
     await resolve_documents(source, find, dict.fromkeys(NAMED, ()), clock=CLOCK, timings=TIMINGS)
     await world.services.target.instance()
 

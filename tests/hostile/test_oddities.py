@@ -64,7 +64,7 @@ async def test_an_answer_nested_too_deeply_is_unreadable(use: str) -> None:
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_an_error_nested_too_deeply_is_still_told_by_its_status(use: str) -> None:
+async def test_an_error_nested_too_deeply_is_still_known_by_its_status(use: str) -> None:
     with pytest.raises(RateLimited):
         await USES[use](httpx.Response(429, content=DEEP))
 

@@ -138,7 +138,7 @@ async def test_a_receiver_that_accepts_hears_of_each_cause_once(box: Sandbox, sq
     ],
     ids=["500 and 10 MB", "redirect", "no HTTP", "endless header"],
 )
-async def test_a_receiver_that_lies_is_asked_again_and_leads_nowhere(
+async def test_a_receiver_that_lies_is_called_again_and_leads_nowhere(
     box: Sandbox, sqlite_url: str, answer: bytes
 ) -> None:
     async with (

@@ -26,7 +26,7 @@ async def ids(clerk: httpx.AsyncClient, **params: Any) -> list[str]:
 
 
 @pytest.mark.anyio
-async def test_ten_users_newest_first_unless_asked_otherwise(clerk: httpx.AsyncClient, many: list[str]) -> None:
+async def test_ten_users_newest_first_by_default(clerk: httpx.AsyncClient, many: list[str]) -> None:
     assert await ids(clerk) == many[:-11:-1]
     assert await ids(clerk, limit=500, order_by="+created_at") == many[:500]
     assert await ids(clerk, limit=3, offset=2) == many[-3:-6:-1]
@@ -71,9 +71,7 @@ async def test_the_cursor_goes_on_behind_a_deleted_user(
     ],
 )
 @pytest.mark.usefixtures("many")
-async def test_a_page_that_cannot_be_asked_for_is_422(
-    clerk: httpx.AsyncClient, params: dict[str, Any], parameter: str
-) -> None:
+async def test_an_invalid_page_is_422(clerk: httpx.AsyncClient, params: dict[str, Any], parameter: str) -> None:
     assert codes(await clerk.get("/users", params=params)) == (422, "form_param_value_invalid", parameter)
 
 

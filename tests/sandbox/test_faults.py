@@ -146,7 +146,7 @@ async def test_a_fraction_of_the_requests_fails_until_it_is_cleared(ada: Sandbox
 
 
 @pytest.mark.anyio
-async def test_what_a_slow_service_was_asked_is_done_although_the_caller_left(
+async def test_a_request_to_a_slow_service_is_done_although_the_caller_left(
     ada: Sandbox, clerk: httpx.AsyncClient
 ) -> None:
     ada.clerk.faults.latency = 0.2
@@ -244,7 +244,7 @@ async def test_every_request_is_logged_with_what_the_caller_saw(ada: Sandbox, cl
         ("/v2025-02-19/data/mutate/production", ""),
     ],
 )
-def test_a_path_tells_whom_it_is_about(path: str, subject: str) -> None:
+def test_a_path_shows_whom_it_is_about(path: str, subject: str) -> None:
     assert subject_of(path) == subject
 
 

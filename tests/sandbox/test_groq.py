@@ -243,7 +243,7 @@ async def test_what_groq_js_cannot_do_is_an_error_and_no_empty_answer(groq: Groq
 
 
 @pytest.mark.anyio
-async def test_answers_belong_to_their_questions_when_asked_together(groq: Groq) -> None:
+async def test_answers_belong_to_their_questions_when_sent_together(groq: Groq) -> None:
     answers = await asyncio.gather(*(answer(groq, "$n + 1", n=number) for number in range(50)))
     assert answers == list(range(1, 51))
 

@@ -100,7 +100,7 @@ async def test_what_the_platform_disabled_a_user_cannot_enable(box: Sandbox, san
 
 
 @pytest.mark.anyio
-async def test_attempts_and_messages_tell_what_became_of_deliveries(
+async def test_attempts_and_messages_show_what_became_of_deliveries(
     box: Sandbox, sanity: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     receiver.statuses = [400]
@@ -121,7 +121,7 @@ async def test_attempts_and_messages_tell_what_became_of_deliveries(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("params", [{"limit": 51}, {"limit": "all"}, {"offset": 1001}, {"offset": -1}])
-async def test_a_page_of_attempts_that_cannot_be_asked_for_is_refused(
+async def test_an_invalid_page_of_attempts_is_refused(
     box: Sandbox, sanity: httpx.AsyncClient, params: dict[str, Any]
 ) -> None:
     hook = box.lake.add_hook("http://127.0.0.1:9/hook")

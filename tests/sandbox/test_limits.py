@@ -42,7 +42,7 @@ def test_a_development_instance_has_100_and_a_production_instance_1000_in_ten_se
     assert Limits.of_key("sk_live_x") == Limits(instance=1000, subject=10)
 
 
-def test_the_request_over_the_limit_is_told_when_to_come_back(clock: Clock) -> None:
+def test_the_request_over_the_limit_gets_retry_after(clock: Clock) -> None:
     limiter = Limiter(Limits(instance=3), clock)
     assert [refused_for(limiter, LIST) for _ in range(3)] == [None, None, None]
     clock.now += 2.5

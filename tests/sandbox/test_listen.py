@@ -64,7 +64,7 @@ async def test_an_event_has_the_fields_of_the_service(box: Sandbox, sanity: http
     }
 
 
-async def test_documents_are_left_out_unless_they_are_asked_for(box: Sandbox, sanity: httpx.AsyncClient) -> None:
+async def test_documents_are_left_out_unless_they_are_requested(box: Sandbox, sanity: httpx.AsyncClient) -> None:
     async with listening(sanity, includeMutations="false") as stream:
         await box.lake.mutate(CREATE)
         (event,) = await stream.mutations(1)

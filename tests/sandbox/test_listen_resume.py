@@ -136,7 +136,7 @@ async def test_the_channel_can_fail(box: Sandbox, sanity: httpx.AsyncClient) -> 
     assert parting.name == "disconnect"
 
 
-async def test_clients_can_be_told_to_stay_away(box: Sandbox, sanity: httpx.AsyncClient) -> None:
+async def test_clients_can_be_sent_away(box: Sandbox, sanity: httpx.AsyncClient) -> None:
     async with listening(sanity) as stream:
         box.lake.listeners.disconnect("project is blocked")
         parting = await stream.next()

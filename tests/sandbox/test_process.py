@@ -17,7 +17,7 @@ from tests.oracle import GUARD
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_tells_its_addresses_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
+async def test_it_shows_its_addresses_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "sync_worker.sandbox", "--sample"]
     process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE)
     assert process.stdout is not None

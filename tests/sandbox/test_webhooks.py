@@ -74,7 +74,7 @@ async def test_a_change_is_projected_signed_and_sent_with_sanitys_headers(box: S
 
 
 @pytest.mark.anyio
-async def test_a_delete_tells_what_was_before(box: Sandbox, receiver: Receiver) -> None:
+async def test_a_delete_reports_what_was_before(box: Sandbox, receiver: Receiver) -> None:
     await box.lake.mutate([{"create": ENTITLEMENT}])
     box.lake.add_hook(receiver.url, filter=FILTER, projection=PROJECTION)
     await box.lake.mutate([{"delete": {"id": "e"}}])

@@ -44,7 +44,7 @@ class State:
 
 @dataclass(frozen=True)
 class Read:
-    """One answer: the state that it shows and the ids that were asked for.
+    """One answer: the state that it shows and the ids that were requested.
 
     One of the document store shows documents, whomever they are about, and may prove that they are gone.
     """

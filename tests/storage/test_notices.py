@@ -33,7 +33,7 @@ async def sent(notices: Notices) -> list[str]:
     return [notice.body["text"] for notice in taken]
 
 
-async def test_a_situation_is_told_once_while_it_lasts(notices: Notices, clock: ManualClock) -> None:
+async def test_a_situation_is_reported_once_while_it_lasts(notices: Notices, clock: ManualClock) -> None:
     await notices.record([held(3)])
     assert await sent(notices) == ["3 held"]
     for _ in range(3):
@@ -48,7 +48,7 @@ async def test_a_notice_has_event_cause_text_and_facts(notices: Notices) -> None
     assert notice.body == {"event": "losses_held", "cause": "list-1", "text": "3 held", "facts": {"subjects": 3}}
 
 
-async def test_what_grows_is_told_again_after_an_hour_and_not_before(notices: Notices, clock: ManualClock) -> None:
+async def test_what_grows_is_reported_again_after_an_hour_and_not_before(notices: Notices, clock: ManualClock) -> None:
     await notices.record([held(3)])
     await sent(notices)
     clock.advance(PAUSE - 1)
@@ -68,7 +68,7 @@ async def test_what_shrank_and_grew_again_is_news(notices: Notices, clock: Manua
     assert await sent(notices) == ["2 held"]
 
 
-async def test_what_was_over_and_came_back_is_told_again_once_an_hour(notices: Notices, clock: ManualClock) -> None:
+async def test_what_was_over_and_came_back_is_reported_again_once_an_hour(notices: Notices, clock: ManualClock) -> None:
     await notices.record([held(3)])
     await sent(notices)
     for _ in range(3):

@@ -247,7 +247,7 @@ async def test_tables_that_a_newer_release_changed_are_trouble_that_may_pass(pos
             await put(db, "a")
 
 
-async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_may_have_missed(
+async def test_a_listener_that_lost_its_session_listens_again_and_reports_what_it_may_have_missed(
     postgres_url: str,
 ) -> None:
     async with opened(postgres_url, watch=True) as watching, opened(postgres_url) as other:
@@ -261,7 +261,7 @@ async def test_a_listener_that_lost_its_session_listens_again_and_tells_what_it_
         assert await watching.changed(GUARD)
 
 
-async def test_while_nothing_can_be_heard_the_wait_is_short(server: PostgresServer) -> None:
+async def test_while_the_listener_is_disconnected_the_wait_is_short(server: PostgresServer) -> None:
     async with opened(server.url, watch=True) as db:
         await until_listening(db)
         assert await db.changed(GUARD)  # that listening has begun

@@ -1,4 +1,4 @@
-"""What the queue tells people about its rows, and which rows it drops."""
+"""What the queue shows of its rows, and which rows it drops."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_no_window_ever_holds_more_than_the_limit_even_of_calls_that_are_sent_la
     grants=st.lists(st.tuples(st.floats(0, 3), st.integers(1, 10)), min_size=1, max_size=20),
     reserved=st.integers(0, 5),
 )
-def test_a_full_window_has_room_at_the_moment_it_tells_and_not_before(
+def test_a_full_window_grants_at_the_moment_it_names_and_not_before(
     grants: list[tuple[float, int]], reserved: int
 ) -> None:
     now, window = 1_000_000.0, Window(LIMIT, WINDOW, SLOT, {})
@@ -277,7 +277,7 @@ async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: ManualClo
 
 
 @pytest.mark.anyio
-async def test_without_the_database_those_who_wait_are_told_and_later_calls_work(budget: Budget, db: Database) -> None:
+async def test_without_the_database_waiting_calls_fail_and_later_calls_work(budget: Budget, db: Database) -> None:
     await db.close()
     answers = await asyncio.gather(*(budget.take(lane) for lane in (0, 1, 2)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 3

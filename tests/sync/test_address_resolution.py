@@ -81,9 +81,7 @@ async def test_a_row_that_names_nobody_is_noted_with_its_reason(box: Sandbox, sq
     assert row.error_detail == "e1: userEmail: is not an e-mail address; write a single address without spaces"
 
 
-async def test_an_organization_with_an_address_never_stands_for_the_whole_organization(
-    box: Sandbox, sqlite_url: str
-) -> None:
+async def test_an_organization_with_an_address_is_never_the_whole_organization(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.add_organization("org_1")
     await box.lake.mutate([published("e1", clerkOrganizationId="org_1", userEmail="ada@example.org")])
     async with working(box, sqlite_url) as parts:

@@ -29,7 +29,7 @@ class Shown:
 
 
 class Store:
-    """The document store; `requested` are the documents that it was asked for."""
+    """The document store; `requested` are the documents that were looked up in it."""
 
     def __init__(self, **documents: DocumentRevision) -> None:
         self.documents = documents

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-FOREIGN: dict[str, Any] = {"theme": "dark", "nested": {"plan": "not ours"}, "access": {"theirs": 1}}
+UNMANAGED: dict[str, Any] = {"theme": "dark", "nested": {"plan": "not ours"}, "access": {"theirs": 1}}
 MARKER = "entitlementSync"
 
 
 async def seed(box: Sandbox) -> None:
     """Two people with access, one without, one organization, one member, all with keys of other writers."""
     for name in ("user_ada", "user_ben", "user_eve"):
-        box.clerk.add_user(name, public_metadata=copy.deepcopy(FOREIGN), private_metadata={"crm": 1})
-    box.clerk.add_organization("org_1", public_metadata=copy.deepcopy(FOREIGN))
-    box.clerk.add_membership("org_1", "user_ada", public_metadata=copy.deepcopy(FOREIGN))
+        box.clerk.add_user(name, public_metadata=copy.deepcopy(UNMANAGED), private_metadata={"crm": 1})
+    box.clerk.add_organization("org_1", public_metadata=copy.deepcopy(UNMANAGED))
+    box.clerk.add_membership("org_1", "user_ada", public_metadata=copy.deepcopy(UNMANAGED))
     rows: list[dict[str, Any]] = [
         {"clerkUserId": "user_ada", "plan": "pro", "role": "lead", "features": ["a", "b"], "onboardingStep": 2},
         {"clerkUserId": "user_ben", "plan": "basic"},
@@ -45,7 +45,7 @@ async def reconcile(box: Sandbox, database_url: str, **settings: Any) -> int:
 
 
 def public(box: Sandbox, user: str) -> dict[str, Any]:
-    return {k: v for k, v in box.clerk.users[user]["public_metadata"].items() if k not in FOREIGN}
+    return {k: v for k, v in box.clerk.users[user]["public_metadata"].items() if k not in UNMANAGED}
 
 
 def private(box: Sandbox, user: str) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def foreign_is_untouched(box: Sandbox) -> bool:
     managed = {"plan", "role", "courseSlugs"}
 
     def cleaned(metadata: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: metadata.get(name) for name in FOREIGN}
+        kept = {name: metadata.get(name) for name in UNMANAGED}
         kept["access"] = {k: v for k, v in (metadata.get("access") or {}).items() if k not in managed}
         return kept
 
-    return all(cleaned(holder["public_metadata"]) == FOREIGN for holder in holders)
+    return all(cleaned(holder["public_metadata"]) == UNMANAGED for holder in holders)
 
 
 ADA = {"plan": "pro", "role": "lead", "courseSlugs": []}

@@ -66,6 +66,7 @@ async def test_the_transaction_log_says_who_deleted(box: Sandbox, database_url: 
             await poll.run()
             await store.queue.enqueue([WorkItem("user:user_1")])
             await until(lambda: not wrong(box))
+            await until_idle(database_url)  # a poll finds what was written a while ago, and indexed since
             await box.lake.mutate([{"delete": {"id": "e1"}}], author=BEN)
         await until(lambda: "plan" not in box.clerk.users["user_1"]["public_metadata"])
         await until(lambda: not wrong(box))

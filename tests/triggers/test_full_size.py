@@ -87,7 +87,7 @@ async def test_lost_deletes_unpublishes_moves_and_corrected_ids_are_found_by_the
             await box.lake.mutate([{"patch": {"id": id_, "set": {"clerkUserId": user}}}])
         await until(lambda: not wrong(box), POLLED)
         print(f"\n{4 * EACH} changes without a webhook are right after {time.monotonic() - started:.0f} s")
-        await site.settles()
+        await site.comes_to_rest()
 
 
 async def test_garbage_in_the_log_and_in_queries_revokes_nobody(site: Site) -> None:
@@ -119,7 +119,7 @@ async def test_many_deletes_at_once_are_held(site: Site) -> None:
     assert sum("plan" in user["public_metadata"] for user in box.clerk.users.values()) == PEOPLE
 
 
-async def test_two_hundred_edits_and_deletes_are_heard(site: Site) -> None:
+async def test_two_hundred_edits_and_deletes_are_received(site: Site) -> None:
     box, started = site.box, time.monotonic()
     editors = await Editors.begin(box, 60)
     site.environment |= {"EVENTS": "listen", "SANITY_WEBHOOK_SECRET": "", "POLL_SECONDS": "0"}
@@ -127,7 +127,7 @@ async def test_two_hundred_edits_and_deletes_are_heard(site: Site) -> None:
         await connected(site)
         for _ in range(200):
             await editors.edit()
-        await site.comes_right()
+        await site.until_in_sync()
     print(f"\n{editors.made} edits reported, {time.monotonic() - started:.0f} s")
 
 
@@ -159,7 +159,7 @@ async def test_however_the_stream_and_its_listener_end_nobody_is_wrong(
                 await connected(site)
                 await asyncio.sleep(random.uniform(0.0, 0.05))
                 listener.kill()
-        await site.comes_right(POLLED)
+        await site.until_in_sync(POLLED)
     finally:
         await listener.end()
     print(

@@ -73,7 +73,7 @@ async def test_what_a_webhook_announced_is_not_called_silent(box: Sandbox, sqlit
     assert box.clerk.requests.count("PATCH") == writes
 
 
-async def test_a_second_poll_does_not_mark_the_same_again(box: Sandbox, sqlite_url: str) -> None:
+async def test_a_second_poll_does_not_enqueue_the_same_again(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts:
         source, queue = parts.services.source, parts.store.queue
         await catch_up(source, queue, CLOCK, TIMINGS)

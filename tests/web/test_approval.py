@@ -79,7 +79,7 @@ async def work_off(web: Web) -> None:
                 await web.store.database.changed(0.05)
 
 
-async def test_approving_asks_once_more_with_the_number_of_subjects_and_writes_nothing_yet(web: Web) -> None:
+async def test_approving_needs_a_confirmation_of_the_number_of_subjects_and_writes_nothing_yet(web: Web) -> None:
     text, _ = await confirmation(web, "approve")
     assert "Take access away from 3 subjects?" in text
     await work_off(web)

@@ -48,7 +48,7 @@ async def look_up(web: Web, what: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("path", ["/status", "/subjects/user:user_ada", "/documents/e1", "/who?plan=pro", "/changes"])
-async def test_names_stand_beside_ids_and_only_on_pages(web: Web, path: str) -> None:
+async def test_names_are_shown_beside_ids_and_only_on_pages(web: Web, path: str) -> None:
     assert re.search(r">Ada Lovelace\W+user:user_ada\b", re.sub(r'<span class="id">|</a>', "", await web.page(path)))
     assert "Lovelace" not in str(await web.json(path))
 
@@ -161,7 +161,7 @@ async def test_times_are_shown_in_the_time_zone_that_a_browser_chose(web: Web) -
     assert ZONE not in web.client.cookies
 
 
-async def test_a_page_reloads_only_if_its_reader_asks_for_it(web: Web) -> None:
+async def test_a_page_reloads_only_if_its_reader_chooses_it(web: Web) -> None:
     answers = [await web.client.get(f"/status{query}", headers=HTML) for query in ("", "?refresh")]
     assert [answer.headers.get("refresh") for answer in answers] == [None, "10"]
 

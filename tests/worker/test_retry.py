@@ -77,7 +77,7 @@ def test_each_further_attempt_waits_twice_as_long_up_to_the_longest_wait() -> No
 
 
 @pytest.mark.parametrize(("answered", "recorded"), [(60.0, 0.0), (0.0, 60.0), (60.0, 7.0)])
-def test_retry_after_comes_on_top_of_the_backoff_whoever_reported_it(answered: float, recorded: float) -> None:
+def test_retry_after_comes_on_top_of_the_backoff_wherever_it_was_reported(answered: float, recorded: float) -> None:
     completion = retried(RateLimited("x", retry_after=answered), retry_after=recorded)
     assert (completion.not_before, completion.delay) == (60.0, 60.0 + TIMINGS.first_backoff)
 

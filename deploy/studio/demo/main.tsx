@@ -19,7 +19,7 @@ window.EventSource = class extends EventSource {
   }
 }
 
-// Everything is asked of the page's own server, which passes it on to the sandbox.
+// All requests go to the page's own server, which passes them on to the sandbox.
 const own = {...WHERE, apiHost: location.origin, useProjectHostname: false, useCdn: false}
 const clientOf = (config: ClientConfig) => createClient({...config, ...own})
 const proxyUrl = `${location.origin}/api/receipts`

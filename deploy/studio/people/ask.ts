@@ -1,7 +1,7 @@
 import {Door, type PassClient} from '../receipts/pass.ts'
 import {readListings, type Kind, type Listing} from './listing.ts'
 
-/** The entry of a stored id: null where Clerk has none, undefined where the worker could not be asked. */
+/** The entry of a stored id: null where Clerk has none, undefined where the worker could not be reached. */
 export type Named = Listing | null | undefined
 
 const IDS_PER_REQUEST = 100
