@@ -264,6 +264,17 @@ def test_a_downgrade_is_written_although_the_marker_does_not_fit() -> None:
     assert (change.public, change.private) == ({"plan": "basic"}, {})
 
 
+def test_a_lower_plan_that_is_too_long_to_fit_does_not_keep_the_higher_one() -> None:
+    ordered = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], order=("free of charge", "pro")), *CORE_FIELDS[1:]))
+    lower = Access({"plan": "free of charge", "courseSlugs": ("algebra",)}, ("ent-1",))
+    stored = granted(courseSlugs=["algebra", "b"], app="")
+    stored = replace(stored, public={**stored.public, "app": "x" * (METADATA_LIMIT - json_size(stored.public))})
+    change = diff(lower, stored, ordered, at=AT)
+    assert change.public == {"plan": None, "courseSlugs": ["algebra"]}
+    assert [loss.key for loss in change.losses] == ["plan", "courseSlugs"]
+    assert [(refusal.document, refusal.field) for refusal in change.refusals] == [("ent-1", "plan")]
+
+
 def test_a_grant_whose_marker_does_not_fit_is_refused() -> None:
     with pytest.raises(AccessTooLarge, match="private metadata"):
         diff(ENTITLED, Observed(USER, {}, FULL), LAYOUT, at=AT)
