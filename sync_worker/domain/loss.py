@@ -1,8 +1,8 @@
 """What a change takes away: the one definition of a loss. Pure.
 
-A plan or role that is removed or lowered in its order is a loss. Changed where there is no order, it is a rename, unless
-it becomes the baseline, which is what remains when nothing sets the key. A union with fewer members than before is a
-loss; a renamed member is not. Any other key is lost when it is removed.
+A plan or role that is removed or lowered in its order is a loss. Changed where there is no order, it is a rename, but
+not to the baseline, which is what remains when nothing sets the key. A union with fewer members than before is a loss;
+a renamed member is not. Any other key is lost when it is removed.
 """
 
 from __future__ import annotations
