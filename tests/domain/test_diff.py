@@ -204,6 +204,11 @@ def test_a_key_that_nothing_sets_any_more_gets_its_baseline_and_is_unmanaged_fro
     assert diff(NOTHING, after, with_baseline, at=AT).kind is ChangeKind.NONE
 
 
+def test_a_key_that_nothing_sets_and_that_is_not_managed_gets_no_baseline() -> None:
+    with_baseline = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], baseline="free"), *CORE_FIELDS[1:]))
+    assert diff(ONE_COURSE, Observed(USER), with_baseline, at=AT).public == {"courseSlugs": ["algebra"]}
+
+
 def test_values_are_compared_as_json() -> None:
     flags = replace(LAYOUT, fields=(*CORE_FIELDS, Field("beta", MergeRule.LATEST)))
     stored = written(Observed(USER), diff(Access({"beta": 1}, ("e",)), Observed(USER), flags, at=AT))
@@ -239,6 +244,17 @@ def test_an_operator_takes_another_installation_over() -> None:
     after = written(theirs, diff(ENTITLED, theirs, own, at=AT, adoption=adoption))
     assert after.markers[None].source == "project/staging"
     assert diff(NOTHING, theirs, own, at=AT, adoption=adoption).kind is ChangeKind.REVOKE
+
+
+def test_taking_one_installation_over_leaves_the_others() -> None:
+    second = replace(LAYOUT, source="project/second", namespace="second")
+    stored = granted()
+    stored = written(stored, diff(ENTITLED, stored, second, at=AT))
+    own, adoption = replace(LAYOUT, source="project/staging"), Adoption(source="project/second")
+    with pytest.raises(ManagedElsewhere, match="project/production"):
+        diff(ENTITLED, stored, own, at=AT, adoption=adoption)
+    after = written(stored, diff(NOTHING, stored, own, at=AT, adoption=adoption))
+    assert (after.public, list(after.markers)) == ({**granted().public, "second": {}}, [None])
 
 
 def test_installations_with_namespaces_of_their_own_do_not_touch_each_other() -> None:

@@ -8,20 +8,26 @@ import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from sync_worker.cli.processes import SECRET
 from sync_worker.domain.changeset import LossLimit, compared
 from sync_worker.domain.diff import METADATA_LIMIT
 from sync_worker.errors import EveryoneLoses
+from sync_worker.formatting import rfc3339
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.work_items import WorkItem
+from sync_worker.web.app import create_app
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from sync_worker.worker.full_reconcile import report
 from tests.builders import created, reference, weak
 from tests.causes import cause_of
+from tests.clock import CLOCK
 from tests.expected import deleted
 from tests.oracle import until_idle, wrong
-from tests.parts import opened, working
+from tests.parts import RUNTIME, opened, settings_of, working
 from tests.sync.test_losses import publish, sync_all
 from tests.sync.test_ownership import reconcile
 
@@ -127,6 +133,37 @@ async def test_a_deleted_course_behind_an_entitlement_that_never_counted_takes_n
         gone = deleted("c1", course["_rev"], course["_updatedAt"])
         await work_off(parts, "document:c1", "webhook:c1", lane=1, expected=gone)
     assert public(box) == {**APP, "courseSlugs": ["algebra"]}
+
+
+ELEVEN_MONTHS = 11 * 30 * 86_400
+DELETE: dict[str, Any] = {"v": 1, "operation": "delete", "id": "e1", "type": "entitlement", "rev": "r1", "after": None}
+
+
+async def test_a_delete_signed_eleven_months_ago_takes_nothing_that_support_set_by_hand(
+    box: Sandbox, database_url: str
+) -> None:
+    box.clerk.add_user("user_1", public_metadata={**APP})
+    await box.lake.mutate([created("other", "user_2", plan="pro")])
+    settings = settings_of(box, database_url)
+    then = CLOCK.now() - ELEVEN_MONTHS
+    before = {"_type": "entitlement", "clerkUserId": "user_1", "plan": "pro"}
+    body = json.dumps(
+        {
+            **DELETE,
+            "projectId": settings.sanity_project_id,
+            "dataset": settings.sanity_dataset,
+            "updatedAt": rfc3339(then),
+            "before": before,
+        }
+    ).encode()
+    signed = {SANITY_HEADER: sign_sanity(body, SECRET, int(then * 1000))}
+    app = create_app(settings, RUNTIME, with_worker=True)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    async with app.router.lifespan_context(app), client:
+        assert (await client.post("/webhooks/sanity", content=body, headers=signed)).status_code == 202
+        await until_idle(database_url)
+        row = await app.state.store.queue.get("user:user_1")
+        assert (row is not None, public(box)) == (True, APP)
 
 
 # --- a slug that is lost ---------------------------------------------------------------------------------------------
