@@ -43,7 +43,7 @@ TOKEN = "a long random text"
 ADA = "ada@example.org"
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
 KEYS = {
-    *("document", "state", "headline", "published", "inClerk", "inSessionsBy", "inToken"),
+    *("document", "state", "headline", "revision", "published", "inClerk", "inSessionsBy", "inToken"),
     *("unresolved", "subjects", "nextStep"),
 }
 TEMPLATES = Path(site.__file__).parent / "templates"
