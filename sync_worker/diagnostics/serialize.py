@@ -89,6 +89,7 @@ def document_json(one: DocumentExplanation) -> dict[str, object]:
         "document": one.facts.id,
         "state": one.verdict.state.value,
         "headline": one.verdict.headline,
+        "revision": one.facts.stored.revision if one.facts.stored else None,
         "published": rfc3339(one.facts.published),
         "inClerk": rfc3339(one.in_clerk),
         "inSessionsBy": rfc3339(one.in_sessions_by),

@@ -55,8 +55,8 @@ async def events_of(groq: Groq, subscription: Subscription, transaction: Transac
     pairs = zip(covered, matches[::2], matches[1::2], strict=True)
     selected = [(change, TRANSITIONS[before, after]) for change, before, after in pairs if before or after]
     events = []
-    for index, (change, transition) in enumerate(selected):
-        place = {"transactionTotalEvents": len(selected), "transactionCurrentEvent": index}
+    for number, (change, transition) in enumerate(selected, 1):
+        place = {"transactionTotalEvents": len(selected), "transactionCurrentEvent": number}
         data = {**_mutation(subscription, transaction, change), "transition": transition, **place}
         events.append(frame("mutation", data, data["eventId"]))
     return events
@@ -70,11 +70,10 @@ def _mutation(subscription: Subscription, transaction: Transaction, change: Chan
         "transactionId": transaction.id,
         "timestamp": transaction.time,
         "visibility": subscription.visibility,
+        "resultRev": transaction.id,
     }
     if change.before is not None:
         data["previousRev"] = change.before["_rev"]
-    if change.after is not None:
-        data["resultRev"] = change.after["_rev"]
     if subscription.with_mutations:
         data["mutations"] = transaction.mutations_of(change.id)
     if subscription.with_previous:

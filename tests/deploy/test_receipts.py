@@ -30,6 +30,7 @@ RECEIPT: dict[str, Any] = {
     "document": "ent-1",
     "state": "synced",
     "headline": "Ada has the plan pro.",
+    "revision": "rev-2",
     "published": "2027-01-05T09:00:00Z",
     "inClerk": "2027-01-05T09:00:02Z",
     "inSessionsBy": "2027-01-05T09:01:02Z",
@@ -270,13 +271,13 @@ async def test_the_pane_follows_a_publish_until_it_is_in_clerk(box: Sandbox) -> 
       for (const state of Object.values(STATES)) if (state.lasts) state.lasts = 501;  // later than a shared answer
       const {url, close} = await serve(answer);
       const shown = [];
-      const published = {id: 'ent-1', publishedAt: '2027-01-05T09:00:00Z'};
+      const published = {id: 'ent-1', revision: 'rev-2'};
       const {signal} = new AbortController();
       await new Desk(url, client).follow(published, ({receipt}) => shown.push(receipt.state), signal);
       close();
       return shown;
     """
-    before = {**RECEIPT, "published": "2027-01-01T00:00:00Z"}
+    before = {**RECEIPT, "revision": "rev-1"}
     async with working(before, {**RECEIPT, "state": "late"}, RECEIPT) as worker:
         assert await play(box, worker.url, script) == ["unknown", "late", "synced"]
 
@@ -285,7 +286,7 @@ async def test_the_pane_stops_asking_when_it_is_closed(box: Sandbox) -> None:
     script = """
       const {url, close} = await serve(answer);
       const left = new AbortController();
-      await new Desk(url, client).follow({id: 'ent-1', publishedAt: null}, () => left.abort(), left.signal);
+      await new Desk(url, client).follow({id: 'ent-1', revision: null}, () => left.abort(), left.signal);
       close();
     """
     async with working({**RECEIPT, "state": "late"}) as worker:
@@ -294,21 +295,32 @@ async def test_the_pane_stops_asking_when_it_is_closed(box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("published_at", "state", "expected"),
+    ("revision", "of_receipt", "state", "expected"),
     [
-        ("2027-01-05T09:00:00.400Z", "synced", "synced"),
-        ("2027-01-05T09:05:00Z", "synced", "unknown"),
-        (None, "synced", "unknown"),
-        (None, "deleted", "deleted"),
+        ("rev-2", "rev-2", "synced", "synced"),
+        ("rev-2", "rev-1", "synced", "unknown"),
+        ("rev-2", None, "deleted", "unknown"),
+        (None, "rev-2", "synced", "unknown"),
+        (None, None, "deleted", "deleted"),
+        (None, None, "late", "late"),
     ],
-    ids=["this publish", "an earlier publish", "before the unpublish", "after the unpublish"],
+    ids=[
+        *("this publish", "an earlier publish", "before the document came back"),
+        *("before the unpublish", "after the unpublish", "the unpublish on its way"),
+    ],
 )
 async def test_a_receipt_from_before_the_last_publish_is_not_taken_for_one_of_it(
-    published_at: str | None, state: str, expected: str
+    revision: str | None, of_receipt: str | None, state: str, expected: str
 ) -> None:
-    given = {"receipt": {**RECEIPT, "state": state}, "publishedAt": published_at}
-    seen = await evaluate(f"{MODULES} return asOf(given.receipt, given.publishedAt)", given)
+    given = {"receipt": {**RECEIPT, "state": state, "revision": of_receipt}, "revision": revision}
+    seen = await evaluate(f"{MODULES} return asOf(given.receipt, given.revision)", given)
     assert seen["state"] == expected
+
+
+async def test_a_worker_that_cannot_tell_keeps_its_own_words() -> None:
+    given = {**RECEIPT, "state": "unknown", "revision": None, "headline": "Cannot tell right now."}
+    seen = await evaluate(f"{MODULES} return asOf(given, 'rev-2')", given)
+    assert seen["headline"] == "Cannot tell right now."
 
 
 async def test_what_is_no_receipt_is_not_shown_as_one() -> None:

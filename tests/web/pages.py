@@ -35,7 +35,7 @@ ADA = "ada@example.org"
 
 JSON, HTML = {"Accept": "application/json"}, {"Accept": "text/html,*/*"}
 KEYS = {
-    *("document", "state", "headline", "published", "inClerk", "inSessionsBy", "inToken"),
+    *("document", "state", "headline", "revision", "published", "inClerk", "inSessionsBy", "inToken"),
     *("unresolved", "subjects", "nextStep"),
 }
 

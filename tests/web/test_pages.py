@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
-
-
 TEMPLATES = Path(site.__file__).parent / "templates"
 
 

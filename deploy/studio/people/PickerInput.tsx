@@ -27,9 +27,15 @@ export function pickerInput({proxyUrl, kind}: PickerOptions) {
   return function PickerInput(props: StringInputProps) {
     const {id, onChange, readOnly, renderDefault, value} = {...props, id: props.elementProps.id}
     const directory = useDirectory(proxyUrl)
-    const stored = useName(directory, kind, value)
+    const [chosen, setChosen] = useState<Listing | undefined>()
+    const stored = useName(directory, kind, value, chosen)
     const [text, setText] = useState<string | null>(null)
     const {options, loading, reachable} = useSearch(directory, kind, text)
+
+    function choose(id: string) {
+      setChosen(options.find((one) => one.value === id)?.listing)
+      onChange(id ? set(id) : unset())
+    }
 
     if (!reachable || (value && stored === undefined)) return renderDefault(props)
     return (
@@ -44,15 +50,15 @@ export function pickerInput({proxyUrl, kind}: PickerOptions) {
           openButton={false}
           placeholder={kind === 'people' ? 'Search by name, e-mail address or id' : 'Search by name, slug or id'}
           onQueryChange={setText}
-          onChange={(chosen) => onChange(chosen ? set(chosen) : unset())}
+          onChange={choose}
           renderOption={({listing}) => (
             <Card as="button" padding={3}>
               <Entry listing={listing} />
             </Card>
           )}
-          renderValue={(chosen) => chosen}
+          renderValue={(id) => id}
         />
-        {value && stored && stored !== LOADING && <Entry listing={stored} />}
+        {value && stored && <Entry listing={stored === LOADING ? blank(value) : stored} />}
         {value && stored === null && (
           <Text size={1} muted>
             {kind === 'people' ? 'No such person in Clerk any more.' : 'No such organization in Clerk any more.'}
@@ -61,6 +67,11 @@ export function pickerInput({proxyUrl, kind}: PickerOptions) {
       </Stack>
     )
   }
+}
+
+/** Takes the place of a name that is not known yet, so that the form does not move under the pointer. */
+function blank(id: string): Listing {
+  return {id, name: '…', email: '', image: ''}
 }
 
 function Entry({listing}: {listing: Listing}) {
@@ -91,17 +102,24 @@ function useDirectory(url: string): Directory {
   }, [client, url])
 }
 
-function useName(directory: Directory, kind: Kind, id: string | undefined): Named | typeof LOADING {
+/** Return the name of a stored id; `chosen` was found by a search, and is not asked for again. */
+function useName(
+  directory: Directory,
+  kind: Kind,
+  id: string | undefined,
+  chosen: Listing | undefined,
+): Named | typeof LOADING {
   const [named, setNamed] = useState<Named | typeof LOADING>(LOADING)
+  const known = chosen?.id === id ? chosen : undefined
   useEffect(() => {
     let current = true
     setNamed(LOADING)
-    if (id) void directory.name(kind, id).then((found) => current && setNamed(found))
+    if (id && !known) void directory.name(kind, id).then((found) => current && setNamed(found))
     return () => {
       current = false
     }
-  }, [directory, kind, id])
-  return named
+  }, [directory, kind, id, known])
+  return known ?? named
 }
 
 /** Search what was typed, once the editor pauses. */

@@ -11,10 +11,10 @@ const SAME_ANSWER = 500
 const AFTER_TROUBLE = 15_000
 const LONGEST = 60_000
 
-/** A document, and when it was published; null if it is not. */
+/** A document, and its published revision; null if it has none. */
 export interface Followed {
   id: string
-  publishedAt: string | null
+  revision: string | null
 }
 
 /** Requests receipts from the proxy. The badge and the pane of one document share a response. */
@@ -35,11 +35,11 @@ export class Desk {
   }
 
   /** Show the receipt, and refresh it while it may still change, until the signal. */
-  async follow({id, publishedAt}: Followed, show: (seen: Seen) => void, signal: AbortSignal): Promise<void> {
+  async follow({id, revision}: Followed, show: (seen: Seen) => void, signal: AbortSignal): Promise<void> {
     for (let turn = 1; !signal.aborted; turn++) {
       let seen = await this.ask(id)
       if (signal.aborted) return
-      if (seen.receipt) seen = {receipt: asOf(seen.receipt, publishedAt)}
+      if (seen.receipt) seen = {receipt: asOf(seen.receipt, revision)}
       show(seen)
       const lasts = seen.receipt ? STATES[seen.receipt.state].lasts : AFTER_TROUBLE
       if (!lasts) return

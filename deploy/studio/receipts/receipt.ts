@@ -4,6 +4,8 @@ export interface Receipt {
   state: State
   /** One plain sentence for editors. */
   headline: string
+  /** The _rev of the published document that the worker saw; null if it saw none. */
+  revision: string | null
   /** Times are RFC 3339. */
   published: string | null
   inClerk: string | null
@@ -36,6 +38,7 @@ export function readReceipt(answer: unknown): Receipt | null {
     document: answer.document,
     state,
     headline: answer.headline,
+    revision: text(answer.revision),
     published: text(answer.published),
     inClerk: text(answer.inClerk),
     inSessionsBy: text(answer.inSessionsBy),
@@ -49,19 +52,15 @@ export function readReceipt(answer: unknown): Receipt | null {
 }
 
 /**
- * Compare a receipt with the document in the Studio. A receipt from before the last publish, or from before the
- * unpublish (`publishedAt` is null), is outdated: the webhook is still on its way.
+ * Compare a receipt with the document in the Studio; `revision` is its published one, or null. A receipt of another
+ * revision is from before the last publish or unpublish. Times prove nothing: the Studio sets _updatedAt by the
+ * browser's clock.
  */
-export function asOf(receipt: Receipt, publishedAt: string | null): Receipt {
-  const behind = publishedAt
-    ? receipt.published !== null && Date.parse(receipt.published) + A_SECOND < Date.parse(publishedAt)
-    : receipt.state !== 'deleted' && receipt.state !== 'unknown'
-  if (!behind) return receipt
-  const headline = `${publishedAt ? 'This publish' : 'The unpublish'} has not reached sync-worker yet.`
-  return {...receipt, state: 'unknown', headline, published: publishedAt, inClerk: null, inSessionsBy: null, nextStep: null}
+export function asOf(receipt: Receipt, revision: string | null): Receipt {
+  if (receipt.state === 'unknown' || receipt.revision === revision) return receipt
+  const headline = `${revision ? 'This publish' : 'The unpublish'} has not reached sync-worker yet.`
+  return {...receipt, state: 'unknown', headline, published: null, inClerk: null, inSessionsBy: null, nextStep: null}
 }
-
-const A_SECOND = 1000 // the two times may differ in precision
 
 function text(value: unknown): string | null {
   return typeof value === 'string' && value ? value : null

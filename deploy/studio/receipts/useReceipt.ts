@@ -13,16 +13,11 @@ export interface ReceiptOptions {
 /** One desk for each dataset and proxy, so that all documents share one pass. */
 const desks = new Map<string, Desk>()
 
-/** Follow the receipt of a document; null until the first answer. `revision` is the published one. */
-export function useReceipt(
-  {receiptUrl}: ReceiptOptions,
-  id: string,
-  published: {_rev: string; _updatedAt: string} | null,
-): Seen | null {
+/** Follow the receipt of a document; null until the first answer. */
+export function useReceipt({receiptUrl}: ReceiptOptions, id: string, published: {_rev: string} | null): Seen | null {
   const client = useClient({apiVersion: '2025-02-19'})
   const [seen, setSeen] = useState<Seen | null>(null)
-  const publishedAt = published?._updatedAt ?? null
-  const revision = published?._rev
+  const revision = published?._rev ?? null
 
   const desk = useMemo(() => {
     const {projectId, dataset} = client.config()
@@ -35,9 +30,9 @@ export function useReceipt(
   useEffect(() => {
     const left = new AbortController()
     setSeen(null)
-    void desk.follow({id, publishedAt}, setSeen, left.signal)
+    void desk.follow({id, revision}, setSeen, left.signal)
     return () => left.abort()
-  }, [desk, id, publishedAt, revision])
+  }, [desk, id, revision])
 
   return seen
 }
