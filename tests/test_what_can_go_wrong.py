@@ -77,7 +77,7 @@ TOLD = {
         f"{HERE}::test_a_transaction_log_that_cannot_be_read_is_told",
         "transaction_log_unavailable",
     ),
-    "the database is down or full": (
+    "the database is down, full or removed": (
         f"{HERE}::test_webhooks_that_the_database_cannot_keep_are_told",
         "webhook_not_accepted",
     ),
