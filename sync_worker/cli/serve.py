@@ -12,7 +12,7 @@ import typer
 
 from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.cli.setup import begin
-from sync_worker.errors import ConfigurationError, RetryableError
+from sync_worker.errors import GroqInvalid, RetryableError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -92,7 +92,7 @@ async def _release(settings: Settings, runtime: Runtime) -> None:
         try:
             report = await check_groq_files(services.source, Queries.load(folder), folder, settings.layout.fields, now)
             if problems := report.problems_with(settings.events):
-                raise ConfigurationError("; ".join(f"{one.text} ({one.fix})" for one in problems))
+                raise GroqInvalid("; ".join(f"{one.text} ({one.fix})" for one in problems))
             for one in report.warnings:
                 echo(f"warning: {one.text} ({one.fix})", err=True)
             known["CLERK_SECRET_KEY"] = await services.target.instance()
