@@ -190,7 +190,7 @@ async def test_a_worker_does_not_start_with_a_query_that_would_take_access(
             await refuse_wrong_queries(sanity, CORE_FIELDS)
 
 
-async def test_a_type_of_which_nothing_is_published_is_reported_with_those_that_are(content: Sandbox, folder: Path) -> None:
+async def test_a_type_without_documents_is_reported_with_those_that_have_some(content: Sandbox, folder: Path) -> None:
     for name in NAMES:
         edit(folder, name, '"access"', '"acces"')
     said = 'everything.groq, line 2: no document of type "acces" is published; the dataset has access, module, person,'
