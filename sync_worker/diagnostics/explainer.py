@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from sync_worker.sync.plan import Reading
     from sync_worker.sync.reconciler import Reconciler
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 ENTRIES = 50
 """Ledger entries read for one explanation."""
 FORMER = 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -59,7 +59,7 @@ class Queries:
     changed: str
     webhook_filter: str
     webhook_projection: str
-    folder: Path | None = None
+    folder: Path | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, folder: Path) -> Queries:
