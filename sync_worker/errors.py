@@ -6,6 +6,7 @@ their errors what they were sent, and errors are shown, logged and stored in the
 
     SyncWorkerError
       ConfigurationError      a setting, GROQ file or database URL is wrong; nothing starts
+        GroqInvalid           a GROQ file is missing, is no GROQ, or returns what the worker cannot use
       InvalidSubject          a text that is not a subject
       NobodyFound             a text that is no name of anybody
       CredentialsRefused      401 or 403; work pauses until the key is valid, and nothing is lost
@@ -13,6 +14,7 @@ their errors what they were sent, and errors are shown, logged and stored in the
         RateLimited           429
         ServiceUnavailable    5xx, timeouts, dropped connections, locked resources
         UnreadableAnswer      a 2xx response with an unexpected body
+          WrongResult         the body is what a query of ours returns, but not what the worker needs
         StaleRead             the query index lags behind the event
         NotListedYet          Clerk reported the subject a moment ago, and does not list it yet
         DatasetEmpty          no entitlement is visible at all
@@ -95,6 +97,18 @@ class ConfigurationError(SyncWorkerError):
     """
 
 
+class GroqInvalid(ConfigurationError):
+    """A GROQ file is wrong.
+
+    Correct the file that is named, then start again. What the worker needs of each file:
+    https://github.com/sanity-clerk-sync/sanity-clerk-sync/blob/main/docs/content-model.md#your-own-content-model
+    """
+
+    def __init__(self, detail: str = "", *, position: int | None = None) -> None:
+        super().__init__(detail)
+        self.position = position
+
+
 class InvalidSubject(SyncWorkerError):
     """This is not a valid subject.
 
@@ -145,6 +159,13 @@ class UnreadableAnswer(RetryableError):
     """The service sent an unexpected response, and it was ignored.
 
     The call is retried automatically. If this lasts, check the GROQ files and API URLs in use.
+    """
+
+
+class WrongResult(UnreadableAnswer):
+    """A query did not return what the worker needs, so its result was ignored.
+
+    The query is repeated automatically. If this lasts, correct the GROQ file: run `sync-worker doctor`.
     """
 
 

@@ -46,7 +46,7 @@ REPORTED = {
         f"{TROUBLE}::test_a_transaction_log_that_cannot_be_read_is_logged",
         "transaction_log_unavailable",
     ),
-    "the database is down or full": (
+    "the database is down, full or removed": (
         f"{TROUBLE}::test_webhooks_that_the_database_cannot_keep_are_logged",
         "webhook_not_accepted",
     ),

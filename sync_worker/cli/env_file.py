@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise CommandFailed if the file exists: it may hold keys that are nowhere else."""
+def refuse_existing(path: Path, otherwise: str = "") -> None:
+    """Raise CommandFailed if the file exists: it may hold keys that are nowhere else. `otherwise` is another way."""
     if path.exists() or path.is_symlink():
-        raise CommandFailed(f"{path} exists already, so nothing was written. Move it away, or use another directory.")
+        text = f"{path} exists already, so nothing was written. Move it away, or use another directory."
+        raise CommandFailed(f"{text} {otherwise}.".removesuffix(" ."))
 
 
 def write_env_file(path: Path, values: Mapping[str, str]) -> None:

@@ -138,7 +138,7 @@ def _facts(one: Explanation) -> Iterator[tuple[str, str]]:
     if one.access.next_transition is not None:
         yield "changes next", rfc3339(one.access.next_transition.timestamp()) or ""
     if not one.subject.is_address:
-        yield "in Clerk", describe(one.clerk_values) if facts.observed else "not found"
+        yield "in Clerk", describe(one.clerk_values) if facts.observed else "not read" if facts.problem else "not found"
     for key in one.keys:
         yield f"  {describe({key.name: key.value})}:", _whose(key)
     if marker is not None:

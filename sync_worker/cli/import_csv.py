@@ -94,8 +94,8 @@ async def _convert(settings: Settings, lines: Sequence[Line]) -> Conversion:
     from sync_worker.domain.clock import utc
     from sync_worker.runtime.wiring import Runtime, open_source
     from sync_worker.sanity.catalogue import read_catalogue
-    from sync_worker.sanity.client import load_query
     from sync_worker.sanity.entitlement_csv import convert
+    from sync_worker.sanity.groq_files import load_query
 
     runtime = Runtime.system()
     courses = {slug for line in lines for slug in line.courses}

@@ -46,6 +46,10 @@ def init(
     plan_order: Annotated[
         str | None, typer.Option(help="The plans, lowest first, separated by commas. Empty: any plan is granted.")
     ] = None,
+    *,
+    groq_only: Annotated[
+        bool, typer.Option("--groq-only", help="Copy the GROQ files alone, for settings that exist already.")
+    ] = False,
 ) -> None:
     """Set up this directory: GROQ files and settings.
 
@@ -54,8 +58,16 @@ def init(
 
     Example: sync-worker init
     """
-    refuse_existing(ENV_FILE)
-    _refuse_silence({"--project-id": project_id, "--read-token": read_token, "--clerk-key": clerk_key})
+    if groq_only:
+        _copy_groq_alone()
+        return
+    refuse_existing(ENV_FILE, "To copy the GROQ files alone, run `sync-worker init --groq-only`")
+    needed = {
+        "Pass --project-id": project_id,
+        "set SANITY_READ_TOKEN": read_token,
+        "set CLERK_SECRET_KEY": clerk_key,
+    }
+    _refuse_silence(needed)
     project_id = project_id or typer.prompt("Sanity project id (see https://www.sanity.io/manage)")
     read_token = read_token or typer.prompt(
         "Sanity token (npx sanity tokens create sync-worker --role=viewer)", hide_input=True
@@ -84,7 +96,7 @@ def _refuse_silence(required: Mapping[str, str]) -> None:
     """Raise CommandFailed if something is missing and there is no terminal to enter it."""
     missing = [option for option, value in required.items() if not value]
     if missing and not sys.stdin.isatty():
-        raise CommandFailed(f"There is no terminal to ask on. Pass {', '.join(missing)}.")
+        raise CommandFailed(f"There is no terminal to ask on. {' and '.join(missing)}.")
 
 
 def _asked(text: str) -> str:
@@ -133,6 +145,12 @@ def _copy_groq(folder: Path) -> list[str]:
     except OSError as error:
         raise CommandFailed(f"{folder} cannot be written: {error.strerror}. Check the directory.") from None
     return kept
+
+
+def _copy_groq_alone() -> None:
+    for name in _copy_groq(GROQ_FOLDER):
+        echo(f"kept {name}, which exists already")
+    echo(f"The GROQ files are in {GROQ_FOLDER}. To use them, set GROQ_DIR={GROQ_FOLDER} in {ENV_FILE}.")
 
 
 def _say_what_is_next() -> None:

@@ -12,7 +12,7 @@ import typer
 
 from sync_worker.cli.output import CommandFailed, echo
 from sync_worker.cli.setup import begin
-from sync_worker.errors import ConfigurationError, RetryableError
+from sync_worker.errors import GroqInvalid, RetryableError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -63,20 +63,25 @@ def release() -> None:
     from sync_worker.runtime.wiring import Runtime
 
     settings, runtime = begin(), Runtime.system()
-    asyncio.run(_prepare(settings, runtime))
     asyncio.run(_release(settings, runtime))
     echo("database, settings and GROQ files are ready")
 
 
-async def _prepare(settings: Settings, runtime: Runtime) -> None:
-    """Raise what would prevent the process from starting, before it opens its port."""
+async def _prepare(settings: Settings, runtime: Runtime, *, alone: bool = False) -> None:
+    """Raise what would prevent the process from starting, before it opens its port.
+
+    A process that has its database to itself is `alone`, so that its start is a release.
+    """
     from sync_worker.runtime.wiring import installation_of, open_store
     from sync_worker.sanity.client import Queries
 
     Queries.load(settings.groq_folder)
     async with open_store(settings, runtime) as store:
-        if settings.database_url.startswith("sqlite"):  # one process has it to itself, so that its start is a release
-            await installation_of(settings, store).record()
+        installation = installation_of(settings, store)
+        if alone and settings.is_sqlite:
+            await installation.record()
+        else:
+            await installation.ensure()
 
 
 async def _release(settings: Settings, runtime: Runtime) -> None:
@@ -92,7 +97,7 @@ async def _release(settings: Settings, runtime: Runtime) -> None:
         try:
             report = await check_groq_files(services.source, Queries.load(folder), folder, settings.layout.fields, now)
             if problems := report.problems_with(settings.events):
-                raise ConfigurationError("; ".join(f"{one.text} ({one.fix})" for one in problems))
+                raise GroqInvalid("; ".join(f"{one.text} ({one.fix})" for one in problems))
             for one in report.warnings:
                 echo(f"warning: {one.text} ({one.fix})", err=True)
             known["CLERK_SECRET_KEY"] = await services.target.instance()
@@ -110,7 +115,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     from sync_worker.web.protocol import bounded
 
     settings, runtime = begin(), Runtime.system()
-    asyncio.run(_prepare(settings, runtime))
+    asyncio.run(_prepare(settings, runtime, alone=with_worker))
     chosen = settings.port if port is None else port
     app = create_app(settings, runtime, with_worker=with_worker)
 

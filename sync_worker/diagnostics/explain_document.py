@@ -69,7 +69,8 @@ class DocumentFacts:
 
     `stored` is the revision in the document store, `indexed` the one in the query index. `refusal` says why the
     document names no subject. `subject` is the one it names now, `former` are those it named before. `history` is the
-    ledger's, newest first. `held` is what its last change would take away. With a `problem` the rest is incomplete.
+    ledger's, newest first. `held` is what its last change would take away. With a `problem` the rest is incomplete;
+    `advice` is for one that stays until somebody corrects something.
     """
 
     id: str
@@ -85,6 +86,7 @@ class DocumentFacts:
     reach: Reach | None = None
     held: HeldChangeset | None = None
     problem: str = ""
+    advice: str = ""
 
     @property
     def published(self) -> float | None:
@@ -159,7 +161,7 @@ def explain_document(facts: DocumentFacts) -> DocumentExplanation:
 def _judged(facts: DocumentFacts) -> Judgement:
     if facts.problem:
         headline = f"Cannot tell right now. {facts.problem}"
-        return Verdict(SyncState.UNKNOWN, headline, "Try again in a moment."), None
+        return Verdict(SyncState.UNKNOWN, headline, facts.advice or "Try again in a moment."), None
     if facts.index_lags:
         what = _published(facts) if facts.stored else "It is no longer published, "
         headline = f"{what}but Sanity's query index does not show that yet."

@@ -24,7 +24,7 @@ from sync_worker.domain import merge as policy
 from sync_worker.domain.changeset import Drift, classify
 from sync_worker.domain.diff import diff, values_in_place
 from sync_worker.domain.entitlements import Access, ChangeKind, Entitlement, Refusal
-from sync_worker.errors import NoSuchSubject, RefusedError
+from sync_worker.errors import DatasetEmpty, NoSuchSubject, RefusedError
 from sync_worker.formatting import ago, at, describe
 from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, PENDING_REASON, UNRESOLVED
 
@@ -54,7 +54,7 @@ def explain_subject(facts: SubjectFacts, timings: Timings) -> Explanation:
     )
     rows = tuple(_explained_row(row, access, facts, now) for row in facts.rows)
     if facts.problem:
-        advice = "Try again in a moment. Nothing is revoked while a service cannot be read."
+        advice = facts.advice or "Try again in a moment. Nothing is revoked while a service cannot be read."
         verdict = Verdict(SyncState.UNKNOWN, f"Cannot tell right now. {facts.problem}", advice)
         return Explanation(facts, verdict, rows, access)
     if facts.subject.is_address:
@@ -159,7 +159,8 @@ def _in_sync(facts: SubjectFacts, access: Access, rows: tuple[ExplainedRow, ...]
     assert facts.observed is not None  # noqa: S101 - checked by the caller
     stored = values_in_place(facts.observed, facts.layout)
     if not stored:
-        return Verdict(SyncState.SYNCED, "No published entitlement names it, and Clerk has no access for it.")
+        advice = DatasetEmpty.next_step() if facts.visible == 0 else ""
+        return Verdict(SyncState.SYNCED, "No published entitlement names it, and Clerk has no access for it.", advice)
     why = (
         "which is the baseline"
         if stored == policy.baseline(facts.layout.fields)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sync_worker.clerk.billing import UNKNOWN
 from sync_worker.diagnostics.explain_document import DocumentFacts, DocumentKind, Reach, explain_document
@@ -20,7 +20,14 @@ from sync_worker.domain.ownership import NOTHING_WRITTEN
 from sync_worker.domain.revisions import microseconds
 from sync_worker.domain.subjects import Subject
 from sync_worker.domain.work import REFERENCE_DEPTH, Cause, CauseKind
-from sync_worker.errors import InvalidSubject, MutationInDryRun, SyncWorkerError, UnreadableAnswer
+from sync_worker.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    InvalidSubject,
+    MutationInDryRun,
+    SyncWorkerError,
+    UnreadableAnswer,
+)
 from sync_worker.sanity.rows import read_row
 from sync_worker.storage.approvals import changeset_id
 from sync_worker.storage.work_items import FANOUT
@@ -28,7 +35,7 @@ from sync_worker.sync.address_resolution import AMBIGUOUS_REASON, FIELDS, known_
 from sync_worker.sync.plan import last_writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
     from typing import Any
 
     from sync_worker.clerk.billing import Billing, Subscription
@@ -42,6 +49,8 @@ if TYPE_CHECKING:
     from sync_worker.sync.plan import Reading
     from sync_worker.sync.reconciler import Reconciler
 
+A = TypeVar("A")
+B = TypeVar("B")
 ENTRIES = 50
 """Ledger entries read for one explanation."""
 FORMER = 5
@@ -103,7 +112,7 @@ class Explainer:
         except MutationInDryRun:
             raise
         except (SyncWorkerError, TimeoutError) as error:
-            facts = replace(facts, problem=self._problem(error))
+            facts = replace(facts, problem=self._problem(error), advice=_advice(error))
         return explain_subject(await self._with_database(facts), self.timings)
 
     async def document(self, document: str) -> DocumentExplanation:
@@ -120,7 +129,7 @@ class Explainer:
         except MutationInDryRun:
             raise
         except (SyncWorkerError, TimeoutError) as error:
-            facts = replace(facts, problem=self._problem(error))
+            facts = replace(facts, problem=self._problem(error), advice=_advice(error))
         return explain_document(facts)
 
     async def knows(self, document: str) -> bool:
@@ -150,7 +159,8 @@ class Explainer:
         unreadable = [*reading.holders.unreadable.values(), *(one.unreadable for one in observed.values())]
         if detail := next(filter(None, unreadable), ""):
             raise UnreadableAnswer(detail)
-        return replace(facts, subject=subject, observed=observed.get(subject), rows=tuple(self._rows(reading, subject)))
+        rows, visible = tuple(self._rows(reading, subject)), reading.snapshot.visible
+        return replace(facts, subject=subject, observed=observed.get(subject), rows=rows, visible=visible)
 
     def _rows(self, reading: Reading, subject: Subject, *, ambiguous: bool = False) -> Iterable[PublishedRow]:
         """Yield the rows that grant the subject access, or that name it, if it is an address."""
@@ -181,10 +191,7 @@ class Explainer:
     async def _with_document(self, facts: DocumentFacts) -> DocumentFacts:
         """Add the document, and the explained subject it names."""
         source = self.reconciler.source
-        page, stored = await asyncio.gather(
-            source.affected([facts.id], "", [facts.id]),
-            source.stored([facts.id]),
-        )
+        page, stored = await _both(source.affected([facts.id], "", [facts.id]), source.stored([facts.id]))
         indexed = (page.revisions or {}).get(facts.id)
         known = stored.documents.get(facts.id) or (None if facts.id in stored.missing else indexed)
         if known is None and facts.id not in stored.missing:
@@ -235,6 +242,22 @@ def _row(raw: Mapping[str, Any], content: Entitlement | Refusal) -> PublishedRow
     return PublishedRow(str(raw["_id"]), str(raw.get("_rev") or ""), published, content)
 
 
+async def _both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
+    """Wait for both, even if one fails: no request may go on after the error was shown."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about an error that does not go away by itself; empty for all others."""
+    return error.next_step() if isinstance(error, ConfigurationError | CredentialsRefused) else ""
+
+
 def causes_of(document: str) -> list[str]:
     """Return the causes under which the ledger records changes triggered by a document."""
-    return [str(Cause(kind, document)) for kind in (CauseKind.WEBHOOK, CauseKind.POLL, CauseKind.FAN_OUT)]
+    kinds = (CauseKind.WEBHOOK, CauseKind.LISTEN, CauseKind.POLL, CauseKind.FAN_OUT)
+    return [str(Cause(kind, document)) for kind in kinds]

@@ -98,7 +98,8 @@ class SubjectFacts:
     which a key of the app became ours. `held` are the ids of held changesets that include the subject. `owners`
     are the Clerk users who have the address, if the subject is one; `uncounted` are those for whom it does not count,
     with the reason. `heartbeat` is when a worker was last seen, `measured` since when a real token has shown what Clerk
-    has. With a `problem` the rest is incomplete.
+    has, and `visible` how many entitlements there are. With a `problem` the rest is incomplete; `advice` is for one
+    that stays until somebody corrects something.
     """
 
     subject: Subject
@@ -115,7 +116,9 @@ class SubjectFacts:
     uncounted: Mapping[Subject, str] = field(default_factory=dict)
     heartbeat: float | None = None
     measured: float | None = None
+    visible: int | None = None
     problem: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

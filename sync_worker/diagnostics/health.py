@@ -22,18 +22,24 @@ async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, o
         await queue.check_writable()
         await queue.next_due()  # the work table may be locked while the others are not
         beat = await queue.age("heartbeat")
-        stopped, stopped_since = await queue.recall(STOPPED), await queue.age(STOPPED)
+        stopped = await stopped_by(queue, timings)
         reconciled = await queue.age(GOOD)
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
     worker = _within(beat, timings.worker_gone_after)
-    if stopped is not None and (stopped_since or 0.0) < 3 * timings.credentials_probe:
-        worker |= {"ok": False, "reason": stopped[0]}
+    if stopped:
+        worker |= {"ok": False, "reason": stopped}
     return {
         "database": {"ok": True},
         "worker": worker,
         "reconcile": _within(reconciled, timings.reconcile_stale_after),
     }
+
+
+async def stopped_by(queue: WorkQueue, timings: Timings) -> str:
+    """Return the code of what keeps a worker from working; empty if nothing does. Raises DatabaseUnavailable."""
+    stopped, age = await queue.recall(STOPPED), await queue.age(STOPPED)
+    return stopped[0] if stopped is not None and (age or 0.0) < 3 * timings.credentials_probe else ""
 
 
 def _within(age: float | None, most: float) -> dict[str, object]:

@@ -9,8 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sync_worker.diagnostics.issues import HELD_CODE, IssueKind, collect_issues, issue_json, kind_of
+from sync_worker.diagnostics.health import stopped_by
+from sync_worker.diagnostics.issues import HELD_CODE, IssueKind, collect_issues, issue_json, kind_of, next_step
 from sync_worker.diagnostics.serialize import entry_json, without_addresses
+from sync_worker.errors import SyncWorkerError, error_named
 from sync_worker.formatting import ago, rfc3339
 from sync_worker.storage.counters import MISSED_WEBHOOKS
 from sync_worker.storage.liveness import note_of
@@ -61,8 +63,9 @@ class StatusReader:
             counts[kind_of(code, retrying=retrying)] += number
         counts[IssueKind.HELD] = sum(one.size for one in held)
         missed = await self.queue.recall(MISSED_WEBHOOKS)
+        stopped = await stopped_by(self.queue, self.timings)
         payload = {
-            "headline": self._headline(counts, last_seen, tally.oldest, now),
+            "headline": self._headline(counts, last_seen, stopped, tally.oldest, now),
             "counts": {"synced": tally.synced, **{kind.value: counts[kind] for kind in IssueKind}},
             "work": {
                 "due": sum(lane.due for lane in depth.lanes),
@@ -70,7 +73,12 @@ class StatusReader:
                 "scheduled": sum(lane.scheduled for lane in depth.lanes),
                 "oldest": rfc3339(tally.oldest),
             },
-            "worker": {"alive": self._alive(last_seen, now), "seen": rfc3339(last_seen.worker)},
+            "worker": {
+                "alive": self._alive(last_seen, now),
+                "seen": rfc3339(last_seen.worker),
+                "stopped": stopped or None,
+                "nextStep": next_step(stopped) if stopped else "",
+            },
             "lastWebhook": {"sanity": rfc3339(last_seen.sanity), "clerk": rfc3339(last_seen.clerk)},
             "lastReconcile": rfc3339(last_seen.reconcile),
             "missed_webhooks": int(missed[0]) if missed else 0,
@@ -88,12 +96,12 @@ class StatusReader:
     def _alive(self, last_seen: LastSeen, now: float) -> bool:
         return last_seen.worker is not None and now - last_seen.worker < self.timings.worker_gone_after
 
-    def _headline(self, counts: Counter[IssueKind], last_seen: LastSeen, oldest: float | None, now: float) -> str:
+    def _headline(
+        self, counts: Counter[IssueKind], last_seen: LastSeen, stopped: str, oldest: float | None, now: float
+    ) -> str:
         """Return in one sentence the most urgent thing to know."""
-        if last_seen.worker is None:
-            return "No worker has run yet, so nothing reaches Clerk."
-        if not self._alive(last_seen, now):
-            return f"No worker has run for {ago(now - last_seen.worker)}, so nothing reaches Clerk."
+        if trouble := self._trouble_of_worker(last_seen, stopped, now):
+            return trouble
         if counts[IssueKind.HELD]:
             return f"{_subjects(counts[IssueKind.HELD])} would lose access; this is held for approval."
         if needing := counts[IssueKind.FAILED] + counts[IssueKind.REFUSED]:
@@ -101,6 +109,13 @@ class StatusReader:
         if oldest is not None and now - oldest > self.timings.late_after:
             return f"A change has been waiting for {ago(now - oldest)}."
         return "Everything published is in Clerk."
+
+    def _trouble_of_worker(self, last_seen: LastSeen, stopped: str, now: float) -> str:
+        if last_seen.worker is None:
+            return "No worker has run yet, so nothing reaches Clerk."
+        if not self._alive(last_seen, now):
+            return f"No worker has run for {ago(now - last_seen.worker)}, so nothing reaches Clerk."
+        return f"All work is stopped. {(error_named(stopped) or SyncWorkerError).headline()}" if stopped else ""
 
 
 def held_json(held: HeldChangeset, changes: Iterable[HeldChange]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.migrations import STEPS
 from sync_worker.storage.reconcile_runs import GOOD, LastSuccess
-from sync_worker.storage.sqlite import file_of
+from sync_worker.storage.sqlite import file_of, refuse_place
 from sync_worker.storage.sqlite_thread import explained
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ async def inspect(url: str, clock: Clock, timings: Timings) -> Tables:
 
 
 def _inspect_file(path: str, timings: Timings) -> Tables:
+    refuse_place(path)
     if not Path(path).exists():
         return NO_TABLES
     busy = timings.sqlite_busy_timeout

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,10 +21,13 @@ from sync_worker.domain.work import editor
 from sync_worker.errors import (
     ConfigurationError,
     CredentialsRefused,
+    GroqInvalid,
     RateLimited,
     ServiceUnavailable,
     UnreadableAnswer,
+    WrongResult,
 )
+from sync_worker.sanity.groq_files import load_query, place_of
 from sync_worker.sanity.source import Page, Snapshot
 from sync_worker.transport import ServiceTransport, read_json
 
@@ -40,21 +43,9 @@ GET_LIMIT = 11_264
 """The length of an encoded query, in characters, from which it is sent as a POST, as in Sanity's own client."""
 DOCUMENTS_PER_CALL = 100
 TAG = "sync-worker"
+_QUERY_ERROR = re.compile(r"query|\bparam\b", re.IGNORECASE)
 TRANSACTIONS = 1000
 """Transactions in one page of the log."""
-_INCLUDE = re.compile(r"^[ \t]*// include ([\w.-]+\.groq)[ \t]*$", re.MULTILINE)
-_COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
-
-
-def load_query(folder: Path, name: str) -> str:
-    """Read one GROQ file with all that it includes. Raises ConfigurationError that names a file that cannot be read."""
-    try:
-        raw = (folder / name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{folder / name} cannot be read: {reason}") from None
-    included = _INCLUDE.sub(lambda match: load_query(folder, match[1]), raw)
-    return _COMMENT.sub("", included).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +59,22 @@ class Queries:
     changed: str
     webhook_filter: str
     webhook_projection: str
+    folder: Path | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, folder: Path) -> Queries:
-        """Read the files. Raises ConfigurationError that names a file that cannot be read."""
-        return cls(*(load_query(folder, f"{name}.groq") for name in cls.__slots__))
+        """Read the files. Raises GroqInvalid that names a file that cannot be read."""
+        return cls(**{name: load_query(folder, f"{name}.groq") for name in NAMES}, folder=folder)
+
+    def located(self, name: str, error: GroqInvalid) -> GroqInvalid:
+        """Return the error with the file, and with the line if Sanity says at which position it is."""
+        if self.folder is None or error.position is None:
+            return GroqInvalid(f"{name}.groq: {error.detail}")
+        place = place_of(self.folder, f"{name}.groq", error.position)
+        return GroqInvalid(f"{name}.groq: {error.detail}; see {place}")
+
+
+NAMES = tuple(one.name for one in fields(Queries) if one.name != "folder")
 
 
 class Sanity:
@@ -108,28 +110,28 @@ class Sanity:
             **_addresses(subjects),
             "documents": sorted(documents),
         }
-        result = _object(await self._query(self._queries.by_subject, parameters))
+        result = _object(await self._run("by_subject", parameters))
         counts = (_count(result, name) for name in ("visible", "addressed", "addressedMembers"))
         rows = {str(row["_id"]): row for row in _rows(result)}  # a row may be found in several ways
         return Snapshot(tuple(rows[id_] for id_ in sorted(rows)), _revisions(result), *counts)
 
     async def by_address(self, addresses: Collection[Subject]) -> frozenset[str]:
         """See Source."""
-        result = _object(await self._query(self._queries.by_address, _addresses(addresses)))
+        result = _object(await self._run("by_address", _addresses(addresses)))
         return frozenset(str(row["_id"]) for row in _rows(result))
 
     async def everything(self, after: str) -> Page:
         """See Source."""
-        return _page(_object(await self._query(self._queries.everything, {"after": after}))).without(self._hidden)
+        return _page(_object(await self._run("everything", {"after": after}))).without(self._hidden)
 
     async def affected(self, documents: Collection[str], after: str, expected_revisions: Collection[str]) -> Page:
         """See Source."""
         parameters = {"documents": sorted(documents), "after": after, "expected": sorted(expected_revisions)}
-        return _page(_object(await self._query(self._queries.affected, parameters)))
+        return _page(_object(await self._run("affected", parameters)))
 
     async def changed(self, since: str, after: str, before: str) -> tuple[Mapping[str, Any], ...]:
         """See Source. Returns at most 500 rows; continue after the last one."""
-        result = _object(await self._query(self._queries.changed, {"since": since, "after": after, "before": before}))
+        result = _object(await self._run("changed", {"since": since, "after": after, "before": before}))
         return _rows(result, "changed")
 
     async def deleted(self, since: str, until: str) -> Mapping[str, str]:
@@ -166,6 +168,13 @@ class Sanity:
         """Run the query of a single command. It must return an object."""
         return _object(await self._query(query, parameters))
 
+    async def _run(self, name: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
+        """Run a query of the GROQ files. An error in its text names the file and the line."""
+        try:
+            return await self._query(getattr(self._queries, name), parameters)
+        except GroqInvalid as error:
+            raise self._queries.located(name, error) from None
+
     async def _query(self, query: str, parameters: Mapping[str, Sequence[str] | str]) -> object:
         options = {"perspective": self._perspective, "returnQuery": "false", "tag": TAG}
         url = f"{self._base}/data/query/{self._dataset}"
@@ -195,7 +204,11 @@ def error_from_response(response: httpx.Response, retry_after: float | None) -> 
         return RateLimited(detail, retry_after=retry_after)
     if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
         return ServiceUnavailable(detail, retry_after=retry_after)
-    return ConfigurationError(f"{detail} (check SANITY_PROJECT_ID, SANITY_DATASET and the GROQ files)")
+    error = _body(response).get("error")
+    if status == 400 and isinstance(error, dict) and _QUERY_ERROR.search(f"{error.get('type')} {error}"):  # noqa: PLR2004
+        position = error.get("start")
+        return GroqInvalid(detail, position=position if isinstance(position, int) else None)
+    return ConfigurationError(f"{detail} (check SANITY_PROJECT_ID, SANITY_DATASET and SANITY_API_URL)")
 
 
 def timeout(timings: Timings) -> httpx.Timeout:
@@ -232,7 +245,7 @@ def _object(value: object) -> dict[str, Any]:
 def _rows(result: Mapping[str, Any], name: str = "entitlements") -> tuple[Mapping[str, Any], ...]:
     rows = result.get(name)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_id(row.get("_id")) for row in rows):
-        raise UnreadableAnswer(f'the query did not return "{name}" as a list of rows with an _id')
+        raise WrongResult(f'the query did not return "{name}" as a list of rows with an _id')
     return tuple(rows)
 
 
@@ -243,11 +256,13 @@ def _is_id(value: object) -> bool:
 def _count(result: Mapping[str, Any], name: str) -> int:
     count = result.get(name)
     if not isinstance(count, int) or isinstance(count, bool):
-        raise UnreadableAnswer(f'the query did not return "{name}" as a number')
+        raise WrongResult(f'the query did not return "{name}" as a number')
     return count
 
 
 def _revisions(result: Mapping[str, Any]) -> dict[str, DocumentRevision]:
+    if not isinstance(result.get("revisions"), list):
+        raise WrongResult('the query did not return "revisions" as a list')
     return _revisions_of(result.get("revisions"))
 
 
@@ -301,7 +316,7 @@ def _page(result: Mapping[str, Any]) -> Page:
         raise UnreadableAnswer(f"Sanity returned an empty page while {remaining} entitlements remain")
     between = result.get("between") or []
     if not isinstance(between, list) or not all(map(_is_id, between)):
-        raise UnreadableAnswer('the query did not return "between" as a list of ids')
+        raise WrongResult('the query did not return "between" as a list of ids')
     return Page(
         rows=rows,
         remaining=remaining,

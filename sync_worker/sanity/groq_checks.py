@@ -10,14 +10,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sync_worker.domain.subjects import Kind
 from sync_worker.domain.text import escaped
-from sync_worker.errors import ConfigurationError, UnreadableAnswer
+from sync_worker.errors import GroqInvalid, WrongResult
+from sync_worker.sanity.client import NAMES
+from sync_worker.sanity.groq_files import place_of, place_of_field, scanning, types_of, unseen_types
 from sync_worker.sanity.row_checks import (
     SUBJECT_FIELDS,
     empty_fields,
     empty_warning,
     field_names,
+    inactive_warning,
+    missing_fields,
     refuse_wrong_shape,
     refused_warnings,
     shape_problems,
@@ -31,11 +34,18 @@ if TYPE_CHECKING:
     from sync_worker.domain.entitlements import Field
     from sync_worker.domain.subjects import Subject
     from sync_worker.sanity.client import Queries, Sanity
-    from sync_worker.sanity.source import Source
+    from sync_worker.sanity.source import Snapshot, Source
 
 T = TypeVar("T")
+SCANS = "by_address"
+"""The one query whose filter may scan: it runs after a sign-up or a change of an address alone."""
 _SIDE = re.compile(r"\b(?:before|after)\(\)")
 _OPERATION = re.compile(r"\bdelta::operation\(\)")
+CHANGED_PAGE = 500
+SHOWN = 10
+SCAN_FIX = (
+    "Compare one field with a parameter. For a person behind a reference, find the person's ids in a filter inside."
+)
 LAST_MOMENT = "9999-12-31T23:59:59Z"
 LOST_FIX = "Make the filters of both queries match the same documents."
 PROJECTION, FILTER = "webhook_projection.groq", "webhook_filter.groq"
@@ -67,29 +77,48 @@ class GroqReport:
 
 
 async def refuse_wrong_queries(source: Sanity | Source, fields: Sequence[Field]) -> None:
-    """Read a page of entitlements and one of them by its subject. Raises ConfigurationError, and what the reads raise.
+    """Read a page of entitlements, and some of them by their subjects. Raises GroqInvalid, and what the reads raise.
 
     Where by_subject.groq finds less than everything.groq, its subjects would lose their access.
     """
     page = await source.everything("")
     refuse_wrong_shape(page.rows, fields)
-    lost = await _lost(source, page.rows, fields)
+    samples = _samples(page.rows, fields)
+    lost = await _lost(source, samples, fields)
     # Between the two reads, an editor may have moved or deleted it.
-    if lost is not None and lost in (await source.everything("")).rows:
-        raise ConfigurationError(f"{_lost_text(lost)}. {LOST_FIX}")
+    if lost and lost[0] in (await source.everything("")).rows:
+        raise GroqInvalid(f"{lost[1]}. {LOST_FIX}")
 
 
-async def _lost(source: Sanity | Source, rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Any:
-    """Return the first row that names its subject by id, if by_subject.groq does not find it by that."""
-    if (named := _first_named(rows, fields)) is None:
+async def _lost(
+    source: Sanity | Source, samples: Mapping[Subject, Mapping[str, Any]], fields: Sequence[Field]
+) -> tuple[Mapping[str, Any], str] | None:
+    """Return the first row that by_subject.groq does not find by its subject, or finds with fewer fields, and why."""
+    if not samples:
         return None
-    row, subject = named
-    found = await source.by_subject([subject], ())
-    return None if row["_id"] in {one["_id"] for one in found.rows} else row
+    found = {row["_id"]: row for row in (await source.by_subject([*samples], ())).rows}
+    for subject, row in samples.items():
+        if row["_id"] not in found:
+            kind = subject.kind.value
+            text = f"everything.groq returns {row['_id']}, but by_subject.groq does not find it by its subject ({kind})"
+            return row, text
+        if missing := missing_fields([found[row["_id"]]], fields):
+            text = f"by_subject.groq returns {row['_id']} otherwise than everything.groq: {'; '.join(missing)}"
+            return row, f"{text}. Both must include entitlement.groq"
+    return None
 
 
-def _lost_text(row: Mapping[str, Any]) -> str:
-    return f"everything.groq returns {row['_id']}, but by_subject.groq does not find it by its subject"
+def _samples(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> dict[Subject, Mapping[str, Any]]:
+    """Return the first row of each kind of subject, with the subject. Only rows that name it as it is stored."""
+    found: dict[str, tuple[Subject, Mapping[str, Any]]] = {}
+    for raw in rows:
+        subject, _ = read_row(raw, fields)
+        given = [str(raw.get(name) or "") for name in SUBJECT_FIELDS]
+        if subject is None or any(text != text.strip() for text in given):
+            continue
+        if not subject.is_address or (subject.id in given and not raw.get("clerkOrganizationId")):
+            found.setdefault(subject.kind.value, (subject, raw))
+    return dict(found.values())
 
 
 async def check_groq_files(
@@ -102,23 +131,69 @@ async def check_groq_files(
     await _named("affected.groq", source.affected((), "", ()))
     await _named("changed.groq", source.changed(now, "", now))
     problems: list[GroqProblem] = []
-    webhook: tuple[GroqProblem, ...] = ()
+    webhook: list[GroqProblem] = []
+    samples = _samples(page.rows, fields)
     if empty.rows:
         problems.append(
             GroqProblem("by_subject.groq returns rows for an empty list of subjects", "Correct its filter.")
         )
     elif wrong := shape_problems(page.rows, fields):
-        problems.append(GroqProblem("; ".join(wrong), f"Correct entitlement.groq in {folder}."))
-    elif named := _first_named(page.rows, fields):
-        row, _ = named
-        if (lost := await _lost(source, page.rows, fields)) is not None:
-            problems.append(GroqProblem(_lost_text(lost), LOST_FIX))
-        problems += [GroqProblem(text, f"Correct it in {folder}.") for text in await _differing(source, row)]
-        webhook = tuple(
-            GroqProblem(text, f"Correct it in {folder}, then run `sync-worker webhook install`.")
-            for text in await _webhook_problems(source, queries, folder, row)
+        problems.append(GroqProblem("; ".join(_placed(folder, wrong)), f"Correct entitlement.groq in {folder}."))
+    elif samples:
+        if (lost := await _lost(source, samples, fields)) is not None:
+            problems.append(GroqProblem(lost[1], LOST_FIX))
+        others = (*_miscounted(empty, samples), *await _differing(source, [*samples.values()]))
+        problems += [GroqProblem(text, f"Correct it in {folder}.") for text in others]
+        others = (*await _webhook_problems(source, queries, folder, next(iter(samples.values()))),)
+        fix = f"Correct it in {folder}, then run `sync-worker webhook install`."
+        webhook = [GroqProblem(text, fix) for text in others]
+    warnings = [*await _text_warnings(source, folder, page.rows), *_warnings(page.rows, queries, folder, fields)]
+    return GroqReport(tuple(problems), tuple(webhook), tuple(warnings), empty.visible)
+
+
+def _placed(folder: Path, problems: Sequence[str]) -> Iterator[str]:
+    """Name the line that defines the field of each problem, if one does."""
+    for text in problems:
+        field = text.partition('"')[2].partition('"')[0]
+        place = place_of_field(folder, "entitlement.groq", field)
+        yield f"{place}: {text}" if field and not place.endswith("line 1") else f"entitlement.groq: {text}"
+
+
+def _miscounted(empty: Snapshot, samples: Mapping[Subject, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what by_subject.groq does not count, though everything.groq returns it."""
+    ids = {subject: row["_id"] for subject, row in samples.items()}
+    if not empty.visible:
+        yield f'by_subject.groq: "visible" is 0, but everything.groq returns {next(iter(ids.values()))}'
+    for subject, id_ in ids.items():
+        if subject.is_address and not empty.addressed:
+            yield f'by_subject.groq: "addressed" is 0, but {id_} names somebody by {subject.kind.value}'
+
+
+async def _text_warnings(source: Sanity, folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[GroqProblem]:
+    """Return what the text of the files shows: types whose changes are missed, and filters that read everything."""
+    fix = f"Correct it in {folder}."
+    found = [GroqProblem(text, fix) for text in unseen_types(folder, NAMES)]
+    for name in NAMES[:-2]:
+        if name != SCANS:
+            found += [GroqProblem(text, SCAN_FIX) for text in scanning(folder, f"{name}.groq")]
+    return found if rows else [*await _unknown_types(source, folder), *found]
+
+
+async def _unknown_types(source: Sanity, folder: Path) -> list[GroqProblem]:
+    """Return the types in everything.groq of which no document is published, with those of the dataset."""
+    types = types_of(folder, "everything.groq")
+    query = '{"present": array::unique(*[_type in $types][0...1000]._type), "types": array::unique(*[0...1000]._type)}'
+    answer = await source.lookup(query, {"types": [*types]}) if types else {}
+    present, seen = ([str(one) for one in answer.get(name) or ()] for name in ("present", "types"))
+    published = ", ".join(sorted(one for one in seen if not one.startswith("system."))[:SHOWN]) or "nothing"
+    return [
+        GroqProblem(
+            f'{place}: no document of type "{kind}" is published; the dataset has {published}',
+            f"Correct the type in all files of {folder}, or check SANITY_DATASET and the token's role.",
         )
-    return GroqReport(tuple(problems), webhook, tuple(_warnings(page.rows, queries, folder, fields)), empty.visible)
+        for kind, place in types.items()
+        if kind not in present
+    ]
 
 
 def _warnings(
@@ -128,16 +203,28 @@ def _warnings(
         text = "the queries run, but no entitlement is visible"
         fix = "Publish one, or check SANITY_DATASET, the token's role and the type name in the GROQ files."
         yield GroqProblem(text, fix)
-    for text, fix in refused_warnings(rows, fields):
+    for text, fix in refused_warnings(rows, fields, folder):
         yield GroqProblem(text, fix)
+    if text := inactive_warning(rows, fields):
+        yield GroqProblem(f"{_place(folder, 'status', 'entitlement.groq')}: {text}", f"Correct it in {folder}.")
     if text := empty_warning(empty_fields(rows, field_names(fields)), len(rows), queries.everything):
         yield GroqProblem(text, f"Check entitlement.groq in {folder}.")
 
 
-async def _differing(source: Sanity, row: Mapping[str, Any]) -> list[str]:
-    """Return what affected.groq and changed.groq say otherwise of a row: whom it is for, and that it entitles."""
+async def _differing(source: Sanity, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the other queries say otherwise of these rows: that they are there, whom they are for."""
+    ids = {str(row["_id"]) for row in rows}
+    by_id = {row["_id"] for row in (await source.by_subject((), ids)).rows}
+    found = [f"by_subject.groq does not find {id_} by its _id, in $documents" for id_ in sorted(ids - by_id)[:1]]
+    affected = (await source.affected(ids, "", ())).rows
+    for row in rows:
+        if different := await _different(source, row, affected):
+            return found + different
+    return found
+
+
+async def _different(source: Sanity, row: Mapping[str, Any], affected: Sequence[Mapping[str, Any]]) -> list[str]:
     document = str(row["_id"])
-    affected = (await source.affected({document}, "", ())).rows
     changed = await source.changed(str(row["_updatedAt"]), "", LAST_MOMENT)
     found = []
     for file, others, expected in (
@@ -146,7 +233,8 @@ async def _differing(source: Sanity, row: Mapping[str, Any]) -> list[str]:
     ):
         other = next((one for one in others if one["_id"] == document), None)
         if other is None:
-            found += [f"{file} does not find {document}"] if file == "affected.groq" else []  # others may fill the page
+            if others is not changed or len(others) < CHANGED_PAGE:  # else others may fill the page
+                found.append(f"{file} does not find {document}")
             continue
         expected |= {name: row[name] for name in SUBJECT_FIELDS if row.get(name)}
         found += [
@@ -157,18 +245,6 @@ async def _differing(source: Sanity, row: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _first_named(
-    rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]
-) -> tuple[Mapping[str, Any], Subject] | None:
-    """Return the first row that names its subject by id, written as it is stored."""
-    for raw in rows:
-        subject, _ = read_row(raw, fields)
-        as_pasted = any(str(raw.get(name) or "") != str(raw.get(name) or "").strip() for name in SUBJECT_FIELDS)
-        if subject is not None and subject.kind in (Kind.USER, Kind.ORGANIZATION, Kind.MEMBERSHIP) and not as_pasted:
-            return raw, subject
-    return None
-
-
 async def _webhook_problems(source: Sanity, queries: Queries, folder: Path, row: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with an event about a row; nothing if only Sanity can evaluate the files."""
     projection, condition = _dry(queries.webhook_projection), _dry(queries.webhook_filter)
@@ -176,19 +252,36 @@ async def _webhook_problems(source: Sanity, queries: Queries, folder: Path, row:
     problems = []
     if "delta::" not in condition:
         query = f'{{"present": count(*[_id == $id]), "matches": count(*[_id == $id && ({condition})])}}'
-        counts = await _named(FILTER, source.lookup(query, parameters))
+        counts = await _in_file(folder, FILTER, condition, source.lookup(query, parameters), query)
         if counts.get("matches") != counts.get("present"):
             problems.append(f"{FILTER}, line 1: it does not let {row['_id']} through")
     if "delta::" not in projection:
         query = f'{{"document": *[_id == $id][0]{{_id, _rev, _updatedAt, "body": {projection}}}}}'
-        document = (await _named(PROJECTION, source.lookup(query, parameters))).get("document")
+        document = (await _in_file(folder, PROJECTION, projection, source.lookup(query, parameters), query)).get(
+            "document"
+        )
         if isinstance(document, dict):  # else it has just been deleted
             problems += _body_problems(document, folder, row)
     return problems
 
 
+async def _in_file(folder: Path, file: str, text: str, answer: Awaitable[T], query: str) -> T:
+    """Return the answer to a query that has the text of a file in it. An error there names the file and the line."""
+    try:
+        return await answer
+    except GroqInvalid as error:
+        start = query.index(text)
+        if error.position is None or not start < error.position <= start + len(text):
+            raise GroqInvalid(f"{file}: {error.detail}") from None
+        raise GroqInvalid(f"{file}: {error.detail}; see {place_of(folder, file, error.position - start)}") from None
+
+
 def _dry(text: str) -> str:
-    return _OPERATION.sub('"update"', _SIDE.sub("@", text))
+    """Put what a query can evaluate for what only a webhook can, without moving anything else."""
+    for pattern, instead in ((_SIDE, "@"), (_OPERATION, '"update"')):
+        for found in reversed([*pattern.finditer(text)]):
+            text = text[: found.start()] + instead.ljust(len(found[0])) + text[found.end() :]
+    return text
 
 
 def _body_problems(document: Mapping[str, Any], folder: Path, row: Mapping[str, Any]) -> Iterator[str]:
@@ -198,22 +291,27 @@ def _body_problems(document: Mapping[str, Any], folder: Path, row: Mapping[str, 
         "type": "entitlement",
         "rev": document["_rev"],
         "updatedAt": document["_updatedAt"],
+        "operation": "update",
     }
+    for name in ("projectId", "dataset"):
+        if not body.get(name):
+            yield f'{_place(folder, name)}: "{name}" is missing'
     for name, value in expected.items():
         if body.get(name) != value:
             yield f'{_place(folder, name)}: "{name}" of {row["_id"]} is {_shown(body.get(name))}, expected {value}'
     for side in ("before", "after"):
         given = body.get(side)
+        if isinstance(given, dict) and given.get("_type") not in (None, "entitlement"):
+            kind = _shown(given["_type"])
+            yield f'{_place(folder, side)}: "_type" of "{side}" of {row["_id"]} is {kind}, expected entitlement'
         for name in SUBJECT_FIELDS:
             if row.get(name) and not (isinstance(given, dict) and given.get(name)):
                 yield f'{_place(folder, side)}: "{side}" lacks {name}, which {row["_id"]} has'
 
 
-def _place(folder: Path, field: str) -> str:
+def _place(folder: Path, field: str, file: str = PROJECTION) -> str:
     """Return the file and the line where a field is defined; the first line if it is missing."""
-    lines = (folder / PROJECTION).read_text(encoding="utf-8").splitlines()
-    number = next((n for n, line in enumerate(lines, 1) if line.lstrip().startswith(f'"{field}"')), 1)
-    return f"{PROJECTION}, line {number}"
+    return place_of_field(folder, file, field)
 
 
 def _shown(value: object) -> str:
@@ -224,5 +322,5 @@ async def _named(file: str, answer: Awaitable[T]) -> T:
     """Name the file in an error that comes from its text."""
     try:
         return await answer
-    except (ConfigurationError, UnreadableAnswer) as error:
-        raise type(error)(f"{file}: {error.detail}") from None
+    except WrongResult as error:
+        raise GroqInvalid(f"{file}: {error.detail}") from None

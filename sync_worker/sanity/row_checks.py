@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Entitlement, MergeRule, Refusal
 from sync_worker.domain.merge import disallowed_values
-from sync_worker.errors import ConfigurationError, quoted
+from sync_worker.domain.text import escaped
+from sync_worker.errors import GroqInvalid, quoted
 from sync_worker.sanity.rows import Row, SubjectFields, json_type, read_row
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def shape_problems(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -
     """
     if not rows:
         return ()
-    return (*_missing(rows, fields), *_without_subject(rows), *_mistyped(rows, fields))
+    return (*missing_fields(rows, fields), *_without_subject(rows), *_mistyped(rows, fields))
 
 
 def field_names(fields: Sequence[Field]) -> tuple[str, ...]:
@@ -71,7 +72,9 @@ def empty_warning(empty: Iterable[str], rows: int, query: str) -> str:
     return f'{quoted_names} {verb} empty in all {rows} rows; write "{names[0]}": null if your model has no such field'
 
 
-def refused_warnings(rows: Iterable[Mapping[str, Any]], fields: Sequence[Field]) -> tuple[tuple[str, str], ...]:
+def refused_warnings(
+    rows: Iterable[Mapping[str, Any]], fields: Sequence[Field], folder: object = "GROQ_DIR"
+) -> tuple[tuple[str, str], ...]:
     """Return what is refused in single rows, each with what to do: wrong rows, and values that are on no list."""
     refused: list[Refusal] = []
     disallowed: Counter[tuple[str, str]] = Counter()
@@ -86,7 +89,8 @@ def refused_warnings(rows: Iterable[Mapping[str, Any]], fields: Sequence[Field])
     warnings = []
     if refused:
         text = f"{len(refused)} of {number} rows are refused; the first is {refused[0]}"
-        warnings.append((text, "Correct these documents and publish them. Until then they grant nothing."))
+        documents = "Correct these documents and publish them. Until then they grant nothing."
+        warnings.append((text, f"{documents} If they are right, correct entitlement.groq in {folder}."))
     for field in fields:
         values = [(value, count) for (name, value), count in disallowed.most_common() if name == field.name]
         if values:
@@ -97,10 +101,26 @@ def refused_warnings(rows: Iterable[Mapping[str, Any]], fields: Sequence[Field])
     return tuple(warnings)
 
 
+def inactive_warning(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> str:
+    """Return a warning if not one of `rows` has a status that counts: most likely, active has another name there."""
+    status = Counter(
+        read.status for _, read in (read_row(raw, fields) for raw in rows) if isinstance(read, Entitlement)
+    )
+    if len(rows) < MIN_ROWS or not status or status.keys() & {None, "active"}:
+        return ""
+    shown = ", ".join(f"{escaped(str(value))} ({count} rows)" for value, count in status.most_common(SHOWN))
+    return f'"status" is {shown}, and not "active" in any row, so none grants anything'
+
+
 def refuse_wrong_shape(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> None:
-    """Raise ConfigurationError when all `rows` share a problem: writing from them would remove access."""
+    """Raise GroqInvalid when all `rows` share a problem: writing from them would remove access."""
     if problems := shape_problems(rows, fields):
-        raise ConfigurationError(f"entitlement.groq does not return the expected rows: {'; '.join(problems)}")
+        raise GroqInvalid(f"entitlement.groq does not return the expected rows: {'; '.join(problems)}")
+
+
+def missing_fields(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> tuple[str, ...]:
+    """Return one sentence for each field that no row has, not even as null."""
+    return tuple(_missing(rows, fields))
 
 
 def _missing(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Iterable[str]:

@@ -39,6 +39,17 @@ def file_of(rest: str) -> str:
     return path
 
 
+def refuse_place(path: str) -> None:
+    """Raise ConfigurationError with the reason if there can be no file at `path`."""
+    place = Path(path).absolute()
+    if not place.parent.is_dir():
+        raise ConfigurationError(f"DATABASE_URL: the folder of {path} does not exist. Create it, or correct the path.")
+    if place.is_dir():
+        raise ConfigurationError(f"DATABASE_URL: {path} is a folder, not a file. Add the name of a file.")
+    if not os.access(place.parent, os.W_OK):  # SQLite keeps more files beside this one
+        raise ConfigurationError(f"DATABASE_URL: the folder of {path} is not writable for this user.")
+
+
 class SqliteDatabase(Database):
     """One SQLite file."""
 
@@ -48,6 +59,7 @@ class SqliteDatabase(Database):
         self._clock = clock
         self._timings = timings
         self._watch = watch
+        self._identity: tuple[int, int] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
@@ -62,6 +74,7 @@ class SqliteDatabase(Database):
             self._connect_writer,
             "BEGIN IMMEDIATE",
             clock=self._clock,
+            check=self._check_file,
             answer=self._answer_soon,
             poll=self._timings.sqlite_poll,
             changed_elsewhere=self._wake_soon if self._watch else None,
@@ -71,6 +84,7 @@ class SqliteDatabase(Database):
             self._connect_reader,
             "BEGIN",
             clock=self._clock,
+            check=self._check_file,
             answer=self._answer_soon,
             poll=self._timings.sqlite_poll,
         )
@@ -129,7 +143,15 @@ class SqliteDatabase(Database):
         if any(job.notified for job in jobs):
             self._signal.set()
 
+    def _check_file(self) -> None:
+        """Raise DatabaseUnavailable if the file is not the one that was opened: what is written would be lost."""
+        if self._identity is not None and self._identity != _identity(self._path):
+            raise DatabaseUnavailable(
+                f"The SQLite file {self._path} was removed or replaced while it was open. Put it back, or restart."
+            )
+
     def _connect_writer(self) -> sqlite3.Connection:
+        self._check_file()
         self._create_file()
         connection = self._connect()
         try:
@@ -142,9 +164,11 @@ class SqliteDatabase(Database):
         except BaseException:
             connection.close()
             raise
+        self._identity = _identity(self._path)
         return connection
 
     def _connect_reader(self) -> sqlite3.Connection:
+        self._check_file()
         connection = self._connect()
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -156,8 +180,7 @@ class SqliteDatabase(Database):
 
     def _create_file(self) -> None:
         """Create the file readable by its owner only, as some keys are e-mail addresses."""
-        if not Path(self._path).absolute().parent.is_dir():
-            raise ConfigurationError(f"DATABASE_URL: the folder of {self._path} does not exist.")
+        refuse_place(self._path)
         with suppress(OSError):  # it exists, or SQLite reports the problem
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
@@ -177,3 +200,11 @@ class SqliteDatabase(Database):
                 f"SQLite keeps {self._path} in journal mode {mode}, not wal: use a local disk, not a network share, "
                 "or set DATABASE_URL to a PostgreSQL server."
             )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - before every commit, so without the detour
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

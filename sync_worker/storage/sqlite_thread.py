@@ -92,6 +92,7 @@ class ConnectionThread:
         begin: str,
         *,
         clock: Clock,
+        check: Callable[[], None],
         answer: Callable[[list[Job]], None],
         poll: float,
         changed_elsewhere: Callable[[], None] | None = None,
@@ -99,6 +100,7 @@ class ConnectionThread:
         self._connect = connect
         self._begin = begin
         self._clock = clock
+        self._check = check
         self._answer = answer
         self._poll = poll
         self._changed_elsewhere = changed_elsewhere
@@ -154,6 +156,7 @@ class ConnectionThread:
         try:
             if self._connection is None:
                 self._connection = self._connect()
+            self._check()
             self._connection.execute(self._begin)
             for job in jobs:
                 self._attempt(self._connection, job)

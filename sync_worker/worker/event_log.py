@@ -42,7 +42,7 @@ def log_outcome(outcome: Outcome, layout: Layout) -> None:
             log.warning(
                 "missed_webhook_detected",
                 subject=subject,
-                next_step="the poll found a publish without a webhook: check that the webhook is enabled",
+                next_step="only the poll found this publish: check the webhook, or with EVENTS=listen the stream",
                 **cause,
             )
     for refusal in outcome.access.refusals if outcome.access else ():

@@ -7,6 +7,7 @@ because a key was refused. What a run does with its claims is in `jobs`.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Protocol
@@ -118,6 +119,8 @@ class Worker:
             except (ConfigurationError, CredentialsRefused) as error:
                 self.jobs.stopped = Stopped(error.code, self.clock.monotonic())
                 log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
+                with suppress(DatabaseUnavailable):
+                    await self._say_if_stopped()
                 await self._rest(self.timings.credentials_probe)
             except SyncWorkerError as error:
                 log.warning("projection_not_checked", code=error.code, detail=error.detail)

@@ -94,7 +94,7 @@ async def test_a_key_that_is_refused_is_named_and_nothing_is_written(
 async def test_without_a_terminal_it_names_the_options(tmp_path: Path) -> None:
     ended = await run("init", cwd=tmp_path)
     assert (ended.code, names_in(tmp_path)) == (1, [])
-    assert "Pass --project-id, --read-token, --clerk-key" in ended.err
+    assert "Pass --project-id and set SANITY_READ_TOKEN and set CLERK_SECRET_KEY." in ended.err
 
 
 async def test_the_sandbox_writes_its_settings_to_a_file_that_must_not_exist(tmp_path: Path) -> None:
@@ -107,3 +107,13 @@ async def test_the_sandbox_writes_its_settings_to_a_file_that_must_not_exist(tmp
         await asyncio.wait_for(running.wait(), 60)
     ended = await run("sandbox", *ports, "--env-file", str(file), cwd=tmp_path)
     assert (ended.code, "exists already" in ended.err) == (1, True)
+
+
+async def test_the_queries_alone_are_copied_beside_settings_that_exist_already(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SANITY_PROJECT_ID=mine\n")
+    refused = await init(box, tmp_path)
+    assert (refused.code, "sync-worker init --groq-only" in refused.err) == (1, True)
+    ended = await init(box, tmp_path, "--groq-only")
+    assert (ended.code, "GROQ_DIR=groq" in ended.out) == (0, True)
+    assert Queries.load(tmp_path / "groq") == Queries.load(packaged_groq())
+    assert (tmp_path / ".env").read_text() == "SANITY_PROJECT_ID=mine\n"

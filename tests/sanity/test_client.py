@@ -41,11 +41,11 @@ def course(document: str, slug: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def source(box: Sandbox) -> AsyncIterator[Sanity]:
-    async with _source(box) as sanity:
+    async with source_of(box) as sanity:
         yield sanity
 
 
-class _source:  # noqa: N801 - reads as a function
+class source_of:  # noqa: N801 - reads as a function
     def __init__(self, box: Sandbox, **given: Any) -> None:
         transport = ServiceTransport(
             "Sanity",
@@ -164,13 +164,13 @@ async def test_the_document_store_is_ahead_of_the_index(box: Sandbox, source: Sa
 
 
 async def test_a_wrong_token_is_reported_by_the_name_of_its_setting(box: Sandbox) -> None:
-    async with _source(box, token="wrong") as sanity:
+    async with source_of(box, token="wrong") as sanity:
         with pytest.raises(CredentialsRefused, match="SANITY_READ_TOKEN"):
             await sanity.by_subject([USER], [])
 
 
 async def test_an_unknown_dataset_is_an_error_and_not_an_empty_result(box: Sandbox) -> None:
-    async with _source(box, dataset="elsewhere") as sanity:
+    async with source_of(box, dataset="elsewhere") as sanity:
         with pytest.raises(SyncWorkerError):
             await sanity.by_subject([USER], [])
 
@@ -179,7 +179,7 @@ async def test_a_query_that_does_not_parse_is_a_configuration_error(box: Sandbox
     for file in packaged_groq().glob("*.groq"):
         (tmp_path / file.name).write_text(file.read_text())
     (tmp_path / "by_subject.groq").write_text("*[_type ==")
-    async with _source(box, folder=tmp_path) as sanity:
+    async with source_of(box, folder=tmp_path) as sanity:
         with pytest.raises(ConfigurationError, match="400"):
             await sanity.by_subject([USER], [])
 

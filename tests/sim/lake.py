@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from sync_worker.sandbox.clock import rfc3339
 from sync_worker.sandbox.documents import DocumentStore, MutationError, Transaction
-from sync_worker.sanity.client import Queries
+from sync_worker.sanity.client import NAMES, Queries
 from tests.sim import groq
 from tests.sim.network import Reply
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TOKEN = "sk-sandbox"
 PAGE = 3
 """Rows in a page of a query: few documents are to be many pages."""
-QUERIES = Queries(*Queries.__slots__)
+QUERIES = Queries(**dict(zip(NAMES, NAMES, strict=True)), folder=None)
 """Each query's text is its name: a long address costs a millisecond, and nobody above the transport reads the text."""
 
 

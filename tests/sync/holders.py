@@ -38,9 +38,14 @@ async def synced(
     """Run a worker over people who have their access; publish so many where a number is given."""
     users = await publish(box, users) if isinstance(users, int) else list(users)
     async with working(box, database_url, **given) as parts:
-        await enqueue(parts, ids(users), "webhook:x")
-        await until(lambda: not wrong(box))
+        await sync_all(parts, users, box)
         yield parts, users
+
+
+async def sync_all(parts: Parts, users: Sequence[str], box: Sandbox) -> None:
+    """Have the worker that runs give these people their access."""
+    await enqueue(parts, ids(users), "webhook:x")
+    await until(lambda: not wrong(box))
 
 
 def ids(users: Sequence[str]) -> list[str]:

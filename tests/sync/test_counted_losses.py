@@ -15,7 +15,7 @@ from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock, ShiftedClock
 from tests.oracle import until_idle
 from tests.parts import working
-from tests.sync.test_losses import publish, sync_all, with_plan
+from tests.sync.holders import publish, sync_all, with_plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,8 +20,7 @@ from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle
 from tests.parts import working
-from tests.sync.test_held_losses import clear_the_slug, enqueue, ids
-from tests.sync.test_losses import publish, sync_all, until_held, with_plan
+from tests.sync.holders import clear_the_slug, enqueue, ids, publish, sync_all, until_held, with_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

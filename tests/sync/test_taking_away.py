@@ -28,7 +28,7 @@ from tests.clock import CLOCK
 from tests.expected import deleted
 from tests.oracle import until_idle, wrong
 from tests.parts import RUNTIME, opened, settings_of, working
-from tests.sync.test_losses import publish, sync_all
+from tests.sync.holders import publish, sync_all
 from tests.sync.test_ownership import reconcile
 
 if TYPE_CHECKING:
