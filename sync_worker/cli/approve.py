@@ -89,7 +89,7 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
             raise NoSuchChangeset(changeset)
         changes = await store.approvals.all_changes(changeset)
         result = Result()
-        async with open_reconcile(settings, store, calls, approved=True) as run:
+        async with open_reconcile(settings, store, calls, approved=changeset) as run:
             cause = Cause(CauseKind.APPROVE, changeset)
             with Bars() as bars:
                 repair = replace(run, cause=cause, progress=bars).repair
