@@ -106,6 +106,7 @@ async def test_a_retry_of_all_that_failed_writes_nothing_that_is_held(box: Sandb
     async with working(box, database_url, max_revocations="0") as parts:
         await sync_all(parts, users, box)
         await clear_the_slug(box, parts, 12)
+    async with working(box, database_url, max_revocations="1000") as parts:
         assert await parts.store.queue.revive() == 12
         await until_idle(database_url)
         assert (with_plan(box), [held.size for held in await parts.store.approvals.changesets()]) == (users, [12])
