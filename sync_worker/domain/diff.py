@@ -192,6 +192,13 @@ class _Comparison:
         names = [name for name in values if name in given or name in kept]
         sources = self.desired.sources
         change = self._written(before, values, names) or self._patched(before, values, names, sources, None)
+        if self._oversize(change):
+            # A lower value may be longer than the one that it replaces: then nothing replaces it.
+            lost_keys = {loss.key for loss in lost}
+            values = {n: v for n, v in values.items() if n not in lost_keys or isinstance(v, list)}
+            lost = losses(before, values, self.layout.fields)
+            names = [name for name in names if name in values]
+            change = self._patched(before, values, names, sources, None)
         refused = sorted(name for name, value in after.items() if not same_json(values.get(name), value))
         document = ", ".join(sources[:3])
         refusals = tuple(Refusal(document, name, f"does not fit: {size}") for name in refused)

@@ -1,7 +1,8 @@
 """What a change takes away: the one definition of a loss. Pure.
 
-A plan or role that is removed or lowered in its order is a loss; changed where there is no order, it is a rename. A
-union with fewer members than before is a loss; a renamed member is not. Any other key is lost when it is removed.
+A plan or role that is removed or lowered in its order is a loss. Changed where there is no order, it is a rename, but
+not to the baseline, which is what remains when nothing sets the key. A union with fewer members than before is a loss;
+a renamed member is not. Any other key is lost when it is removed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync_worker.domain.entitlements import MergeRule
+from sync_worker.domain.ownership import same_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +69,7 @@ def _is_loss(before: object, after: object, field: Field | None) -> bool:
         )
     order = [str(value) for value in field.order]
     if str(before) not in order or str(after) not in order:
-        return False
+        return same_json(after, field.baseline) and not same_json(before, field.baseline)
     return order.index(str(after)) < order.index(str(before))
 
 

@@ -277,6 +277,7 @@ def refuse_common_loss(findings: Findings, layout: Layout) -> None:
     staying = [change for change in findings.losing if change.sources]
     for field_ in layout.fields:
         name = field_.name
-        gone = sum(bool(change.before.get(name)) and not change.after.get(name) for change in staying)
+        nothing: tuple[object, ...] = (None, [], field_.baseline)
+        gone = sum(loss.key == name and loss.after in nothing for change in staying for loss in change.losses)
         if gone > 1 and gone == findings.entitled_with[name]:
             raise EveryoneLoses(f"{gone} of {gone} would lose {name}")

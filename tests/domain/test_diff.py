@@ -204,6 +204,11 @@ def test_a_key_that_nothing_sets_any_more_gets_its_baseline_and_is_unmanaged_fro
     assert diff(NOTHING, after, with_baseline, at=AT).kind is ChangeKind.NONE
 
 
+def test_a_key_that_nothing_sets_and_that_is_not_managed_gets_no_baseline() -> None:
+    with_baseline = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], baseline="free"), *CORE_FIELDS[1:]))
+    assert diff(ONE_COURSE, Observed(USER), with_baseline, at=AT).public == {"courseSlugs": ["algebra"]}
+
+
 def test_values_are_compared_as_json() -> None:
     flags = replace(LAYOUT, fields=(*CORE_FIELDS, Field("beta", MergeRule.LATEST)))
     stored = written(Observed(USER), diff(Access({"beta": 1}, ("e",)), Observed(USER), flags, at=AT))
@@ -241,6 +246,17 @@ def test_an_operator_takes_another_installation_over() -> None:
     assert diff(NOTHING, theirs, own, at=AT, adoption=adoption).kind is ChangeKind.REVOKE
 
 
+def test_taking_one_installation_over_leaves_the_others() -> None:
+    second = replace(LAYOUT, source="project/second", namespace="second")
+    stored = granted()
+    stored = written(stored, diff(ENTITLED, stored, second, at=AT))
+    own, adoption = replace(LAYOUT, source="project/staging"), Adoption(source="project/second")
+    with pytest.raises(ManagedElsewhere, match="project/production"):
+        diff(ENTITLED, stored, own, at=AT, adoption=adoption)
+    after = written(stored, diff(NOTHING, stored, own, at=AT, adoption=adoption))
+    assert (after.public, list(after.markers)) == ({**granted().public, "second": {}}, [None])
+
+
 def test_installations_with_namespaces_of_their_own_do_not_touch_each_other() -> None:
     theirs, own = granted(), replace(LAYOUT, source="project/staging", namespace="staging")
     after = written(theirs, diff(ENTITLED, theirs, own, at=AT))
@@ -262,6 +278,17 @@ def test_a_downgrade_is_written_although_the_marker_does_not_fit() -> None:
     last = LastWrites({Slot.parse("plan"): ["pro"]}, ("ent-1",))
     change = diff(Access({"plan": "basic"}, ("ent-1",)), wiped, ordered, at=AT, written=last)
     assert (change.public, change.private) == ({"plan": "basic"}, {})
+
+
+def test_a_lower_plan_that_is_too_long_to_fit_does_not_keep_the_higher_one() -> None:
+    ordered = replace(LAYOUT, fields=(replace(CORE_FIELDS[0], order=("free of charge", "pro")), *CORE_FIELDS[1:]))
+    lower = Access({"plan": "free of charge", "courseSlugs": ("algebra",)}, ("ent-1",))
+    stored = granted(courseSlugs=["algebra", "b"], app="")
+    stored = replace(stored, public={**stored.public, "app": "x" * (METADATA_LIMIT - json_size(stored.public))})
+    change = diff(lower, stored, ordered, at=AT)
+    assert change.public == {"plan": None, "courseSlugs": ["algebra"]}
+    assert [loss.key for loss in change.losses] == ["plan", "courseSlugs"]
+    assert [(refusal.document, refusal.field) for refusal in change.refusals] == [("ent-1", "plan")]
 
 
 def test_a_grant_whose_marker_does_not_fit_is_refused() -> None:

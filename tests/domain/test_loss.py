@@ -12,7 +12,13 @@ from sync_worker.domain.entitlements import CORE_FIELDS, Field, MergeRule
 from sync_worker.domain.loss import Loss, giving, losses, taking
 
 PLANS = ("free", "pro", "team")
-FIELDS = (replace(CORE_FIELDS[0], order=PLANS), CORE_FIELDS[1], CORE_FIELDS[2], Field("flag", MergeRule.LATEST))
+FIELDS = (
+    replace(CORE_FIELDS[0], order=PLANS, baseline="free"),
+    CORE_FIELDS[1],
+    CORE_FIELDS[2],
+    Field("flag", MergeRule.LATEST),
+    Field("tier", MergeRule.LATEST, baseline="none"),
+)
 values = st.fixed_dictionaries(
     {},
     optional={
@@ -20,6 +26,7 @@ values = st.fixed_dictionaries(
         "role": st.sampled_from(("tutor", "student")),
         "courseSlugs": st.lists(st.sampled_from("abcd"), unique=True).map(sorted),
         "flag": st.sampled_from((1, True, "x")),
+        "tier": st.sampled_from(("gold", "none")),
     },
 )
 
@@ -30,7 +37,8 @@ values = st.fixed_dictionaries(
         ({"plan": "pro"}, {}, {"plan"}),
         ({"plan": "team"}, {"plan": "pro"}, {"plan"}),
         ({"plan": "pro"}, {"plan": "team"}, set()),
-        ({"plan": "by-hand"}, {"plan": "free"}, set()),
+        ({"plan": "by-hand"}, {"plan": "pro"}, set()),
+        ({"plan": "by-hand"}, {"plan": "free"}, {"plan"}),
         ({"role": "tutor"}, {"role": "student"}, set()),
         ({"role": "tutor"}, {}, {"role"}),
         ({"courseSlugs": ["a", "b"]}, {"courseSlugs": ["a", "renamed"]}, set()),
@@ -38,6 +46,9 @@ values = st.fixed_dictionaries(
         ({"courseSlugs": []}, {"courseSlugs": []}, set()),
         ({"flag": 1}, {"flag": True}, set()),
         ({"flag": 1}, {}, {"flag"}),
+        ({"tier": "gold"}, {"tier": "none"}, {"tier"}),
+        ({"tier": "none"}, {"tier": "gold"}, set()),
+        ({"tier": "none"}, {"tier": "none"}, set()),
         ({"of former settings": 1}, {}, {"of former settings"}),
         ({}, {"plan": "pro"}, set()),
     ],

@@ -60,6 +60,25 @@ async def test_fifty_lost_plans_that_one_poll_finds_are_held_together(
         assert [held.size for held in await parts.store.approvals.changesets()] == [50 - lost]
 
 
+async def test_two_plans_that_one_poll_finds_without_a_slug_are_held_together(box: Sandbox, database_url: str) -> None:
+    users = await publish(box, 4)
+    others = [box.clerk.add_user(f"user_other{n}") for n in range(4)]
+    plan = {"_id": "p2", "_type": "plan", "slug": {"current": "team"}}
+    rows = [entitlement(f"ent-{user}", user, plan=reference("p2")) for user in others]
+    await box.lake.mutate([{"create": document} for document in (plan, *rows)])
+    async with working(box, database_url, max_revocations="5") as parts:
+        await poll_of(parts, ShiftedClock(-HOUR)).run()
+        await sync_all(parts, [*users, *others], box)
+        await poll_of(parts, ShiftedClock(600)).run()  # so that the next one finds nothing but the plans
+        await until_idle(database_url)
+        await box.lake.mutate([{"patch": {"id": id_, "unset": ["slug"]}} for id_ in ("p1", "p2")])
+        assert (await poll_of(parts, ShiftedClock(1200)).run())[0] == 2
+        await until_idle(database_url)
+        lost = 8 - len(with_plan(box))
+        assert lost <= 5
+        assert [held.size for held in await parts.store.approvals.changesets()] == [8 - lost]
+
+
 @pytest.mark.parametrize("cause", ["webhook:ent-{user}", "listen:ent-{user}", "sync"])
 async def test_what_the_own_entitlement_or_an_operator_says_is_never_counted(
     box: Sandbox, database_url: str, cause: str

@@ -101,6 +101,17 @@ async def test_the_end_of_an_empty_dataset_writes_nothing_that_is_held(box: Sand
         assert (with_plan(box), [held.size for held in await parts.store.approvals.changesets()]) == (users, [34])
 
 
+async def test_a_retry_of_all_that_failed_writes_nothing_that_is_held(box: Sandbox, database_url: str) -> None:
+    users = await publish(box, 12)
+    async with working(box, database_url, max_revocations="0") as parts:
+        await sync_all(parts, users, box)
+        await clear_the_slug(box, parts, 12)
+    async with working(box, database_url, max_revocations="1000") as parts:
+        assert await parts.store.queue.revive() == 12
+        await until_idle(database_url)
+        assert (with_plan(box), [held.size for held in await parts.store.approvals.changesets()]) == (users, [12])
+
+
 async def test_a_window_that_ends_takes_what_is_held(box: Sandbox, sqlite_url: str) -> None:
     clock, timings = ShiftedClock(), replace(TIMINGS, idle_interval=0.05)
     users = await publish(box, 3)

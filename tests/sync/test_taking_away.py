@@ -8,20 +8,26 @@ import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from sync_worker.cli.processes import SECRET
 from sync_worker.domain.changeset import LossLimit, compared
 from sync_worker.domain.diff import METADATA_LIMIT
 from sync_worker.errors import EveryoneLoses
+from sync_worker.formatting import rfc3339
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
 from sync_worker.storage.work_items import WorkItem
+from sync_worker.web.app import create_app
+from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from sync_worker.worker.full_reconcile import report
 from tests.builders import created, reference, weak
 from tests.causes import cause_of
+from tests.clock import CLOCK
 from tests.expected import deleted
 from tests.oracle import until_idle, wrong
-from tests.parts import opened, working
+from tests.parts import RUNTIME, opened, settings_of, working
 from tests.sync.test_losses import publish, sync_all
 from tests.sync.test_ownership import reconcile
 
@@ -129,6 +135,37 @@ async def test_a_deleted_course_behind_an_entitlement_that_never_counted_takes_n
     assert public(box) == {**APP, "courseSlugs": ["algebra"]}
 
 
+ELEVEN_MONTHS = 11 * 30 * 86_400
+DELETE: dict[str, Any] = {"v": 1, "operation": "delete", "id": "e1", "type": "entitlement", "rev": "r1", "after": None}
+
+
+async def test_a_delete_signed_eleven_months_ago_takes_nothing_that_support_set_by_hand(
+    box: Sandbox, database_url: str
+) -> None:
+    box.clerk.add_user("user_1", public_metadata={**APP})
+    await box.lake.mutate([created("other", "user_2", plan="pro")])
+    settings = settings_of(box, database_url)
+    then = CLOCK.now() - ELEVEN_MONTHS
+    before = {"_type": "entitlement", "clerkUserId": "user_1", "plan": "pro"}
+    body = json.dumps(
+        {
+            **DELETE,
+            "projectId": settings.sanity_project_id,
+            "dataset": settings.sanity_dataset,
+            "updatedAt": rfc3339(then),
+            "before": before,
+        }
+    ).encode()
+    signed = {SANITY_HEADER: sign_sanity(body, SECRET, int(then * 1000))}
+    app = create_app(settings, RUNTIME, with_worker=True)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    async with app.router.lifespan_context(app), client:
+        assert (await client.post("/webhooks/sanity", content=body, headers=signed)).status_code == 202
+        await until_idle(database_url)
+        row = await app.state.store.queue.get("user:user_1")
+        assert (row is not None, public(box)) == (True, APP)
+
+
 # --- a slug that is lost ---------------------------------------------------------------------------------------------
 
 
@@ -143,16 +180,19 @@ def with_another_path(folder: Path, path: str) -> Path:
     return copied
 
 
-@pytest.mark.parametrize(("path", "key"), [("plan", "plan"), ("courses[]", "courseSlugs")])
+@pytest.mark.parametrize(
+    ("path", "key", "baseline"),
+    [("plan", "plan", {}), ("plan", "plan", {"baseline_plan": "free"}), ("courses[]", "courseSlugs", {})],
+)
 async def test_a_misspelt_slug_in_the_projection_stops_a_reconcile_whatever_the_limit(
-    box: Sandbox, database_url: str, tmp_path: Path, path: str, key: str
+    box: Sandbox, database_url: str, tmp_path: Path, *, path: str, key: str, baseline: dict[str, Any]
 ) -> None:
     users = await publish(box, 60)
-    async with opened(box, database_url) as parts:
+    async with opened(box, database_url, **baseline) as parts:
         await reconcile(parts)
     before = {user: public(box, user) for user in users}
     wrong_query = with_another_path(tmp_path, path)
-    async with opened(box, database_url, groq_dir=wrong_query, max_revocations="1000") as parts:
+    async with opened(box, database_url, groq_dir=wrong_query, max_revocations="1000", **baseline) as parts:
         with pytest.raises(EveryoneLoses, match=f"60 of 60 would lose {key}"):
             await reconcile(parts)
     assert {user: public(box, user) for user in users} == before
@@ -172,17 +212,21 @@ async def test_a_misspelt_slug_in_the_projection_is_held_by_the_worker_for_every
         assert (lost <= 5, held.size) == (True, 60 - lost)
 
 
-@pytest.mark.parametrize(("document", "key"), [("p1", "plan"), ("c1", "courseSlugs")])
+@pytest.mark.parametrize(
+    ("document", "key", "baseline"),
+    [("p1", "plan", {}), ("p1", "plan", {"baseline_plan": "free"}), ("c1", "courseSlugs", {})],
+)
 async def test_a_slug_that_some_lose_is_held_by_a_reconcile_and_is_no_good_run(
-    box: Sandbox, database_url: str, document: str, key: str
+    box: Sandbox, database_url: str, document: str, key: str, baseline: dict[str, Any]
 ) -> None:
     users = await publish(box, 60)
     others = [box.clerk.add_user(f"user_other{n}") for n in range(5)]
     other = {"create": {"_id": "c2", "_type": "course", "slug": {"current": "geometry"}}}
     rows = [created(f"ent-{user}", user, plan="basic", courses=[reference("c2")]) for user in others]
     await box.lake.mutate([other, *rows])
-    async with opened(box, database_url, max_revocations="5") as parts:
+    async with opened(box, database_url, max_revocations="5", **baseline) as parts:
         await reconcile(parts)
+        before = {user: public(box, user) for user in users}
         await box.lake.mutate([{"patch": {"id": document, "unset": ["slug"]}}])
         findings, result = await reconcile(parts)
         counted = report(findings, result, Counter(), 0.0, LossLimit("5"))
@@ -190,8 +234,8 @@ async def test_a_slug_that_some_lose_is_held_by_a_reconcile_and_is_no_good_run(
         changes = await parts.store.approvals.all_changes(held.id)
     assert (counted["updated"], counted["held"], result.is_good) == (0, 60, False)
     assert [change.subject for change in changes] == [f"user:{user}" for user in users]
-    assert all(change.before.get(key) and not change.after.get(key) for change in changes)
-    assert all(public(box, user).get(key) for user in users)
+    assert all(change.before.get(key) != change.after.get(key) for change in changes)
+    assert {user: public(box, user) for user in users} == before
 
 
 # --- no room ---------------------------------------------------------------------------------------------------------

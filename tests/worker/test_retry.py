@@ -57,6 +57,18 @@ def test_a_refusal_is_final_at_once_and_keeps_the_next_window() -> None:
     assert decided(error, next_due=NOW + 5) == DeadLettered(claim(), error.code, str(error), NOW + 5, wrote=True)
 
 
+@pytest.mark.parametrize("attempts", [0, 1_000])
+@pytest.mark.parametrize(("next_due", "due"), [(None, NOW + TIMINGS.dead_letter_retry), (NOW + 5, NOW + 5)])
+def test_a_refused_removal_is_tried_again_slowly_and_for_ever(
+    attempts: int, next_due: float | None, due: float
+) -> None:
+    error = RequestRefused("x")
+    completion = decide(
+        claim(attempts), error, now=NOW, jitter=0.0, timings=TIMINGS, next_due=next_due, wrote=True, removes=True
+    )
+    assert completion == DeadLettered(claim(attempts), error.code, str(error), due, wrote=True)
+
+
 def test_a_held_loss_is_set_aside_with_its_next_window() -> None:
     error = LossHeld("x")
     completion = decide(
