@@ -78,6 +78,7 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     from sync_worker.domain.entitlements import ChangeKind
     from sync_worker.domain.subjects import Subject
     from sync_worker.domain.work import Cause, CauseKind
+    from sync_worker.runtime.service import refuse_other_installation
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
     from sync_worker.storage.reconcile_runs import exclusive_run
     from sync_worker.worker.full_reconcile import Result
@@ -87,9 +88,10 @@ async def _approve(settings: Settings, changeset: str, *, as_json: bool) -> int:
     async with open_store(settings, runtime) as store, exclusive_run(store.runs, runtime.clock, runtime.timings):
         if await store.approvals.find(changeset) is None:
             raise NoSuchChangeset(changeset)
+        await refuse_other_installation(settings, store)
         changes = await store.approvals.all_changes(changeset)
         result = Result()
-        async with open_reconcile(settings, store, calls, approved=True) as run:
+        async with open_reconcile(settings, store, calls, approved=changeset) as run:
             cause = Cause(CauseKind.APPROVE, changeset)
             with Bars() as bars:
                 repair = replace(run, cause=cause, progress=bars).repair

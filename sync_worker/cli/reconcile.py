@@ -129,6 +129,7 @@ async def _preview(
 
 async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_run: bool, accept_fewer: bool) -> int:
     from sync_worker.domain.changeset import LossLimit
+    from sync_worker.runtime.service import refuse_other_installation
     from sync_worker.runtime.wiring import Runtime, open_reconcile, open_store
     from sync_worker.sanity.groq_checks import refuse_wrong_queries
     from sync_worker.storage.reconcile_runs import exclusive_run, judged
@@ -147,6 +148,8 @@ async def _reconcile(settings: Settings, show: str, adoption: Adoption, *, dry_r
         with Bars() as bars:
             findings = await replace(parts, progress=bars).find()
         _announce(findings, settings, runtime.timings, await _names(findings, settings, store, show), show)
+        if findings.differences and not dry_run:
+            await refuse_other_installation(settings, store)
         with Bars() as bars:
             result = None if dry_run else await replace(parts, progress=bars).apply(findings)
     limit = LossLimit(settings.max_revocations)

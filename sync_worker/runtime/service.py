@@ -119,8 +119,18 @@ async def _requeue_after_empty_read(services: Services, store: Store) -> None:
 
 async def check_before_work(services: Services, settings: Settings, store: Store) -> None:
     """Check that the database belongs to this installation, and the queries. Raises ConfigurationError."""
-    await installation_of(settings, store).ensure(CLERK_SECRET_KEY=await services.target.instance())
+    await _ensure_installation(services, settings, store)
     await refuse_wrong_queries(services.source, settings.layout.fields)
+
+
+async def refuse_other_installation(settings: Settings, store: Store) -> None:
+    """Check before a command writes that the database belongs to this installation. Raises ConfigurationError."""
+    async with open_services(settings, store, dry_run=True) as services:
+        await _ensure_installation(services, settings, store)
+
+
+async def _ensure_installation(services: Services, settings: Settings, store: Store) -> None:
+    await installation_of(settings, store).ensure(CLERK_SECRET_KEY=await services.target.instance())
 
 
 async def _ask_instance(services: Services, store: Store) -> None:

@@ -278,9 +278,9 @@ async def open_reconcile(
     dry_run: bool = False,
     adoption: Adoption = NO_ADOPTION,
     accept_fewer: bool = False,
-    approved: bool = False,
+    approved: str = "",
 ) -> AsyncIterator[FullReconcile]:
-    """Open a full reconcile. `calls` counts its calls by service, and its writes."""
+    """Open a full reconcile. `calls` counts its calls by service, and its writes; `approved` is the id of a list."""
     async with open_services(settings, store, dry_run=dry_run, on_call=_counting(calls)) as services:
         yield FullReconcile(
             reconciler_of(settings, store, services),

@@ -98,9 +98,9 @@ class Guard:
             log.info("changeset_withdrawn", changeset=id_)
 
     def _is_approved(self, outcome: Outcome, held: HeldChange) -> bool:
-        """Return whether an operator approved the list, and nothing is lost beyond what it shows."""
+        """Return whether an operator approved this very list, and nothing is lost beyond what it shows."""
         due, change = outcome.due, outcome.change
-        approved = due.approved or due.cause == Cause(CauseKind.APPROVE, held.changeset)
+        approved = due.approved == held.changeset or due.cause == Cause(CauseKind.APPROVE, held.changeset)
         return approved and change is not None and not losses(held.after, change.after, self.fields)
 
     def _ended(self, outcome: Outcome) -> bool:

@@ -28,8 +28,8 @@ class Due:
 
     `since` is when the oldest item was enqueued that this run serves, `transition` when time alone was to change the
     subject (both in epoch seconds); `delivery` is the id of the newest item's webhook. An operator said what to adopt,
-    `approved` the loss, or `accepts_empty`: that documents which are proven missing may end access although no event
-    reported it.
+    `approved` a list by its id, or `accepts_empty`: that documents which are proven missing may end access although no
+    event reported it.
     """
 
     subject: Subject
@@ -38,7 +38,7 @@ class Due:
     cause: Cause = NO_CAUSE
     since: float | None = None
     adoption: Adoption = NO_ADOPTION
-    approved: bool = False
+    approved: str = ""
     accepts_empty: bool = False
     delivery: str = ""
     transition: float | None = None

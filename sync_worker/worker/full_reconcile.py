@@ -98,7 +98,8 @@ class FullReconcile:
     timings: Timings
     adoption: Adoption = NO_ADOPTION
     accept_fewer: bool = False
-    approved: bool = False
+    approved: str = ""
+    """The id of the list that an operator approved."""
     cause: Cause = field(default_factory=new_cause)
     progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None
     random: Random = field(default_factory=Random)

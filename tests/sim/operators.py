@@ -108,7 +108,7 @@ async def approve_one(process: Process, held: HeldChangeset) -> Result:
     result = Result()
     async with exclusive_run(process.runs, process.world.clock, TIMINGS):
         changes = await process.approvals.all_changes(held.id)
-        run, process.may_take = process.reconciliation(approved=True), True
+        run, process.may_take = process.reconciliation(approved=held.id), True
         await run.repair([Subject.parse(change.subject) for change in changes], result)
     process.may_take = False
     return result

@@ -14,8 +14,9 @@ from tests.builders import entitlement, reference
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock, ShiftedClock
 from tests.oracle import until_idle
-from tests.parts import working
+from tests.parts import opened, working
 from tests.sync.holders import publish, sync_all, with_plan
+from tests.sync.test_ownership import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,6 +78,17 @@ async def test_two_plans_that_one_poll_finds_without_a_slug_are_held_together(bo
         lost = 8 - len(with_plan(box))
         assert lost <= 5
         assert [held.size for held in await parts.store.approvals.changesets()] == [8 - lost]
+
+
+async def test_a_reconcile_counts_all_its_losses_before_it_writes_the_first(box: Sandbox, database_url: str) -> None:
+    users = await publish(box, 200)
+    other = box.clerk.add_user("user_other")
+    await box.lake.mutate([{"create": entitlement("other", other, plan=reference("p1"))}])
+    async with opened(box, database_url, max_revocations="150") as parts:
+        await reconcile(parts)
+        await box.lake.mutate([{"patch": {"id": f"ent-{user}", "unset": ["plan"]}} for user in users])
+        _, result = await reconcile(parts)
+        assert (result.held.total(), with_plan(box)) == (200, [*users, other])
 
 
 @pytest.mark.parametrize("cause", ["webhook:ent-{user}", "listen:ent-{user}", "sync"])

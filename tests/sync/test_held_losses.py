@@ -185,7 +185,8 @@ async def test_a_list_is_approved_for_what_it_shows_and_not_for_what_was_lost_si
         await clear_the_slug(box, parts, 3, "c1")
     async with working(box, sqlite_url, max_revocations="0") as parts:
         await box.lake.mutate([{"patch": {"id": "p1", "unset": ["slug"]}}])
-        async with open_reconcile(parts.settings, parts.store, Counter(), approved=True) as run:
+        (shown,) = await parts.store.approvals.changesets()
+        async with open_reconcile(parts.settings, parts.store, Counter(), approved=shown.id) as run:
             await run.repair([Subject.parse(key) for key in ids(users)], result := Result())
         (held,) = await parts.store.approvals.changesets()
         (first, *_) = await parts.store.approvals.changes(held.id)

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 async def approve(parts: Parts, id_: str, users: Sequence[str]) -> Result:
     """Do what `sync-worker approve` does for these people of a list."""
     result = Result()
-    async with open_reconcile(parts.settings, parts.store, Counter(), approved=True) as run:
+    async with open_reconcile(parts.settings, parts.store, Counter(), approved=id_) as run:
         await replace(run, cause=Cause(CauseKind.APPROVE, id_)).repair(
             [Subject.parse(f"user:{user}") for user in users], result
         )
@@ -105,6 +105,7 @@ async def test_a_retry_of_all_that_failed_writes_nothing_that_is_held(box: Sandb
     async with working(box, database_url, max_revocations="0") as parts:
         await sync_all(parts, users, box)
         await clear_the_slug(box, parts, 12)
+    async with working(box, database_url, max_revocations="1000") as parts:
         assert await parts.store.queue.revive() == 12
         await until_idle(database_url)
         assert (with_plan(box), [held.size for held in await parts.store.approvals.changesets()]) == (users, [12])
@@ -154,3 +155,19 @@ async def test_who_could_not_be_written_stays_on_the_list_that_was_approved(box:
         box.clerk.faults.clear()
         await approve(parts, held.id, users[2:3])
         assert (with_plan(box), await parts.store.approvals.changesets()) == ([], [])
+
+
+async def test_an_approval_counts_for_its_own_list_alone(box: Sandbox, database_url: str) -> None:
+    users = await publish(box, 3)
+    async with working(box, database_url, max_revocations="0") as parts:
+        await sync_all(parts, users, box)
+        await box.lake.mutate([{"patch": {"id": "c1", "unset": ["slug"]}}])
+        await enqueue(parts, ["document:c1"], "webhook:c1", lane=1)
+        (approved,) = await parts.store.approvals.changesets()
+        await box.lake.mutate([{"patch": {"id": "c1", "set": {"slug": {"current": "algebra"}}}}])
+        await enqueue(parts, ["document:c1"], "webhook:c1", lane=1)
+        await clear_the_slug(box, parts, 3)
+        (held,) = await parts.store.approvals.changesets()
+        result = await approve(parts, approved.id, users)
+        assert held.id != approved.id
+        assert (with_plan(box), result.held) == (users, Counter({held.id: 3}))

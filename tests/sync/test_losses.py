@@ -116,7 +116,7 @@ async def test_who_was_not_approved_yet_stays_on_the_list(box: Sandbox, database
         await enqueue(parts, ids(users), "document:p1")
         await until_held(parts.store.approvals, 10)
         (held,) = await parts.store.approvals.changesets()
-        async with open_reconcile(parts.settings, parts.store, Counter(), approved=True) as run:
+        async with open_reconcile(parts.settings, parts.store, Counter(), approved=held.id) as run:
             await run.repair([Subject.parse(f"user:{user}") for user in users[1:]], Result())
         (rest,) = await parts.store.approvals.changes(held.id)
         assert (rest.subject, with_plan(box)) == (f"user:{users[0]}", [users[0]])

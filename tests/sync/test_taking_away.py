@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,7 +25,7 @@ from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from sync_worker.worker.full_reconcile import report
 from tests.builders import created, reference, weak
 from tests.causes import cause_of
-from tests.clock import CLOCK
+from tests.clock import CLOCK, TIMINGS
 from tests.expected import deleted
 from tests.oracle import until_idle, wrong
 from tests.parts import RUNTIME, opened, settings_of, working
@@ -236,6 +237,16 @@ async def test_a_slug_that_some_lose_is_held_by_a_reconcile_and_is_no_good_run(
     assert [change.subject for change in changes] == [f"user:{user}" for user in users]
     assert all(change.before.get(key) != change.after.get(key) for change in changes)
     assert {user: public(box, user) for user in users} == before
+
+
+async def test_a_reconcile_that_leaves_a_write_to_the_worker_is_no_good_run(box: Sandbox, database_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
+    async with opened(box, database_url, timings=replace(TIMINGS, reconcile_patience=0.001)) as parts:
+        await parts.store.queue.enqueue([WorkItem("user:user_1")])
+        assert len(await parts.store.queue.claim(0, 1, TIMINGS.lease)) == 1
+        _, result = await reconcile(parts)
+        assert (result.left_over, result.is_good, await parts.store.runs.last_good()) == (1, False, None)
 
 
 # --- no room ---------------------------------------------------------------------------------------------------------

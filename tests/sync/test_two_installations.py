@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -177,3 +178,24 @@ async def test_an_operator_takes_another_installation_over_with_one_option(box: 
     assert (refused["refused"], box.clerk.users["user_1"]["public_metadata"]["plan"]) == (1, "pro")
     code, _ = await operator.reconcile("--take-over", "elsewhere/production")
     assert (code, box.clerk.users["user_1"]["public_metadata"]["plan"]) == (0, "basic")
+
+
+@pytest.mark.parametrize("command", ["reconcile", "approve"])
+async def test_a_command_with_the_key_of_another_clerk_writes_nothing_and_names_the_variable(
+    box: Sandbox, staging_box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    operator = Operator(box, tmp_path, settings_for(box, f"sqlite:///{tmp_path}/work.db"))
+    for clerk in (box.clerk, staging_box.clerk):
+        clerk.add_user("user_1")
+    monkeypatch.setattr(staging_box.clerk.webhooks, "instance_id", "ins_another")
+    await box.lake.mutate([created("e1", "user_1", plan="pro"), created("other", "user_2")])
+    await operator.reconcile()
+    await box.lake.mutate([{"delete": {"id": "e1"}}])
+    await operator.reconcile("--max-revocations", "0")
+    (held,) = json.loads((await operator.run("approve", "--json")).out)
+    before = copy.deepcopy(box.clerk.users["user_1"])
+    staging_box.clerk.users["user_1"].update(before)
+    elsewhere = {"CLERK_API_URL": staging_box.clerk_url, "CLERK_SECRET_KEY": staging_box.clerk.secret_key}
+    ended = await operator.run(*{"reconcile": ["reconcile"], "approve": ["approve", held["id"]]}[command], **elsewhere)
+    assert (ended.code, "CLERK_SECRET_KEY: this database belongs to" in ended.err) == (1, True)
+    assert staging_box.clerk.users["user_1"]["public_metadata"] == before["public_metadata"]
