@@ -29,10 +29,11 @@ from sync_worker.errors import (
 )
 from sync_worker.sanity.groq_files import load_query, place_of
 from sync_worker.sanity.source import Page, Snapshot
+from sync_worker.sanity.transaction_log import deleted_by, transactions_of
 from sync_worker.transport import ServiceTransport, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from sync_worker.domain.subjects import Subject
@@ -142,9 +143,9 @@ class Sanity:
         last = ""
         while True:
             options = {"excludeContent": "true", "toTime": until, "limit": str(TRANSACTIONS), "tag": TAG}
-            transactions = _lines(await self._client.get(url, params={**options, **begin}))
+            transactions = transactions_of(await self._client.get(url, params={**options, **begin}))
             for transaction in transactions:
-                deleted |= dict.fromkeys(_deleted_by(transaction), editor(transaction.get("author")))
+                deleted |= dict.fromkeys(deleted_by(transaction), editor(transaction.get("author")))
             if len(transactions) < TRANSACTIONS or transactions[-1]["id"] == last:
                 return {id_: by for id_, by in deleted.items() if not id_.startswith(("drafts.", "versions."))}
             last = transactions[-1]["id"]
@@ -276,30 +277,6 @@ def _revisions_of(documents: object) -> dict[str, DocumentRevision]:
         )
         for d in found
     }
-
-
-def _lines(response: httpx.Response) -> list[dict[str, Any]]:
-    """Parse a page of the transaction log: a JSON object a line. Raises UnreadableAnswer."""
-    try:
-        lines = [json.loads(line) for line in response.text.splitlines() if line.strip()]
-    except ValueError:
-        raise UnreadableAnswer("a line of Sanity's transaction log is not JSON") from None
-    for line in lines:
-        if not isinstance(line, dict) or "error" in line or not isinstance(line.get("id"), str):
-            raise UnreadableAnswer("a line of Sanity's transaction log is not a transaction")
-    return lines
-
-
-def _deleted_by(transaction: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the documents that a transaction deleted: by a mutation, or by an effect that leaves nothing."""
-    for mutation in transaction.get("mutations") or ():
-        delete = mutation.get("delete") if isinstance(mutation, dict) else None
-        if isinstance(delete, dict) and isinstance(delete.get("id"), str):
-            yield delete["id"]
-    effects = transaction.get("effects")
-    for document, effect in effects.items() if isinstance(effects, dict) else ():
-        if isinstance(effect, dict) and list(effect.get("apply") or ())[:2] == [0, None]:
-            yield document
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

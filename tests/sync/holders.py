@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -90,3 +91,8 @@ def with_a_wrong_query(folder: Path) -> Path:
         wrong_text = text.replace('_type == "entitlement" &&', '_type == "entitlement" && count($documents) == 0 &&')
         (folder / file.name).write_text(wrong_text if file.name == "by_subject.groq" else text)
     return folder
+
+
+def public(box: Sandbox, user: str = "user_1") -> dict[str, Any]:
+    """Return a copy of what Clerk has for a person in public metadata."""
+    return copy.deepcopy(box.clerk.users[user]["public_metadata"])

@@ -24,32 +24,21 @@ from sync_worker.web.app import create_app
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from sync_worker.worker.full_reconcile import report
 from tests.builders import created, reference, weak
-from tests.causes import cause_of
 from tests.clock import CLOCK, TIMINGS
 from tests.expected import deleted
 from tests.oracle import until_idle, wrong
 from tests.parts import RUNTIME, opened, settings_of, working
-from tests.sync.holders import publish, sync_all
+from tests.sync.holders import enqueue, public, publish, sync_all
 from tests.sync.test_ownership import reconcile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.sandbox.server import Sandbox
-    from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
 APP = {"role": "admin", "plan": "team", "theme": "dark"}
 ALGEBRA = {"create": {"_id": "c1", "_type": "course", "slug": {"current": "algebra"}}}
-
-
-async def work_off(parts: Parts, key: str, cause: str, **given: Any) -> None:
-    await parts.store.queue.enqueue([WorkItem(key, cause=cause_of(cause), **given)])
-    await until_idle(parts.settings.database_url)
-
-
-def public(box: Sandbox, user: str = "user_1") -> dict[str, Any]:
-    return copy.deepcopy(box.clerk.users[user]["public_metadata"])
 
 
 async def test_the_first_reconcile_takes_no_value_of_the_app_from_anybody(box: Sandbox, sqlite_url: str) -> None:
@@ -70,7 +59,7 @@ async def test_a_webhook_ends_access_although_the_app_has_wiped_the_marker(
     box.clerk.add_user("user_2")
     await box.lake.mutate([created("e1", "user_1", plan="pro"), created("e2", "user_2", plan="pro")])
     async with working(box, database_url) as parts:
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
         assert public(box)["plan"] == "pro"
         box.clerk.users["user_1"]["private_metadata"] = {"app": "replaced everything"}
         ends: dict[str, dict[str, Any]] = {
@@ -79,7 +68,7 @@ async def test_a_webhook_ends_access_although_the_app_has_wiped_the_marker(
             "moved": {"patch": {"id": "e1", "set": {"clerkUserId": "user_2"}}},
         }
         await box.lake.mutate([ends[end]])
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
     assert public(box) == {"theme": "dark"}
 
 
@@ -129,10 +118,10 @@ async def test_a_deleted_course_behind_an_entitlement_that_never_counted_takes_n
     )
     course = box.lake.documents["c1"]
     async with working(box, sqlite_url) as parts:
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
         await box.lake.mutate([{"delete": {"id": "c1"}}])
         gone = deleted("c1", course["_rev"], course["_updatedAt"])
-        await work_off(parts, "document:c1", "webhook:c1", lane=1, expected=gone)
+        await enqueue(parts, ["document:c1"], "webhook:c1", lane=1, expected=gone)
     assert public(box) == {**APP, "courseSlugs": ["algebra"]}
 
 
@@ -207,7 +196,7 @@ async def test_a_misspelt_slug_in_the_projection_is_held_by_the_worker_for_every
     async with working(box, database_url) as parts:
         await sync_all(parts, users, box)
     async with working(box, database_url, groq_dir=with_another_path(tmp_path, path), max_revocations="5") as parts:
-        await work_off(parts, "document:c1", "webhook:c1", lane=1)
+        await enqueue(parts, ["document:c1"], "webhook:c1", lane=1)
         lost = len(wrong(box))
         (held,) = await parts.store.approvals.changesets()
         assert (lost <= 5, held.size) == (True, 60 - lost)
@@ -263,16 +252,16 @@ async def test_a_downgrade_is_written_beside_nearly_8_kb_of_the_apps_own(box: Sa
     box.clerk.add_user("user_1")
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, database_url, plan_order="basic,pro") as parts:
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
         box.clerk.users["user_1"]["private_metadata"] = {}
         crowd(box, "user_1", 20)
         before = copy.deepcopy(box.clerk.users["user_1"]["private_metadata"])
         await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "basic"}}}])
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
         assert public(box) == {"plan": "basic", "courseSlugs": []}
         assert box.clerk.users["user_1"]["private_metadata"] == before
         await box.lake.mutate([{"delete": {"id": "e1"}}, created("e2", "user_2", plan="pro")])
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
     assert public(box) == {}
 
 
@@ -283,12 +272,12 @@ async def test_a_cohort_of_400_courses_keeps_nobodys_old_plan(box: Sandbox, data
     await box.lake.load([{"_id": "cohort-1", "_type": "cohort", "courses": [reference(slug) for slug in slugs]}])
     await box.lake.mutate([created("e1", "user_1", plan="pro")])
     async with working(box, database_url) as parts:
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
         await box.lake.mutate([created("e2", "user_1", cohorts=[reference("cohort-1")])])
-        await work_off(parts, "user:user_1", "webhook:e2")
+        await enqueue(parts, ["user:user_1"], "webhook:e2")
         assert public(box) == {"plan": "pro", "courseSlugs": []}
         await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await work_off(parts, "user:user_1", "webhook:e1")
+        await enqueue(parts, ["user:user_1"], "webhook:e1")
         assert public(box).get("plan") is None
         row = await parts.store.queue.get("user:user_1")
         assert row is not None
@@ -296,75 +285,3 @@ async def test_a_cohort_of_400_courses_keeps_nobodys_old_plan(box: Sandbox, data
 
 
 # --- values and names ------------------------------------------------------------------------------------------------
-
-
-def with_field(folder: Path, name: str) -> Path:
-    """Return a folder of queries whose rows carry one more field."""
-    copied = folder / "groq"
-    shutil.copytree(packaged_groq(), copied)
-    mapping = copied / "entitlement.groq"
-    mapping.write_text(mapping.read_text().replace("  role,\n", f"  role,\n  {name},\n"))
-    return copied
-
-
-@pytest.mark.parametrize("marked", [True, False])
-async def test_a_flag_that_turns_from_1_into_true_is_written(
-    box: Sandbox, sqlite_url: str, tmp_path: Path, *, marked: bool
-) -> None:
-    box.clerk.add_user("user_1")
-    await box.lake.mutate([created("e1", "user_1", beta=1)])
-    given: dict[str, Any] = {"extra_fields": "beta=latest", "groq_dir": with_field(tmp_path, "beta")}
-    async with opened(box, sqlite_url, **given) as parts:
-        await reconcile(parts)
-        assert public(box)["beta"] == 1
-        if not marked:
-            box.clerk.users["user_1"]["private_metadata"] = {}
-        await box.lake.mutate([{"patch": {"id": "e1", "set": {"beta": True}}}])
-        await reconcile(parts)
-    assert public(box)["beta"] is True
-
-
-async def test_what_the_app_wrote_as_true_is_not_ours_because_we_once_wrote_1(
-    box: Sandbox, sqlite_url: str, tmp_path: Path
-) -> None:
-    box.clerk.add_user("user_1")
-    await box.lake.mutate([created("e1", "user_1", beta=1), created("e2", "user_2")])
-    given: dict[str, Any] = {"extra_fields": "beta=latest", "groq_dir": with_field(tmp_path, "beta")}
-    async with opened(box, sqlite_url, **given) as parts:
-        await reconcile(parts)
-        box.clerk.users["user_1"]["private_metadata"] = {}
-        box.clerk.users["user_1"]["public_metadata"]["beta"] = True
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await reconcile(parts)
-    assert public(box) == {"beta": True}
-
-
-async def test_a_setting_named_like_a_key_of_the_app_leaves_it_through_grant_change_and_end(
-    box: Sandbox, database_url: str, tmp_path: Path
-) -> None:
-    box.clerk.add_user("user_1", public_metadata={"theme": "dark"})
-    await box.lake.mutate([created("e1", "user_1", plan="pro"), created("e2", "user_2", plan="pro")])
-    given: dict[str, Any] = {"extra_fields": "theme=latest", "groq_dir": with_field(tmp_path, "theme")}
-    async with working(box, database_url, **given) as parts:
-        await work_off(parts, "user:user_1", "webhook:e1")
-        assert public(box) == {"theme": "dark", "plan": "pro", "courseSlugs": []}
-        await box.lake.mutate([{"patch": {"id": "e1", "set": {"plan": "basic"}}}])
-        await work_off(parts, "user:user_1", "webhook:e1")
-        assert public(box) == {"theme": "dark", "plan": "basic", "courseSlugs": []}
-        await box.lake.mutate([{"delete": {"id": "e1"}}])
-        await work_off(parts, "user:user_1", "webhook:e1")
-    assert public(box) == {"theme": "dark"}
-
-
-@pytest.mark.parametrize("where", ["public", "private"])
-async def test_a_namespace_replaces_no_key_of_the_app_wherever_that_stands(
-    box: Sandbox, sqlite_url: str, where: str
-) -> None:
-    box.clerk.add_user("user_1")
-    box.clerk.users["user_1"][f"{where}_metadata"] = {"access": "by the app"}
-    await box.lake.mutate([created("e1", "user_1", plan="pro")])
-    before = copy.deepcopy(box.clerk.users["user_1"])
-    async with working(box, sqlite_url, metadata_namespace="access") as parts:
-        await work_off(parts, "user:user_1", "webhook:e1")
-        (failed,) = await parts.store.queue.failed(1)
-    assert (failed.error_code, box.clerk.users["user_1"]) == ("namespace_occupied", before)
