@@ -21,6 +21,7 @@ from sync_worker.logs import configure_logs
 from sync_worker.runtime.environment import load_settings
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import Runtime, clerk_budget, explainer_of, open_services, open_store
+from sync_worker.storage.database import patience
 from sync_worker.storage.liveness import Liveness
 from sync_worker.web.auth import Authenticator, LoginThrottle, same
 from sync_worker.web.pages import routes
@@ -168,7 +169,8 @@ async def _metrics(request: Request) -> Response:
     if token and not same(request.headers.get("authorization", ""), f"Bearer {token}"):
         return JSONResponse({"error": "unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
     try:
-        text = await metrics.exposition()
+        async with patience(request.app.state.store.runtime.timings.database_patience):
+            text = await metrics.exposition()
     except DatabaseUnavailable:
         return JSONResponse({"error": "unavailable"}, 503, headers={"Retry-After": RETRY_AFTER})
     return Response(text, media_type=CONTENT_TYPE_LATEST)
