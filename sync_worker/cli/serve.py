@@ -124,7 +124,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
             """Stop the worker at once, not after the last request. A requested stop exits with 0."""
             del frame
             app.state.stop()
-            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.force_exit = app.state.forced = self.should_exit and sig == signal.SIGINT
             self.should_exit = True
 
     config = uvicorn.Config(

@@ -59,50 +59,57 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
-            app.state.store = store
-            app.state.metrics = Metrics(
-                store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
-            )
-            if chosen.clerk_webhook_secret:
-                await asyncio.to_thread(importlib.import_module, "svix.webhooks")
-            app.state.receiver = Receiver(
-                store.queue,
-                chosen.layout,
-                chosen.sanity_project_id,
-                chosen.sanity_dataset,
-                Liveness(store.queue, clock, timings),
-                clock,
-                timings,
-                [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
-                [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
-                store.counters.webhook,
-            )
-            if chosen.admin_token:
-                services = await stack.enter_async_context(open_services(chosen, store, dry_run=True))
-                app.state.pages = Pages(
-                    Authenticator(
-                        chosen.admin_token.get_secret_value().encode(), LoginThrottle(clock, timings), clock, timings
-                    ),
-                    StatusReader(store.queue, store.ledger, store.approvals, timings),
-                    explainer_of(chosen, store, services, timings.page_patience),
-                    services.directory,
-                    services.names,
-                    services.editors,
+        try:
+            async with AsyncExitStack() as stack:
+                store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
+                app.state.store = store
+                app.state.metrics = Metrics(
+                    store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
+                )
+                if chosen.clerk_webhook_secret:
+                    await asyncio.to_thread(importlib.import_module, "svix.webhooks")
+                app.state.receiver = Receiver(
                     store.queue,
-                    store.approvals,
-                    chosen.studio_url,
+                    chosen.layout,
+                    chosen.sanity_project_id,
+                    chosen.sanity_dataset,
+                    Liveness(store.queue, clock, timings),
                     clock,
                     timings,
+                    [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
+                    [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
+                    store.counters.webhook,
                 )
-            if with_worker:
-                worker = await stack.enter_async_context(
-                    running_worker(chosen, store, on_crash, nightly=chosen.nightly)
-                )
-                app.state.stop = worker.stop
-            yield
-        log.info("stopped")
+                if chosen.admin_token:
+                    services = await stack.enter_async_context(open_services(chosen, store, dry_run=True))
+                    app.state.pages = Pages(
+                        Authenticator(
+                            chosen.admin_token.get_secret_value().encode(),
+                            LoginThrottle(clock, timings),
+                            clock,
+                            timings,
+                        ),
+                        StatusReader(store.queue, store.ledger, store.approvals, timings),
+                        explainer_of(chosen, store, services, timings.page_patience),
+                        services.directory,
+                        services.names,
+                        services.editors,
+                        store.queue,
+                        store.approvals,
+                        chosen.studio_url,
+                        clock,
+                        timings,
+                    )
+                if with_worker:
+                    worker = await stack.enter_async_context(
+                        running_worker(chosen, store, on_crash, nightly=chosen.nightly)
+                    )
+                    app.state.stop = worker.stop
+                yield
+            log.info("stopped")
+        except asyncio.CancelledError:
+            if not app.state.forced:  # a second Ctrl-C, which waits for nothing
+                raise
 
     app = Starlette(
         routes=[
@@ -118,7 +125,7 @@ def create_app(
         exception_handlers={404: _error("not_found"), 405: _error("method_not_allowed"), 500: _error("internal")},
     )
     app.router.redirect_slashes = False  # the redirect would echo the path, and fails on some paths
-    app.state.entered = app.state.broken = False
+    app.state.entered = app.state.broken = app.state.forced = False
     app.state.stop = lambda: None
     app.state.metrics_token = chosen.metrics_token.get_secret_value() if chosen.metrics_token else ""
     return app
