@@ -6,6 +6,7 @@ line that cannot be written is dropped.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -82,7 +83,9 @@ class _Forward(logging.Handler):
     """Forwards the log records of libraries."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record as `library_warned`."""
+        """Log the record as `library_warned`. A request that was cancelled, because the process stops, is no error."""
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return
         log.log(
             logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING,
             "library_warned",

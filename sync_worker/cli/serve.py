@@ -67,10 +67,10 @@ def release() -> None:
     echo("database, settings and GROQ files are ready")
 
 
-async def _prepare(settings: Settings, runtime: Runtime, *, alone: bool = False) -> None:
+async def _prepare(settings: Settings, runtime: Runtime, *, is_release: bool = False) -> None:
     """Raise what would prevent the process from starting, before it opens its port.
 
-    A process that has its database to itself is `alone`, so that its start is a release.
+    The start of `serve` on SQLite is a release, because it has its database to itself.
     """
     from sync_worker.runtime.wiring import installation_of, open_store
     from sync_worker.sanity.client import Queries
@@ -78,7 +78,7 @@ async def _prepare(settings: Settings, runtime: Runtime, *, alone: bool = False)
     Queries.load(settings.groq_folder)
     async with open_store(settings, runtime) as store:
         installation = installation_of(settings, store)
-        if alone and settings.is_sqlite:
+        if is_release and settings.is_sqlite:
             await installation.record()
         else:
             await installation.ensure()
@@ -115,7 +115,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     from sync_worker.web.protocol import bounded
 
     settings, runtime = begin(), Runtime.system()
-    asyncio.run(_prepare(settings, runtime, alone=with_worker))
+    asyncio.run(_prepare(settings, runtime, is_release=with_worker))
     chosen = settings.port if port is None else port
     app = create_app(settings, runtime, with_worker=with_worker)
 
@@ -124,7 +124,7 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
             """Stop the worker at once, not after the last request. A requested stop exits with 0."""
             del frame
             app.state.stop()
-            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.force_exit = app.state.forced = self.should_exit and sig == signal.SIGINT
             self.should_exit = True
 
     config = uvicorn.Config(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sync_worker.runtime.wiring import Store
     from sync_worker.settings import Settings
     from sync_worker.storage.queue_admin import Row
+    from sync_worker.worker.loop import Worker
 
 UNCHANGED = "unchanged"
 
@@ -66,8 +67,8 @@ async def _sync(
         found = {one: known_owners(one, by_address) if one.is_address else (one,) for one in subjects}
         keys = [str(one) for resolved in found.values() for one in resolved]
         await store.queue.enqueue([WorkItem(key, cause=Cause(CauseKind.OPERATOR)) for key in keys])
-        async with running_worker(settings, store):
-            await _until_idle(store, keys)
+        async with running_worker(settings, store) as worker:
+            await _until_idle(store, keys, worker)
         since = newest[0].id if newest else 0
         results = [await _result(store, key, since) for key in keys]
         await _add_values(settings, store, [result for result in results if result["result"] == UNCHANGED])
@@ -96,8 +97,11 @@ def _pending(subject: Subject) -> dict[str, Any]:
     return {"subject": str(subject), "result": "pending", "before": {}, "after": {}, "detail": PENDING_REASON}
 
 
-async def _until_idle(store: Store, keys: Sequence[str]) -> None:
-    """Wait until these subjects are done. After `sync_patience`, the rest is left to the worker."""
+async def _until_idle(store: Store, keys: Sequence[str], worker: Worker) -> None:
+    """Wait until these subjects are done. After `sync_patience`, the rest is left to the worker.
+
+    Raises what stops our own worker: it would have to be corrected first.
+    """
     clock, timings = store.runtime.clock, store.runtime.timings
     waiting = list(keys)
     try:
@@ -105,6 +109,8 @@ async def _until_idle(store: Store, keys: Sequence[str]) -> None:
             while waiting:
                 rows = {key: await store.queue.get(key) for key in waiting}
                 waiting = [key for key, row in rows.items() if row is not None and _is_waiting(row)]
+                if waiting and worker.jobs.stopped is not None:
+                    raise worker.jobs.stopped.error
                 if waiting:
                     await clock.sleep(timings.sync_poll)
     except TimeoutError:

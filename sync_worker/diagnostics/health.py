@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync_worker.errors import DatabaseUnavailable
+from sync_worker.storage.database import patience
 from sync_worker.storage.reconcile_runs import GOOD
 from sync_worker.storage.state import STOPPED
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 async def readiness(queue: WorkQueue, timings: Timings) -> dict[str, dict[str, object]]:
     """Return each check by name: whether it passes, and the age in seconds of what it looked at."""
     try:
-        await queue.check_writable()
-        await queue.next_due()  # the work table may be locked while the others are not
-        beat = await queue.age("heartbeat")
-        stopped = await stopped_by(queue, timings)
-        reconciled = await queue.age(GOOD)
+        async with patience(timings.database_patience):
+            await queue.check_writable()
+            await queue.next_due()  # the work table may be locked while the others are not
+            beat = await queue.age("heartbeat")
+            stopped = await stopped_by(queue, timings)
+            reconciled = await queue.age(GOOD)
     except DatabaseUnavailable as error:
         return {"database": {"ok": False, "reason": error.code}}
     worker = _within(beat, timings.worker_gone_after)

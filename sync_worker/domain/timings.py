@@ -84,6 +84,8 @@ class Timings:
     """The wait while the call budget is almost spent: two slots of the budget."""
     database_retry: float = 1.0
     """The retry interval while the database is unavailable."""
+    database_patience: float = 10.0
+    """How long a request waits for the database, which may be connected and silent. Senders wait longer."""
 
     # Webhooks and events
 

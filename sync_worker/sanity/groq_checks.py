@@ -47,7 +47,7 @@ SCAN_FIX = (
     "Compare one field with a parameter. For a person behind a reference, find the person's ids in a filter inside."
 )
 LAST_MOMENT = "9999-12-31T23:59:59Z"
-LOST_FIX = "Make the filters of both queries match the same documents."
+LOST_FIX = "Make the filters of both queries match the same documents, and include entitlement.groq in both."
 PROJECTION, FILTER = "webhook_projection.groq", "webhook_filter.groq"
 
 
@@ -103,8 +103,8 @@ async def _lost(
             text = f"everything.groq returns {row['_id']}, but by_subject.groq does not find it by its subject ({kind})"
             return row, text
         if missing := missing_fields([found[row["_id"]]], fields):
-            text = f"by_subject.groq returns {row['_id']} otherwise than everything.groq: {'; '.join(missing)}"
-            return row, f"{text}. Both must include entitlement.groq"
+            names = ", ".join(text.partition(" ")[0] for text in missing)
+            return row, f"by_subject.groq returns {row['_id']} without {names}, which entitlement.groq would add"
     return None
 
 

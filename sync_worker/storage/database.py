@@ -13,17 +13,31 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sync_worker.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Parameters = Sequence[object] | Mapping[str, object]
 """Values for `?` in order, or for `:name` by name."""
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Raise DatabaseUnavailable if the block takes longer: the database may be connected, and silent.
+
+    What it was asked may still be done, as after a lost connection.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DatabaseUnavailable(f"It did not answer within {seconds:.0f} s.") from None
 
 
 class Transaction(Protocol):

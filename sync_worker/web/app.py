@@ -21,6 +21,7 @@ from sync_worker.logs import configure_logs
 from sync_worker.runtime.environment import load_settings
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import Runtime, clerk_budget, explainer_of, open_services, open_store
+from sync_worker.storage.database import patience
 from sync_worker.storage.liveness import Liveness
 from sync_worker.web.auth import Authenticator, LoginThrottle, same
 from sync_worker.web.pages import routes
@@ -58,50 +59,57 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
-            app.state.store = store
-            app.state.metrics = Metrics(
-                store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
-            )
-            if chosen.clerk_webhook_secret:  # half a second, in which webhooks of Sanity need not wait
-                app.state.svix = asyncio.create_task(asyncio.to_thread(importlib.import_module, "svix.webhooks"))
-            app.state.receiver = Receiver(
-                store.queue,
-                chosen.layout,
-                chosen.sanity_project_id,
-                chosen.sanity_dataset,
-                Liveness(store.queue, clock, timings),
-                clock,
-                timings,
-                [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
-                [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
-                store.counters.webhook,
-            )
-            if chosen.admin_token:
-                services = await stack.enter_async_context(open_services(chosen, store, dry_run=True))
-                app.state.pages = Pages(
-                    Authenticator(
-                        chosen.admin_token.get_secret_value().encode(), LoginThrottle(clock, timings), clock, timings
-                    ),
-                    StatusReader(store.queue, store.ledger, store.approvals, timings),
-                    explainer_of(chosen, store, services, timings.page_patience),
-                    services.directory,
-                    services.names,
-                    services.editors,
+        try:
+            async with AsyncExitStack() as stack:
+                store = await stack.enter_async_context(open_store(chosen, runtime, watch=with_worker))
+                app.state.store = store
+                app.state.metrics = Metrics(
+                    store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
+                )
+                if chosen.clerk_webhook_secret:  # half a second, in which webhooks of Sanity need not wait
+                    app.state.svix = asyncio.create_task(asyncio.to_thread(importlib.import_module, "svix.webhooks"))
+                app.state.receiver = Receiver(
                     store.queue,
-                    store.approvals,
-                    chosen.studio_url,
+                    chosen.layout,
+                    chosen.sanity_project_id,
+                    chosen.sanity_dataset,
+                    Liveness(store.queue, clock, timings),
                     clock,
                     timings,
+                    [secret.get_secret_value() for secret in chosen.sanity_webhook_secret],
+                    [secret.get_secret_value() for secret in chosen.clerk_webhook_secret],
+                    store.counters.webhook,
                 )
-            if with_worker:
-                worker = await stack.enter_async_context(
-                    running_worker(chosen, store, on_crash, nightly=chosen.nightly)
-                )
-                app.state.stop = worker.stop
-            yield
-        log.info("stopped")
+                if chosen.admin_token:
+                    services = await stack.enter_async_context(open_services(chosen, store, dry_run=True))
+                    app.state.pages = Pages(
+                        Authenticator(
+                            chosen.admin_token.get_secret_value().encode(),
+                            LoginThrottle(clock, timings),
+                            clock,
+                            timings,
+                        ),
+                        StatusReader(store.queue, store.ledger, store.approvals, timings),
+                        explainer_of(chosen, store, services, timings.page_patience),
+                        services.directory,
+                        services.names,
+                        services.editors,
+                        store.queue,
+                        store.approvals,
+                        chosen.studio_url,
+                        clock,
+                        timings,
+                    )
+                if with_worker:
+                    worker = await stack.enter_async_context(
+                        running_worker(chosen, store, on_crash, nightly=chosen.nightly)
+                    )
+                    app.state.stop = worker.stop
+                yield
+            log.info("stopped")
+        except asyncio.CancelledError:
+            if not app.state.forced:  # a second Ctrl-C, which waits for nothing
+                raise
 
     app = Starlette(
         routes=[
@@ -117,7 +125,7 @@ def create_app(
         exception_handlers={404: _error("not_found"), 405: _error("method_not_allowed"), 500: _error("internal")},
     )
     app.router.redirect_slashes = False  # the redirect would echo the path, and fails on some paths
-    app.state.entered = app.state.broken = False
+    app.state.entered = app.state.broken = app.state.forced = False
     app.state.stop = lambda: None
     app.state.svix = None
     app.state.metrics_token = chosen.metrics_token.get_secret_value() if chosen.metrics_token else ""
@@ -171,7 +179,8 @@ async def _metrics(request: Request) -> Response:
     if token and not same(request.headers.get("authorization", ""), f"Bearer {token}"):
         return JSONResponse({"error": "unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
     try:
-        text = await metrics.exposition()
+        async with patience(request.app.state.store.runtime.timings.database_patience):
+            text = await metrics.exposition()
     except DatabaseUnavailable:
         return JSONResponse({"error": "unavailable"}, 503, headers={"Retry-After": RETRY_AFTER})
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from sync_worker.domain.work import CauseKind
 from sync_worker.errors import DatabaseUnavailable, InvalidSubject
 from sync_worker.formatting import at, relative
+from sync_worker.storage.database import patience
 from sync_worker.transport import current_lane
 from sync_worker.web.auth import SESSION_KEY
 from sync_worker.webhooks.receiver import read_body
@@ -213,7 +214,8 @@ def open_to_all(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         pages: Pages = request.app.state.pages
         lane = current_lane.set(LANE)
         try:
-            response = await handler(pages, request)
+            async with patience(pages.timings.database_patience):
+                response = await handler(pages, request)
         except InvalidSubject as error:
             response = pages.message(request, error.headline(), error.next_step(), 404)
         except DatabaseUnavailable as error:

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from sync_worker.errors import DatabaseUnavailable
 from sync_worker.redaction import redact
+from sync_worker.storage.database import patience
 from sync_worker.storage.liveness import ANOTHER_INSTANCE
 from sync_worker.sync.document_events import DocumentEvent, items_of, parse
 from sync_worker.webhooks.clerk_events import INSTANCE, parse_event
@@ -102,15 +103,18 @@ class Receiver:
                 answer = "not_configured"
                 log.error("webhook_secret_missing", **which, next_step=f"set {source.upper()}_WEBHOOK_SECRET")
             else:
-                answer = await accept(body, delivery) if verify(request.headers, body, secrets) else "bad_signature"
+                answer = "bad_signature"
+                if verify(request.headers, body, secrets):
+                    async with patience(self.timings.database_patience):
+                        answer = await accept(body, delivery)
+                        if answer == ACCEPTED:
+                            await self.liveness.now(source)
         except ClientDisconnect:
             answer = "incomplete"
         except DatabaseUnavailable as error:
             answer = "unavailable"
             log.error("webhook_not_accepted", **which, code=error.code, detail=error.detail)  # noqa: TRY400 - the cause is the server
         self.count(source, answer)
-        if answer == ACCEPTED:
-            await self.liveness.now(source)
         if answer in (ACCEPTED, IGNORED):
             return JSONResponse({"ok": True}, 202)
         status = REFUSALS[answer]

@@ -97,7 +97,7 @@ class Run:
 class Stopped:
     """The error that stopped all work, and when it last did, by the monotonic clock."""
 
-    code: str
+    error: SyncWorkerError
     at: float
 
 
@@ -230,7 +230,7 @@ class Jobs:
         if error is None:
             return False
         self.paused_until = self.clock.monotonic() + self.timings.credentials_probe
-        self.stopped = Stopped(error.code, self.clock.monotonic())
+        self.stopped = Stopped(error, self.clock.monotonic())
         log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
         return True
 

@@ -117,7 +117,7 @@ class Worker:
             try:
                 await self.check()
             except (ConfigurationError, CredentialsRefused) as error:
-                self.jobs.stopped = Stopped(error.code, self.clock.monotonic())
+                self.jobs.stopped = Stopped(error, self.clock.monotonic())
                 log.critical("worker_paused", code=error.code, detail=error.detail, next_step=error.next_step())
                 with suppress(DatabaseUnavailable):
                     await self._say_if_stopped()
@@ -207,7 +207,7 @@ class Worker:
         """Record that this worker lives but does nothing, which only it knows."""
         stopped = self.jobs.stopped
         if stopped is not None and self.clock.monotonic() - stopped.at < 2 * self.timings.credentials_probe:
-            await self.queue.remember(STOPPED, stopped.code)
+            await self.queue.remember(STOPPED, stopped.error.code)
 
     async def _drain(self) -> None:
         """Let runs in flight finish within their deadline; give back the rest."""

@@ -156,7 +156,7 @@ MISTAKES = [
     ("by_subject", '"access" && _id in', '"acces" && _id in', "does not find access-ada by its _id, in $documents"),
     ("by_subject", 'count(*[_type == "access"])', "0", 'by_subject.groq: "visible" is 0, but everything.groq'),
     ("by_subject", 'count(*[_type == "access" && defined(holder)])', "0", '"addressed" is 0, but access-alan'),
-    ("by_subject", "  // include entitlement.groq\n", "", 'otherwise than everything.groq: "clerkUserId" is missing'),
+    ("by_subject", "  // include entitlement.groq\n", "", 'by_subject.groq returns access-ada without "clerkUserId", '),
     ("by_subject", "mail in $emails", "lower(mail) in $emails", "by_subject.groq, line 6: lower() in a filter"),
     ("by_subject", '*[_type == "access" && holder._ref in *[_type == "person" && clerkId in $users]._id]',
      '*[_type == "access" && holder->clerkId in $users]', "by_subject.groq, line 4: -> in a filter reads all"),
