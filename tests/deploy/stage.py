@@ -15,7 +15,7 @@ from sync_worker.sandbox.node import node_binary
 from tests.browser import browsing
 from tests.kits import DEPLOY
 from tests.nursery import listening
-from tests.oracle import GUARD, until
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -114,10 +114,18 @@ class Stage:
         await self.tab.call("Input.dispatchKeyEvent", type="keyUp", **key)
 
     async def publish(self) -> None:
-        """Publish the draft; return when Sanity has no draft any more, and the Studio knows it."""
-        await self.act("action-publish")
-        await until(lambda: not self.drafts())
-        await self.until("document.querySelector('[data-testid=action-publish]')?.dataset.disabled === 'true'")
+        """Publish the draft; return when Sanity has no draft any more, and the Studio knows it.
+
+        A Studio that is still saving may forget that it was told to publish: it offers the button again, after 4 s.
+        """
+        button = "document.querySelector('[data-testid=action-publish]')"
+        async with asyncio.timeout(GUARD):
+            while self.drafts():
+                await self.until("!document.body.innerText.includes('Saving')")
+                if await self.tab.run(AT_REST % {"found": button}):
+                    await self.tab.click(button)
+                await asyncio.sleep(0.05)
+        await self.until(f"{button}?.dataset.disabled === 'true'")
 
     async def until(self, condition: str) -> None:
         """Wait until a JavaScript expression is true; the process of the test answers a Studio's many queries."""
