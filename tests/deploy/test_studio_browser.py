@@ -116,8 +116,8 @@ async def test_a_chosen_person_is_named_at_once(box: Sandbox, built: Path, tmp_p
         await stage.tab.run("performance.clearResourceTimings()")
         await pick(stage, "ada", "Ada Lovelace", "a***@example.org")
         await until(lambda: draft(stage).get("clerkUserId") == "user_ada")
-        asked = "performance.getEntriesByType('resource').map(({name}) => name).filter(name => name.includes('find='))"
-        assert [url.rpartition("?")[2] for url in await stage.tab.run(asked)] == ["find=people&q=ada"]
+        found = "performance.getEntriesByType('resource').map(({name}) => name).filter(name => name.includes('find='))"
+        assert [url.rpartition("?")[2] for url in await stage.tab.run(found)] == ["find=people&q=ada"]
 
 
 async def test_an_editor_whose_clock_runs_ahead_sees_a_publish_arrive(
