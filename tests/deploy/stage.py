@@ -92,6 +92,14 @@ class Stage:
         """Press a button of the document by its test id."""
         await self.press(f"document.querySelector('[data-testid={action}]')")
 
+    async def group(self, name: str) -> None:
+        """Turn to a group of fields; a click can be lost while a list of matches closes."""
+        tab = f"document.querySelector('[data-testid=group-tab-{name}]')"
+        async with asyncio.timeout(GUARD):
+            while not await self.tab.run(f"{tab}?.getAttribute('aria-selected') === 'true'"):
+                if await self.tab.run(AT_REST % {"found": tab}):
+                    await self.tab.click(tab)
+
     async def choose(self, text: str, selector: str = "[role=option]") -> None:
         """Press the first of such elements with this text in it."""
         await self.press(
