@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,6 +20,7 @@ from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
 
 pytestmark = [
     pytest.mark.anyio,
@@ -28,30 +30,37 @@ pytestmark = [
 ]
 
 
-async def played(port: int) -> Process:
-    return await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def played(port: int) -> AsyncIterator[Process]:
+    demo = await asyncio.create_subprocess_exec(
         *(sys.executable, STUDIO / "demo" / "play.py"),
         env={"PORT": str(port), "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    try:
+        yield demo
+    finally:
+        if demo.returncode is None:
+            demo.terminate()
+            await demo.wait()
 
 
 async def test_it_says_where_all_is_and_ends_with_ctrl_c() -> None:
     port = free_port()
-    demo = await played(port)
-    assert demo.stdout is not None
-    async with asyncio.timeout(GUARD):
-        said = (await demo.stdout.readuntil(b"Ctrl-C ends everything.\n")).decode()
-    assert said.startswith(f"Studio: http://localhost:{port}\n")
-    worker = re.search(r"Worker: (http\S+)/status", said)
-    assert worker is not None
-    async with httpx.AsyncClient() as browser:
-        assert (await browser.get(f"http://127.0.0.1:{port}/ports")).status_code == 200
-        assert (await browser.get(f"{worker[1]}/healthz")).status_code == 200
-    demo.send_signal(signal.SIGINT)
-    _, errors = await asyncio.wait_for(demo.communicate(), GUARD)
-    assert (demo.returncode, errors) == (0, b"")
+    async with played(port) as demo:
+        assert demo.stdout is not None
+        async with asyncio.timeout(GUARD):
+            said = (await demo.stdout.readuntil(b"Ctrl-C ends everything.\n")).decode()
+        assert said.startswith(f"Studio: http://localhost:{port}\n")
+        worker = re.search(r"Worker: (http\S+)/status", said)
+        assert worker is not None
+        async with httpx.AsyncClient() as browser:
+            assert (await browser.get(f"http://127.0.0.1:{port}/ports")).status_code == 200
+            assert (await browser.get(f"{worker[1]}/healthz")).status_code == 200
+        demo.send_signal(signal.SIGINT)
+        _, errors = await asyncio.wait_for(demo.communicate(), GUARD)
+        assert (demo.returncode, errors) == (0, b"")
     for where in (port, int(worker[1].rpartition(":")[2])):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", where)
@@ -60,7 +69,7 @@ async def test_it_says_where_all_is_and_ends_with_ctrl_c() -> None:
 async def test_a_port_in_use_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        demo = await played(port)
-        said, errors = await asyncio.wait_for(demo.communicate(), GUARD)
+        async with played(port) as demo:
+            said, errors = await asyncio.wait_for(demo.communicate(), GUARD)
     assert (demo.returncode, said) == (1, b"")
     assert errors.decode() == f"Port {port} is in use. Choose another one: make demo-studio PORT=3336\n"
