@@ -15,7 +15,7 @@ from sync_worker.sandbox.node import node_binary
 from tests.browser import browsing
 from tests.kits import DEPLOY
 from tests.nursery import listening
-from tests.oracle import GUARD, until
+from tests.oracle import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -92,6 +92,14 @@ class Stage:
         """Press a button of the document by its test id."""
         await self.press(f"document.querySelector('[data-testid={action}]')")
 
+    async def group(self, name: str) -> None:
+        """Turn to a group of fields; a click can be lost while a list of matches closes."""
+        tab = f"document.querySelector('[data-testid=group-tab-{name}]')"
+        async with asyncio.timeout(GUARD):
+            while not await self.tab.run(f"{tab}?.getAttribute('aria-selected') === 'true'"):
+                if await self.tab.run(AT_REST % {"found": tab}):
+                    await self.tab.click(tab)
+
     async def choose(self, text: str, selector: str = "[role=option]") -> None:
         """Press the first of such elements with this text in it."""
         await self.press(
@@ -114,10 +122,18 @@ class Stage:
         await self.tab.call("Input.dispatchKeyEvent", type="keyUp", **key)
 
     async def publish(self) -> None:
-        """Publish the draft; return when Sanity has no draft any more, and the Studio knows it."""
-        await self.act("action-publish")
-        await until(lambda: not self.drafts())
-        await self.until("document.querySelector('[data-testid=action-publish]')?.dataset.disabled === 'true'")
+        """Publish the draft; return when Sanity has no draft any more, and the Studio knows it.
+
+        A Studio that is still saving may forget that it was told to publish: it offers the button again, after 4 s.
+        """
+        button = "document.querySelector('[data-testid=action-publish]')"
+        async with asyncio.timeout(GUARD):
+            while self.drafts():
+                await self.until("!document.body.innerText.includes('Saving')")
+                if await self.tab.run(AT_REST % {"found": button}):
+                    await self.tab.click(button)
+                await asyncio.sleep(0.05)
+        await self.until(f"{button}?.dataset.disabled === 'true'")
 
     async def until(self, condition: str) -> None:
         """Wait until a JavaScript expression is true; the process of the test answers a Studio's many queries."""

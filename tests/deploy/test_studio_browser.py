@@ -70,51 +70,39 @@ async def receipt(stage: Stage, *texts: str) -> None:
 
 async def test_an_editors_first_hour(box: Sandbox, built: Path, tmp_path: Path) -> None:
     async with staged(box, built, tmp_path) as stage:
-
-        async def seen(name: str) -> None:
-            (tmp_path / f"{name}.png").write_bytes(await stage.tab.picture())
-
         await stage.open("/intent/create/template=entitlement;type=entitlement/")
         await pick(stage, "ada", "Ada Lovelace", "a***@example.org")
-        await seen("1-found")
-        await stage.act("group-tab-what")
+        await stage.group("what")
         await stage.press(f"{COURSES}.querySelector('[data-testid=add-single-object-button]')")
         await until(lambda: bool(draft(stage).get("courses")))  # before, the Studio renders the field anew
         await stage.fill(f"{COURSES}.querySelector('input')", "alg")
         await stage.choose("Algebra")
         await until(lambda: draft(stage)["courses"][0].get("_ref") == "course-1")
-        await seen("2-course")
-        await stage.act("group-tab-when")
+        await stage.group("when")
         await stage.fill("document.querySelector('[data-testid=field-endsAt] input')", "2099-01-09 18:00")
         await stage.enter()
         await until(lambda: str(draft(stage).get("endsAt")).startswith("2099-01-"))
-        await seen("3-until")
         await stage.publish()
         await until(lambda: access(stage, "user_ada") == ["algebra"])
         await stage.sees("In Clerk")
         await stage.press("document.querySelector('[aria-label=Access]')")
         await receipt(stage, "In Clerk", "In every session", "user:user_ada")
-        await seen("4-green")
         # It moves to somebody else.
-        await stage.act("group-tab-whom")
+        await stage.group("whom")
         await pick(stage, "lovec", "Ben Lovecraft", "b***@example.org")
         await until(lambda: draft(stage).get("clerkUserId") == "user_ben")
-        await seen("5-moving")
         await stage.publish()
         await until(lambda: (access(stage, "user_ada"), access(stage, "user_ben")) == ([], ["algebra"]))
         await receipt(stage, "user:user_ben", "It used to grant this subject access and no longer does.")
         await stage.until(f"{BADGE}?.innerText === 'In Clerk'")
-        await seen("6-moved")
         # It is withdrawn.
         await stage.choose("Published", "button")
         await stage.act("action-unpublish")
-        await seen("7-confirm")
         await stage.act("confirm-button")
         await until(lambda: not stage.entitlements() and access(stage, "user_ben") == [])
-        await stage.sees("was unpublished")
         await stage.until(f"{BADGE}?.innerText === 'Taken away'")
         await receipt(stage, "Taken away", "It is no longer published.", "user:user_ada", "user:user_ben")
-        await seen("8-withdrawn")
+        (tmp_path / "studio.png").write_bytes(await stage.tab.picture())
     stored = json.dumps(list(box.lake.documents.values()))
     assert "user_ben" in stored
     kept = await asyncio.to_thread(lambda: b"".join(one.read_bytes() for one in tmp_path.glob("work.db*")))
@@ -128,8 +116,8 @@ async def test_a_chosen_person_is_named_at_once(box: Sandbox, built: Path, tmp_p
         await stage.tab.run("performance.clearResourceTimings()")
         await pick(stage, "ada", "Ada Lovelace", "a***@example.org")
         await until(lambda: draft(stage).get("clerkUserId") == "user_ada")
-        asked = "performance.getEntriesByType('resource').map(({name}) => name).filter(name => name.includes('find='))"
-        assert [url.rpartition("?")[2] for url in await stage.tab.run(asked)] == ["find=people&q=ada"]
+        found = "performance.getEntriesByType('resource').map(({name}) => name).filter(name => name.includes('find='))"
+        assert [url.rpartition("?")[2] for url in await stage.tab.run(found)] == ["find=people&q=ada"]
 
 
 async def test_an_editor_whose_clock_runs_ahead_sees_a_publish_arrive(

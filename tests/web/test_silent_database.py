@@ -17,7 +17,7 @@ from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests.clock import CLOCK, TIMINGS
 from tests.oracle import GUARD
 from tests.parts import settings_of
-from tests.webhooks.test_receiver import delivery
+from tests.webhooks.receiver import delivery
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox

@@ -16,6 +16,7 @@ from sync_worker.sandbox.sample import load_sample
 from sync_worker.sandbox.server import Sandbox
 
 HERE = Path(__file__).parent
+PORT = os.environ.get("PORT", "3335")
 
 
 async def play() -> None:
@@ -29,7 +30,7 @@ async def play() -> None:
         await load_sample(box)
         token = secrets.token_hex(16)
         settings = {**settings_for(box, f"sqlite:///{folder}/demo.db"), "ADMIN_TOKEN": token}
-        settings["STUDIO_URL"] = "http://localhost:3335"
+        settings["STUDIO_URL"] = f"http://localhost:{PORT}"
         log = Path(folder) / "worker.log"
         worker = await stack.enter_async_context(listening("serve", settings, log, SystemClock()))
         install_hook(box, worker)
@@ -37,14 +38,20 @@ async def play() -> None:
             **os.environ,
             "SANITY_API_URL": box.sanity_url,
             "SANITY_TOKEN": box.lake.token,
-            "PORT": "3335",
+            "PORT": PORT,
             "SYNC_WORKER_URL": worker,
             "ADMIN_TOKEN": token,
         }
         studio = await asyncio.create_subprocess_exec(
-            *(node_binary(), HERE / "server.ts"), env=environment, start_new_session=True
+            *(node_binary(), HERE / "server.ts"),
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
-        print(f"Worker: {worker}/status (token {token})\nCtrl-C ends everything.", flush=True)
+        assert studio.stdout is not None  # noqa: S101 - it is a pipe
+        if served := (await studio.stdout.readline()).decode():
+            print(f"{served}Publish an entitlement there, and its badge turns to In Clerk.")
+            print(f"Worker: {worker}/status (token {token})\nCtrl-C ends everything.", flush=True)
         await asyncio.wait(
             {asyncio.create_task(stopped.wait()), asyncio.create_task(studio.wait())}, return_when="FIRST_COMPLETED"
         )
@@ -52,7 +59,7 @@ async def play() -> None:
             studio.terminate()
             await studio.wait()
         elif studio.returncode:
-            sys.exit("The Studio could not be served; is port 3335 in use?")
+            sys.exit(1)
 
 
 asyncio.run(play())

@@ -109,9 +109,15 @@ function serve(port: number): Promise<number> {
       reply.end(JSON.stringify({error: 'Bad Gateway', message: String(error)}))
     })
   })
-  return new Promise((resolve) => server.listen(port, '127.0.0.1', () => resolve((server.address() as AddressInfo).port)))
+  return new Promise((resolve, reject) => {
+    server.once('error', reject).listen(port, '127.0.0.1', () => resolve((server.address() as AddressInfo).port))
+  })
 }
 
-const port = await serve(Number(PORT))
+const port = await serve(Number(PORT)).catch((error: NodeJS.ErrnoException) => {
+  const inUse = `Port ${PORT} is in use. Choose another one: make demo-studio PORT=3336`
+  process.stderr.write(`${error.code === 'EADDRINUSE' ? inUse : error.message}\n`)
+  process.exit(1)
+})
 const listenerPorts = await Promise.all(Array.from({length: LISTENER_PORTS}, () => serve(0)))
 process.stdout.write(`Studio: http://localhost:${port}\n`)
