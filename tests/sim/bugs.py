@@ -124,8 +124,8 @@ async def forget_lists(_: Approvals, __: Collection[str]) -> dict[str, str]:
     return {}
 
 
-async def list_nobody(_: Approvals) -> list[str]:
-    return []
+def always(*_: object) -> bool:
+    return True
 
 
 async def keep_lists(_: Guard, __: Sequence[Outcome]) -> None:
@@ -201,8 +201,8 @@ BUGS = {
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
     ),
     "drop both lease checks": Bug(
-        19,
-        200,
+        1042,
+        100,
         ((Lease, "ensure_held", never_look_at_the_lease), (Ledger, "intend", intend_for_anybody)),
         (
             "one write of a subject at a time",
@@ -236,7 +236,7 @@ BUGS = {
         ("another installation's keys stay as they are", "only managed keys are written"),
     ),
     "count nobody's losses": Bug(
-        18,
+        59,
         25,
         ((Guard, "verdict", count_no_loss),),
         ("no cause takes more than it may",),
@@ -247,11 +247,17 @@ BUGS = {
         ((Guard, "withdraw", keep_lists),),
         ("a list is withdrawn once nothing would be lost",),
     ),
-    "reconcile past the lists": Bug(
+    "take every loss for the own end": Bug(
         129,
-        STEPS,
-        ((Approvals, "listed", list_nobody),),
-        ("a list is withdrawn once nothing would be lost",),
+        50,
+        ((Guard, "_ended", always),),
+        ("no cause takes more than it may",),
+    ),
+    "take what is held for approved": Bug(
+        6,
+        50,
+        ((Guard, "_is_approved", always),),
+        ("what is held waits for approval",),
     ),
     "forget what is held": Bug(
         18,
