@@ -236,15 +236,16 @@ class Reasons:
     def _always_entitled(self, key: str, since: int) -> bool:
         """Return whether some row gave the subject something in every state since then, and could be found.
 
-        No query finds a row as an editor pasted it before its document is known, so it counts from the next state.
+        No query finds a row as an editor pasted it before an event has made its document known, so it counts from the
+        next state, and only then.
         """
-        history = self._world.history
-        known = {row["_id"] for row in history.rows([key], max(0, since - 1))}
+        history, reported = self._world.history, self._events[key]
+        known = {row["_id"] for row in history.rows([key], max(0, since - 1))} & reported.keys()
         for state in range(since, self._world.lake.now.number + 1):
             rows = history.rows([key], state)
             if not any(_entitles(row) and (not truth.is_pasted(row) or row["_id"] in known) for row in rows):
                 return False
-            known = {row["_id"] for row in rows}
+            known = {row["_id"] for row in rows} & reported.keys()
         return True
 
 
