@@ -70,8 +70,8 @@ async def test_explain_of_a_document_has_the_agreed_keys(operator: Operator) -> 
     await operator.publish("e1", clerkUserId="user_1")
     await operator.run("sync", "user_1")
     found = await operator.json("explain", "e1")
-    keys = {"document", "state", "headline", "published", "inClerk", "inSessionsBy", "inToken", "unresolved"}
-    keys |= {"subjects", "nextStep"}
+    keys = {"document", "state", "headline", "revision", "published", "inClerk", "inSessionsBy", "inToken"}
+    keys |= {"unresolved", "subjects", "nextStep"}
     assert set(found) == keys
     assert (found["document"], found["state"]) == ("e1", "synced")
     assert found["subjects"][0]["access"]["values"]["plan"] == "pro"

@@ -61,7 +61,9 @@ async def test_fifty_lost_plans_that_one_poll_finds_are_held_together(
         assert [held.size for held in await parts.store.approvals.changesets()] == [50 - lost]
 
 
-async def test_two_plans_that_one_poll_finds_without_a_slug_are_held_together(box: Sandbox, database_url: str) -> None:
+async def test_two_plans_that_one_poll_finds_without_a_slug_are_held_together(
+    box: Sandbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     users = await publish(box, 4)
     others = [box.clerk.add_user(f"user_other{n}") for n in range(4)]
     plan = {"_id": "p2", "_type": "plan", "slug": {"current": "team"}}
@@ -72,6 +74,7 @@ async def test_two_plans_that_one_poll_finds_without_a_slug_are_held_together(bo
         await sync_all(parts, [*users, *others], box)
         await poll_of(parts, ShiftedClock(600)).run()  # so that the next one finds nothing but the plans
         await until_idle(database_url)
+        monkeypatch.setattr(box.lake, "clock", ShiftedClock(660).now)
         await box.lake.mutate([{"patch": {"id": id_, "unset": ["slug"]}} for id_ in ("p1", "p2")])
         assert (await poll_of(parts, ShiftedClock(1200)).run())[0] == 2
         await until_idle(database_url)
