@@ -118,6 +118,16 @@ def wrong(box: Sandbox) -> list[str]:
     ]
 
 
+async def until_right(box: Sandbox) -> None:
+    """Wait until everybody is in sync; fail when nobody more gets there in time."""
+    fewest, deadline = len(wrong(box)) + 1, 0.0
+    while left := len(wrong(box)):
+        if left < fewest:
+            fewest, deadline = left, time.monotonic() + GUARD
+        assert time.monotonic() < deadline, wrong(box)
+        await asyncio.sleep(0.05)
+
+
 async def until(condition: Callable[[], bool], seconds: float = GUARD) -> None:
     """Wait until `condition` holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds

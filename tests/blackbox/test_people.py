@@ -11,7 +11,7 @@ from sync_worker.cli.processes import install_clerk_hook
 from sync_worker.runtime.wiring import open_store
 from tests import nursery
 from tests.builders import publish
-from tests.oracle import until, until_idle, wrong
+from tests.oracle import until, until_idle, until_right, wrong
 from tests.parts import RUNTIME, settings_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def test_an_address_that_moves_takes_its_access_along(box: Sandbox) -> Non
     await until(lambda: plan_of(box, ada) == "pro")
     box.clerk.update_user(ada, email_addresses=[{**address(box, ada), "email_address": "ada@new.example"}])
     box.clerk.update_user(ben, email_addresses=[{**address(box, ben), "email_address": ADA}])
-    await until(lambda: not wrong(box), 60)
+    await until_right(box)
     assert (plan_of(box, ada), plan_of(box, ben)) == (None, "pro")
 
 

@@ -10,7 +10,7 @@ import pytest
 from sync_worker.cli.processes import install_clerk_hook, install_hook, settings_for
 from tests import nursery
 from tests.nursery import listening
-from tests.oracle import until, wrong
+from tests.oracle import until_right, wrong
 from tests.populations import POPULATIONS
 from tests.sizes import the_rest
 
@@ -39,4 +39,4 @@ async def test_a_population_is_right_after_one_reconcile_and_stays_right_under_e
         for _ in range(EDITS):
             await population.edit(random, box)
         await box.lake.hooks_idle()
-        await until(lambda: not wrong(box), 60)
+        await until_right(box)

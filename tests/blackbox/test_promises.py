@@ -10,7 +10,7 @@ import pytest
 
 from tests.blackbox.conftest import ON_BOTH
 from tests.builders import entitlement, reference
-from tests.oracle import until, until_idle, wrong
+from tests.oracle import until, until_idle, until_right, wrong
 from tests.sizes import sizes
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def assert_foreign_keys_untouched(box: Sandbox) -> None:
         assert user["private_metadata"].get("crm") == number
 
 
-async def everybody_is_right(box: Sandbox, seconds: float = 60.0) -> None:
-    await until(lambda: not wrong(box), seconds)
+async def everybody_is_right(box: Sandbox) -> None:
+    await until_right(box)
     await box.lake.hooks_idle()
-    await until(lambda: not wrong(box), seconds)
+    await until_right(box)
     assert_foreign_keys_untouched(box)
 
 
@@ -148,7 +148,7 @@ async def test_users_with_several_entitlements_edited_at_random(box: Sandbox, co
                 await box.lake.mutate(
                     [{"patch": {"id": document, "set": {"status": random.choice(["active", "off"])}}}]
                 )
-    await everybody_is_right(box, 120)
+    await everybody_is_right(box)
 
 
 @pytest.mark.parametrize("count", sizes(8, 50))

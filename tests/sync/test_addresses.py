@@ -14,7 +14,7 @@ from sync_worker.storage.work_items import WorkItem
 from tests.builders import published
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import stored
-from tests.oracle import until, until_idle, until_seen, wrong
+from tests.oracle import until, until_idle, until_right, until_seen, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ async def test_while_a_second_owner_of_an_address_is_unreadable_it_neither_gives
     await box.lake.mutate([published("e1", userEmail=ADA)])
     async with working(box, database_url) as parts:
         await enqueue(parts, "document:e1")
-        await until(lambda: not wrong(box), 10)
+        await until_right(box)
         await comes_to_rest(parts)
         box.clerk.add_user("user_twin", email=ADA)
         box.clerk.users["user_twin"]["external_id"] = ["of another shape"]
