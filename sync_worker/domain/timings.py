@@ -224,7 +224,7 @@ class Timings:
 
     sqlite_busy_timeout: float = 5.0
     """How long to wait for another process that writes. Its transactions take milliseconds."""
-    sqlite_poll: float = 0.05
+    sqlite_poll: float = 0.1
     """Between two checks for commits of other processes."""
     postgres_lock_timeout: float = 5.0
     """How long a statement waits for a lock before it fails."""

@@ -109,7 +109,7 @@ def open_database(
 
     URLs are `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgres://…` and `postgresql://…`, which may have
     query parameters. SQLite uses `clock`; a PostgreSQL server uses its own clock unless `server_clock` is given. With
-    `watch`, commits of other processes end `changed` too: within 50 ms on SQLite, at once on PostgreSQL, which takes
+    `watch`, commits of other processes end `changed` too: within 100 ms on SQLite, at once on PostgreSQL, which takes
     one more connection. `connections` is the number of PostgreSQL connections for transactions.
     Raises ConfigurationError, which never contains the password.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("app")
 
+SVIX = "svix.webhooks"
+
 
 def _from_environment() -> Settings:
     """Load the settings and configure the logs when another server runs the application."""
@@ -66,8 +69,6 @@ def create_app(
                 app.state.metrics = Metrics(
                     store.queue, store.runs, store.approvals, store.counters, clerk_budget(chosen, store)
                 )
-                if chosen.clerk_webhook_secret:  # half a second, in which webhooks of Sanity need not wait
-                    app.state.svix = asyncio.create_task(asyncio.to_thread(importlib.import_module, "svix.webhooks"))
                 app.state.receiver = Receiver(
                     store.queue,
                     chosen.layout,
@@ -127,7 +128,6 @@ def create_app(
     app.router.redirect_slashes = False  # the redirect would echo the path, and fails on some paths
     app.state.entered = app.state.broken = app.state.forced = False
     app.state.stop = lambda: None
-    app.state.svix = None
     app.state.metrics_token = chosen.metrics_token.get_secret_value() if chosen.metrics_token else ""
     return app
 
@@ -148,8 +148,8 @@ async def _sanity(request: Request) -> JSONResponse:
 
 async def _clerk(request: Request) -> JSONResponse:
     receiver: Receiver = request.app.state.receiver
-    if importing := request.app.state.svix:
-        await asyncio.shield(importing)
+    if SVIX not in sys.modules:  # half a second to import, for which no other request should wait
+        await asyncio.to_thread(importlib.import_module, SVIX)
     return await receiver.clerk(request)
 
 
