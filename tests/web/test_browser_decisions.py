@@ -123,6 +123,24 @@ async def test_approving_takes_the_access_away_and_the_ledger_names_who(operator
     assert "No changeset is held under this id" in await operator.open()
 
 
+async def test_from_a_notice_to_the_person_the_document_and_the_approval_are_five_clicks(operator: Operator) -> None:
+    tab = operator.tab
+    await operator.sign_in()  # the first: the link of the notice
+    assert "3 would lose access by document:plan-1" in await tab.text()
+    await tab.click("document.querySelector('a[href=\"/subjects/user:user_1\"]')")
+    await tab.until("location.pathname === '/subjects/user:user_1' && document.readyState === 'complete'")
+    person = await tab.text()
+    assert ("held" in person, "plan pro" in person) == (True, True)
+    await tab.click("document.querySelector('a[href=\"/documents/ent-user_1\"]')")
+    await tab.until("location.pathname === '/documents/ent-user_1' && document.readyState === 'complete'")
+    assert "ent-user_1" in await tab.text()
+    await tab.run("history.go(-2)")
+    await tab.until(f"location.pathname === '/held/{operator.held}' && document.readyState === 'complete'")
+    await operator.press("approve")
+    await operator.confirm()
+    await until(lambda: operator.plans() == [None, None, None])
+
+
 async def test_the_list_and_its_confirmations_can_be_read_by_everybody(operator: Operator) -> None:
     await operator.sign_in()
     for action in ("", "approve", "drop"):
