@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from sync_worker.settings import Settings
 
 log = structlog.get_logger("app")
-
-SVIX = "svix.webhooks"
 
 
 def _from_environment() -> Settings:
@@ -148,8 +145,8 @@ async def _sanity(request: Request) -> JSONResponse:
 
 async def _clerk(request: Request) -> JSONResponse:
     receiver: Receiver = request.app.state.receiver
-    if SVIX not in sys.modules:  # half a second to import, for which no other request should wait
-        await asyncio.to_thread(importlib.import_module, SVIX)
+    # Half a second the first time, for which no other request should wait, nor a second delivery block the loop.
+    await asyncio.to_thread(importlib.import_module, "svix.webhooks")
     return await receiver.clerk(request)
 
 
