@@ -22,7 +22,8 @@ from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.system_clock import ClockAt, SystemClock
 from sync_worker.sanity import client as sanity
 from sync_worker.sanity.editors import Editors
-from sync_worker.sanity.listen import Listen, types_of
+from sync_worker.sanity.groq_files import types_in
+from sync_worker.sanity.listen import Listen
 from sync_worker.sanity.preview import preview
 from sync_worker.storage.access_index import AccessIndex
 from sync_worker.storage.approvals import Approvals
@@ -206,7 +207,7 @@ async def open_listen(settings: Settings, store: Store) -> AsyncIterator[Listen]
     )
     key = {"Authorization": f"Bearer {settings.sanity_read_token.get_secret_value()}"}
     async with httpx.AsyncClient(transport=inner_transport(), headers=key, timeout=patience) as client:
-        types = types_of(sanity.Queries.load(settings.groq_folder).webhook_filter)
+        types = tuple(types_in(sanity.Queries.load(settings.groq_folder).webhook_filter))
         base = f"{settings.sanity_url}/v{settings.sanity_api_version}"
         yield Listen(client, base, settings.sanity_dataset, types)
 

@@ -1,4 +1,4 @@
-"""The text of the GROQ files: where each part of a query stands, which types it names, and which filters scan."""
+"""The text of the GROQ files: where each part of a query is, which types it names, and which filters scan."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INDEXED = frozenset({"defined", "references", "path", "now"})
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a query, and where it stands."""
+    """One line of a query, and the file it is in."""
 
     text: str
     file: str
@@ -66,7 +66,7 @@ def load_query(folder: Path, name: str) -> str:
 
 
 def place_of(folder: Path, name: str, position: int) -> str:
-    """Return where the character at `position` of a query stands."""
+    """Return the file and the line of the character at `position` of a query."""
     lines = lines_of(folder, name)
     text = "".join(line.text for line in lines)
     position += len(text) - len(text.lstrip())
@@ -84,15 +84,18 @@ def place_of_field(folder: Path, name: str, field: str) -> str:
     return next((line.place for line in lines_of(folder, name) if defines.match(line.text)), f"{name}, line 1")
 
 
-def types_of(folder: Path, name: str) -> dict[str, str]:
-    """Return the types that a query compares `_type` with, each with its first place."""
-    found: dict[str, str] = {}
-    lines = lines_of(folder, name)
-    text = "".join(line.text for line in lines).strip()
-    for match in _TYPES.finditer(text):
+def types_in(query: str) -> dict[str, int]:
+    """Return the types that a query compares `_type` with, each with its first position."""
+    found: dict[str, int] = {}
+    for match in _TYPES.finditer(query):
         for one in _TEXT.finditer(match[0]):
-            found.setdefault(one[0][1:-1], place_of(folder, name, match.start() + one.start()))
+            found.setdefault(one[0][1:-1], match.start() + one.start())
     return found
+
+
+def types_of(folder: Path, name: str) -> dict[str, str]:
+    """Return the types that the query of a file compares `_type` with, each with its first place."""
+    return {kind: place_of(folder, name, at) for kind, at in types_in(load_query(folder, name)).items()}
 
 
 def unseen_types(folder: Path, names: tuple[str, ...]) -> Iterator[str]:

@@ -7,7 +7,6 @@ it cannot evaluate with status 200, and then with `channelError`.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 FILTER = "*[_type in $types]"
 EVERYTHING = "*"
-_TYPES = re.compile(r'_type\s*(?:in\s*\[([^\]]*)\]|==\s*("[^"]*"))')
-_STRING = re.compile(r'"([^"]*)"')
 
 
 class Signal(StrEnum):
@@ -107,12 +104,6 @@ class Listen:
             raise UnreadableAnswer("Sanity's answer to a listener is no event stream") from None
         except httpx.HTTPError as error:
             raise ServiceUnavailable(f"the listener's connection ended: {type(error).__name__}") from None
-
-
-def types_of(webhook_filter: str) -> tuple[str, ...]:
-    """Return the document types that the webhook's filter names; none if it names them in another way."""
-    names = [name for listed, one in _TYPES.findall(webhook_filter) for name in _STRING.findall(listed or one)]
-    return tuple(dict.fromkeys(names))
 
 
 async def _raise_for_status(response: httpx.Response) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from sync_worker.errors import ServiceUnavailable
 from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
-from sync_worker.sanity.listen import ListenEvent, Signal, types_of
+from sync_worker.sanity.groq_files import types_in
+from sync_worker.sanity.listen import ListenEvent, Signal
 from sync_worker.triggers.listen import Listener, document_event
 from sync_worker.triggers.poll import Poll, horizon
 from tests.builders import publish
@@ -183,8 +184,9 @@ async def test_a_catch_up_leaves_the_newest_part_of_the_log_to_the_next_poll(box
     [
         ('(before()._type in ["a", "b"] || after()._type in ["a", "b"]) && true', ("a", "b")),
         ('_type == "a" || _type == "b"', ("a", "b")),
+        ("_type in ['a', \"b\"] || _type == 'c'", ("a", "b", "c")),
         ("true", ()),
     ],
 )
 def test_the_types_are_those_of_the_webhooks_filter(text: str, types: tuple[str, ...]) -> None:
-    assert types_of(text) == types
+    assert tuple(types_in(text)) == types
