@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD
 from sync_worker.domain.text import escaped
 from sync_worker.errors import GroqInvalid, WrongResult
 from sync_worker.sanity.client import NAMES
@@ -205,6 +206,9 @@ def _warnings(
         yield GroqProblem(text, fix)
     for text, fix in refused_warnings(rows, fields, folder):
         yield GroqProblem(text, fix)
+    if rows and not any(UNRESOLVED_FIELD in row for row in rows):
+        text = f'entitlement.groq returns no "{UNRESOLVED_FIELD}", so nobody sees a reference that leads nowhere'
+        yield GroqProblem(text, f'Count such references in {folder}, or write "{UNRESOLVED_FIELD}": null.')
     if text := inactive_warning(rows, fields):
         yield GroqProblem(f"{_place(folder, 'status', 'entitlement.groq')}: {text}", f"Correct it in {folder}.")
     if text := empty_warning(empty_fields(rows, field_names(fields)), len(rows), queries.everything):

@@ -120,16 +120,15 @@ def refuse_wrong_shape(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field
 
 def missing_fields(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> tuple[str, ...]:
     """Return one sentence for each field that no row has, not even as null."""
-    return tuple(_missing(rows, fields))
-
-
-def _missing(rows: Sequence[Mapping[str, Any]], fields: Sequence[Field]) -> Iterable[str]:
-    for name in REQUIRED:
-        if not any(row.get(name) for row in rows):
-            yield f'"{name}" is missing'
-    for name in dict.fromkeys((*STRING_FIELDS, *(field.name for field in fields))):
-        if name not in REQUIRED and not any(name in row for row in rows):
-            yield f'"{name}" is missing; add "{name}": null if your model has no such field'
+    nullable = dict.fromkeys(name for name in (*STRING_FIELDS, *(one.name for one in fields)) if name not in REQUIRED)
+    return (
+        *(f'"{name}" is missing' for name in REQUIRED if not any(row.get(name) for row in rows)),
+        *(
+            f'"{name}" is missing; add "{name}": null if your model has no such field'
+            for name in nullable
+            if not any(name in row for row in rows)
+        ),
+    )
 
 
 def _without_subject(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:

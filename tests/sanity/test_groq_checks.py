@@ -220,6 +220,15 @@ async def test_an_error_in_the_text_names_the_file_and_says_to_correct_it(
     assert "settings.md" not in raised.value.next_step()
 
 
+async def test_a_model_that_does_not_count_its_unresolved_references_is_a_warning(
+    content: Sandbox, folder: Path
+) -> None:
+    edit(folder, "entitlement", '"unresolved": count(', '"unresolvd": count(')
+    report = await check(content, folder)
+    assert [one.text for one in report.problems_with("webhook")] == []
+    assert 'entitlement.groq returns no "unresolved"' in texts(report)
+
+
 # The text alone.
 
 
