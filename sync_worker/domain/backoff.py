@@ -1,4 +1,4 @@
-"""How long to wait before another attempt, so that whoever is in trouble gets room to recover. Pure."""
+"""How long to wait before another attempt, so that a service in trouble can recover. Pure."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class FullReconcile:
         await guard.expect(self.cause, [str(change.subject) for change in findings.losing])
         run = replace(self, reconciler=replace(self.reconciler, guard=guard))
         differing = [difference.change.subject for difference in findings.differences]
-        # Whoever is on a list without a difference is run too, so that the list is withdrawn.
+        # Subjects on a list that do not differ any more are run too, so that their list is withdrawn.
         listed = {Subject.parse(key) for key in await guard.approvals.listed()}
         await run.repair([*differing, *sorted(listed.difference(differing), key=str)], result)
         await self._schedule(findings.transitions)

@@ -82,9 +82,9 @@ def with_plan(box: Sandbox) -> list[str]:
 
 
 def with_a_wrong_query(folder: Path) -> Path:
-    """Return a folder of queries of which the one that decides access finds nobody who is known.
+    """Return a folder of queries in which by_subject.groq finds no row of a subject whose documents are known.
 
-    The check of the queries before any work asks for one subject alone, and so does not see it.
+    The check before any work queries subjects without documents, and so does not notice.
     """
     for file in packaged_groq().glob("*.groq"):
         text = file.read_text()
