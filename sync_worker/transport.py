@@ -110,9 +110,24 @@ class ServiceTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, and retry what may succeed later. Raises the typed error of any response but a 2xx."""
         request.headers.update({**self.headers, "User-Agent": f"sync-worker/{__version__}"})
-        reads, timings = self.is_read(request), self.timings
+        reads = self.is_read(request)
         if self.dry_run and not reads:
             raise MutationInDryRun(f"{request.method} {request.url.path}")
+        try:  # outside tenacity, which costs as much CPU as half a request: most succeed at once
+            return await self._attempt(request, reads)
+        except RetryableError as error:
+            return await self._retry(request, reads, error)
+
+    async def _retry(self, request: httpx.Request, reads: bool, failed: RetryableError) -> httpx.Response:
+        """Retry a request whose first attempt `failed`, which counts as an attempt here too."""
+        first = [failed]
+
+        async def attempt() -> httpx.Response:
+            if first:
+                raise first.pop()
+            return await self._attempt(request, reads)
+
+        timings = self.timings
         retrying = AsyncRetrying(
             sleep=self.clock.sleep,
             stop=stop_after_attempt(timings.transport_attempts) | _stop_after_wait(timings.max_transport_wait),
@@ -120,7 +135,7 @@ class ServiceTransport(httpx.AsyncBaseTransport):
             retry=retry_if_exception_type(RetryableError),
             reraise=True,
         )
-        return await retrying(self._attempt, request, reads)
+        return await retrying(attempt)
 
     async def _attempt(self, request: httpx.Request, reads: bool) -> httpx.Response:
         if self.budget is not None:
