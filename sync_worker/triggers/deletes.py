@@ -1,8 +1,8 @@
-"""Finds deletes without a webhook: by Sanity's transaction log, or by comparing all ids.
+"""Finds deletes without a webhook: by Sanity's transaction log, and by comparing all ids.
 
-Nothing in the content says that a document was there. The log does, for the time that Sanity keeps it; where it cannot
-be read, and every FULL_CHECK_SECONDS, the ids of all entitlements are compared with those that the access index knows.
-Nothing is enqueued that the document store does not confirm.
+Nothing in the content says that a document was there. The log does, for the time that Sanity keeps it, also of what
+entitlements refer to. Where it cannot be read, and every FULL_CHECK_SECONDS, the ids of all entitlements are compared
+with those that the access index knows. Nothing is enqueued that the document store does not confirm.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
 CURSOR = "deletes"
 LANE = 2
+"""Where entitlements are looked up together."""
+FANOUT_LANE = 1
+"""Where a document is walked to all that refer to it."""
 PAGE = 1000
 SAMPLE = 5
 """Present documents that are read beside missing ones, to learn the types of entitlements."""
+REFERRED_AT_ONCE = 100
+"""Deleted documents of which one query learns whether anything refers to one of them."""
 
 log = structlog.get_logger("poll")
 
@@ -49,40 +54,45 @@ class Deletes:
     full_check: float
 
     async def find(self, until: str, cause: Cause, reached: str) -> int:
-        """Enqueue entitlements that were deleted until then (RFC 3339). Returns their number.
+        """Enqueue what was deleted until then (RFC 3339) and gave access. Returns the number of documents.
 
         The next call begins at `reached`, which is before `until` where the end of the log may not be complete. Raises
-        what reads of the content raise. A log that cannot be read is only logged: then all ids are compared.
+        what reads of the content raise. A log that cannot be read is only logged: then all ids are compared, and the
+        next call begins where this one did.
         """
         known = await self.queue.recall(CURSOR)
         since, checked = json.loads(known[0]) if known else ("", 0.0)
         now = self.clock.now()
-        deleted = await self._logged(since, until) if since else None
+        is_kept = bool(since) and self._is_kept(since)
+        deleted = await self._logged(since, until) if is_kept else None
+        concerning = await self._concerning(deleted) if deleted else {}
+        lanes = {id_: concerning[id_] for id_ in await self._confirmed(concerning.keys(), ())}
         if deleted is None or now - checked >= self.full_check:
-            found, checked = await self._absent(), now
-        else:
-            former = await self.access.subjects_of(deleted)
-            found = await self._confirmed(former.keys(), ())
+            lanes |= dict.fromkeys(await self._absent(), LANE)
+            checked = now
         by = deleted or {}
         items = [
             WorkItem(
                 FANOUT + id_,
-                LANE,
+                lane,
                 expected=Ambiguous(id_, None, Deletion.REPORTED),
                 cause=replace(cause, by=by.get(id_, "")),
             )
-            for id_ in sorted(found)
+            for id_, lane in sorted(lanes.items())
         ]
         for start in range(0, len(items), PAGE):
             await self.queue.enqueue(items[start : start + PAGE])
-        await self.queue.remember(CURSOR, json.dumps([max(since, reached), checked]))
+        is_unread = is_kept and deleted is None
+        await self.queue.remember(CURSOR, json.dumps([since if is_unread else max(since, reached), checked]))
         return len(items)
 
-    async def _logged(self, since: str, until: str) -> Mapping[str, str] | None:
-        """Return what the log says was deleted, by whom; None when it does not reach back so far, or cannot be read."""
+    def _is_kept(self, since: str) -> bool:
+        """Return whether the log reaches back so far."""
         begin = datetime.fromisoformat(since).astimezone(UTC)
-        if self.clock.now() - begin.timestamp() > self.timings.log_retention:
-            return None
+        return self.clock.now() - begin.timestamp() <= self.timings.log_retention
+
+    async def _logged(self, since: str, until: str) -> Mapping[str, str] | None:
+        """Return what the log says was deleted, by whom; None when it cannot be read."""
         try:
             return await self.source.deleted(since, until)
         except DatabaseUnavailable:
@@ -90,6 +100,20 @@ class Deletes:
         except SyncWorkerError as error:
             log.warning("transaction_log_unavailable", code=error.code, detail=error.detail)
             return None
+
+    async def _concerning(self, deleted: Collection[str]) -> dict[str, int]:
+        """Return those by which somebody has access, or that entitlements still refer to, weakly, with their lanes."""
+        lanes = dict.fromkeys(await self.access.subjects_of(deleted), LANE)
+        others = sorted({*deleted} - lanes.keys())
+        for start in range(0, len(others), REFERRED_AT_ONCE):
+            batch = others[start : start + REFERRED_AT_ONCE]
+            if await self._are_referred_to(batch):
+                lanes |= {one: FANOUT_LANE for one in batch if await self._are_referred_to([one])}
+        return lanes
+
+    async def _are_referred_to(self, documents: Collection[str]) -> bool:
+        page = await self.source.affected(documents, "", ())
+        return bool(page.rows or page.between)
 
     async def _absent(self) -> set[str]:
         """Return the documents that the index knows, and that are no published entitlements any more."""

@@ -19,7 +19,7 @@ from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.errors import InvalidSubject, UnreadableAnswer
 from sync_worker.sanity.rows import SubjectFields
 from sync_worker.storage.work_items import FANOUT, WorkItem
-from sync_worker.triggers.deletes import Deletes
+from sync_worker.triggers.deletes import FANOUT_LANE, LANE, Deletes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sync_worker.storage.queue import WorkQueue
 
 CURSOR = "poll"
-LANE, FANOUT_LANE = 2, 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,10 @@ async def take_an_unreadable_log_for_an_empty_one(deletes: Deletes, *gap: str) -
     return await original_logged(deletes, *gap) or {}
 
 
+async def look_at_entitlements_alone(_: Deletes, __: Collection[str]) -> bool:
+    return False
+
+
 async def forget_whom_it_was_for(_: AccessIndex, __: Collection[str]) -> dict[str, list[str]]:
     return {}
 
@@ -275,6 +279,12 @@ BUGS = {
         12,
         25,
         ((Deletes, "_logged", take_an_unreadable_log_for_an_empty_one),),
+        ("right without a reconcile", "right after a quiet while"),
+    ),
+    "ignore the deletes of what entitlements refer to": Bug(
+        140,
+        25,
+        ((Deletes, "_are_referred_to", look_at_entitlements_alone),),
         ("right without a reconcile", "right after a quiet while"),
     ),
     "forget whom a document was for": Bug(

@@ -96,6 +96,12 @@ def unpublish(world: World) -> str:
     return _mutate(world, f"unpublish {id_}", [{"createOrReplace": draft}, {"delete": {"id": id_}}])
 
 
+def dissolve(world: World) -> str:
+    """Delete what entitlements may refer to, weakly or it is refused."""
+    id_ = world.random.choice((*PLANS, *COURSES, *COHORTS))
+    return _mutate(world, f"delete {id_}", [{"delete": {"id": id_}}])
+
+
 def draft(world: World) -> str:
     """Write a draft, which entitles nobody."""
     document = _entitlement(world, f"drafts.{world.random.choice(ENTITLEMENTS)}")

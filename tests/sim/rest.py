@@ -53,6 +53,9 @@ WHERE dead = 1 AND error_code NOT IN ('no_such_subject', 'managed_elsewhere')
 """
 
 
+UNREPORTED_CHANGES = (content.move, content.delete, content.unpublish, content.dissolve)
+
+
 async def quiet(world: World) -> str:
     """Let a last change be made, and then all queues run empty: those of whom every webhook arrived must be in sync."""
     await _calm(world)
@@ -127,7 +130,7 @@ async def come_to_rest(world: World) -> None:
 def _change_unreported(world: World) -> str:
     """Make changes that neither a webhook nor the stream reports."""
     world.hooks.is_silent = True
-    done = [change(world) for change in (content.move, content.delete, content.unpublish)]
+    done = [change(world) for change in UNREPORTED_CHANGES]
     world.hooks.is_silent = False
     return f"unreported: {'; '.join(done)}"
 

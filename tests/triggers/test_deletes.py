@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.storage.work_items import WorkItem
-from sync_worker.triggers.poll import Poll
-from tests.builders import created
+from sync_worker.triggers.poll import Poll, find_published, horizon
+from tests.builders import created, weak
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import delete, stored
@@ -72,6 +72,54 @@ async def test_a_purged_document_is_found_by_comparing_ids(box: Sandbox, sqlite_
         await box.lake.mutate([{"delete": {"id": f"ent-{users[0]}", "purge": True}}])
         assert (await poll_of(parts, ShiftedClock(1200), full_check=60).run())[1] == 1
         await until(lambda: not wrong(box))
+
+
+async def give_course(box: Sandbox, parts: Parts, user: str, database_url: str) -> None:
+    """Let an entitlement refer to a cohort, and that one to a course, both weakly: they can be deleted alone."""
+    await box.lake.mutate(
+        [
+            {"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}},
+            {"create": {"_id": "cohort-1", "_type": "cohort", "courses": [weak("course-1")]}},
+            {"patch": {"id": f"ent-{user}", "set": {"cohorts": [weak("cohort-1")]}}},
+        ]
+    )
+    await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of("webhook:cohort-1"))])
+    await until(lambda: box.clerk.users[user]["public_metadata"].get("courseSlugs") == ["algebra"])
+    # A poll finds what was published, so that only what is deleted is left for the next one.
+    await find_published(parts.services.source, parts.store.queue, horizon(ShiftedClock(600), TIMINGS))
+    await until_idle(database_url)
+
+
+@pytest.mark.parametrize("deleted", ["course-1", "cohort-1"])
+@pytest.mark.parametrize("full_check", [60, 10 * HOUR])
+async def test_a_deleted_document_that_entitlements_still_refer_to_is_found_in_the_transaction_log(
+    box: Sandbox, database_url: str, deleted: str, full_check: float
+) -> None:
+    async with polled(box, database_url, 2) as (parts, users):
+        await give_course(box, parts, users[0], database_url)
+        await box.lake.mutate([{"delete": {"id": deleted}}])
+        assert (await poll_of(parts, ShiftedClock(1200), full_check).run())[1] == 1
+        await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
+
+
+async def test_a_log_that_could_not_be_read_is_read_from_the_same_moment_later(box: Sandbox, sqlite_url: str) -> None:
+    async with polled(box, sqlite_url, 2) as (parts, users):
+        await give_course(box, parts, users[0], sqlite_url)
+        await box.lake.mutate([{"delete": {"id": "cohort-1"}}])
+        box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
+        assert (await poll_of(parts, ShiftedClock(1200)).run())[1] == 0
+        assert (await poll_of(parts, ShiftedClock(1300)).run())[1] == 1
+        await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
+
+
+async def test_deletes_that_concern_nobody_cost_a_query_a_hundred_and_no_work(box: Sandbox, sqlite_url: str) -> None:
+    async with polled(box, sqlite_url, 2) as (parts, _):
+        articles = [f"article-{n}" for n in range(250)]
+        await box.lake.mutate([{"create": {"_id": id_, "_type": "article"}} for id_ in articles])
+        await box.lake.mutate([{"delete": {"id": id_}} for id_ in articles])
+        assert (await poll_of(parts, ShiftedClock(1200)).run())[1] == 0
+        assert sum({"$documents", "$after"} <= {*request.query} for request in box.lake.requests.select()) == 3
+        assert await parts.store.queue.get("document:article-0") is None
 
 
 async def test_a_document_that_became_another_type_is_gone(box: Sandbox, sqlite_url: str) -> None:

@@ -143,8 +143,9 @@ async def test_however_the_stream_and_its_listener_end_nobody_is_wrong(
     # Without a poll nothing but the stream, and the catch-up where it cannot go on, may find what was missed.
     polls = "2" if dropped else "0"
     site.environment |= {"EVENTS": "listen", "SANITY_WEBHOOK_SECRET": "", "POLL_SECONDS": polls}
-    # What one catch-up finds after a kill is one cause, whose losses would be held; here nobody is there to approve.
-    site.environment["MAX_REVOCATIONS"] = "100%"
+    # What one catch-up finds after a kill is one cause, whose losses would be held; here nobody is there to approve. A
+    # percentage would be of the last reconcile, and there was none.
+    site.environment["MAX_REVOCATIONS"] = str(events)
     assert await site.ends("release") == 0, site.reported()
     listener = Immortal(site.worker)
     try:
