@@ -37,7 +37,7 @@ from sync_worker.errors import (
     ServiceUnavailable,
     UnreadableAnswer,
 )
-from sync_worker.transport import read_json
+from sync_worker.transport import read_json, ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
@@ -234,7 +234,8 @@ class Clerk:
         if self._sdk is None:
             from clerk_backend_api import Clerk as ClerkSdk  # noqa: PLC0415 - 0.3 s to import
 
-            self._sdk = ClerkSdk(server_url=self._base, async_client=self._client, retry_config=None)
+            unused = httpx.Client(verify=ssl_context())  # one of its own would load all authorities again, 50 ms
+            self._sdk = ClerkSdk(server_url=self._base, client=unused, async_client=self._client, retry_config=None)
         return self._sdk
 
     async def _get(self, path: str, **parameters: Sequence[str] | str | int) -> Any:

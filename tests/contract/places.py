@@ -17,7 +17,7 @@ import httpx
 from sync_worker.clerk import client as clerk
 from sync_worker.sanity import client as sanity
 from sync_worker.settings import packaged_groq
-from sync_worker.transport import ServiceTransport
+from sync_worker.transport import ServiceTransport, ssl_context
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ SANITY_ACCOUNT = ("CONTRACT_SANITY_PROJECT_ID", "CONTRACT_SANITY_DATASET", "CONT
 
 class Installation(httpx.AsyncHTTPTransport):
     """Waits as Retry-After says; a test is about something else."""
+
+    def __init__(self) -> None:
+        super().__init__(verify=ssl_context())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         while True:

@@ -239,14 +239,27 @@ class Reasons:
         No query finds a row as an editor pasted it before an event has made its document known, so it counts from the
         next state, and only then.
         """
-        history, reported = self._world.history, self._events[key]
-        known = {row["_id"] for row in history.rows([key], max(0, since - 1))} & reported.keys()
+        known = self._known(key, max(0, since - 1))
         for state in range(since, self._world.lake.now.number + 1):
-            rows = history.rows([key], state)
+            rows = self._world.history.rows([key], state)
             if not any(_entitles(row) and (not truth.is_pasted(row) or row["_id"] in known) for row in rows):
                 return False
-            known = {row["_id"] for row in rows} & reported.keys()
+            known = self._known(key, state)
         return True
+
+    def _known(self, key: str, state: int) -> set[str]:
+        """Return the documents for a subject of which an event has been accepted since they were for it."""
+        return {
+            id_
+            for id_ in {row["_id"] for row in self._world.history.rows([key], state)}
+            if any(reported >= self._for_it_since(key, id_, state) for _, reported in self._events[key][id_])
+        }
+
+    def _for_it_since(self, key: str, document: str, state: int) -> int:
+        """Return the first of the states up to `state` that name the subject in this document without a gap."""
+        while state and any(row["_id"] == document for row in self._world.history.rows([key], state - 1)):
+            state -= 1
+        return state
 
 
 def _entitles(row: truth.Row) -> bool:

@@ -34,6 +34,7 @@ TOKEN = "a long random text"
 USERS = ("user_0", "user_1", "user_2")
 KEYS = [f"user:{user}" for user in USERS]
 CONFIRM = "form.sign-in"
+by_http = pytest.mark.full("in a browser what every commit does over HTTP (tests/web/test_approval.py)")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ async def test_approving_takes_the_access_away_and_the_ledger_names_who(operator
     assert "No changeset is held under this id" in await operator.open()
 
 
+@by_http
 async def test_from_a_notice_to_the_person_the_document_and_the_approval_are_five_clicks(operator: Operator) -> None:
     tab = operator.tab
     await operator.sign_in()  # the first: the link of the notice
@@ -141,6 +143,7 @@ async def test_from_a_notice_to_the_person_the_document_and_the_approval_are_fiv
     await until(lambda: operator.plans() == [None, None, None])
 
 
+@by_http
 async def test_the_list_and_its_confirmations_can_be_read_by_everybody(operator: Operator) -> None:
     await operator.sign_in()
     for action in ("", "approve", "drop"):
@@ -155,6 +158,7 @@ async def test_the_list_and_its_confirmations_can_be_read_by_everybody(operator:
     assert operator.tab.complaints == []
 
 
+@by_http
 async def test_dropping_keeps_the_access_and_the_ledger_names_who(operator: Operator) -> None:
     await operator.sign_in()
     assert "Drop the list of 3 subjects?" in await operator.press("drop")
@@ -164,6 +168,7 @@ async def test_dropping_keeps_the_access_and_the_ledger_names_who(operator: Oper
     assert await operator.store.approvals.changesets() == []
 
 
+@by_http
 async def test_a_list_that_changed_meanwhile_is_shown_again_and_not_decided(operator: Operator) -> None:
     await operator.sign_in()
     await operator.press("approve")
@@ -176,6 +181,7 @@ async def test_a_list_that_changed_meanwhile_is_shown_again_and_not_decided(oper
     assert "Take access away from 2 subjects?" in await operator.press("approve")
 
 
+@by_http
 @pytest.mark.parametrize("action", ["approve", "drop"])
 async def test_a_doubled_click_decides_once(operator: Operator, action: str) -> None:
     await operator.sign_in()
@@ -194,6 +200,7 @@ async def test_a_doubled_click_decides_once(operator: Operator, action: str) -> 
         assert [entry.by for entry in entries] == ["Ada"]
 
 
+@by_http
 async def test_a_stale_form_does_nothing(operator: Operator) -> None:
     """The form is of a session that was ended in another tab, and of another one by now."""
     await operator.sign_in()
@@ -209,6 +216,7 @@ async def test_a_stale_form_does_nothing(operator: Operator) -> None:
     assert operator.plans() == ["pro", "pro", "pro"]
 
 
+@by_http
 async def test_without_a_sign_in_nothing_is_shown_and_nothing_is_done(operator: Operator) -> None:
     await operator.sign_in()
     await operator.press("approve")
