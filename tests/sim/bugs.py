@@ -169,7 +169,7 @@ BUGS = {
         ("no write from a stale read", "right after a quiet while", "right without a reconcile"),
     ),
     "finish without the generation check": Bug(
-        1,
+        2,
         25,
         ((queue_statements, "REQUEUE", queue_statements.COMPLETE),),
         ("everything comes to an end",),
@@ -288,7 +288,7 @@ BUGS = {
         ("right without a reconcile", "right after a quiet while"),
     ),
     "forget whom a document was for": Bug(
-        1,
+        8,
         25,
         ((AccessIndex, "subjects_of", forget_whom_it_was_for),),
         ("right without a reconcile", "right after a quiet while"),
