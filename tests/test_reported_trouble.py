@@ -210,3 +210,13 @@ async def test_that_nothing_has_reconciled_yet_is_logged(box: Sandbox, sqlite_ur
     async with reported("never_reconciled") as line, working(box, sqlite_url):
         await line.comes()
     assert "sync-worker reconcile --dry-run" in line["next_step"]
+
+
+async def test_after_a_good_reconcile_it_is_not_logged_that_there_was_none(box: Sandbox, sqlite_url: str) -> None:
+    box.clerk.add_user("user_1")
+    await publish(box, "user_1")
+    async with opened(box, sqlite_url) as parts, open_reconcile(parts.settings, parts.store, Counter()) as run:
+        await run.apply(await run.find())
+    async with reported("worker_started") as line, working(box, sqlite_url):
+        await line.comes()
+    assert [entry["event"] for entry in line.lines if entry["event"] == "never_reconciled"] == []

@@ -2,7 +2,8 @@
 
 Nothing in the content says that a document was there. The log does, for the time that Sanity keeps it, also of what
 entitlements refer to. Where it cannot be read, and every FULL_CHECK_SECONDS, the ids of all entitlements are compared
-with those that the access index knows. Nothing is enqueued that the document store does not confirm.
+with those that the access index knows, and those with unresolved references are run again. No delete is enqueued that
+the document store does not confirm.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD
 from sync_worker.domain.revisions import Ambiguous, Deletion
 from sync_worker.errors import DatabaseUnavailable, SyncWorkerError, UnreadableAnswer
 from sync_worker.storage.work_items import FANOUT, WorkItem
@@ -67,8 +69,10 @@ class Deletes:
         deleted = await self._logged(since, until) if is_kept else None
         concerning = await self._concerning(deleted) if deleted else {}
         lanes = {id_: concerning[id_] for id_ in await self._confirmed(concerning.keys(), ())}
+        incomplete: set[str] = set()
         if deleted is None or now - checked >= self.full_check:
-            lanes |= dict.fromkeys(await self._absent(), LANE)
+            gone, incomplete = await self._compare()
+            lanes |= dict.fromkeys(gone, LANE)
             checked = now
         by = deleted or {}
         items = [
@@ -80,11 +84,12 @@ class Deletes:
             )
             for id_, lane in sorted(lanes.items())
         ]
+        items += [WorkItem(FANOUT + id_, LANE, cause=cause) for id_ in sorted(incomplete)]
         for start in range(0, len(items), PAGE):
             await self.queue.enqueue(items[start : start + PAGE])
         is_unread = is_kept and deleted is None
         await self.queue.remember(CURSOR, json.dumps([since if is_unread else max(since, reached), checked]))
-        return len(items)
+        return len(lanes)
 
     def _is_kept(self, since: str) -> bool:
         """Return whether the log reaches back so far."""
@@ -115,21 +120,27 @@ class Deletes:
         page = await self.source.affected(documents, "", ())
         return bool(page.rows or page.between)
 
-    async def _absent(self) -> set[str]:
-        """Return the documents that the index knows, and that are no published entitlements any more."""
-        found: set[str] = set()
+    async def _compare(self) -> tuple[set[str], set[str]]:
+        """Return the documents that the index knows, and that are no published entitlements any more, or incomplete.
+
+        What an incomplete one refers to was deleted, now or long ago: only a run of its subjects can tell.
+        """
+        absent: set[str] = set()
+        incomplete: set[str] = set()
         present: list[str] = []
         published = self._published()
         visible = await anext(published, None)
         async for known in self._known():
-            while visible is not None and visible < known:
-                present = [visible, *present][:SAMPLE]
+            while visible is not None and visible["_id"] < known:
+                present = [visible["_id"], *present][:SAMPLE]
                 visible = await anext(published, None)
-            if visible != known:
-                found.add(known)
+            if visible is None or visible["_id"] != known:
+                absent.add(known)
+            elif visible.get(UNRESOLVED_FIELD):
+                incomplete.add(known)
         if visible is not None:
-            present = [visible, *present][:SAMPLE]
-        return await self._confirmed(found, present)
+            present = [visible["_id"], *present][:SAMPLE]
+        return await self._confirmed(absent, present), incomplete
 
     async def _confirmed(self, documents: Collection[str], present: Collection[str]) -> set[str]:
         """Return the documents that the store proves to be missing, or of another type than those that are present."""
@@ -149,13 +160,13 @@ class Deletes:
                 yield document
             last = page[-1]
 
-    async def _published(self) -> AsyncIterator[str]:
-        """Yield the ids of all published entitlements in order."""
+    async def _published(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield the rows of all published entitlements in the order of their ids."""
         after = ""
         while True:
             page = await self.source.everything(after)
             for row in page.rows:
-                yield str(row["_id"])
+                yield row
             if page.last:
                 return
             if page.cursor <= after:

@@ -282,7 +282,7 @@ BUGS = {
         ("right without a reconcile", "right after a quiet while"),
     ),
     "ignore the deletes of what entitlements refer to": Bug(
-        140,
+        303,
         25,
         ((Deletes, "_are_referred_to", look_at_entitlements_alone),),
         ("right without a reconcile", "right after a quiet while"),

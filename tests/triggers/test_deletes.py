@@ -109,6 +109,17 @@ async def test_a_log_that_could_not_be_read_is_read_from_the_same_moment_later(b
         box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
         assert (await poll_of(parts, ShiftedClock(1200)).run())[1] == 0
         assert (await poll_of(parts, ShiftedClock(1300)).run())[1] == 1
+
+
+@pytest.mark.parametrize("deleted", ["course-1", "cohort-1"])
+async def test_where_the_log_cannot_be_read_entitlements_with_unresolved_references_are_run_again(
+    box: Sandbox, sqlite_url: str, deleted: str
+) -> None:
+    async with polled(box, sqlite_url, 2) as (parts, users):
+        await give_course(box, parts, users[0], sqlite_url)
+        await box.lake.mutate([{"delete": {"id": deleted}}])
+        box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
+        assert (await poll_of(parts, ShiftedClock(1200)).run())[1] == 0
         await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
 
 
