@@ -109,6 +109,13 @@ class Database(ABC):
         It runs in another thread, and may run again after a deadlock, so it must touch nothing but the transaction.
         """
 
+    async def run_volatile(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` as `run` does, but a loss of power may undo it, as long as nothing was committed durably after it.
+
+        For what is then decided anew, such as who works on what; where flushing costs nothing it is the same as `run`.
+        """
+        return await self.run(work)
+
     @abstractmethod
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in one read-only transaction, which never waits for a writer."""

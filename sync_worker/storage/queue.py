@@ -114,7 +114,10 @@ class WorkQueue(QueueAdmin):
 
     async def _claim(self, statement: str, limits: Mapping[str, object]) -> list[Claim]:
         token = _token()
-        return await self._db.run(lambda tx: _claims(tx, tx.execute(statement, {**limits, "token": token}), token))
+        # A claim that a loss of power undoes was that of a process that is gone too.
+        return await self._db.run_volatile(
+            lambda tx: _claims(tx, tx.execute(statement, {**limits, "token": token}), token)
+        )
 
     def _enqueue(self, tx: Transaction, items: Sequence[WorkItem]) -> None:
         ordered = sorted(items, key=lambda item: item.key)

@@ -110,15 +110,21 @@ class SqliteDatabase(Database):
             self.write_failed = True
             raise
 
+    async def run_volatile(self, work: Callable[[Transaction], T]) -> T:
+        """See Database. It is not flushed to the disk, unless durable work shares the commit."""
+        return await self._submit(self._writer, work, durable=False)
+
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on the reading connection."""
         return await self._submit(self._reader, work)
 
-    async def _submit(self, thread: ConnectionThread | None, work: Callable[[Transaction], T]) -> T:
+    async def _submit(
+        self, thread: ConnectionThread | None, work: Callable[[Transaction], T], *, durable: bool = True
+    ) -> T:
         if thread is None or self._loop is None:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        thread.submit(Job(work, future))
+        thread.submit(Job(work, future, durable))
         return await future
 
     def _answer_soon(self, jobs: list[Job]) -> None:
@@ -156,7 +162,7 @@ class SqliteDatabase(Database):
         connection = self._connect()
         try:
             self._switch_to_wal(connection)
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = FULL")  # for the migration; later as each commit needs it
             connection.execute("PRAGMA secure_delete = ON")  # deleted addresses must not stay in the file
             connection.execute("BEGIN IMMEDIATE")
             migrate(SqliteTransaction(connection, self._clock))

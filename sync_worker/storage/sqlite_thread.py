@@ -73,10 +73,11 @@ class SqliteTransaction:
 
 @dataclass(slots=True)
 class Job:
-    """A piece of work, and its result."""
+    """A piece of work, and its result. Only durable work has to be on the disk when its result is returned."""
 
     work: Callable[[Transaction], Any]
     future: asyncio.Future[Any]
+    durable: bool
     result: Any = None
     error: Exception | None = None
     notified: bool = False
@@ -105,6 +106,7 @@ class ConnectionThread:
         self._poll = poll
         self._changed_elsewhere = changed_elsewhere
         self._seen: int | None = None
+        self._flushes: bool | None = None
         self._connection: sqlite3.Connection | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -157,6 +159,7 @@ class ConnectionThread:
             if self._connection is None:
                 self._connection = self._connect()
             self._check()
+            self._flush(self._connection, any(job.durable for job in jobs))
             self._connection.execute(self._begin)
             for job in jobs:
                 self._attempt(self._connection, job)
@@ -165,6 +168,12 @@ class ConnectionThread:
             self._disconnect()
             for job in jobs:
                 job.error = explained(error)
+
+    def _flush(self, connection: sqlite3.Connection, at_commit: bool) -> None:
+        """Flush the next commit to the disk, with all before it, or leave it to a later one."""
+        if at_commit is not self._flushes:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if at_commit else 'NORMAL'}")
+            self._flushes = at_commit
 
     def _attempt(self, connection: sqlite3.Connection, job: Job) -> None:
         """Run one job in a savepoint, so that its failure does not affect other jobs."""
@@ -189,6 +198,7 @@ class ConnectionThread:
                 self._connection.close()
         self._connection = None
         self._seen = None
+        self._flushes = None
 
 
 def explained(error: Exception) -> Exception:

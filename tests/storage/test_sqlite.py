@@ -9,11 +9,13 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
 from sync_worker.errors import ConfigurationError, DatabaseUnavailable
+from sync_worker.storage import queue as queue_module
 from sync_worker.storage import sqlite_thread
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sync_worker.storage.database import Transaction
+    from sync_worker.storage.work_items import Claim
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +57,51 @@ async def put(db: SqliteDatabase, name: str) -> None:
 
 async def count(db: SqliteDatabase) -> int:
     return int((await db.read(lambda tx: tx.execute(COUNT)))[0][0])
+
+
+def flushing(tx: Transaction) -> str:
+    """Return how far the commit that is under way goes."""
+    return {1: "NORMAL", 2: "FULL"}[tx.execute("PRAGMA synchronous")[0][0]]
+
+
+async def test_only_durable_work_is_flushed_to_the_disk(path: Path) -> None:
+    async with opened(path) as db:
+        assert [await db.run(flushing), await db.run_volatile(flushing), await db.run(flushing)] == [
+            "FULL",
+            "NORMAL",
+            "FULL",
+        ]
+
+
+async def test_volatile_work_is_flushed_with_durable_work_that_shares_its_commit(path: Path) -> None:
+    going = threading.Event()
+
+    def wait(_: Transaction) -> None:
+        going.wait(GUARD)
+
+    async with opened(path) as db:
+        first = asyncio.create_task(db.run(wait))
+        await asyncio.sleep(0)
+        both = [asyncio.create_task(run(flushing)) for run in (db.run_volatile, db.run)]
+        await asyncio.sleep(0)
+        going.set()
+        await first
+        assert await asyncio.gather(*both) == ["FULL", "FULL"]
+
+
+async def test_a_claim_is_not_flushed_and_what_was_accepted_is(path: Path) -> None:
+    seen: list[str] = []
+
+    def look(*given: Any) -> list[Claim]:
+        seen.extend(flushing(tx) for tx in given if hasattr(tx, "notify"))
+        return []
+
+    async with opened(path) as db:
+        queue = WorkQueue(db, TIMINGS)
+        with patch.object(queue_module, "_claims", look), patch.object(WorkQueue, "_enqueue", look):
+            await queue.claim(0, 1, 30.0)
+            await queue.enqueue([WorkItem("user:user_1")])
+    assert seen == ["NORMAL", "FULL"]
 
 
 async def test_an_address_that_was_looked_up_is_gone_from_the_file_too(path: Path) -> None:
