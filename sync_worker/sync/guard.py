@@ -66,6 +66,9 @@ class Guard:
                 held |= await self._hold(outcome.due.cause, [outcome], "")
             elif not _is_own(outcome):
                 by_cause[outcome.due.cause].append(outcome)
+            elif outcome.access is not None and outcome.access.unresolved:
+                # Not what the entitlement says, but what it refers to: an import may publish both at once.
+                by_cause[Cause(CauseKind.UNRESOLVED)].append(outcome)
         for cause, some in by_cause.items():
             if reason := await self.verdict(cause, [str(o.due.subject) for o in some]):
                 held |= await self._hold(cause, some, reason)

@@ -55,6 +55,24 @@ async def test_holders_of_a_plan_whose_slug_is_cleared_are_on_one_list_which_its
         assert await parts.store.approvals.changesets() == []
 
 
+async def test_holders_whose_own_entitlements_were_published_beside_a_plan_without_a_slug_are_on_one_list(
+    box: Sandbox, database_url: str
+) -> None:
+    """An import that replaces all documents, for example: the plan takes access away, and not the entitlements."""
+    async with synced(box, database_url, 20, max_revocations="5") as (parts, users):
+        await box.lake.mutate(
+            [
+                {"patch": {"id": "p1", "unset": ["slug"]}},
+                *({"patch": {"id": f"ent-{user}", "set": {"note": "imported"}}} for user in users),
+            ]
+        )
+        for user in users:
+            await parts.store.queue.enqueue([WorkItem(f"user:{user}", cause=cause_of(f"webhook:ent-{user}"))])
+        await until_idle(database_url)
+        (held,) = await parts.store.approvals.changesets()
+        assert (held.size >= 15, len(with_plan(box))) == (True, held.size)
+
+
 async def test_of_a_held_change_the_part_that_gives_is_written(box: Sandbox, sqlite_url: str) -> None:
     async with synced(box, sqlite_url, 8, max_revocations="0") as (parts, users):
         await box.lake.mutate(
