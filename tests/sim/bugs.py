@@ -270,7 +270,7 @@ BUGS = {
         ("what is held waits for approval",),
     ),
     "forget served updates": Bug(
-        6,
+        59,
         25,
         ((expected_revisions, "SERVE", FORGET_UPDATES),),
         ("no write from a stale read", "right after a quiet while"),

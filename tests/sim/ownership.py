@@ -68,10 +68,13 @@ class Ownership:
         self.changed(call.key)
 
     def answered(self, call: Call, *, well: bool) -> None:
-        """Note that a write was answered. What others left before it is in doubt only while the ledger has it open."""
-        self._unanswered[call.key].pop(call, None)
-        if well:
-            self._doubtful[call.key] += self._unanswered.pop(call.key).values()
+        """Note that a write was answered. What it or others left is in doubt only while the ledger has a write open.
+
+        An answer that the worker cannot read does not tell it whether the write was applied.
+        """
+        unanswered = self._unanswered[call.key]
+        answered = [call, *unanswered] if well else [call]
+        self._doubtful[call.key] += [unanswered.pop(one) for one in answered if one in unanswered]
 
     def applied(self, key: str, patch: Metadata) -> None:
         """Note that Clerk has made a change of ours."""
