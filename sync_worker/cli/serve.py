@@ -15,10 +15,12 @@ from sync_worker.cli.setup import begin
 from sync_worker.errors import GroqInvalid, RetryableError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
     from sync_worker.runtime.wiring import Runtime
     from sync_worker.settings import Settings
+    from sync_worker.storage.installation import InstallationRecord
 
 Host = Annotated[str, typer.Option(help="Address to listen on; use 0.0.0.0 in a container.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: PORT, or 8000.")]
@@ -67,21 +69,19 @@ def release() -> None:
     echo("database, settings and GROQ files are ready")
 
 
-async def _prepare(settings: Settings, runtime: Runtime, *, is_release: bool = False) -> None:
+async def _prepare(
+    settings: Settings, runtime: Runtime, admit: Callable[[InstallationRecord], Awaitable[None]]
+) -> None:
     """Raise what would prevent the process from starting, before it opens its port.
 
-    The start of `serve` on SQLite is a release, because it has its database to itself.
+    `admit` records the settings, or raises if others are recorded.
     """
     from sync_worker.runtime.wiring import installation_of, open_store
     from sync_worker.sanity.client import Queries
 
     Queries.load(settings.groq_folder)
     async with open_store(settings, runtime) as store:
-        installation = installation_of(settings, store)
-        if is_release and settings.is_sqlite:
-            await installation.record()
-        else:
-            await installation.ensure()
+        await admit(installation_of(settings, store))
 
 
 async def _release(settings: Settings, runtime: Runtime) -> None:
@@ -111,11 +111,14 @@ def _listen(host: str, port: int | None, *, with_worker: bool) -> None:
     import uvicorn
 
     from sync_worker.runtime.wiring import Runtime
+    from sync_worker.storage.installation import InstallationRecord
     from sync_worker.web.app import create_app
     from sync_worker.web.protocol import bounded
 
     settings, runtime = begin(), Runtime.system()
-    asyncio.run(_prepare(settings, runtime, is_release=with_worker))
+    # The start of `serve` on SQLite is a release, because it has its database to itself.
+    is_release = with_worker and settings.is_sqlite
+    asyncio.run(_prepare(settings, runtime, InstallationRecord.record if is_release else InstallationRecord.ensure))
     chosen = settings.port if port is None else port
     app = create_app(settings, runtime, with_worker=with_worker)
 

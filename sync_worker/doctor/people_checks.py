@@ -73,7 +73,7 @@ async def claims(installation: Installation) -> Finding:
     tables = await _tables(installation)
     people = [*await _largest(installation, tables.last_good), *await some_people(installation, Random())]
     if not people:
-        return ok("no user has synced access yet")
+        return ok("none of the users that were looked at has synced access yet")
     if found := await _template_findings(installation, people):
         return problem(
             "; ".join(f"JWT template {name}, claim {one.claim}: {one.problem}" for name, one in found),
