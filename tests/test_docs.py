@@ -17,6 +17,7 @@ from sync_worker.cli.demo import story
 from sync_worker.diagnostics.issues import NEXT_STEPS
 from sync_worker.diagnostics.metrics import METRICS, NAMES
 from sync_worker.diagnostics.situations import EVENTS
+from sync_worker.domain.work import CauseKind
 from sync_worker.errors import SyncWorkerError
 from sync_worker.settings import Settings
 from sync_worker.web.app import create_app
@@ -186,7 +187,7 @@ def all_errors(error: type[SyncWorkerError] = SyncWorkerError) -> set[str]:
 @by_page
 def test_a_page_names_no_event_or_code_that_there_is_not(page: Path) -> None:
     known = {*logged(), *EVENTS, *all_errors(), *NEXT_STEPS, *REFUSALS, ACCEPTED, IGNORED, *NAMES, *OTHER_WORDS}
-    known |= {metric.name for metric in METRICS}
+    known |= {metric.name for metric in METRICS} | {*CauseKind}
     assert set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page.read_text())) - known == set()
 
 

@@ -45,8 +45,8 @@ class CauseKind(StrEnum):
     """The full reconcile found that access starts or ends then."""
     DATASET_VISIBLE_AGAIN = "dataset_visible_again"
     """Entitlements are visible again, after reads that showed none."""
-    UNRESOLVED = "references_unresolved"
-    """Not a run's: the losses of all whose own entitlements were published, and refer to what is not usable."""
+    INVALID = "invalid_content"
+    """Not a run's: losses of those whose own entitlements were published, and are refused or have broken references."""
 
 
 PUBLISHED = frozenset({CauseKind.WEBHOOK, CauseKind.LISTEN})

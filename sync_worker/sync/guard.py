@@ -66,9 +66,9 @@ class Guard:
                 held |= await self._hold(outcome.due.cause, [outcome], "")
             elif not _is_own(outcome):
                 by_cause[outcome.due.cause].append(outcome)
-            elif outcome.access is not None and outcome.access.unresolved:
-                # Not what the entitlement says, but what it refers to: an import may publish both at once.
-                by_cause[Cause(CauseKind.UNRESOLVED)].append(outcome)
+            elif _is_invalid(outcome):
+                # Perhaps not what the entitlement says, but what it refers to: an import may publish both at once.
+                by_cause[Cause(CauseKind.INVALID)].append(outcome)
         for cause, some in by_cause.items():
             if reason := await self.verdict(cause, [str(o.due.subject) for o in some]):
                 held |= await self._hold(cause, some, reason)
@@ -109,7 +109,7 @@ class Guard:
     def _ended(self, outcome: Outcome) -> bool:
         """Return whether the subject's own entitlement ended: deleted, cancelled, moved, or by its window."""
         due, change = outcome.due, outcome.change
-        gone = set(change.former_documents) - set(change.sources) if change is not None else set()
+        gone = set(change.former_documents) - set(change.sources) - _refused(outcome) if change is not None else set()
         if due.transition is not None and due.transition <= self.clock.now():
             # A window that has only begun ends nothing, nor does a row that the read does not show any more.
             in_time = {document for document, ended in outcome.lapsed.items() if ended >= due.transition}
@@ -136,6 +136,15 @@ def _is_own(outcome: Outcome) -> bool:
     if due.cause.kind is CauseKind.FAN_OUT:
         return change is not None and due.cause.id in (*change.former_documents, *change.sources)
     return due.cause.kind in PUBLISHED
+
+
+def _refused(outcome: Outcome) -> set[str]:
+    """Return the entitlements that count for nothing because of a wrong value, which may be that of a plan."""
+    return {one.document for one in outcome.access.refusals} if outcome.access is not None else set()
+
+
+def _is_invalid(outcome: Outcome) -> bool:
+    return bool(_refused(outcome)) or (outcome.access is not None and bool(outcome.access.unresolved))
 
 
 def _reported(due: Due) -> set[str]:

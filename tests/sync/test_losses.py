@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -55,14 +55,18 @@ async def test_holders_of_a_plan_whose_slug_is_cleared_are_on_one_list_which_its
         assert await parts.store.approvals.changesets() == []
 
 
-async def test_holders_whose_own_entitlements_were_published_beside_a_plan_without_a_slug_are_on_one_list(
-    box: Sandbox, database_url: str
+BROKEN: list[dict[str, Any]] = [{"unset": ["slug"]}, {"set": {"slug": {"current": "not a plan"}}}]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=["without a slug", "with a wrong slug"])
+async def test_holders_whose_own_entitlements_were_published_beside_a_broken_plan_are_on_one_list(
+    box: Sandbox, database_url: str, broken: dict[str, Any]
 ) -> None:
     """An import that replaces all documents, for example: the plan takes access away, and not the entitlements."""
-    async with synced(box, database_url, 20, max_revocations="5") as (parts, users):
+    async with synced(box, database_url, 20, max_revocations="5", plan_order="basic,pro") as (parts, users):
         await box.lake.mutate(
             [
-                {"patch": {"id": "p1", "unset": ["slug"]}},
+                {"patch": {"id": "p1", **broken}},
                 *({"patch": {"id": f"ent-{user}", "set": {"note": "imported"}}} for user in users),
             ]
         )
@@ -71,6 +75,19 @@ async def test_holders_whose_own_entitlements_were_published_beside_a_plan_witho
         await until_idle(database_url)
         (held,) = await parts.store.approvals.changesets()
         assert (held.size >= 15, len(with_plan(box))) == (True, held.size)
+
+
+async def test_somebody_on_a_list_loses_nothing_by_an_own_event_while_the_plan_is_broken(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    async with synced(box, sqlite_url, 8, max_revocations="0", plan_order="basic,pro") as (parts, users):
+        await box.lake.mutate([{"patch": {"id": "p1", **BROKEN[1]}}])
+        await parts.store.queue.enqueue([WorkItem("document:p1", lane=1, cause=cause_of("webhook:p1"))])
+        await until_held(parts.store.approvals, 8)
+        await edit(box, [users[0]], set={"note": "harmless"})
+        await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause=cause_of(f"webhook:ent-{users[0]}"))])
+        await until_idle(sqlite_url)
+        assert len(with_plan(box)) == 8
 
 
 async def test_of_a_held_change_the_part_that_gives_is_written(box: Sandbox, sqlite_url: str) -> None:
