@@ -9,6 +9,7 @@ the document store does not confirm.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ FANOUT_LANE = 1
 PAGE = 1000
 SAMPLE = 5
 """Present documents that are read beside missing ones, to learn the types of entitlements."""
+NOTE = re.compile(rf"^(\S+): {UNRESOLVED_FIELD}: (\d+) ", re.MULTILINE)
 REFERRED_AT_ONCE = 100
 """Deleted documents of which one query learns whether anything refers to one of them."""
 
@@ -123,10 +125,11 @@ class Deletes:
     async def _compare(self) -> tuple[set[str], set[str]]:
         """Return the documents that the index knows, and that are no published entitlements any more, or incomplete.
 
-        What an incomplete one refers to was deleted, now or long ago: only a run of its subjects can tell.
+        Something that an incomplete one refers to was deleted, and no run has noted that.
         """
         absent: set[str] = set()
         incomplete: set[str] = set()
+        noted = await self._noted()
         present: list[str] = []
         published = self._published()
         visible = await anext(published, None)
@@ -136,7 +139,7 @@ class Deletes:
                 visible = await anext(published, None)
             if visible is None or visible["_id"] != known:
                 absent.add(known)
-            elif visible.get(UNRESOLVED_FIELD):
+            elif (number := visible.get(UNRESOLVED_FIELD)) and (known, str(number)) not in noted:
                 incomplete.add(known)
         if visible is not None:
             present = [visible["_id"], *present][:SAMPLE]
@@ -152,6 +155,15 @@ class Deletes:
             id_ for id_ in documents if types and id_ in stored.documents and stored.documents[id_].type not in types
         }
         return {*stored.missing.intersection(documents), *retyped}
+
+    async def _noted(self) -> set[tuple[str, str]]:
+        """Return the documents of which runs have noted unresolved references, with their number."""
+        found: set[tuple[str, str]] = set()
+        last = ""
+        while rows := await self.queue.noted(PAGE, last):
+            found.update(NOTE.findall("\n".join(row.error_detail for row in rows)))
+            last = rows[-1].key
+        return found
 
     async def _known(self) -> AsyncIterator[str]:
         last = ""

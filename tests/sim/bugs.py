@@ -199,7 +199,7 @@ BUGS = {
         ("a write is what a read showed",),
     ),
     "end at a short page": Bug(
-        111,
+        207,
         25,
         ((sanity, "_page", end_at_a_short_page),),
         ("right after a quiet while", "right without a reconcile", "right after a reconcile"),
@@ -282,7 +282,7 @@ BUGS = {
         ("right without a reconcile", "right after a quiet while"),
     ),
     "ignore the deletes of what entitlements refer to": Bug(
-        303,
+        16,
         25,
         ((Deletes, "_are_referred_to", look_at_entitlements_alone),),
         ("right without a reconcile", "right after a quiet while"),

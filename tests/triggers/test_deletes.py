@@ -123,6 +123,22 @@ async def test_where_the_log_cannot_be_read_entitlements_with_unresolved_referen
         await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
 
 
+async def test_what_is_is_noted_as_unresolved_is_not_run_again_by_each_comparison(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    async with polled(box, sqlite_url, 2) as (parts, users):
+        await give_course(box, parts, users[0], sqlite_url)
+        await box.lake.mutate([{"delete": {"id": "course-1"}}])
+        await poll_of(parts, ShiftedClock(1200), full_check=60).run()
+        await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
+        await until_idle(sqlite_url)
+        before = await parts.store.queue.get(f"user:{users[0]}")
+        await poll_of(parts, ShiftedClock(1300), full_check=60).run()
+        await until_idle(sqlite_url)
+        assert await parts.store.queue.get(f"user:{users[0]}") == before
+        assert before is not None
+
+
 async def test_deletes_that_concern_nobody_cost_a_query_a_hundred_and_no_work(box: Sandbox, sqlite_url: str) -> None:
     async with polled(box, sqlite_url, 2) as (parts, _):
         articles = [f"article-{n}" for n in range(250)]
