@@ -162,7 +162,7 @@ class Reasons:
         if granting:
             self._granted_by[key] = min(granting)
         elif any(state >= self._granted_by.get(key, 0) for state, _ in fresh) and self._always_entitled(
-            key, self._granted_by.get(key, 0)
+            key, self._granted_by.get(key, 0), claimed
         ):
             fail("nobody entitled is revoked", f"{key} was entitled at every moment since the last grant")
 
@@ -233,26 +233,29 @@ class Reasons:
                     return document
         return ""
 
-    def _always_entitled(self, key: str, since: int) -> bool:
+    def _always_entitled(self, key: str, since: int, claimed: Claimed) -> bool:
         """Return whether some row gave the subject something in every state since then, and could be found.
 
         No query finds a row as an editor pasted it before an event has made its document known, so it counts from the
         next state, and only then.
         """
-        known = self._known(key, max(0, since - 1))
+        known = self._known(key, max(0, since - 1), claimed)
         for state in range(since, self._world.lake.now.number + 1):
             rows = self._world.history.rows([key], state)
             if not any(_entitles(row) and (not truth.is_pasted(row) or row["_id"] in known) for row in rows):
                 return False
-            known = self._known(key, state)
+            known = self._known(key, state, claimed)
         return True
 
-    def _known(self, key: str, state: int) -> set[str]:
-        """Return the documents for a subject of which an event has been accepted since they were for it."""
+    def _known(self, key: str, state: int, claimed: Claimed) -> set[str]:
+        """Return the documents of which an event was accepted before a claim, and since they were for the subject."""
         return {
             id_
             for id_ in {row["_id"] for row in self._world.history.rows([key], state)}
-            if any(reported >= self._for_it_since(key, id_, state) for _, reported in self._events[key][id_])
+            if any(
+                order < claimed.order and reported >= self._for_it_since(key, id_, state)
+                for order, reported in self._events[key][id_]
+            )
         }
 
     def _for_it_since(self, key: str, document: str, state: int) -> int:
