@@ -121,19 +121,28 @@ def wrong(box: Sandbox) -> list[str]:
 async def until_right(box: Sandbox) -> None:
     """Wait until everybody is in sync; fail when nobody more gets there in time."""
     fewest, deadline = len(wrong(box)) + 1, 0.0
+    looked = time.monotonic()
     while left := len(wrong(box)):
         if left < fewest:
             fewest, deadline = left, time.monotonic() + GUARD
         assert time.monotonic() < deadline, wrong(box)
-        await asyncio.sleep(0.05)
+        await _rest_after(looked)
+        looked = time.monotonic()
 
 
 async def until(condition: Callable[[], bool], seconds: float = GUARD) -> None:
     """Wait until `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
+    looked = time.monotonic()
+    deadline = looked + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.05)
+        await _rest_after(looked)
+        looked = time.monotonic()
+
+
+async def _rest_after(looked: float) -> None:
+    """Wait so long that looking takes a tenth of the time at most: what is looked at needs the rest."""
+    await asyncio.sleep(max(0.05, 9 * (time.monotonic() - looked)))
 
 
 async def until_seen(look: Callable[[], Awaitable[T]], is_so: Callable[[T], object] = bool) -> T:
