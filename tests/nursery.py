@@ -296,7 +296,7 @@ def main() -> None:
 
 def _leave(code: int) -> NoReturn:
     """Exit as Python does, but without taking all modules apart, which would copy the memory of the nursery."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

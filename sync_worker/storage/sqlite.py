@@ -104,23 +104,24 @@ class SqliteDatabase(Database):
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on the writing connection, in one commit with all other waiting work."""
+        return await self._write(work, durable=True)
+
+    async def run_volatile(self, work: Callable[[Transaction], T]) -> T:
+        """See Database. It is not flushed to the disk, unless durable work shares the commit."""
+        return await self._write(work, durable=False)
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` on the reading connection."""
+        return await self._submit(self._reader, work, durable=False)
+
+    async def _write(self, work: Callable[[Transaction], T], *, durable: bool) -> T:
         try:
-            return await self._submit(self._writer, work)
+            return await self._submit(self._writer, work, durable=durable)
         except DatabaseUnavailable:
             self.write_failed = True
             raise
 
-    async def run_volatile(self, work: Callable[[Transaction], T]) -> T:
-        """See Database. It is not flushed to the disk, unless durable work shares the commit."""
-        return await self._submit(self._writer, work, durable=False)
-
-    async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on the reading connection."""
-        return await self._submit(self._reader, work)
-
-    async def _submit(
-        self, thread: ConnectionThread | None, work: Callable[[Transaction], T], *, durable: bool = True
-    ) -> T:
+    async def _submit(self, thread: ConnectionThread | None, work: Callable[[Transaction], T], *, durable: bool) -> T:
         if thread is None or self._loop is None:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()

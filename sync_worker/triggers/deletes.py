@@ -40,6 +40,7 @@ PAGE = 1000
 SAMPLE = 5
 """Present documents that are read beside missing ones, to learn the types of entitlements."""
 NOTE = re.compile(rf"^(\S+): {UNRESOLVED_FIELD}: (\d+) ", re.MULTILINE)
+"""The document and the number of a note about unresolved references, as `sync.notes` writes it."""
 REFERRED_AT_ONCE = 100
 """Deleted documents of which one query learns whether anything refers to one of them."""
 

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -24,7 +24,7 @@ from tests.clock import CLOCK, TIMINGS
 from tests.oracle import GUARD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from sync_worker.storage.database import Transaction
@@ -205,6 +205,17 @@ async def test_only_the_owner_can_read_the_files(path: Path) -> None:
         await put(db, "a")
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert modes == {"work.db": 0o600, "work.db-shm": 0o600, "work.db-wal": 0o600}
+
+
+@pytest.mark.parametrize("run", [SqliteDatabase.run, SqliteDatabase.run_volatile])
+async def test_a_failed_write_is_remembered_whether_it_was_durable_or_not(path: Path, run: Callable[..., Any]) -> None:
+    async with opened(path) as db:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(DatabaseUnavailable, match="locked"):
+                await run(db, lambda tx: tx.execute(PUT, ("one",)))
+            other.execute("ROLLBACK")
+        assert db.write_failed
 
 
 async def test_a_file_that_another_process_keeps_locked_is_unavailable_until_it_lets_go(path: Path) -> None:
