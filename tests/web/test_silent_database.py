@@ -38,7 +38,7 @@ async def test_every_request_is_answered(
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             silent = asyncio.Event()
 
-            async def never(*_: Any) -> None:
+            async def never(*_: Any, **__: Any) -> None:
                 await silent.wait()
 
             monkeypatch.setattr(SqliteDatabase, "_submit", never)
