@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
-from zoneinfo import available_timezones
 
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -22,7 +21,7 @@ from sync_worker.web.approval import decide, held_page
 from sync_worker.web.lists import changes, held, issues, who
 from sync_worker.web.people import organizations, people
 from sync_worker.web.sign_in import sign_in, sign_out
-from sync_worker.web.site import TEMPLATES, ZONE, form_of, guarded, link, open_to_all, wants_json, zone_of
+from sync_worker.web.site import TEMPLATES, ZONE, form_of, guarded, link, open_to_all, time_zones, wants_json, zone_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -115,7 +114,7 @@ async def _look(pages: Pages, request: Request) -> Response:
 
 
 async def _time_zone(pages: Pages, request: Request) -> Response:
-    zones = sorted(available_timezones() - {"UTC"})
+    zones = sorted(time_zones() - {"UTC"})
     return pages.answer(request, "time_zone", {"zone": str(zone_of(request)), "zones": ["UTC", *zones]})
 
 
@@ -123,7 +122,7 @@ async def _set_time_zone(_: Pages, request: Request) -> Response:
     """Keep the zone in a cookie of this browser. It is no secret, and another site gains nothing by setting it."""
     zone = (await form_of(request)).get("zone", "")
     response = RedirectResponse("/status", 303)
-    if zone in available_timezones():
+    if zone in time_zones():
         response.set_cookie(ZONE, zone, max_age=LONGEST_ZONE, httponly=True, samesite="lax")
     return response
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -79,19 +80,6 @@ class Pages:
     studio_url: str
     clock: Clock
     timings: Timings
-    _templates: Environment = field(init=False)
-
-    def __post_init__(self) -> None:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only where pages are on
-
-        templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-        templates.filters["clock"] = self._clock
-        templates.filters["relative"] = self._relative
-        templates.filters["link"] = link
-        templates.filters["studio"] = self._studio
-        templates.filters["clerk"] = clerk_link
-        templates.filters["query"] = urlencode
-        object.__setattr__(self, "_templates", templates)
 
     async def show(self, request: Request, name: str, data: dict[str, Any], **view: Any) -> Response:
         """Answer as `answer` does, with the names of the subjects in it. `view` is for the page alone."""
@@ -110,13 +98,19 @@ class Pages:
         """Answer with `data`: as JSON if the client accepts it, else as the page `name`."""
         if wants_json(request):
             return JSONResponse(data, status)
-        page = self._templates.get_template(f"{name}.html").render(
-            data=data,
-            view=view or {},
-            names=names or {},
-            zone=zone_of(request),
-            sign_out_code=self.code(request, SIGN_OUT),
-            page=name,
+        page = (
+            _templates()
+            .get_template(f"{name}.html")
+            .render(
+                data=data,
+                view=view or {},
+                names=names or {},
+                zone=zone_of(request),
+                now=self.clock.now(),
+                studio_url=self.studio_url,
+                sign_out_code=self.code(request, SIGN_OUT),
+                page=name,
+            )
         )
         return Response(page, status, media_type="text/html")
 
@@ -147,18 +141,38 @@ class Pages:
         request.state.signed_in = signed_in
         return signed_in
 
-    def _clock(self, text: str, zone: tzinfo) -> str:
-        """Format an RFC 3339 time for people, with the abbreviation of its time zone."""
-        moment = datetime.fromisoformat(text)
-        return f"{at(moment.timestamp(), self.clock.now(), zone)} {moment.astimezone(zone).tzname()}"
 
-    def _relative(self, text: str) -> str:
-        """Format an RFC 3339 time as seen from now."""
-        return relative(datetime.fromisoformat(text).timestamp(), self.clock.now())
+@cache
+def _templates() -> Environment:
+    """Return the templates, which are compiled once a process."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only where pages are on
 
-    def _studio(self, document: str) -> str:
-        """Return the address of a document in the Studio; empty if no Studio is known."""
-        return f"{self.studio_url}/intent/edit/id={quote(document, safe='')}" if self.studio_url else ""
+    templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    filters = {"clock": _clock, "relative": _relative, "link": link, "studio": _studio, "clerk": clerk_link}
+    templates.filters.update(filters, query=urlencode)
+    return templates
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """Return the names of all time zones, which are files to be looked for."""
+    return frozenset(available_timezones())
+
+
+def _clock(text: str, now: float, zone: tzinfo) -> str:
+    """Format an RFC 3339 time for people, with the abbreviation of its time zone."""
+    moment = datetime.fromisoformat(text)
+    return f"{at(moment.timestamp(), now, zone)} {moment.astimezone(zone).tzname()}"
+
+
+def _relative(text: str, now: float) -> str:
+    """Format an RFC 3339 time as seen from `now`."""
+    return relative(datetime.fromisoformat(text).timestamp(), now)
+
+
+def _studio(document: str, studio_url: str) -> str:
+    """Return the address of a document in the Studio."""
+    return f"{studio_url}/intent/edit/id={quote(document, safe='')}"
 
 
 def wants_json(request: Request) -> bool:
@@ -174,7 +188,7 @@ def _is_editor(entry: Entry) -> bool:
 def zone_of(request: Request) -> tzinfo:
     """Return the time zone that a browser chose, else UTC."""
     name = request.cookies.get(ZONE, "")
-    return ZoneInfo(name) if name in available_timezones() else UTC
+    return ZoneInfo(name) if name in time_zones() else UTC
 
 
 def clerk_link(key: str) -> str:
