@@ -46,7 +46,8 @@ def delivery(project: str, document: Mapping[str, Any]) -> bytes:
     body = json.dumps(reported).encode()
     head = (
         "POST /webhooks/sanity HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{SANITY_HEADER}: {sign_sanity(body, SECRET, int(time.time() * 1000))}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nIdempotency-Key: {document['_id']}-{document['_rev']}\r\n"
+        f"{SANITY_HEADER}: {sign_sanity(body, SECRET, int(time.time() * 1000))}\r\n\r\n"
     )
     return head.encode() + body
 
