@@ -114,7 +114,7 @@ async def test_a_stream_that_is_refused_is_logged(box: Sandbox, sqlite_url: str)
 
 async def test_a_transaction_log_that_cannot_be_read_is_logged(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts, reported("transaction_log_unavailable"):
-        of = (parts.services.source, parts.store.queue, parts.store.access)
+        of = (parts.services.source, parts.store.queue, parts.store.access, parts.settings.layout.fields)
         await Poll(*of, ShiftedClock(-3600), TIMINGS, 36_000.0).run()
         box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
         await Poll(*of, ShiftedClock(1200), TIMINGS, 36_000.0).run()

@@ -120,17 +120,23 @@ class Entitlement:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unresolved:
-    """How many references of a document led to nothing usable, and what is wrong, if known. The rest still counts."""
+    """How many references of a document led to nothing usable, and what is wrong, if known. What is left counts."""
 
     document: str
     number: int
     detail: str = ""
+    left: str = ""
 
     @property
     def sentence(self) -> str:
         """Say it without the document."""
         counted = "1 reference leads" if self.number == 1 else f"{self.number} references lead"
         return f"{counted} to nothing usable" + (f" ({self.detail})" if self.detail else "")
+
+    @property
+    def remark(self) -> Refusal:
+        """Say it in a note, with what is left: so another deleted document makes another note, whatever the number."""
+        return Refusal(self.document, UNRESOLVED_FIELD, f"{self.sentence}; what is left: {self.left or 'nothing'}")
 
     def __str__(self) -> str:
         return f"{self.document}: {self.sentence}"

@@ -89,7 +89,7 @@ class Subject:
 
     @property
     def user_id(self) -> str:
-        """The user of a membership."""
+        """The user, or that of a membership."""
         return self.id.rpartition("/")[2]
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ class WorkKind(StrEnum):
     ADDRESS = "address"
     """An e-mail address or external id whose owner is to be looked up."""
     MEMBERS = "members"
-    """A user whose address may have changed, and whose memberships are to be looked up."""
+    """A user who has joined or whose address may have changed: for whom entitlements may count by it is looked up."""
 
 
 class CauseKind(StrEnum):

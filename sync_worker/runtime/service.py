@@ -97,7 +97,9 @@ async def running_worker(
 def poll_of(services: Services, store: Store, settings: Settings) -> Poll:
     """Return the poll of this installation."""
     clock, timings = store.runtime.clock, store.runtime.timings
-    return Poll(services.source, store.queue, store.access, clock, timings, settings.full_check_seconds)
+    return Poll(
+        services.source, store.queue, store.access, settings.layout.fields, clock, timings, settings.full_check_seconds
+    )
 
 
 async def _poll(services: Services, store: Store, settings: Settings) -> None:

@@ -160,14 +160,19 @@ def read_row(raw: object, fields: Sequence[ManagedField]) -> tuple[Subject | Non
         starts_at=row.startsAt,
         ends_at=row.endsAt,
         status=row.status,
-        unresolved=_unresolved(row.id, (row.model_extra or {}).get(UNRESOLVED_FIELD), dropped),
+        unresolved=_unresolved(row.id, (row.model_extra or {}).get(UNRESOLVED_FIELD), dropped, values),
     )
 
 
-def _unresolved(document: str, counted: object, dropped: Sequence[str]) -> Unresolved | None:
+def _unresolved(
+    document: str, counted: object, dropped: Sequence[str], values: Mapping[str, Value]
+) -> Unresolved | None:
     """Return what the query counted together with what was dropped here. A diagnostic never refuses a row."""
     number = counted if isinstance(counted, int) and not isinstance(counted, bool) and counted > 0 else 0
-    return Unresolved(document, number + len(dropped), "".join(dropped[:1])) if number or dropped else None
+    if not number and not dropped:
+        return None
+    left = (f"{len(v)} {name}" if isinstance(v, tuple) else f"{name}={v}" for name, v in values.items() if v != ())
+    return Unresolved(document, number + len(dropped), "".join(dropped[:1]), ", ".join(left))
 
 
 class _InvalidValueError(ValueError):

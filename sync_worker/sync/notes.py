@@ -21,7 +21,7 @@ def remarks(access: Access | None) -> tuple[Refusal, ...]:
     """Return what is wrong with the rows of an access: what is refused, and references that lead nowhere."""
     if access is None:
         return ()
-    return (*access.refusals, *(Refusal(one.document, UNRESOLVED_FIELD, one.sentence) for one in access.unresolved))
+    return (*access.refusals, *(one.remark for one in access.unresolved))
 
 
 def code_of(remark: Refusal) -> str:

@@ -17,7 +17,6 @@ import structlog
 from sync_worker.clerk.target import AddressOwners
 from sync_worker.domain.clock import utc
 from sync_worker.domain.subjects import Kind, Subject
-from sync_worker.domain.work import CauseKind
 from sync_worker.errors import (
     DatabaseUnavailable,
     LeaseLost,
@@ -86,19 +85,15 @@ class Reconciler:
         known = await self.access.documents_of([str(due.subject) for due in batch])
         observed, first = await self._observe_and_read(batch, known)
         addresses: Collection[Subject] | None = None
-        pasted: frozenset[str] = frozenset()
 
         async def read(subjects: Collection[Subject]) -> Reading:
-            nonlocal first, observed, addresses, pasted
-            documents = _documents((dues[subject] for subject in subjects), known) | pasted
+            nonlocal first, observed, addresses
+            documents = _documents((dues[subject] for subject in subjects), known)
             reading = first or await self.read(subjects, documents, addresses or ())
             first = None
             if reading.snapshot.addressed and addresses is None:  # even if the index has shown none until now
                 observed, addresses = await self.with_addresses(subjects, observed)
-                if addresses and any(_has_joined(due) for due in batch):
-                    # Who has just joined may be named in a row that was published long before, however it is written.
-                    pasted = await self.source.by_address(addresses)
-                reading = await self.read(subjects, documents | pasted, addresses) if addresses else reading
+                reading = await self.read(subjects, documents, addresses) if addresses else reading
             return reading
 
         expected = {due.subject: due.expected_revisions for due in batch}
@@ -271,10 +266,6 @@ def _documents_now(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Collect
         if o.due.subject in left and o.change is not None
     }
     return {key: {*documents, *former.get(key, ())} for key, documents in plan.documents.items()}
-
-
-def _has_joined(due: Due) -> bool:
-    return due.cause.kind is CauseKind.CLERK and due.cause.id.endswith(".created")
 
 
 def _documents(batch: Iterable[Due], known: Mapping[str, Sequence[str]]) -> set[str]:

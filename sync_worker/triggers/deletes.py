@@ -9,22 +9,25 @@ the document store does not confirm.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sync_worker.domain.entitlements import UNRESOLVED_FIELD
+from sync_worker.domain.clock import utc
+from sync_worker.domain.entitlements import UNRESOLVED_FIELD, Refusal
+from sync_worker.domain.merge import is_active
 from sync_worker.domain.revisions import Ambiguous, Deletion
 from sync_worker.errors import DatabaseUnavailable, SyncWorkerError, UnreadableAnswer
+from sync_worker.sanity.rows import read_row
 from sync_worker.storage.work_items import FANOUT, WorkItem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 
     from sync_worker.domain.clock import Clock
+    from sync_worker.domain.entitlements import Field
     from sync_worker.domain.timings import Timings
     from sync_worker.domain.work import Cause
     from sync_worker.sanity.source import Source
@@ -39,8 +42,6 @@ FANOUT_LANE = 1
 PAGE = 1000
 SAMPLE = 5
 """Present documents that are read beside missing ones, to learn the types of entitlements."""
-NOTE = re.compile(rf"^(\S+): {UNRESOLVED_FIELD}: (\d+) ", re.MULTILINE)
-"""The document and the number of a note about unresolved references, as `sync.notes` writes it."""
 REFERRED_AT_ONCE = 100
 """Deleted documents of which one query learns whether anything refers to one of them."""
 
@@ -54,6 +55,7 @@ class Deletes:
     source: Source
     queue: WorkQueue
     access: AccessIndex
+    fields: Sequence[Field]
     clock: Clock
     timings: Timings
     full_check: float
@@ -140,7 +142,7 @@ class Deletes:
                 visible = await anext(published, None)
             if visible is None or visible["_id"] != known:
                 absent.add(known)
-            elif (number := visible.get(UNRESOLVED_FIELD)) and (known, str(number)) not in noted:
+            elif visible.get(UNRESOLVED_FIELD) and not noted.issuperset(self._remarks(visible)):
                 incomplete.add(known)
         if visible is not None:
             present = [visible["_id"], *present][:SAMPLE]
@@ -157,12 +159,18 @@ class Deletes:
         }
         return {*stored.missing.intersection(documents), *retyped}
 
-    async def _noted(self) -> set[tuple[str, str]]:
-        """Return the documents of which runs have noted unresolved references, with their number."""
-        found: set[tuple[str, str]] = set()
+    def _remarks(self, row: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what a run notes of the unresolved references of a row that is active."""
+        _, read = read_row(row, self.fields)
+        if not isinstance(read, Refusal) and read.unresolved is not None and is_active(read, utc(self.clock)):
+            yield str(read.unresolved.remark)
+
+    async def _noted(self) -> set[str]:
+        """Return all that runs have noted."""
+        found: set[str] = set()
         last = ""
         while rows := await self.queue.noted(PAGE, last):
-            found.update(NOTE.findall("\n".join(row.error_detail for row in rows)))
+            found.update(line for row in rows for line in row.error_detail.splitlines())
             last = rows[-1].key
         return found
 

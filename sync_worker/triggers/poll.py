@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sync_worker.domain.clock import Clock
+    from sync_worker.domain.entitlements import Field
     from sync_worker.domain.timings import Timings
     from sync_worker.sanity.source import Source
     from sync_worker.storage.access_index import AccessIndex
@@ -42,6 +43,7 @@ class Poll:
     source: Source
     queue: WorkQueue
     access: AccessIndex
+    fields: Sequence[Field]
     clock: Clock
     timings: Timings
     full_check: float
@@ -68,7 +70,7 @@ class Poll:
         await self._deletes().find(until, cause_of(until), horizon(self.clock, self.timings))
 
     def _deletes(self) -> Deletes:
-        return Deletes(self.source, self.queue, self.access, self.clock, self.timings, self.full_check)
+        return Deletes(self.source, self.queue, self.access, self.fields, self.clock, self.timings, self.full_check)
 
 
 async def find_published(source: Source, queue: WorkQueue, until: str) -> int:

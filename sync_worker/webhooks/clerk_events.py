@@ -30,6 +30,8 @@ INSTANCE = "clerk_instance"
 DIRECT, ECHO_LANE, REPAIR_LANE = 0, 1, 2
 KINDS = {"user": Kind.USER, "organization": Kind.ORGANIZATION, "organizationMembership": Kind.MEMBERSHIP}
 ACTIONS = frozenset({"created", "updated", "deleted"})
+WITH_ADDRESSES = frozenset({"user.created", "user.updated", "organizationMembership.created"})
+"""After these an entitlement that names somebody by address may count for another person."""
 
 
 class Event(BaseModel):
@@ -72,24 +74,24 @@ def parse_event(body: bytes) -> Event | None:
 
 def items_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> list[WorkItem]:
     """Return what an event may have changed. A user's address may concern memberships too, which it does not name."""
-    item = item_of(event, layout, now, timings, delivery)
-    if item is None:
+    subject = event.subject()
+    if subject is None:
         return []
-    if event.type != "user.updated":
+    item = _item_of(event, subject, layout, now, timings, delivery=delivery)
+    if event.type not in WITH_ADDRESSES:
         return [item]
-    members, later = MEMBERS + str(event.data["id"]), now + timings.memberships_delay
+    members, later = MEMBERS + subject.user_id, now + timings.memberships_delay
     return [item, WorkItem(members, REPAIR_LANE, later, cause=item.cause, delivery=delivery)]
 
 
-def item_of(event: Event, layout: Layout, now: float, timings: Timings, delivery: str = "") -> WorkItem | None:
+def _item_of(
+    event: Event, subject: Subject, layout: Layout, now: float, timings: Timings, *, delivery: str
+) -> WorkItem:
     """Return the item for an event's own subject. `now` is in epoch seconds.
 
     Our own write comes back as an event too: a young marker beside exactly the values that were written. It is looked
     at a little later, because an address may have changed in the same moment.
     """
-    subject = event.subject()
-    if subject is None:
-        return None
     cause = Cause(CauseKind.CLERK, event.type)
     if _is_echo(subject, event.data, layout, now - timings.echo_window):
         return WorkItem(str(subject), ECHO_LANE, now + timings.echo_delay, cause=cause, delivery=delivery)

@@ -145,7 +145,7 @@ def _pack(read: Entitlement | Refusal) -> list[Any]:
         read.starts_at and read.starts_at.isoformat(),
         read.ends_at and read.ends_at.isoformat(),
         read.status,
-        unresolved and [unresolved.document, unresolved.number, unresolved.detail],
+        unresolved and [unresolved.document, unresolved.number, unresolved.detail, unresolved.left],
     ]
 
 

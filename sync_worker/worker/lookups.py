@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from sync_worker.domain.revisions import indirect
 from sync_worker.domain.subjects import Kind, Subject
-from sync_worker.domain.work import WorkKind
+from sync_worker.domain.work import CauseKind, WorkKind
 from sync_worker.errors import NotListedYet, StaleRead, UnreadableAnswer
 from sync_worker.storage.work_items import FANOUT, MEMBERS, Completed, WorkItem
-from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, owners, resolve_documents
+from sync_worker.sync.address_resolution import AMBIGUOUS_ADDRESS, PENDING, owners, resolve_documents
 from sync_worker.sync.plan import is_too_new
 from sync_worker.sync.reconciler import REPAIR_LANE
 
@@ -101,9 +101,10 @@ class Lookups:
         return found
 
     async def members(self, claims: Sequence[Claim]) -> Found:
-        """Find what a changed address of users may change.
+        """Find what a new user or member, or a changed address, may change.
 
-        Their old address may have entitled them and their memberships; the new one may have been another person's.
+        Their old address may have entitled them and their memberships; the new one may have been another person's, or
+        pasted with spaces, which no other query finds.
         Where no entitlement names anybody by address, no more is read. A read that shows no entitlement at all does
         not prove that.
         """
@@ -151,11 +152,20 @@ def items_for(claim: Claim, subjects: Iterable[Subject]) -> Iterator[WorkItem]:
 
 
 def completed_document(claim: Claim, resolutions: Sequence[Resolution], now: float, timings: Timings) -> Completed:
-    """Complete a document. While several people have its address it is due again without any event."""
-    ambiguous = any(one.code == AMBIGUOUS_ADDRESS for one in resolutions)
+    """Complete a document. While several people have its address it is due again without any event.
+
+    An address that nobody has is looked up once more: who signs up in this moment may not be listed yet, and what reads
+    for them may come from a replica that does not show the document yet.
+    """
+    codes = {one.code for one in resolutions}
+    next_due = None
+    if AMBIGUOUS_ADDRESS in codes:
+        next_due = now + timings.shared_address_recheck
+    elif PENDING in codes and claim.cause.kind is not CauseKind.NONE:
+        next_due = now + timings.clerk_list_lag
     return Completed(
         claim,
-        next_due=now + timings.shared_address_recheck if ambiguous else None,
+        next_due=next_due,
         error_code=resolutions[0].code if resolutions else "",
         error_detail="\n".join(one.reason for one in resolutions if one.reason),
         lane=REPAIR_LANE,  # where documents are looked up together; in lane 1 they are walked one by one

@@ -123,5 +123,10 @@ async def test_each_field_that_is_wrong_is_an_issue_of_its_own(box: Sandbox, par
     assert found == [
         ("refused", "e1", "endsAt", NOT_A_TIME),
         ("refused", "e2", "plan", "'gold' is not one of basic, pro"),
-        ("incomplete", "e3", "unresolved", "1 reference leads to nothing usable"),
+        (
+            "incomplete",
+            "e3",
+            "unresolved",
+            "1 reference leads to nothing usable; what is left: plan=pro",
+        ),
     ]

@@ -271,7 +271,8 @@ async def a_poll(world: World) -> None:
     await queue.remember(CURSOR, json.dumps(["2020-01-01T00:00:00Z", ""]))
     try:
         clock = StandingClock(NOW + timedelta(hours=1))
-        await Poll(world.services.source, queue, world.store.access, clock, TIMINGS, 3600.0).run()
+        fields = world.layout.fields
+        await Poll(world.services.source, queue, world.store.access, fields, clock, TIMINGS, 3600.0).run()
     finally:
         cursor = await queue.recall(CURSOR)
         assert cursor is not None

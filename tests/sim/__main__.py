@@ -21,7 +21,7 @@ from tests.sim.run import HASHES, QUICK_STEPS, STEPS, check_all, config_of, run,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FAILED_ONCE = (23, 68, 76, 92, 107, 108, 117, 129, 206, 214, 256, 367, 543, 3320, 3332)
+FAILED_ONCE = (23, 68, 76, 92, 107, 108, 117, 129, 206, 214, 256, 367, 543, 986, 1394, 1768, 2180, 3320, 3332)
 """Seeds that have found a bug of the worker, which has been fixed since."""
 OF_BUGS = {(bug.seed, bug.steps) for bug in BUGS.values()}
 """Without its bug the world of a planted bug must break no rule."""

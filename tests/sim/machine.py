@@ -256,7 +256,9 @@ class Server(Process):
 
     def _new_poll(self) -> Poll:
         config, timings = self.world.config, replace(TIMINGS, log_retention=self.world.config.log_kept)
-        return Poll(self.source, self.queue, self.access, self.world.clock, timings, config.full_check)
+        return Poll(
+            self.source, self.queue, self.access, self.layout.fields, self.world.clock, timings, config.full_check
+        )
 
     async def _look_again(self) -> None:
         await requeue_after_empty_read(self.source, self.queue)

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 
 Metadata = dict[str, Any]
 
-OPEN = "SELECT 1 FROM ledger WHERE subject = ? AND state IN ('intended', 'unknown') LIMIT 1"
-"""While the ledger has such a row, the worker does not know which write was the last."""
+OPEN = """
+SELECT 1 FROM ledger WHERE subject = ?1 AND (
+  state IN ('intended', 'unknown')
+  OR (state = 'abandoned' AND id = (SELECT MAX(id) FROM ledger WHERE subject = ?1))
+) LIMIT 1
+"""
+"""While the ledger has such a row, the worker does not know which write was the last: one that somebody else has undone
+before it was looked for passes for abandoned, and the one before it for the last.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,18 @@ class Ownership:
         self._written: dict[str, dict[Slot, Any]] = defaultdict(dict)
         self._unanswered: dict[str, dict[Call, dict[Slot, Any]]] = defaultdict(dict)
         self._doubtful: dict[str, list[dict[Slot, Any]]] = defaultdict(list)
+        self._all_written: dict[str, list[dict[Slot, Any]]] = defaultdict(list)
+        self._of_former: dict[str, list[dict[Slot, Any]]] = defaultdict(list)
         self._snapshots: dict[str, list[Snapshot]] = defaultdict(list)
+
+    def born(self, key: str) -> None:
+        """Note somebody new under an id that another had before, which only the simulation does.
+
+        Nothing that they have is ours beyond doubt, but the ledger may say so.
+        """
+        self._of_former[key] += self._all_written.pop(key, [])
+        self._written.pop(key, None)
+        self.changed(key)
 
     def sent(self, call: Call, patch: Metadata) -> None:
         """Note a write of ours that may be applied from now on."""
@@ -80,6 +98,7 @@ class Ownership:
         """Note that Clerk has made a change of ours."""
         self._doubtful[key].append(self._written[key])
         self._written[key] = self._managed_after(key, patch)
+        self._all_written[key].append(self._written[key])
         self.changed(key)
 
     def changed(self, key: str) -> None:
@@ -92,7 +111,7 @@ class Ownership:
             self._doubtful[key].clear()
         values, markers = truth.values_in(record["public_metadata"]), truth.markers_in(record["private_metadata"])
         own = listed(marker for marker in markers.values() if marker["source"] == truth.SOURCE)
-        writes = [self._written[key], *self._unanswered[key].values(), *self._doubtful[key]]
+        writes = [self._written[key], *self._unanswered[key].values(), *self._doubtful[key], *self._of_former[key]]
         by_write = [
             {slot for slot in left if slot in values and truth.same(left[slot], values[slot])} for left in writes
         ]

@@ -129,4 +129,4 @@ def _join(world: World, organization: str, user: str) -> None:
 
 def _is_new(world: World, key: str) -> None:
     world.unmanaged[key] = {"public": {}, "private": {}}
-    world.ownership.changed(key)
+    world.ownership.born(key)

@@ -40,6 +40,7 @@ OR (dead = 0 AND (generation > completed_generation OR attempts > 0) AND NOT (la
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
 SOON = "SELECT 1 FROM work WHERE visible_at < NOW() + 11 AND dead = 0 AND cause_kind <> 'clerk'"
 EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
+PENDING = "SELECT 1 FROM work WHERE error_code = 'pending_sign_up' AND visible_at IS NOT NULL"
 AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE error_code = 'ambiguous_address'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
 """One that was killed holds the lock for a minute."""
@@ -71,7 +72,8 @@ async def quiet(world: World) -> str:
     if world.config.awaits_poll:
         await asyncio.sleep(TIMINGS.poll_grace + 2 * world.config.poll_seconds + POLLED)
         await _idle(world)
-        world.watch.unheard.clear()
+        if _has_entitlements(world):
+            world.watch.unheard.clear()  # else no read proves a delete that nothing has reported
     held = {key for (key,) in world.disk.ask("SELECT key FROM work WHERE dead = 1")} | world.watch.reasons.losses.held()
     unready = world.watch.excuses.keys() | world.watch.unheard | _at_a_boundary(world)
     _compare(world, "right after a quiet while", set(world.clerk.records()) - held - unready)
@@ -204,7 +206,9 @@ async def _commands_done(world: World) -> None:
 async def _idle(world: World) -> None:
     """Wait until nothing is due, running, to be tried again, or to be looked at again because no event reports it."""
     await _nothing_under_way(world)
-    if world.disk.ask(AMBIGUOUS_ADDRESS):
+    if world.disk.ask(PENDING):
+        await asyncio.sleep(TIMINGS.clerk_list_lag + 2.0)
+    elif world.disk.ask(AMBIGUOUS_ADDRESS):
         await asyncio.sleep(TIMINGS.shared_address_recheck + 2.0)
     elif world.disk.ask(SOON):
         await asyncio.sleep(12.0)
@@ -225,9 +229,13 @@ async def _nothing_under_way(world: World) -> None:
 def _busy(world: World) -> list[Any]:
     """Return the rows under way. Without any entitlement some wait until an end is reported, or one is visible."""
     rows = world.disk.ask(BUSY)
-    if any(document["_type"] == "entitlement" for document in world.lake.now.documents.values()):
+    if _has_entitlements(world):
         return rows
     return [row for row in rows if row[3] is not None or row[2] <= 0 or row[-1] != DatasetEmpty().code]
+
+
+def _has_entitlements(world: World) -> bool:
+    return any(document["_type"] == "entitlement" for document in world.lake.now.documents.values())
 
 
 async def _away_from_boundaries(world: World) -> None:

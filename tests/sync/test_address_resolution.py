@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sync_worker.domain.subjects import Kind, Subject
+from sync_worker.domain.work import Cause, CauseKind
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING
+from sync_worker.webhooks.clerk_events import items_of, parse_event
 from tests.builders import published
-from tests.clock import PATIENT, TIMINGS
+from tests.clock import CLOCK, PATIENT, TIMINGS
 from tests.expected import delete, updated
 from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import opened, working
@@ -100,6 +104,27 @@ async def test_two_edits_in_one_second_do_not_keep_others_waiting_for_the_index(
         await until(lambda: not wrong(box))
 
 
+async def test_who_signs_up_just_after_they_were_looked_for_gets_their_access_without_another_event(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    await box.lake.mutate([published("e1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url, timings=replace(TIMINGS, clerk_list_lag=0.2)) as parts:
+        await parts.store.queue.enqueue([WorkItem("document:e1", cause=Cause(CauseKind.WEBHOOK, "e1"))])
+        await _until_codes(parts, {"document:e1": PENDING})
+        box.clerk.add_user(email="ada@example.org")
+        await until(lambda: not wrong(box))
+
+
+async def test_who_does_not_sign_up_is_looked_for_twice(box: Sandbox, sqlite_url: str) -> None:
+    await box.lake.mutate([published("e1", userEmail="ada@example.org")])
+    async with working(box, sqlite_url, timings=replace(TIMINGS, clerk_list_lag=0.2)) as parts:
+        await parts.store.queue.enqueue([WorkItem("document:e1", cause=Cause(CauseKind.WEBHOOK, "e1"))])
+        await until(lambda: len(box.clerk.requests.select("GET", "/v1/users")) == 2)
+        await until_idle(sqlite_url)
+        (row,) = await parts.store.queue.noted(100)
+        assert (row.error_code, row.visible_at) == (PENDING, None)
+
+
 async def _until_codes(parts: Parts, wanted: dict[str, str]) -> None:
     await until_seen(lambda: codes(parts), wanted.__eq__)
 
@@ -127,6 +152,28 @@ async def test_a_membership_by_address_moves_with_the_address(box: Sandbox, sqli
         await until(lambda: not wrong(box))
         await _until_codes(parts, {})
     assert box.clerk.memberships["org_1", "user_ben"]["public_metadata"]["plan"] == "pro"
+
+
+@pytest.mark.parametrize("joins", ["user.created", "organizationMembership.created"])
+async def test_who_joins_gets_what_was_pasted_for_them_although_something_else_about_them_is_published_just_then(
+    box: Sandbox, sqlite_url: str, joins: str
+) -> None:
+    box.clerk.add_organization("org_1")
+    organization = {"clerkOrganizationId": "org_1"} if joins.startswith("organization") else {}
+    await box.lake.mutate([published("e1", **organization, userEmail=" ADA@example.org ")])
+    async with opened(box, sqlite_url) as parts:
+        user = box.clerk.add_user("user_ada", email="ada@example.org")
+        subject = Subject(Kind.USER, user)
+        if organization:
+            box.clerk.add_membership("org_1", user)
+            subject = Subject.membership("org_1", user)
+        ids = {"id": user, "organization": {"id": "org_1"}, "public_user_data": {"user_id": user}}
+        event = parse_event(json.dumps({"type": joins, "data": ids}).encode())
+        assert event is not None
+        await parts.store.queue.enqueue(items_of(event, parts.settings.layout, CLOCK.now(), TIMINGS))
+        await parts.store.queue.enqueue([WorkItem(str(subject), cause=Cause(CauseKind.WEBHOOK, "e0"))])
+        async with running_worker(parts.settings, parts.store):
+            await until(lambda: not wrong(box))
 
 
 async def test_a_plan_set_by_hand_survives_the_end_of_an_entitlement_that_never_counted(

@@ -30,7 +30,15 @@ A, B, C, D = (f"user:user_{name}" for name in "abcd")
 
 
 def poll_of(parts: Parts, clock: ShiftedClock) -> Poll:
-    return Poll(parts.services.source, parts.store.queue, parts.store.access, clock, TIMINGS, 10 * HOUR)
+    return Poll(
+        parts.services.source,
+        parts.store.queue,
+        parts.store.access,
+        parts.settings.layout.fields,
+        clock,
+        TIMINGS,
+        10 * HOUR,
+    )
 
 
 async def publish_by_address(box: Sandbox, count: int) -> list[str]:

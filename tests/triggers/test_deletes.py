@@ -13,7 +13,7 @@ from tests.builders import created, weak
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import delete, stored
-from tests.oracle import until, until_idle, wrong
+from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import working
 
 if TYPE_CHECKING:
@@ -27,7 +27,15 @@ HOUR = 3600.0
 
 
 def poll_of(parts: Parts, clock: ShiftedClock, full_check: float = 10 * HOUR) -> Poll:
-    return Poll(parts.services.source, parts.store.queue, parts.store.access, clock, TIMINGS, full_check)
+    return Poll(
+        parts.services.source,
+        parts.store.queue,
+        parts.store.access,
+        parts.settings.layout.fields,
+        clock,
+        TIMINGS,
+        full_check,
+    )
 
 
 @asynccontextmanager
@@ -123,9 +131,29 @@ async def test_where_the_log_cannot_be_read_entitlements_with_unresolved_referen
         await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
 
 
-async def test_what_is_is_noted_as_unresolved_is_not_run_again_by_each_comparison(
+async def test_where_the_log_cannot_be_read_it_is_found_that_as_many_references_lead_to_nothing_but_others(
     box: Sandbox, sqlite_url: str
 ) -> None:
+    async with polled(box, sqlite_url, 2) as (parts, users):
+        await give_course(box, parts, users[0], sqlite_url)
+        courses = [weak("course-1"), weak("course-gone")]
+        await box.lake.mutate([{"patch": {"id": "cohort-1", "set": {"courses": courses}}}])
+        await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause=cause_of("webhook:cohort-1"))])
+        noted = (
+            f"ent-{users[0]}: unresolved: 1 reference leads to nothing usable; what is left: plan=pro, 1 courseSlugs"
+        )
+        await until_seen(
+            lambda: parts.store.queue.noted(100), lambda rows: [row.error_detail for row in rows] == [noted]
+        )
+        await find_published(parts.services.source, parts.store.queue, horizon(ShiftedClock(700), TIMINGS))
+        await until_idle(sqlite_url)
+        await box.lake.mutate([{"delete": {"id": "cohort-1"}}])
+        box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
+        await poll_of(parts, ShiftedClock(1200)).run()
+        await until(lambda: box.clerk.users[users[0]]["public_metadata"].get("courseSlugs") == [])
+
+
+async def test_what_is_noted_as_unresolved_is_not_run_again_by_each_comparison(box: Sandbox, sqlite_url: str) -> None:
     async with polled(box, sqlite_url, 2) as (parts, users):
         await give_course(box, parts, users[0], sqlite_url)
         await box.lake.mutate([{"delete": {"id": "course-1"}}])

@@ -62,7 +62,8 @@ async def test_the_transaction_log_says_who_deleted(box: Sandbox, database_url: 
         await box.lake.mutate([created("e1", "user_1", plan="pro")])
         services, store = parts.services, parts.store
         for clock in (ShiftedClock(-3600), ShiftedClock(1200)):
-            poll = Poll(services.source, store.queue, store.access, clock, TIMINGS, 36_000)
+            fields = parts.settings.layout.fields
+            poll = Poll(services.source, store.queue, store.access, fields, clock, TIMINGS, 36_000)
             await poll.run()
             await store.queue.enqueue([WorkItem("user:user_1")])
             await until(lambda: not wrong(box))

@@ -172,7 +172,15 @@ def test_an_event_of_another_shape_is_left_to_the_poll(odd: dict[str, Any]) -> N
 async def test_a_catch_up_leaves_the_newest_part_of_the_log_to_the_next_poll(box: Sandbox, sqlite_url: str) -> None:
     clock = ManualClock(time.time())
     async with opened(box, sqlite_url) as parts:
-        poll = Poll(parts.services.source, parts.store.queue, parts.store.access, clock, TIMINGS, 3600.0)
+        poll = Poll(
+            parts.services.source,
+            parts.store.queue,
+            parts.store.access,
+            parts.settings.layout.fields,
+            clock,
+            TIMINGS,
+            3600.0,
+        )
         await poll.catch_up()
         known = await parts.store.queue.recall("deletes")
     assert known is not None

@@ -14,7 +14,7 @@ from svix.webhooks import Webhook
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Layout, Slot
 from sync_worker.domain.ownership import fingerprint
-from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, item_of, items_of, parse_event
+from sync_worker.webhooks.clerk_events import ECHO_LANE, INSTANCE, items_of, parse_event
 from sync_worker.webhooks.receiver import BODY_LIMIT
 from tests.clock import TIMINGS
 from tests.webhooks.receiver import Web, serving
@@ -193,6 +193,5 @@ def test_a_changed_user_may_have_another_address_and_so_other_memberships_even_r
 def test_only_the_echo_of_our_own_write_waits_until_many_are_one_batch(body: dict[str, Any], waits: bool) -> None:
     parsed = parse_event(json.dumps(body).encode())
     assert parsed is not None
-    item = item_of(parsed, LAYOUT, NOW, TIMINGS)
-    assert item is not None
+    item = items_of(parsed, LAYOUT, NOW, TIMINGS)[0]
     assert (item.lane, item.visible_at) == ((ECHO_LANE, NOW + TIMINGS.echo_delay) if waits else (0, None))
