@@ -53,8 +53,7 @@ class QueryIndex:
     async def close(self) -> None:
         """Stop; transactions that still wait are dropped."""
         self._applier.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._applier
+        await asyncio.wait({self._applier})
 
     async def _apply_all(self) -> None:
         while True:

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import hmac
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -158,8 +157,7 @@ class Webhooks:
     async def close(self) -> None:
         """Stop matching and delivering."""
         self._matcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._matcher
+        await asyncio.wait({self._matcher})
         await self.deliveries.close()
 
     async def _match_all(self) -> None:

@@ -98,8 +98,7 @@ async def exclusive_run(runs: ReconcileRuns, clock: Clock, timings: Timings) -> 
         yield
     finally:
         renewal.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewal
+        await asyncio.wait({renewal})
         with suppress(DatabaseUnavailable):  # the lease ends by itself
             await lease.release()
 

@@ -86,15 +86,16 @@ class Listener:
         renewing = asyncio.create_task(self._renew(lease))
         listening = asyncio.create_task(self._follow())
         try:
-            await asyncio.wait(
+            ended, _ = await asyncio.wait(
                 {renewing, listening}, timeout=self.timings.listen_lifetime, return_when=asyncio.FIRST_COMPLETED
             )
-            return await listening if listening.done() else 0.0
+            if renewing in ended:
+                renewing.result()
+            return listening.result() if listening in ended else 0.0
         finally:
-            for task in (renewing, listening):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            renewing.cancel()
+            listening.cancel()
+            await asyncio.wait({renewing, listening})  # awaiting them would swallow that we are cancelled ourselves
 
     async def _renew(self, lease: Leadership) -> None:
         held = True

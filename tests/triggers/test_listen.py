@@ -18,8 +18,8 @@ from sync_worker.sanity.listen import ListenEvent, Signal
 from sync_worker.triggers.listen import Listener, document_event
 from sync_worker.triggers.poll import Poll, horizon
 from tests.builders import publish
-from tests.clock import TIMINGS, ManualClock
-from tests.oracle import until, until_seen, wrong
+from tests.clock import CLOCK, TIMINGS, ManualClock
+from tests.oracle import GUARD, until, until_seen, wrong
 from tests.parts import opened, working
 
 if TYPE_CHECKING:
@@ -161,6 +161,32 @@ async def test_while_no_connection_succeeds_each_pause_is_longer_than_the_one_be
         await asyncio.wait([listening])
     renewed = TIMINGS.listen_lease / 3
     assert [seconds for seconds in clock.slept if seconds != renewed][:5] == [1.0, 2.0, 4.0, 1.0, 2.0]
+
+
+async def test_a_listener_that_is_stopped_while_it_replaces_its_connection_stops(box: Sandbox, sqlite_url: str) -> None:
+    replacing, closed = asyncio.Event(), asyncio.Event()
+
+    class Lingering:
+        async def events(self, _: str) -> AsyncIterator[ListenEvent]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                replacing.set()
+                await closed.wait()
+            yield ListenEvent(Signal.WELCOME)
+
+    async def catch_up() -> None:
+        raise AssertionError("nothing was received")
+
+    timings, lingering = replace(TIMINGS, listen_lifetime=0.01), cast("Listen", Lingering())
+    async with opened(box, sqlite_url) as parts:
+        database, queue = parts.store.database, parts.store.queue
+        listening = asyncio.create_task(Listener(lingering, database, queue, catch_up, CLOCK, timings, Random()).run())
+        await replacing.wait()
+        listening.cancel()
+        closed.set()
+        await asyncio.wait([listening], timeout=GUARD)
+        assert listening.cancelled()
 
 
 @pytest.mark.parametrize("odd", [{"documentId": "x" * 300}, {"result": {"_id": "e1", "_type": "a", "_rev": 7}}])
