@@ -171,7 +171,7 @@ def _unresolved(
     number = counted if isinstance(counted, int) and not isinstance(counted, bool) and counted > 0 else 0
     if not number and not dropped:
         return None
-    left = (f"{len(v)} {name}" if isinstance(v, tuple) else f"{name}={v}" for name, v in values.items() if v != ())
+    left = (f"{len(v)} {name}" if isinstance(v, tuple) else name for name, v in values.items() if v != ())
     return Unresolved(document, number + len(dropped), "".join(dropped[:1]), ", ".join(left))
 
 

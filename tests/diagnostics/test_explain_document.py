@@ -263,7 +263,7 @@ async def test_unresolved_references_are_noted_until_they_resolve(box: Sandbox, 
     (issue,) = map(issue_json, from_row(noted))
     assert (issue["state"], issue["key"], issue["code"]) == ("incomplete", "user:user_1", "references_unresolved")
     assert (issue["document"], issue["field"]) == ("e1", "unresolved")
-    assert issue["reason"] == "1 reference leads to nothing usable; what is left: plan=pro"
+    assert issue["reason"] == "1 reference leads to nothing usable; what is left: plan"
     await box.lake.mutate([{"create": {"_id": "course-1", "_type": "course", "slug": {"current": "algebra"}}}])
     await sync(parts, "user:user_1")
     assert await parts.store.queue.noted(10) == []

@@ -127,6 +127,6 @@ async def test_each_field_that_is_wrong_is_an_issue_of_its_own(box: Sandbox, par
             "incomplete",
             "e3",
             "unresolved",
-            "1 reference leads to nothing usable; what is left: plan=pro",
+            "1 reference leads to nothing usable; what is left: plan",
         ),
     ]

@@ -254,4 +254,4 @@ def test_an_empty_time_is_none(field: str) -> None:
 def test_a_slug_that_cannot_be_used_costs_that_course_alone(slug: object, reason: str) -> None:
     found = read(plan="pro", courseSlugs=["a", slug])
     assert found.values == {"plan": "pro", "courseSlugs": ("a",)}
-    assert found.unresolved == Unresolved("ent-1", 1, f"courseSlugs: an item {reason}", "plan=pro, 1 courseSlugs")
+    assert found.unresolved == Unresolved("ent-1", 1, f"courseSlugs: an item {reason}", "plan, 1 courseSlugs")

@@ -139,9 +139,7 @@ async def test_where_the_log_cannot_be_read_it_is_found_that_as_many_references_
         courses = [weak("course-1"), weak("course-gone")]
         await box.lake.mutate([{"patch": {"id": "cohort-1", "set": {"courses": courses}}}])
         await parts.store.queue.enqueue([WorkItem(f"user:{users[0]}", cause=cause_of("webhook:cohort-1"))])
-        noted = (
-            f"ent-{users[0]}: unresolved: 1 reference leads to nothing usable; what is left: plan=pro, 1 courseSlugs"
-        )
+        noted = f"ent-{users[0]}: unresolved: 1 reference leads to nothing usable; what is left: plan, 1 courseSlugs"
         await until_seen(
             lambda: parts.store.queue.noted(100), lambda rows: [row.error_detail for row in rows] == [noted]
         )
