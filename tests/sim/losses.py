@@ -30,6 +30,7 @@ class Losses:
     def __init__(self, world: World) -> None:
         self._world = world
         self._explained: dict[str, tuple[int, int, float]] = {}
+        self._sent: dict[str, tuple[int, int, float]] = {}
         self._lost: dict[str, dict[str, float]] = defaultdict(dict)
 
     def held(self) -> set[str]:
@@ -45,7 +46,7 @@ class Losses:
         world, key, now = self._world, write.key, self._world.loop.time()
         before = self._explained.get(key, (0, 0, 0.0))
         if not (is_held := self.is_held(key)):
-            self._explained[key] = state, world.watch.order, now
+            self._sent[key] = state, world.watch.order, now
         if not _loses(write) or world.clock.jumps or write.call.process.may_take or write.cause == "sync":
             return
         if self._own_changed(key, *before):
@@ -59,6 +60,11 @@ class Losses:
         recent = [one for one, at in lost.items() if at > now - HOUR]
         if len(recent) > self._allowed:
             world.watch.fail("no cause takes more than it may", f"{write.cause!r} took from {sorted(recent)}")
+
+    def applied(self, key: str) -> None:
+        """Note that Clerk has made a change of ours: what it does not make must still be explained the next time."""
+        if sent := self._sent.pop(key, None):
+            self._explained[key] = sent
 
     @property
     def _allowed(self) -> int:

@@ -112,6 +112,7 @@ class World:
         if self.is_harmless and reply.status == 200:
             key = key_of(request.url.path)
             self.ownership.applied(key, json.loads(request.content))
+            self.watch.reasons.losses.applied(key)
             self.watch.applied(key)
         self.is_harmless = False
         return reply
