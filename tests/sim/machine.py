@@ -272,15 +272,21 @@ class WatchedWorkQueue(WorkQueue):
         self._process = process
 
     async def claim(self, lane: int, limit: int, lease: float) -> list[Claim]:
-        return self._tell(await super().claim(lane, limit, lease))
+        return self._tell(self._begin(), await super().claim(lane, limit, lease))
 
     async def claim_lookups(self, lane: int, limit: int, lease: float) -> list[Claim]:
-        return self._tell(await super().claim_lookups(lane, limit, lease))
+        return self._tell(self._begin(), await super().claim_lookups(lane, limit, lease))
 
     async def enqueue_and_claim(self, items: Sequence[WorkItem], lease: float) -> list[Claim]:
-        return self._tell(await super().enqueue_and_claim(items, lease))
+        return self._tell(self._begin(), await super().enqueue_and_claim(items, lease))
 
-    def _tell(self, claims: list[Claim]) -> list[Claim]:
+    def _begin(self) -> int:
+        """Return the moment before a claim: others may run between its transaction and its end."""
+        watch = self._process.world.watch
+        watch.order += 1
+        return watch.order
+
+    def _tell(self, begun: int, claims: list[Claim]) -> list[Claim]:
         if claims:
-            self._process.world.watch.claimed(self._process, claims)
+            self._process.world.watch.claimed(self._process, claims, begun)
         return claims

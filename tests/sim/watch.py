@@ -79,9 +79,8 @@ class Watch:
         self._world.released = self.order
         self.order += 1
 
-    def claimed(self, process: Process, claims: Sequence[Claim]) -> None:
-        self.order += 1
-        now = Claimed(self.order, self._world.loop.time(), self._world.clock.now())
+    def claimed(self, process: Process, claims: Sequence[Claim], order: int) -> None:
+        now = Claimed(order, self._world.loop.time(), self._world.clock.now())
         for claim in claims:
             self._claims[process, claim.key] = now
 
