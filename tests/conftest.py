@@ -29,9 +29,10 @@ from tests.postgres_server import Migrated, PostgresServer, new_database, shared
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
-# The same few examples for every commit, so that a red test is about the change at hand; the full run draws new ones.
+# The same examples for every commit and in CI, so that a red test is about the change at hand. By hand the full run
+# draws new ones.
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=50, print_blob=True)
-settings.register_profile("full", deadline=None, print_blob=True)
+settings.register_profile("full", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 
 POSTGRES_FOLDER = pytest.StashKey[Path]()
 

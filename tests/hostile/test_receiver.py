@@ -42,7 +42,8 @@ BAD_BODY = (400, b'{"error":"bad_body"}')
 BAD_SIGNATURE = (401, b'{"error":"bad_signature"}')
 TOO_LARGE = (413, b'{"error":"body_too_large"}')
 ELSEWHERE = {(404, b'{"error":"not_found"}'), (405, b'{"error":"method_not_allowed"}')}
-ROUTES = {"/healthz", "/metrics", "/readyz", "/webhooks/clerk", "/webhooks/sanity"}
+WEBHOOKS = {f"/webhooks/{sender}{end}" for sender in ("clerk", "sanity") for end in ("", "/")}
+ROUTES = {"/healthz", "/metrics", "/readyz", *WEBHOOKS}
 many = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=examples(300))
 
 
