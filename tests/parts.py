@@ -10,6 +10,7 @@ from sync_worker.cli.processes import settings_for
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import Runtime, Services, Store, open_services, open_store
 from sync_worker.settings import Settings
+from sync_worker.triggers.poll import Poll
 from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
@@ -35,6 +36,19 @@ def settings_of(box: Sandbox, database_url: str, **given: Any) -> Settings:
     """Return the settings that point at the sandbox, without polls and nightly runs unless given."""
     environment = {name.lower(): value for name, value in settings_for(box, database_url).items()}
     return Settings(_env_file=None, **{"clerk_budget": 100_000, "poll_seconds": 0, **environment, **given})
+
+
+def poll_of(parts: Parts, clock: Clock, full_check: float = 36_000.0) -> Poll:
+    """Return the poll of an installation, by another clock. All ids are compared every `full_check` seconds."""
+    return Poll(
+        parts.services.source,
+        parts.store.queue,
+        parts.store.access,
+        parts.settings.layout.fields,
+        clock,
+        TIMINGS,
+        full_check,
+    )
 
 
 @asynccontextmanager

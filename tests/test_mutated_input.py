@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Entitlement, Field, MergeRule, Refusal
 from sync_worker.domain.merge import is_active, merge
+from sync_worker.errors import ConfigurationError
 from sync_worker.formatting import at, rfc3339
-from sync_worker.runtime.environment import load_valid_settings
+from sync_worker.runtime.environment import load_settings, load_valid_settings
 from sync_worker.sanity.rows import read_row
 from tests.sizes import examples
 
@@ -190,17 +192,19 @@ def mutated_settings(draw: st.DrawFn) -> dict[str, str]:
 def test_a_mutated_setting_is_refused_by_name_or_usable(environment: dict[str, str]) -> None:
     changed = {name for name, value in VALID.items() if environment[name] != value}
     with patch.dict(os.environ, environment, clear=True):
-        read, problems = load_valid_settings()
-    if not problems:
-        usable(read)
-        return
+        _, problems = load_valid_settings()
+        if not problems:
+            usable(load_settings(_env_file=None))
+            return
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(_env_file=None)
     assert changed
     for name, sentence in problems.items():  # one value may contradict another, which is then the one that is named
         assert name in VALID
         assert sentence.startswith(name)
         assert len(sentence) > len(name) + 8
         assert sentence.isprintable()
-    shown = "; ".join(problems.values())
+    shown = str(caught.value)
     assert not [name for name in SECRET if len(environment[name]) > 12 and environment[name] in shown]
 
 

@@ -18,7 +18,6 @@ from sync_worker.cli.processes import SECRET, settings_for
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import installation_of, open_reconcile
 from sync_worker.storage.work_items import WorkItem
-from sync_worker.triggers.poll import Poll
 from sync_worker.web.app import create_app
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests import builders
@@ -26,7 +25,7 @@ from tests.causes import cause_of
 from tests.cli.terminal import Operator
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until
-from tests.parts import opened, settings_of, working
+from tests.parts import opened, poll_of, settings_of, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,10 +113,9 @@ async def test_a_stream_that_is_refused_is_logged(box: Sandbox, sqlite_url: str)
 
 async def test_a_transaction_log_that_cannot_be_read_is_logged(box: Sandbox, sqlite_url: str) -> None:
     async with opened(box, sqlite_url) as parts, reported("transaction_log_unavailable"):
-        of = (parts.services.source, parts.store.queue, parts.store.access, parts.settings.layout.fields)
-        await Poll(*of, ShiftedClock(-3600), TIMINGS, 36_000.0).run()
+        await poll_of(parts, ShiftedClock(-3600)).run()
         box.lake.faults.next("forbidden", path_prefix="/v2025-02-19/data/history")
-        await Poll(*of, ShiftedClock(1200), TIMINGS, 36_000.0).run()
+        await poll_of(parts, ShiftedClock(1200)).run()
 
 
 async def test_other_settings_than_the_database_remembers_pause_the_worker(box: Sandbox, sqlite_url: str) -> None:

@@ -9,12 +9,11 @@ import pytest
 from sync_worker.runtime.wiring import open_database
 from sync_worker.storage.approvals import Approvals, HeldChange
 from sync_worker.storage.work_items import WorkItem
-from sync_worker.triggers.poll import Poll
 from tests.builders import entitlement, reference
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ManualClock, ShiftedClock
 from tests.oracle import until_idle
-from tests.parts import opened, working
+from tests.parts import opened, poll_of, working
 from tests.sync.holders import publish, sync_all, with_plan
 from tests.sync.test_ownership import reconcile
 
@@ -22,23 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sync_worker.sandbox.server import Sandbox
-    from tests.parts import Parts
 
 pytestmark = pytest.mark.anyio
 HOUR = 3600.0
 A, B, C, D = (f"user:user_{name}" for name in "abcd")
-
-
-def poll_of(parts: Parts, clock: ShiftedClock) -> Poll:
-    return Poll(
-        parts.services.source,
-        parts.store.queue,
-        parts.store.access,
-        parts.settings.layout.fields,
-        clock,
-        TIMINGS,
-        10 * HOUR,
-    )
 
 
 async def publish_by_address(box: Sandbox, count: int) -> list[str]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sync_worker.storage.work_items import WorkItem
-from sync_worker.triggers.poll import Poll, find_published, horizon
+from sync_worker.triggers.poll import find_published, horizon
 from tests.builders import created, weak
 from tests.causes import cause_of
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import delete, stored
 from tests.oracle import until, until_idle, until_seen, wrong
-from tests.parts import working
+from tests.parts import poll_of, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 HOUR = 3600.0
-
-
-def poll_of(parts: Parts, clock: ShiftedClock, full_check: float = 10 * HOUR) -> Poll:
-    return Poll(
-        parts.services.source,
-        parts.store.queue,
-        parts.store.access,
-        parts.settings.layout.fields,
-        clock,
-        TIMINGS,
-        full_check,
-    )
 
 
 @asynccontextmanager

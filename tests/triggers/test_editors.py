@@ -11,11 +11,10 @@ import pytest
 from sync_worker.domain.work import editor
 from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.document_events import items_of, parse
-from sync_worker.triggers.poll import Poll
 from tests.builders import created, reference
 from tests.clock import TIMINGS, ShiftedClock
 from tests.oracle import until, until_idle, wrong
-from tests.parts import working
+from tests.parts import poll_of, working
 
 if TYPE_CHECKING:
     from sync_worker.sandbox.server import Sandbox
@@ -60,11 +59,9 @@ async def test_the_transaction_log_says_who_deleted(box: Sandbox, database_url: 
     box.clerk.add_user("user_1")
     async with working(box, database_url) as parts:
         await box.lake.mutate([created("e1", "user_1", plan="pro")])
-        services, store = parts.services, parts.store
+        store = parts.store
         for clock in (ShiftedClock(-3600), ShiftedClock(1200)):
-            fields = parts.settings.layout.fields
-            poll = Poll(services.source, store.queue, store.access, fields, clock, TIMINGS, 36_000)
-            await poll.run()
+            await poll_of(parts, clock).run()
             await store.queue.enqueue([WorkItem("user:user_1")])
             await until(lambda: not wrong(box))
             await until_idle(database_url)  # a poll finds what was written a while ago, and indexed since

@@ -16,11 +16,11 @@ from sync_worker.sandbox.listeners import ListenFaults, ListenSettings
 from sync_worker.sanity.groq_files import types_in
 from sync_worker.sanity.listen import ListenEvent, Signal
 from sync_worker.triggers.listen import Listener, document_event
-from sync_worker.triggers.poll import Poll, horizon
+from sync_worker.triggers.poll import horizon
 from tests.builders import publish
 from tests.clock import CLOCK, TIMINGS, ManualClock
 from tests.oracle import GUARD, until, until_seen, wrong
-from tests.parts import opened, working
+from tests.parts import opened, poll_of, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -198,16 +198,7 @@ def test_an_event_of_another_shape_is_left_to_the_poll(odd: dict[str, Any]) -> N
 async def test_a_catch_up_leaves_the_newest_part_of_the_log_to_the_next_poll(box: Sandbox, sqlite_url: str) -> None:
     clock = ManualClock(time.time())
     async with opened(box, sqlite_url) as parts:
-        poll = Poll(
-            parts.services.source,
-            parts.store.queue,
-            parts.store.access,
-            parts.settings.layout.fields,
-            clock,
-            TIMINGS,
-            3600.0,
-        )
-        await poll.catch_up()
+        await poll_of(parts, clock).catch_up()
         known = await parts.store.queue.recall("deletes")
     assert known is not None
     assert json.loads(known[0])[0] == horizon(clock, TIMINGS)
