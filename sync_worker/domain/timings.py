@@ -196,7 +196,7 @@ class Timings:
     reconcile_reminder: float = DAY
     """How often the log reminds of a reconcile that is overdue."""
     clerk_list_lag: float = 60.0
-    """How long a subject that Clerk has just reported may be missing from its lists."""
+    """How long a new subject may be missing from Clerk's lists, and when one that was missing is looked up again."""
     published_in_the_past: float = 600.0
     """How far a publish may be from the arrival of its event. One further away (an import) proves no order."""
     listen_lease: float = 15.0

@@ -40,7 +40,9 @@ OR (dead = 0 AND (generation > completed_generation OR attempts > 0) AND NOT (la
 """What is under way. The echoes of our own writes, which are looked at later, must not be needed."""
 SOON = "SELECT 1 FROM work WHERE visible_at < NOW() + 11 AND dead = 0 AND cause_kind <> 'clerk'"
 EMPTY = f"SELECT 1 FROM state WHERE name = '{STATE}'"
-PENDING = "SELECT 1 FROM work WHERE error_code = 'pending_sign_up' AND visible_at IS NOT NULL"
+UNLISTED = """
+SELECT 1 FROM work WHERE error_code IN ('pending_sign_up', 'no_such_subject') AND visible_at < NOW() + 61
+"""
 AMBIGUOUS_ADDRESS = "SELECT 1 FROM work WHERE error_code = 'ambiguous_address'"
 LOCKED = "SELECT 1 FROM state WHERE name = ? AND at >= NOW() - ?"
 """One that was killed holds the lock for a minute."""
@@ -206,7 +208,7 @@ async def _commands_done(world: World) -> None:
 async def _idle(world: World) -> None:
     """Wait until nothing is due, running, to be tried again, or to be looked at again because no event reports it."""
     await _nothing_under_way(world)
-    if world.disk.ask(PENDING):
+    if world.disk.ask(UNLISTED):
         await asyncio.sleep(TIMINGS.clerk_list_lag + 2.0)
     elif world.disk.ask(AMBIGUOUS_ADDRESS):
         await asyncio.sleep(TIMINGS.shared_address_recheck + 2.0)

@@ -17,7 +17,7 @@ from sync_worker.storage.work_items import WorkItem
 from sync_worker.sync.address_resolution import PENDING
 from sync_worker.webhooks.clerk_events import items_of, parse_event
 from tests.builders import published
-from tests.clock import CLOCK, PATIENT, TIMINGS
+from tests.clock import CLOCK, PATIENT, TIMINGS, ShiftedClock
 from tests.expected import delete, updated
 from tests.oracle import until, until_idle, until_seen, wrong
 from tests.parts import opened, working
@@ -108,10 +108,12 @@ async def test_who_signs_up_just_after_they_were_looked_for_gets_their_access_wi
     box: Sandbox, sqlite_url: str
 ) -> None:
     await box.lake.mutate([published("e1", userEmail="ada@example.org")])
-    async with working(box, sqlite_url, timings=replace(TIMINGS, clerk_list_lag=0.2)) as parts:
+    clock = ShiftedClock()
+    async with working(box, sqlite_url, clock=clock, timings=replace(TIMINGS, idle_interval=0.05)) as parts:
         await parts.store.queue.enqueue([WorkItem("document:e1", cause=Cause(CauseKind.WEBHOOK, "e1"))])
         await _until_codes(parts, {"document:e1": PENDING})
         box.clerk.add_user(email="ada@example.org")
+        clock.ahead += TIMINGS.clerk_list_lag
         await until(lambda: not wrong(box))
 
 

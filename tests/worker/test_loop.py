@@ -165,6 +165,19 @@ async def test_a_window_closes_although_an_outage_outlasted_all_attempts(box: Sa
         await until(lambda: "plan" not in box.clerk.users["user_1"]["public_metadata"])
 
 
+async def test_who_was_entitled_a_moment_before_clerk_listed_them_gets_their_access_without_another_event(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    await box.lake.mutate([created("e1", "user_2Q", plan="pro")])
+    clock = ShiftedClock()
+    async with working(box, sqlite_url, clock=clock, timings=replace(TIMINGS, idle_interval=0.05)) as parts:
+        await enqueue(parts, "user:user_2Q")
+        await row_when(parts, "user:user_2Q", lambda row: row is not None and row.dead)
+        box.clerk.add_user("user_2Q")
+        clock.ahead += TIMINGS.clerk_list_lag
+        await until(lambda: not wrong(box))
+
+
 async def test_an_address_that_could_not_be_looked_up_does_not_stay(box: Sandbox, sqlite_url: str) -> None:
     box.clerk.faults.some("unavailable", 1.0)
     clock, timings = ShiftedClock(), replace(TIMINGS, max_attempts=1, idle_interval=0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sync_worker.domain.work import NO_CAUSE, WorkKind
@@ -10,6 +12,7 @@ from sync_worker.errors import (
     CredentialsRefused,
     LeaseLost,
     LossHeld,
+    NoSuchSubject,
     RateLimited,
     RequestRefused,
     ServiceUnavailable,
@@ -20,6 +23,7 @@ from sync_worker.worker.retry import decide
 from tests.clock import TIMINGS
 
 NOW = 1_000_000.0
+UNKNOWN = NoSuchSubject("user:user_1")
 
 
 def claim(attempts: int = 0) -> Claim:
@@ -67,6 +71,20 @@ def test_a_refused_removal_is_tried_again_slowly_and_for_ever(
         claim(attempts), error, now=NOW, jitter=0.0, timings=TIMINGS, next_due=next_due, wrote=True, removes=True
     )
     assert completion == DeadLettered(claim(attempts), error.code, str(error), due, wrote=True)
+
+
+@pytest.mark.parametrize(("next_due", "due"), [(None, NOW + TIMINGS.clerk_list_lag), (NOW + 5, NOW + 5)])
+@pytest.mark.parametrize("before", ["", "stale_read"])
+def test_a_subject_that_is_not_in_clerk_is_looked_up_once_more(before: str, next_due: float | None, due: float) -> None:
+    first = replace(claim(), error_code=before)
+    completion = decide(first, UNKNOWN, now=NOW, jitter=0.0, timings=TIMINGS, next_due=next_due)
+    assert completion == DeadLettered(first, UNKNOWN.code, str(UNKNOWN), due)
+
+
+def test_a_subject_that_is_still_not_in_clerk_waits_for_an_event() -> None:
+    again = replace(claim(), error_code=UNKNOWN.code)
+    completion = decide(again, UNKNOWN, now=NOW, jitter=0.0, timings=TIMINGS)
+    assert completion == DeadLettered(again, UNKNOWN.code, str(UNKNOWN), None)
 
 
 def test_a_held_loss_is_set_aside_with_its_next_window() -> None:
