@@ -18,17 +18,13 @@ _EPHEMERAL = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly", "K_SE
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment. Raises ConfigurationError that names every invalid variable, without its value."""
-    try:
-        settings = Settings(**overrides)
-    except (OSError, UnicodeError):
-        raise _unreadable_file() from None
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_problems(error).values())) from None
-    _refuse_ephemeral_disk(settings)
+    settings, problems = load_valid_settings(**overrides)
+    if problems:
+        raise ConfigurationError("; ".join(problems.values()))
     return settings
 
 
-def load_valid_settings() -> tuple[Settings, dict[str, str]]:
+def load_valid_settings(**overrides: Any) -> tuple[Settings, dict[str, str]]:
     """Read the valid part of the environment. Return it with the problem of each invalid variable, by name.
 
     An invalid variable gets its default or a placeholder, so that checks that do not need it can run.
@@ -36,16 +32,17 @@ def load_valid_settings() -> tuple[Settings, dict[str, str]]:
     problems: dict[str, str] = {}
     while True:
         try:
-            settings = Settings(**{name.lower(): _fallback(name.lower()) for name in problems})
+            settings = Settings(**{**overrides, **{name.lower(): _fallback(name.lower()) for name in problems}})
             break
         except (OSError, UnicodeError):
             raise _unreadable_file() from None
         except ValidationError as error:
             problems = {**_problems(error), **problems}
-    try:
-        _refuse_ephemeral_disk(settings)
-    except ConfigurationError as error:
-        problems["DATABASE_URL"] = error.detail
+    if platform := _ephemeral_disk(settings):
+        problems["DATABASE_URL"] = (
+            f"DATABASE_URL is not set, and {platform} deletes the disk on restart, with all pending work; "
+            "set it to a PostgreSQL database, or to a SQLite file on a mounted volume"
+        )
     return settings, problems
 
 
@@ -104,13 +101,8 @@ def _problems(error: ValidationError) -> dict[str, str]:
     return sentences
 
 
-def _refuse_ephemeral_disk(settings: Settings) -> None:
-    """Raise ConfigurationError for the default SQLite file on a platform whose disk does not survive a restart."""
+def _ephemeral_disk(settings: Settings) -> str:
+    """Return the platform on which the default SQLite file would not survive a restart, or nothing."""
     if "database_url" in settings.model_fields_set:
-        return
-    for variable, platform in _EPHEMERAL.items():
-        if variable in os.environ:
-            raise ConfigurationError(
-                f"DATABASE_URL is not set, and {platform} deletes the disk on restart, with all pending work; "
-                "set it to a PostgreSQL database, or to a SQLite file on a mounted volume"
-            )
+        return ""
+    return next((platform for variable, platform in _EPHEMERAL.items() if variable in os.environ), "")
