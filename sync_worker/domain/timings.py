@@ -80,8 +80,6 @@ class Timings:
     """How long subjects are collected for the next run under load. It doubles while the load lasts."""
     max_gather: float = 0.5
     """The longest collection: larger batches cost fewer calls, but every subject in them waits."""
-    scarce_budget_wait: float = 0.25
-    """The wait while the call budget is almost spent: two slots of the budget."""
     database_retry: float = 1.0
     """The retry interval while the database is unavailable."""
     database_patience: float = 10.0

@@ -67,12 +67,12 @@ class Window:
         slot = int(now / self.slot)
         return replace(self, slots={**self.slots, slot: self.slots.get(slot, 0) + calls})
 
-    def opens(self, *, reserved: int = 0) -> float:
-        """Return the moment (epoch seconds) at which the next call may be sent."""
+    def opens(self, wanted: int = 1, *, reserved: int = 0) -> float:
+        """Return the moment (epoch seconds) at which so many more calls may be sent, if not now."""
         used = sum(self.slots.values())
         for slot in sorted(self.slots):
             used -= self.slots[slot]
-            if used < self.limit - reserved:
+            if used + wanted <= self.limit - reserved:
                 return self._counts_until(slot)
         return 0.0
 
@@ -126,16 +126,18 @@ class Budget:
 
     async def left(self, lane: int = 0) -> int:
         """Return how many calls of a lane could be sent now."""
-        reserved = self._reserved if lane else 0
+        window, _, pause = await self._db.read(self._look)
+        return 0 if pause else window.available(reserved=self._reserved if lane else 0)
 
-        def work(tx: Transaction) -> int:
-            rows = tx.execute(READ.format(lock=""), (self._name,))
-            if not rows:
-                return self._limit - reserved
-            now = tx.now
-            return 0 if self._pause(rows[0][1], now) else self._window(rows[0][0]).at(now).available(reserved=reserved)
+    async def wait_for(self, wanted: int, lane: int = 0) -> float:
+        """Return the seconds until so many calls of a lane could be sent, if nobody else takes them."""
+        window, now, pause = await self._db.read(self._look)
+        return max(pause, window.opens(wanted, reserved=self._reserved if lane else 0) - now)
 
-        return await self._db.read(work)
+    def _look(self, tx: Transaction) -> tuple[Window, float, float]:
+        """Return the window, the time of the database and the seconds that a pause still lasts."""
+        (slots, paused_until), now = (tx.execute(READ.format(lock=""), (self._name,)) or [("{}", 0.0)])[0], tx.now
+        return self._window(slots).at(now), now, self._pause(paused_until, now)
 
     async def _serve(self) -> None:
         """Serve waiting callers until none is left."""

@@ -16,6 +16,7 @@ import structlog
 
 from sync_worker.errors import ConfigurationError, CredentialsRefused, DatabaseUnavailable, SyncWorkerError
 from sync_worker.storage.state import STOPPED
+from sync_worker.sync.document_events import DIRECT
 from sync_worker.transport import current_lane
 from sync_worker.worker.jobs import BATCH, Stopped
 
@@ -34,10 +35,13 @@ AT_ONCE = {0: 4, 1: 2, 2: 1}
 RESOLVING_AT_ONCE = {0: 2, 2: 1}
 """Runs at the same time that look up documents and addresses, by lane; up to a hundred in each run."""
 FAN_OUTS_AT_ONCE = 2
-SCARCE = 20
-"""With fewer calls left than this, or than a quarter of a small budget, nothing is claimed for a while."""
 FEW = 2
 """A claim of at most so many subjects is no flood: the next claim does not wait."""
+FOR_ONE = 2
+"""The calls that one subject needs: a list and a PATCH."""
+FOR_MANY = 50
+"""With fewer calls left, or than half of a small budget, nothing is claimed but what an editor did: a list call for a
+few subjects would use up the rest. In a flood that waits too."""
 
 log = structlog.get_logger("worker")
 
@@ -52,18 +56,23 @@ class Budget(Protocol):
     async def left(self, lane: int = 0) -> int:
         """Return the calls that may be sent now for a lane."""
 
+    async def wait_for(self, wanted: int, lane: int = 0) -> float:
+        """Return the seconds until so many calls could be sent for a lane."""
+
 
 @dataclass(slots=True)
 class Lane:
     """How one lane is doing: the `slots` free for further runs, and how long to gather before the next claim.
 
-    It claims subjects or, of `lookups`, documents and addresses. `run` runs what was claimed.
+    It claims subjects or, of `lookups`, documents and addresses. `run` runs what was claimed. It is `flooded` when more
+    was due at the last claim than an editor publishes at once.
     """
 
     number: int
     slots: int
     run: Callable[[Sequence[Claim]], Awaitable[None]]
     lookups: bool = False
+    flooded: bool = False
     gather: float = 0.0
     not_before: float = 0.0
 
@@ -148,13 +157,16 @@ class Worker:
         if due > 0:
             lane.gather = 0.0
             return max(due, timings.min_rest)
+        alone = lane.number == DIRECT and not lane.flooded
+        wanted = min(FOR_ONE if alone else FOR_MANY, self.budget.limit // 2)
         left = await self.budget.left(lane.number)
-        if left < min(SCARCE, self.budget.limit // 4):
-            return timings.scarce_budget_wait  # a list call for one or two subjects would use up the rest
-        limit = max(1, min(BATCH, left - 2))
+        if left < wanted:
+            return max(await self.budget.wait_for(wanted, lane.number), timings.min_rest)
+        limit = max(1, min(BATCH, left - FOR_ONE))
         claimed = await self._launch(lane, limit)
-        flood = FEW < claimed < limit
-        lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
+        lane.flooded = claimed > FEW or claimed == limit
+        gathers = FEW < claimed < limit
+        lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if gathers else 0.0
         lane.not_before = now + lane.gather
         return lane.gather if claimed else timings.min_rest
 

@@ -277,6 +277,24 @@ async def test_left_counts_what_may_be_sent_now(budget: Budget, clock: ManualClo
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("lane", [0, 1])
+async def test_so_many_calls_are_left_after_the_wait_for_them(budget: Budget, clock: ManualClock, lane: int) -> None:
+    for _ in range(LIMIT - RESERVE):
+        await budget.take()
+        clock.advance(SLOT)
+    await clock.sleep(await budget.wait_for(12, lane) - 0.001)
+    assert await budget.left(lane) == 11
+    await clock.sleep(0.002)
+    assert await budget.left(lane) == 12
+
+
+@pytest.mark.anyio
+async def test_a_pause_is_waited_for_too(budget: Budget) -> None:
+    await budget.pause(5.0)
+    assert await budget.wait_for(1) == 5.0
+
+
+@pytest.mark.anyio
 async def test_without_the_database_waiting_calls_fail_and_later_calls_work(budget: Budget, db: Database) -> None:
     await db.close()
     answers = await asyncio.gather(*(budget.take(lane) for lane in (0, 1, 2)), return_exceptions=True)

@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 
 from sync_worker.domain.work import NO_CAUSE
 from sync_worker.errors import ConfigurationError
+from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
+from sync_worker.sync.reconciler import REPAIR_LANE
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import stored
@@ -147,6 +149,34 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
     async with working(box, sqlite_url, timings=timings, clerk_budget=3) as parts:
         await enqueue(parts, "user:user_0", "user:user_1")
         await until(lambda: not wrong(box))
+
+
+async def test_a_publish_is_synced_at_once_with_the_share_that_is_reserved_for_it(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url, timings=replace(TIMINGS, budget_window=3600.0), clerk_budget=300) as parts:
+        while await parts.services.budget.left(REPAIR_LANE):
+            await parts.services.budget.take(REPAIR_LANE)
+        await enqueue(parts, "user:user_1")
+        await until(lambda: not wrong(box))
+
+
+async def test_a_flood_waits_for_calls_instead_of_listing_a_few_subjects_at_a_time(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    users = [box.clerk.add_user() for _ in range(90)]
+    await box.lake.mutate([created(f"e-{user}", user, plan="pro") for user in users])
+    clock, timings = ShiftedClock(), replace(TIMINGS, budget_window=3.0)
+    async with opened(box, sqlite_url, clock=clock, timings=timings, clerk_budget=60) as parts:
+        await enqueue(parts, *(f"user:{user}" for user in users))
+        for _ in range(60):  # so that the window opens by one call at a time
+            await parts.services.budget.take()
+            clock.ahead += timings.budget_window / 60
+        async with running_worker(parts.settings, parts.store):
+            await until(lambda: not wrong(box))
+    assert len(box.clerk.requests.select("GET", "/v1/users")) <= 6
 
 
 async def test_a_window_closes_although_an_outage_outlasted_all_attempts(box: Sandbox, sqlite_url: str) -> None:
