@@ -246,7 +246,7 @@ BUGS = {
         ("no cause takes more than it may",),
     ),
     "keep lists of those who would lose nothing": Bug(
-        18,
+        56,
         25,
         ((Guard, "withdraw", keep_lists),),
         ("a list is withdrawn once nothing would be lost",),
@@ -264,7 +264,7 @@ BUGS = {
         ("what is held waits for approval",),
     ),
     "forget what is held": Bug(
-        18,
+        17,
         25,
         ((Approvals, "held_of", forget_lists), (Approvals, "lists_of", forget_lists)),
         ("what is held waits for approval",),
@@ -276,14 +276,14 @@ BUGS = {
         ("no write from a stale read", "right after a quiet while"),
     ),
     "take a log error for no deletes": Bug(
-        12,
+        16,
         25,
         ((Deletes, "_logged", take_an_unreadable_log_for_an_empty_one),),
         ("right without a reconcile", "right after a quiet while"),
     ),
     "ignore the deletes of what entitlements refer to": Bug(
-        16,
-        25,
+        206,
+        100,
         ((Deletes, "_are_referred_to", look_at_entitlements_alone),),
         ("right without a reconcile", "right after a quiet while"),
     ),
