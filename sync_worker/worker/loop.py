@@ -39,9 +39,9 @@ FEW = 2
 """A claim of at most so many subjects is no flood: the next claim does not wait."""
 FOR_ONE = 2
 """The calls that one subject needs: a list and a PATCH."""
-FOR_MANY = 50
-"""With fewer calls left, or than half of a small budget, nothing is claimed but what an editor did: a list call for a
-few subjects would use up the rest. In a flood that waits too."""
+SCARCE = 20
+"""With fewer calls left, or than an eighth of a small budget, only what an editor did is claimed, and in a flood not even
+that: a list call for a few subjects would use up the rest."""
 
 log = structlog.get_logger("worker")
 
@@ -155,13 +155,14 @@ class Worker:
         if now < lane.not_before:
             return lane.not_before - now
         if due > 0:
-            lane.gather = 0.0
+            lane.flooded, lane.gather = False, 0.0
             return max(due, timings.min_rest)
         alone = lane.number == DIRECT and not lane.flooded
-        wanted = min(FOR_ONE if alone else FOR_MANY, self.budget.limit // 2)
+        enough = min(FOR_ONE if alone else SCARCE, self.budget.limit // 8)
         left = await self.budget.left(lane.number)
-        if left < wanted:
-            return max(await self.budget.wait_for(wanted, lane.number), timings.min_rest)
+        if left < enough:
+            wait = await self.budget.wait_for(enough, lane.number)
+            return max(wait, timings.min_rest) if alone else wait + timings.max_gather
         limit = max(1, min(BATCH, left - FOR_ONE))
         claimed = await self._launch(lane, limit)
         lane.flooded = claimed > FEW or claimed == limit

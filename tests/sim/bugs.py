@@ -264,7 +264,7 @@ BUGS = {
         ("what is held waits for approval",),
     ),
     "forget what is held": Bug(
-        17,
+        18,
         25,
         ((Approvals, "held_of", forget_lists), (Approvals, "lists_of", forget_lists)),
         ("what is held waits for approval",),
