@@ -79,8 +79,8 @@ class Timings:
     first_gather: float = 0.05
     """How long subjects are collected for the next run under load. It doubles while the load lasts."""
     max_gather: float = 0.5
-    """The longest collection: larger batches cost fewer calls, but every subject in them waits. Where the call budget was
-    used up, calls are collected so long too."""
+    """The longest collection: larger batches cost fewer calls, but every subject in them waits. Where the call budget
+    was used up, calls are collected so long too."""
     database_retry: float = 1.0
     """The retry interval while the database is unavailable."""
     database_patience: float = 10.0

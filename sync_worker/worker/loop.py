@@ -40,8 +40,8 @@ FEW = 2
 FOR_ONE = 2
 """The calls that one subject needs: a list and a PATCH."""
 SCARCE = 20
-"""With fewer calls left, or than an eighth of a small budget, only what an editor did is claimed, and in a flood not even
-that: a list call for a few subjects would use up the rest."""
+"""With fewer calls left, or than an eighth of a small budget, only what an editor did is claimed, and in a flood not
+even that: a list call for a few subjects would use up the rest."""
 
 log = structlog.get_logger("worker")
 
