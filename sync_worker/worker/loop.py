@@ -162,7 +162,8 @@ class Worker:
         left = await self.budget.left(lane.number)
         if left < enough:
             wait = await self.budget.wait_for(enough, lane.number)
-            return max(wait, timings.min_rest) if alone else wait + timings.max_gather
+            lane.not_before = now + (max(wait, timings.min_rest) if alone else wait + timings.max_gather)
+            return lane.not_before - now
         limit = max(1, min(BATCH, left - FOR_ONE))
         claimed = await self._launch(lane, limit)
         lane.flooded = claimed > FEW or claimed == limit
