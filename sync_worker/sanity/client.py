@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import httpx
 
@@ -180,7 +181,7 @@ class Sanity:
         options = {"perspective": self._perspective, "returnQuery": "false", "tag": TAG}
         url = f"{self._base}/data/query/{self._dataset}"
         encoded = {"query": query, **{f"${name}": json.dumps(value) for name, value in parameters.items()}, **options}
-        if len(str(httpx.QueryParams(encoded))) < GET_LIMIT:
+        if sum(_encoded_length(name) + _encoded_length(value) for name, value in encoded.items()) < GET_LIMIT:
             response = await self._client.get(url, params=encoded)
         else:
             response = await self._client.post(url, params=options, json={"query": query, "params": parameters})
@@ -188,6 +189,12 @@ class Sanity:
         if "result" not in body:
             raise UnreadableAnswer("Sanity's response to a query has no result")
         return body["result"]
+
+
+@lru_cache(maxsize=64)
+def _encoded_length(text: str) -> int:
+    """Return the characters of a name or value in a URL, with what follows it. The queries are always the same texts."""
+    return len(quote_plus(text)) + 1
 
 
 _WITH_USER = frozenset({Kind.USER, Kind.MEMBERSHIP})
