@@ -193,7 +193,7 @@ class Sanity:
 
 @lru_cache(maxsize=64)
 def _encoded_length(text: str) -> int:
-    """Return the characters of a name or value in a URL, with what follows it. The queries are always the same texts."""
+    """Return the characters of a name or value in a URL, with what follows it. Queries are always the same texts."""
     return len(quote_plus(text)) + 1
 
 
