@@ -157,12 +157,12 @@ class Worker:
         if due > 0:
             lane.flooded, lane.gather = False, 0.0
             return max(due, timings.min_rest)
-        alone = lane.number == DIRECT and not lane.flooded
-        enough = min(FOR_ONE if alone else SCARCE, self.budget.limit // 8)
+        lone = lane.number == DIRECT and not lane.flooded
+        enough = min(FOR_ONE if lone else SCARCE, self.budget.limit // 8)
         left = await self.budget.left(lane.number)
         if left < enough:
             wait = await self.budget.wait_for(enough, lane.number)
-            lane.not_before = now + (max(wait, timings.min_rest) if alone else wait + timings.max_gather)
+            lane.not_before = now + (max(wait, timings.min_rest) if lone else wait + timings.max_gather)
             return lane.not_before - now
         limit = max(1, min(BATCH, left - FOR_ONE))
         claimed = await self._launch(lane, limit)
