@@ -1,8 +1,8 @@
 """`python -m bench [PART…]`: measure on the sandbox, print a table, write JSON.
 
-Parts: right, accept, publish, listen, bulk, reconciles, machines, outages, writes, people, small, curve. Without a part
-it is all but the curve. Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and writes,
-which are exact, are counted by the tests.
+Parts: speed, right, accept, publish, listen, bulk, reconciles, machines, outages, writes, people, small, curve. Without
+a part it is all but the curve. Each figure is the median of RUNS runs of its part. Nothing is asserted here; calls and
+writes, which are exact, are counted by the tests.
 """
 
 from __future__ import annotations
@@ -11,10 +11,25 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from bench import accept, bulk, curve, listen, machines, outages, people, publish, reconciles, right, small, writes
+from bench import (
+    accept,
+    bulk,
+    curve,
+    listen,
+    machines,
+    outages,
+    people,
+    publish,
+    reconciles,
+    right,
+    small,
+    speed,
+    writes,
+)
 from bench.figures import Figure, markdown, median, show, write
 
 PARTS = {
+    "speed": speed.measure,
     "right": right.measure,
     "accept": accept.measure,
     "publish": publish.measure,
@@ -28,6 +43,7 @@ PARTS = {
     "small": small.measure,
 }
 RUNS = {
+    "speed": 3,
     "right": 1,
     "accept": 3,
     "publish": 3,
