@@ -136,7 +136,9 @@ class Budget:
 
     def _look(self, tx: Transaction) -> tuple[Window, float, float]:
         """Return the window, the time of the database and the seconds that a pause still lasts."""
-        (slots, paused_until), now = (tx.execute(READ.format(lock=""), (self._name,)) or [("{}", 0.0)])[0], tx.now
+        rows = tx.execute(READ.format(lock=""), (self._name,))
+        slots, paused_until = rows[0] if rows else ("{}", 0.0)
+        now = tx.now
         return self._window(slots).at(now), now, self._pause(paused_until, now)
 
     async def _serve(self) -> None:
