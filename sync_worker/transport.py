@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
@@ -26,7 +26,7 @@ from sync_worker.errors import MutationInDryRun, RateLimited, RetryableError, Se
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from tenacity import RetryCallState
 
@@ -185,8 +185,10 @@ class ServiceTransport(httpx.AsyncBaseTransport):
         """Send once and read the whole body, so that a connection lost in the middle is a failed call."""
         try:
             response = await self.inner.handle_async_request(request)
-            await response.aread()
-            await response.aclose()
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise ServiceUnavailable(f"{self.service}: {type(error).__name__}") from error
         response.request = request
@@ -289,19 +291,27 @@ class Connections(httpx.AsyncBaseTransport):
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
-            await self._give_back(connection)
+            await self.drop(connection)
             raise
-        stream = _Returning(response.stream, partial(self._give_back, connection))
+        stream = _Body(response.stream, connection, self)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
 
-    async def _give_back(self, connection: httpx.AsyncHTTPTransport) -> None:
+    async def keep(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Keep a connection whose request has ended well for the next one."""
         now = asyncio.get_running_loop().time()
         self._free.append((now, connection))
         self._slots.release()
         if now - self._free[0][0] > self._kept_seconds:
             await self._free.popleft()[1].aclose()
+
+    async def drop(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Close a connection whose request failed or was cancelled: httpcore may take it for busy for ever."""
+        try:
+            await connection.aclose()
+        finally:
+            self._slots.release()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -309,28 +319,30 @@ class Connections(httpx.AsyncBaseTransport):
             await self._free.pop()[1].aclose()
 
 
-class _Returning(httpx.AsyncByteStream):
-    """A response body that gives its connection back when it is closed."""
+class _Body(httpx.AsyncByteStream):
+    """A response body. Read to its end, and closed, it leaves its connection to the next request."""
 
-    def __init__(self, stream: Any, give_back: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, stream: Any, connection: httpx.AsyncHTTPTransport, connections: Connections) -> None:
         self._stream = stream
-        self._give_back: Callable[[], Awaitable[None]] | None = give_back
+        self._connection = connection
+        self._connections = connections
+        self._whole = self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for part in self._stream:
-                yield part
-        except BaseException:
-            await self.aclose()
-            raise
+        async for part in self._stream:
+            yield part
+        self._whole = True
 
     async def aclose(self) -> None:
-        give_back, self._give_back = self._give_back, None
+        if self._closed:
+            return
+        self._closed = True
+        end = self._connections.drop
         try:
             await self._stream.aclose()
+            end = self._connections.keep if self._whole else end
         finally:
-            if give_back is not None:
-                await give_back()
+            await end(self._connection)
 
 
 def _connection() -> httpx.AsyncHTTPTransport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"
+STEPS = [
+    *("connection.connect_tcp.started", "connection.connect_tcp.complete"),
+    *("http11.send_request_headers.started", "http11.send_request_headers.complete"),
+    *("http11.send_request_body.started", "http11.send_request_body.complete"),
+    *("http11.receive_response_headers.started", "http11.receive_response_headers.complete"),
+    *("http11.receive_response_body.started", "http11.receive_response_body.complete"),
+    *("http11.response_closed.started", "http11.response_closed.complete"),
+]
+"""The steps of a request, as httpcore names them for `trace`."""
 
 
 @dataclass
@@ -33,12 +42,13 @@ class Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
-        while await reader.read(65_536):
-            self.requested.release()
-            await self.allowed.wait()
-            writer.write(self.answer)
-            if self.answer is HALF:
-                break
+        with suppress(ConnectionError):  # a client that gives up resets its connection
+            while await reader.read(65_536):
+                self.requested.release()
+                await self.allowed.wait()
+                writer.write(self.answer)
+                if self.answer is HALF:
+                    break
         self.closed.release()
         writer.close()
 
@@ -99,6 +109,23 @@ async def test_a_request_that_is_given_up_gives_its_connection_back() -> None:
             request.cancel()
             await asyncio.wait([request])
         server.allowed.set()
+        assert (await client.get("/")).text == "ok"
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_request_that_is_cancelled_at_any_step_leaves_its_slot_to_the_next(step: str) -> None:
+    passed: list[str] = []
+
+    async def cancel(event: str, _: object) -> None:
+        passed.append(event)
+        if event == step:
+            request.cancel()
+
+    async with connected(1) as (client, server):
+        server.allowed.set()
+        request = asyncio.create_task(client.get("/", extensions={"trace": cancel}))
+        await asyncio.wait([request])
+        assert step in passed
         assert (await client.get("/")).text == "ok"
 
 
