@@ -16,6 +16,7 @@ import structlog
 
 from sync_worker.errors import ConfigurationError, CredentialsRefused, DatabaseUnavailable, SyncWorkerError
 from sync_worker.storage.state import STOPPED
+from sync_worker.sync.document_events import DIRECT
 from sync_worker.transport import current_lane
 from sync_worker.worker.jobs import BATCH, Stopped
 
@@ -36,9 +37,11 @@ RESOLVING_AT_ONCE = {0: 2, 2: 1}
 FAN_OUTS_AT_ONCE = 2
 FEW = 2
 """A claim of at most so many subjects is no flood: the next claim does not wait."""
+FOR_ONE = 2
+"""The calls that one subject needs: a list and a PATCH."""
 SCARCE = 20
-"""With fewer calls left than this, or than a quarter of a small budget, nothing is claimed: a list call for a few
-subjects would use up the rest, and a run that waits for each of its calls does not come to its end."""
+"""With fewer calls left, or than an eighth of a small budget, only what an editor did is claimed, and in a flood not
+even that: a list call for a few subjects would use up the rest."""
 
 log = structlog.get_logger("worker")
 
@@ -61,13 +64,15 @@ class Budget(Protocol):
 class Lane:
     """How one lane is doing: the `slots` free for further runs, and how long to gather before the next claim.
 
-    It claims subjects or, of `lookups`, documents and addresses. `run` runs what was claimed.
+    It claims subjects or, of `lookups`, documents and addresses. `run` runs what was claimed. It is `flooded` when more
+    was due at the last claim than an editor publishes at once.
     """
 
     number: int
     slots: int
     run: Callable[[Sequence[Claim]], Awaitable[None]]
     lookups: bool = False
+    flooded: bool = False
     gather: float = 0.0
     not_before: float = 0.0
 
@@ -150,17 +155,20 @@ class Worker:
         if now < lane.not_before:
             return lane.not_before - now
         if due > 0:
-            lane.gather = 0.0
+            lane.flooded, lane.gather = False, 0.0
             return max(due, timings.min_rest)
-        enough = min(SCARCE, self.budget.limit // 4)
+        lone = lane.number == DIRECT and not lane.flooded
+        enough = min(FOR_ONE if lone else SCARCE, self.budget.limit // 8)
         left = await self.budget.left(lane.number)
         if left < enough:
-            lane.not_before = now + await self.budget.wait_for(enough, lane.number) + timings.max_gather
+            wait = await self.budget.wait_for(enough, lane.number)
+            lane.not_before = now + (max(wait, timings.min_rest) if lone else wait + timings.max_gather)
             return lane.not_before - now
-        limit = max(1, min(BATCH, left - 2))
+        limit = max(1, min(BATCH, left - FOR_ONE))
         claimed = await self._launch(lane, limit)
-        flood = FEW < claimed < limit
-        lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if flood else 0.0
+        lane.flooded = claimed > FEW or claimed == limit
+        gathers = FEW < claimed < limit
+        lane.gather = min(timings.max_gather, max(timings.first_gather, lane.gather * 2)) if gathers else 0.0
         lane.not_before = now + lane.gather
         return lane.gather if claimed else timings.min_rest
 

@@ -16,6 +16,7 @@ from sync_worker.errors import ConfigurationError
 from sync_worker.runtime.service import running_worker
 from sync_worker.runtime.wiring import open_reconcile
 from sync_worker.settings import packaged_groq
+from sync_worker.sync.reconciler import REPAIR_LANE
 from tests.builders import created
 from tests.clock import TIMINGS, ShiftedClock
 from tests.expected import stored
@@ -147,6 +148,18 @@ async def test_the_smallest_budget_still_gets_the_work_done(box: Sandbox, sqlite
     timings = replace(TIMINGS, budget_window=0.5)
     async with working(box, sqlite_url, timings=timings, clerk_budget=3) as parts:
         await enqueue(parts, "user:user_0", "user:user_1")
+        await until(lambda: not wrong(box))
+
+
+async def test_a_publish_is_synced_at_once_with_the_share_that_is_reserved_for_it(
+    box: Sandbox, sqlite_url: str
+) -> None:
+    box.clerk.add_user("user_1")
+    await box.lake.mutate([created("e1", "user_1", plan="pro")])
+    async with working(box, sqlite_url, timings=replace(TIMINGS, budget_window=3600.0), clerk_budget=300) as parts:
+        while await parts.services.budget.left(REPAIR_LANE):
+            await parts.services.budget.take(REPAIR_LANE)
+        await enqueue(parts, "user:user_1")
         await until(lambda: not wrong(box))
 
 
