@@ -7,7 +7,6 @@ and two servers for each test would take longer than most tests do. One PostgreS
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from sync_worker.runtime.wiring import open_database
 from sync_worker.sandbox.server import Sandbox
 from sync_worker.settings import packaged_groq
 from tests.clock import CLOCK, TIMINGS
+from tests.garbage import collect_rarely
 from tests.nursery import close_nursery, end_of
 from tests.postgres_server import Migrated, PostgresServer, new_database, shared_server, stop_shared_server
 
@@ -52,10 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector look rarely, and not at what lives until the end: it took a twentieth of a run."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000)
+    collect_rarely()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -23,6 +23,7 @@ from sync_worker.storage.postgres import PostgresDatabase
 from sync_worker.storage.queue import WorkQueue
 from sync_worker.storage.sqlite import SqliteDatabase
 from sync_worker.transport import ServiceTransport
+from tests.blackbox.buggy import plant_bugs
 from tests.clock import ShiftedClock
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class Trouble:
     begins, while all is written but `uncommitted`, or `after` it. `lease` is in seconds. `clock_jump` is how many
     seconds the clock of the process jumps at each SIGUSR1. `elsewhere` lets the process pass for one on another
     machine, so that nobody sees when it is gone. `patience` is how many seconds it waits for a lock of the database.
-    `probe_after` is how many seconds pass between two tries while a key is refused. `steps` are statements that a later
-    release will bring the tables up to date with, each with the oldest version of the tables whose programs still work
-    after it.
+    `probe_after` is how many seconds pass between two tries while a key is refused. `bugs` plants those of `buggy`.
+    `steps` are statements that a later release will bring the tables up to date with, each with the oldest version of
+    the tables whose programs still work after it.
     """
 
     kill_at: str = ""
@@ -52,6 +53,7 @@ class Trouble:
     elsewhere: bool = False
     patience: int | None = None
     probe_after: float | None = None
+    bugs: bool = False
     steps: tuple[tuple[int, str], ...] = ()
 
 
@@ -66,6 +68,8 @@ def plant(trouble: Trouble) -> None:
     Runtime.system = lambda: bent  # type: ignore[method-assign]  # the one place that verbs have it from
     if trouble.elsewhere:
         vars(queue)["identity"] = lambda: "elsewhere"
+    if trouble.bugs:
+        plant_bugs()
     if trouble.steps:
         later = (Step(compatible_from, (statement,)) for compatible_from, statement in trouble.steps)
         vars(schema)["STEPS"] = (*schema.STEPS, *later)

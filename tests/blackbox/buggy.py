@@ -1,4 +1,4 @@
-"""Runs a command with two planted bugs, each of which raises an exception that repeats the data at hand.
+"""Two bugs to plant, each of which raises an exception that repeats the data at hand.
 
 Tracebacks may leak data. The program has no such bugs and no hooks for tests, so they are planted here.
 """
@@ -6,14 +6,9 @@ Tracebacks may leak data. The program has no such bugs and no hooks for tests, s
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any, NoReturn
 
-from sync_worker import cli
 from sync_worker.domain.subjects import Subject
-from sync_worker.domain.timings import Timings
-from sync_worker.runtime.system_clock import SystemClock
-from sync_worker.runtime.wiring import Runtime
 from sync_worker.sync import document_events, plan
 from sync_worker.webhooks import receiver
 
@@ -38,9 +33,6 @@ def buggy_parse(body: bytes) -> Any:
     return parse(body)
 
 
-if __name__ == "__main__":
+def plant_bugs() -> None:
     plan.by_owner = buggy_by_owner
     vars(receiver)["parse"] = buggy_parse
-    often = Runtime(SystemClock(), replace(Timings(), credentials_probe=0.2))  # a key is refused many times here
-    Runtime.system = lambda: often  # type: ignore[method-assign]  # the one place that verbs have it from
-    cli.main()

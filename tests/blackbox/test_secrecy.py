@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
-import sys
 import time
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any
@@ -25,16 +22,24 @@ from sync_worker.sandbox.server import Sandbox
 from sync_worker.transport import ssl_context
 from sync_worker.webhooks.signatures import SANITY_HEADER, sign_sanity
 from tests.blackbox import buggy
+from tests.nursery import nursery
 from tests.oracle import until
+from tests.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.nursery import Child
 
 pytestmark = pytest.mark.anyio
 RANDOM = Random(7)
 WEBHOOK_SECRET, ADMIN_TOKEN, PASSWORD = "plain-webhook-secret", "plain admin token", "plainpassword"
 ADDRESSES = [f"{name}@secrecy.example" for name in ("ada", "ben", "cleo", "dora", "emil", "finn", "odd'name+x", "gül")]
 ADA, BEN, CLEO, DORA, EMIL, FINN, ODD, UMLAUT = ADDRESSES
+
+BUGGY = Trouble(bugs=True, probe_after=0.2)  # a key is refused many times here
 
 
 def random_text(length: int) -> str:
@@ -58,7 +63,7 @@ class Place:
     database_url: str
     port: int = field(default_factory=free_port)
     answers: list[str] = field(default_factory=list)
-    running: list[asyncio.subprocess.Process] = field(default_factory=list)
+    running: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def url(self) -> str:
@@ -71,30 +76,19 @@ class Place:
             "SANITY_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "ADMIN_TOKEN": ADMIN_TOKEN,
             "PLAN_ORDER": "basic,pro",
-            "PATH": os.environ["PATH"],
         }
 
-    async def start(self, *arguments: str, output: str = "log", **environment: str) -> asyncio.subprocess.Process:
-        with (self.folder / output).open("a") as file:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", buggy.__name__, *arguments),
-                env={**self.environment, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-                cwd=self.folder,
-                stdout=file,
-                stderr=file,
-            )
-        self.running.append(process)
-        return process
+    def process(self, *arguments: str, output: str, **environment: str) -> AbstractAsyncContextManager[Child]:
+        written = self.folder / output
+        given = {**self.environment, **environment}
+        return nursery().child([*arguments], given, self.folder, [written, written], BUGGY)
 
-    async def stop(self) -> None:
-        for process in self.running:
-            if process.returncode is None:
-                process.terminate()
-        await asyncio.gather(*(process.wait() for process in self.running))
+    async def start(self, *arguments: str) -> None:
+        await self.running.enter_async_context(self.process(*arguments, output="log"))
 
     async def run(self, *arguments: str, **environment: str) -> int:
-        process = await self.start(*arguments, output="output", **environment)
-        return await asyncio.wait_for(process.wait(), 60)
+        async with self.process(*arguments, output="output", **environment) as process:
+            return await asyncio.wait_for(process.wait(), 60)
 
     async def ask(self, client: httpx.AsyncClient, method: str, path: str, **given: Any) -> int:
         response = await client.request(method, self.url + path, **given)
@@ -131,7 +125,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             install_clerk_hook(box, place.url)
             yield place
         finally:
-            await place.stop()
+            await place.running.aclose()
 
 
 async def until_up(place: Place) -> None:
@@ -159,7 +153,7 @@ async def test_no_secret_and_no_address_is_written_anywhere(place: Place) -> Non
             await place.ask(client, "GET", path)
     await commands(place)
     await until(lambda: nothing_waits(place))
-    await place.stop()
+    await place.running.aclose()
     found = [(where, text) for where, written in place.written().items() for text in PLANTED if text in written]
     assert found == []
     assert {"access_changed", "entitlement_pending", "entitlement_refused", "row_refused"} <= place.events()

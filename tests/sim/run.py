@@ -20,6 +20,7 @@ from unittest.mock import patch
 import structlog
 
 from sync_worker.storage import queue
+from tests.garbage import collect_rarely
 from tests.sim import content, people, steps
 from tests.sim.loop import VirtualLoop
 from tests.sim.machine import owned_task, running
@@ -209,7 +210,10 @@ def check_all(worlds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Outcome 
     The order of sets is fixed, because some calls are made in it; processes are renewed, because they grow.
     """
     for start in range(0, len(worlds), RENEWED):
-        with patch.dict(os.environ, HASHES), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
+        with (
+            patch.dict(os.environ, HASHES),
+            ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=collect_rarely) as processes,
+        ):
             runs = {processes.submit(check, *world): world[0] for world in worlds[start : start + RENEWED]}
             for run in as_completed(runs):
                 failure = run.exception()
