@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field as Setting
 from pydantic import SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sync_worker.domain.entitlements import CORE_FIELDS, Field, Layout, MergeRule, Placement
 from sync_worker.domain.ownership import MARKER_KEY
@@ -108,6 +108,19 @@ class Settings(BaseSettings):
     """The port to listen on."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """The log format: json, console, or auto for console on a terminal and JSON elsewhere."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic gives it by name
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read `.env` only where there is one: a file that is missing costs as much as the environment itself."""
+        sources = (init_settings, env_settings)
+        return (*sources, dotenv_settings) if Path(str(cls.model_config["env_file"])).is_file() else sources
 
     @field_validator("sanity_webhook_secret", "clerk_webhook_secret", mode="before")
     @classmethod
