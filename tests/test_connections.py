@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from sync_worker.transport import Connections
+from sync_worker.errors import ServiceUnavailable
+from sync_worker.transport import Connections, ServiceTransport
+from tests.clock import CLOCK, TIMINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,6 +112,18 @@ async def test_a_request_that_is_given_up_gives_its_connection_back() -> None:
             await asyncio.wait([request])
         server.allowed.set()
         assert (await client.get("/")).text == "ok"
+
+
+async def test_a_service_whose_responses_break_off_loses_no_connection_by_it() -> None:
+    async with connected(1) as (client, server):
+        service = ServiceTransport("Clerk", client._transport, {}, lambda *_: None, CLOCK, TIMINGS)
+        server.allowed.set()
+        server.answer = HALF
+        request = client.build_request("GET", "/", timeout=httpx.Timeout(60, pool=1))
+        with pytest.raises(ServiceUnavailable, match="RemoteProtocolError"):
+            await service.handle_async_request(request)
+        server.answer = OK
+        assert (await service.handle_async_request(request)).text == "ok"
 
 
 @pytest.mark.parametrize("step", STEPS)
